@@ -1,0 +1,58 @@
+"""trionotify: a WebSocket notification server on Trio.
+
+async with trionotify.open_server() as server:
+    await server.hub.publish("disk is full", type="disk.full", to="alice")
+"""
+
+from trionotify.clients import Client
+from trionotify.errors import CloseCode, Disconnected, Lagged, Refused, TrionotifyError
+from trionotify.http import Request
+from trionotify.hub import Hub
+from trionotify.inbox import Receipt
+from trionotify.notification import Notification
+from trionotify.predicates import (
+    EVERYTHING,
+    NOTHING,
+    AllOf,
+    AnyOf,
+    Exact,
+    Not,
+    Predicate,
+    Prefix,
+    Suffix,
+    from_json,
+    to_json,
+)
+from trionotify.reader import Subscription
+from trionotify.server import Server, open_hub, open_server, serve
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EVERYTHING",
+    "NOTHING",
+    "AllOf",
+    "AnyOf",
+    "Client",
+    "CloseCode",
+    "Disconnected",
+    "Exact",
+    "Hub",
+    "Lagged",
+    "Not",
+    "Notification",
+    "Predicate",
+    "Prefix",
+    "Receipt",
+    "Refused",
+    "Request",
+    "Server",
+    "Subscription",
+    "Suffix",
+    "TrionotifyError",
+    "from_json",
+    "open_hub",
+    "open_server",
+    "serve",
+    "to_json",
+]

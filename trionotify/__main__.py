@@ -1,0 +1,6 @@
+"""`python -m trionotify`."""
+
+from trionotify.cli import main
+
+if __name__ == "__main__":
+    main(prog_name="python -m trionotify")

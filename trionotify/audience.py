@@ -1,0 +1,96 @@
+"""Audiences: which clients a notification is for.
+
+The publisher names an `id` (`to`), a condition on clients (`audience`), or both. The clients to ask are
+found by hash, by what an audience demands of a parameter; only an audience that demands nothing in
+particular (a callable, a prefix, a negation) is put to every client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trionotify.clients import Client, Registry
+from trionotify.notification import Notification
+from trionotify.positions import Position
+from trionotify.predicates import AllOf, AnyOf, Exact, Wanted
+
+__all__ = ["Audiences", "is_meant"]
+
+
+def is_meant(client: Client | None, notification: Notification) -> bool:
+    """Whether the notification is for this client. An audience that raises says no.
+
+    None stands for a subscription inside the process, which is the server's own and sees everything.
+    """
+    if client is None:
+        return True
+    if notification.to is not None and notification.to != client.id:
+        return False
+    try:
+        return notification.audience is None or bool(notification.audience(client))
+    except Exception:  # any callable; its publisher was told when it was broadcast
+        return False
+
+
+class Audiences:
+    """Finds the positions that a notification is for. Made by the broadcast."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        #: Subscriptions inside the process: every audience is open to them.
+        self.everywhere: dict[Position, None] = {}
+
+    @staticmethod
+    def is_for_all(notification: Notification) -> bool:
+        """Whether neither `to` nor an audience restricts it."""
+        return notification.audience is None and "to" not in notification.extensions
+
+    def deaf(self, origin: int) -> Position | None:
+        """The position of the connection `origin`, if that doesn't want to hear itself."""
+        client = self._registry.by_key(origin)
+        position = client.position if client else None
+        return position if position and position.deaf_to is not None else None
+
+    def choose(self, notification: Notification) -> tuple[list[Position], Exception | None]:
+        """The positions that it is for, and what the audience raised first, if it did."""
+        audience = notification.audience
+        chosen = list(self.everywhere)
+        error: Exception | None = None
+        if notification.to is not None:
+            candidates: Iterable[Client] = self._registry.by_id(notification.to)
+        else:
+            assert audience is not None  # else it were for all
+            candidates = self._candidates(audience)
+        for client in candidates:
+            try:
+                if audience is not None and not audience(client):
+                    continue
+            except Exception as raised:  # any callable: false for this client, and told
+                error = error or raised
+                continue
+            if client.position and client.position.joined:
+                chosen.append(client.position)
+        return chosen, error
+
+    def _candidates(self, audience: Wanted) -> Iterable[Client]:
+        found = self._by_hash(audience)
+        return self._registry if found is None else found
+
+    def _by_hash(self, audience: Wanted) -> dict[Client, None] | None:
+        """Everyone for whom `audience` could hold; None when that takes asking all."""
+        match audience:
+            case Exact(attributes=((name, value), *_)):
+                return dict.fromkeys(self._registry.by_param(name, value))
+            case AllOf(parts=parts):
+                for part in parts:
+                    if (found := self._by_hash(part)) is not None:
+                        return found
+            case AnyOf(parts=parts):
+                together: dict[Client, None] = {}
+                for part in parts:
+                    found = self._by_hash(part)
+                    if found is None:
+                        return None
+                    together.update(found)
+                return together
+        return None

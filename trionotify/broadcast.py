@@ -1,0 +1,300 @@
+"""The broadcast: one task, fed by a memory channel, that appends to the log and hands out.
+
+Publishers put lists of publications into the channel. The task takes all that waits, appends it to the
+log in one go, finds for each notification the groups that want it, joins each group's frames, and hands
+the same bytes to every live member: one synchronous send per client and batch. A client whose kernel
+takes less falls behind; its own task (`catch_up`) goes on from the log. The rule that keeps this free of
+gaps and duplicates is in `positions`.
+
+Everything here but `run` and `catch_up` is synchronous, so it happens between two steps of any other
+task. `run` gives way every `TURN` sends; only there, inside a batch, do others see `done < taken`.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from trionotify.audience import Audiences
+from trionotify.catchup import read_latest, read_on
+from trionotify.clients import Registry
+from trionotify.inbox import Inbox, Publication, Receipt
+from trionotify.index import PredicateIndex
+from trionotify.log import Cursor, Entry, MemoryLog
+from trionotify.positions import Chunk, Group, Position, cut, join_frames
+from trionotify.predicates import NOTHING, Wanted
+from trionotify.wire import Wire
+
+__all__ = ["TURN", "Broadcast"]
+
+#: How many clients are served between two checkpoints of the broadcast: below a millisecond.
+TURN = 256
+
+
+class Broadcast:
+    """The positions, the groups and the task that serves them. Made by the hub, lives as long.
+
+    Positions join, move and leave by synchronous calls from their own tasks.
+    """
+
+    def __init__(self, log: MemoryLog, registry: Registry, inbox: Inbox) -> None:
+        self.log = log
+        self.inbox = inbox
+        #: The end of the last batch taken, and of the last that was handed to everyone live.
+        self.taken = self.done = log.head
+        self._index: PredicateIndex[Group] = PredicateIndex()
+        self._groups: dict[tuple[Wanted, object], Group] = {}
+        self._audiences = Audiences(registry)
+        self._turns = 0
+
+    # --- positions ---
+
+    def join(self, position: Position, offset: int) -> None:
+        """Let a reader start behind `offset`; it gets everything after that, and no gap."""
+        position.cursor = offset
+        position.joined = True
+        self._enter_group(position)
+        self._settle_or_wake(position)
+
+    def leave(self, position: Position) -> None:
+        """Send it nothing more. May be called again."""
+        if position.joined:
+            position.joined = position.live = False
+            self._leave_group(position)
+
+    def standing(self, position: Position) -> int:
+        """The offset up to which the reader has got what it wants."""
+        return max(position.cursor, self.done) if position.live else position.cursor
+
+    def refilter(self, position: Position, predicate: Wanted) -> int:
+        """Change what the reader wants, behind the returned offset: its own position."""
+        if not position.joined:
+            position.predicate = predicate
+            return self.taken
+        position.cursor = self.standing(position)
+        self._leave_group(position)
+        position.predicate = predicate
+        position.latest = None
+        self._enter_group(position)
+        if position.live:
+            # In the middle of a batch its position is not at the end of it: then it catches up.
+            self._settle_or_wake(position)
+        return position.cursor
+
+    def fall_behind(self, position: Position) -> None:
+        """Its Wire owes bytes, or it reads at its own pace: it goes on from where it stands."""
+        if position.live:
+            position.cursor = self.standing(position)
+            position.live = False
+        position.outlet.wake()
+
+    def settle(self, position: Position) -> bool:
+        """Make it live if it stands where the broadcast does and owes nothing."""
+        position.live = position.cursor == self.taken and not position.outlet.owed
+        return position.live
+
+    def _settle_or_wake(self, position: Position) -> None:
+        if not self.settle(position):
+            position.outlet.wake()
+
+    def _enter_group(self, position: Position) -> None:
+        if position.predicate is NOTHING:
+            return
+        key = (position.predicate, position.format)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(*key)
+            self._index.add(group.predicate, group)
+        group.members[position] = None
+        position.group = group
+        if position.client is None:
+            self._audiences.everywhere[position] = None
+
+    def _leave_group(self, position: Position) -> None:
+        group, position.group = position.group, None
+        if group is None:
+            return
+        self._audiences.everywhere.pop(position, None)
+        del group.members[position]
+        if not group.members:
+            del self._groups[group.predicate, group.format]
+            self._index.remove(group.predicate, group)
+
+    # --- the task ---
+
+    async def run(self) -> None:
+        """Append and hand out, until the inbox is closed and empty."""
+        publications: list[Publication] = []
+        try:
+            while True:
+                publications = await self.inbox.take_all()
+                await self._hand_out(publications)
+        except trio.EndOfChannel:
+            return
+        finally:
+            # Cancelled: whoever waits for a receipt must not wait for ever.
+            for publication in publications + self.inbox.close():
+                if publication.pending:
+                    publication.pending.done.set()
+
+    async def _hand_out(self, publications: list[Publication]) -> None:
+        now = trio.current_time()
+        entries = self.log.append([(p.notification, p.origin) for p in publications], now)
+        self.taken = self.log.head
+        tally = _Tally(publications, entries)
+        shared, singled = self._who_wants(entries, tally)
+        joined: dict[tuple[object, ...], list[Chunk]] = {}
+        for position, own in singled.items():
+            wants = own if position.group is None else self._merged(position, own, shared)
+            key = (position.format, *[entry.offset for entry in wants])
+            if key not in joined:
+                joined[key] = join_frames(wants, position.format)
+            await self._send((position,), wants, joined[key], tally)
+        for group, wants in shared.items():
+            members = tuple(p for p in group.members if p not in singled)
+            await self._send(members, wants, join_frames(wants, group.format), tally)
+        self.done = self.taken
+        self.log.evict(self.done, now)
+        tally.tell(self.log.epoch)
+
+    def _who_wants(
+        self, entries: list[Entry], tally: _Tally
+    ) -> tuple[dict[Group, list[Entry]], dict[Position, list[Entry]]]:
+        """Groups and what they want; and what goes to single positions in addition."""
+        shared: dict[Group, list[Entry]] = {}
+        singled: dict[Position, list[Entry]] = {}
+        failed: dict[Group, Exception] = {}
+        for entry in entries:
+            if entry.origin is not None and (deaf := self._audiences.deaf(entry.origin)):
+                singled.setdefault(deaf, [])
+            if self._audiences.is_for_all(entry.notification):
+                for group in self._index.match(entry.notification, failed):
+                    shared.setdefault(group, []).append(entry)
+                continue
+            chosen, error = self._audiences.choose(entry.notification)
+            tally.fail(entry, error)
+            for position in chosen:
+                if self._predicate_holds(position, entry):
+                    singled.setdefault(position, []).append(entry)
+        for group, reason in failed.items():
+            for position in tuple(group.members):
+                position.outlet.fail(reason)
+        return shared, singled
+
+    @staticmethod
+    def _predicate_holds(position: Position, entry: Entry) -> bool:
+        try:
+            return bool(position.predicate(entry.notification))
+        except Exception as error:  # an application's own callable may raise anything
+            position.outlet.fail(error)
+            return False
+
+    @staticmethod
+    def _merged(position: Position, own: list[Entry], shared: dict[Group, list[Entry]]) -> list[Entry]:
+        assert position.group is not None  # asked by the caller
+        both = own + shared.get(position.group, [])
+        heard = [entry for entry in both if not position.is_deaf_to(entry)]
+        return sorted(heard, key=lambda entry: entry.offset)
+
+    async def _send(
+        self, positions: tuple[Position, ...], wants: list[Entry], chunks: list[Chunk], tally: _Tally
+    ) -> None:
+        """Hand `wants`, as `chunks`, to those of `positions` who are live and don't have it yet."""
+        done, taken = self.done, self.taken
+        for position in positions:
+            if position.live and position.cursor <= done:
+                position.cursor = taken
+                whole = 0
+                for chunk in chunks:
+                    try:
+                        sent = position.send(chunk.data)
+                    except BlockingIOError:
+                        sent = 0
+                    except OSError:
+                        position.outlet.abort()
+                        break
+                    if sent < len(chunk.data):
+                        whole += cut(position, chunk, sent)
+                        break
+                    whole += len(chunk.ends)
+                if not chunks and wants:
+                    # It reads notifications, not bytes, and reads them from the log.
+                    position.cursor = done
+                    self.fall_behind(position)
+                if tally.pending:
+                    tally.count(position, wants, whole)
+                self._turns += 1
+                if self._turns % TURN == 0:
+                    await trio.lowlevel.checkpoint()
+            elif tally.pending:
+                tally.count(position, wants, len(wants) if position.live else 0)
+
+    # --- catching up ---
+
+    async def catch_up(self, position: Position, wire: Wire) -> None:
+        """Bring one client to where the broadcast stands, at the pace at which it reads.
+
+        The task of one client, as long as it is behind. Cancelled, nothing is lost: whoever waits
+        for the Wire next goes on writing. Raises `Evicted` when the client fell off the log's old end,
+        `Disconnected` when it is gone, and whatever its own predicate raises.
+        """
+        while True:
+            await wire.drained()
+            if not position.joined or self.settle(position):
+                return
+            read = read_latest if position.latest_only else read_on
+            chunk, offset = read(position, self.log, self.taken)
+            position.cursor = offset
+            if chunk is None:
+                continue
+            if not wire.transport.synchronous:
+                wire.owe(chunk.data)
+                continue
+            try:
+                sent = position.send(chunk.data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                wire.abort()
+                return
+            if sent < len(chunk.data):
+                cut(position, chunk, sent)
+
+    def cursor(self, offset: int) -> str:
+        """`offset` as the text of a cursor."""
+        return str(Cursor(self.log.epoch, offset))
+
+
+class _Tally:
+    """Counts, for the publishers that wait for a receipt, what becomes of their notifications."""
+
+    def __init__(self, publications: list[Publication], entries: list[Entry]) -> None:
+        self.pending = {
+            entry.offset: publication.pending
+            for entry, publication in zip(entries, publications, strict=True)
+            if publication.pending
+        }
+
+    def count(self, position: Position, wants: list[Entry], whole: int) -> None:
+        """The client wants these entries, and its kernel took the first `whole` of them."""
+        if position.client is None:
+            return
+        for at, entry in enumerate(wants):
+            if pending := self.pending.get(entry.offset):
+                pending.wanted += 1
+                pending.written += at < whole
+
+    def fail(self, entry: Entry, error: Exception | None) -> None:
+        """The audience raised; its publisher will be told."""
+        if error and (pending := self.pending.get(entry.offset)):
+            pending.error = error
+
+    def tell(self, epoch: str) -> None:
+        """Wake the publishers that wait."""
+        for offset, pending in self.pending.items():
+            pending.receipt = Receipt(
+                str(Cursor(epoch, offset)),
+                pending.wanted,
+                pending.written,
+                pending.wanted - pending.written,
+            )
+            pending.done.set()

@@ -1,0 +1,89 @@
+"""Reading the log on behalf of one position: what it gets next, and where it stands then.
+
+Pure functions of the position, the log and the end of the batch that the broadcast took last. Each call
+looks at a bounded number of entries and makes a bounded number of bytes, so that one reader's long way
+back never holds up the others.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trionotify.audience import is_meant
+from trionotify.log import Entry, MemoryLog
+from trionotify.positions import CHUNK_SIZE, Chunk, Position, join_frames
+from trionotify.predicates import EVERYTHING, NOTHING
+
+__all__ = ["read_latest", "read_on", "wants"]
+
+#: How many entries one step looks at.
+SCAN: Final = 512
+
+
+def wants(position: Position, entry: Entry) -> bool:
+    """Whether this reader gets this entry: its own predicate, the audience, and `echo`."""
+    if position.is_deaf_to(entry):
+        return False
+    notification = entry.notification
+    if position.predicate is not EVERYTHING and not position.predicate(notification):
+        return False
+    return is_meant(position.client, notification)
+
+
+def read_on(position: Position, log: MemoryLog, taken: int) -> tuple[Chunk | None, int]:
+    """The next frames behind the cursor, up to `taken`, and the offset up to which it has been read.
+
+    Raises `Evicted` when the log no longer has what comes next.
+    """
+    offset = position.cursor
+    if position.predicate is NOTHING:
+        return None, taken
+    assert position.format is not None  # this is for those who read bytes
+    found: list[Entry] = []
+    size = 0
+    for entry in log.read(offset, SCAN):
+        if entry.offset > taken:
+            break
+        if wants(position, entry):
+            size += len(entry.frame(position.format))
+            if found and size > CHUNK_SIZE:
+                break
+            found.append(entry)
+        offset = entry.offset
+    return (join_frames(found, position.format)[0] if found else None), offset
+
+
+def read_latest(position: Position, log: MemoryLog, taken: int) -> tuple[Chunk | None, int]:
+    """The same under the lag policy `latest`: only the newest per (`source`, `subject`), in log order.
+
+    What it wants is noted by offset until all up to `taken` has been seen, a newer notification in
+    the place of an older one of its kind; then the notes are sent, oldest first.
+    """
+    if position.latest is None:
+        position.latest = {}
+        position.scanned = position.cursor
+    notes = position.latest
+    for entry in log.read(position.scanned, SCAN):
+        if entry.offset > taken:
+            break
+        position.scanned = entry.offset
+        if position.predicate is not NOTHING and wants(position, entry):
+            key = (entry.notification.source, entry.notification.subject)
+            notes.pop(key, None)
+            notes[key] = entry.offset
+    if position.scanned < taken:
+        return None, position.cursor
+    assert position.format is not None  # this is for those who read bytes
+    found: list[Entry] = []
+    size = 0
+    for key, offset in tuple(notes.items()):
+        (entry,) = log.read(offset - 1, 1)
+        size += len(entry.frame(position.format))
+        if found and size > CHUNK_SIZE:
+            break
+        found.append(entry)
+        del notes[key]
+    if not notes:
+        position.latest = None
+    offset = found[-1].offset if notes else taken
+    return (join_frames(found, position.format)[0] if found else None), offset

@@ -1,0 +1,126 @@
+"""The command line. Signal handlers, logging and exit codes belong here and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import click
+import trio
+
+import trionotify
+from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, open_server
+from trionotify.settings import Settings
+
+__all__ = ["main"]
+
+logger = logging.getLogger("trionotify")
+
+_DEFAULT_COMMAND: Final = "serve"
+
+
+class _Commands(click.Group):
+    """Commands of which the first word may be left out when it is `serve`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
+            args = [_DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Commands)
+@click.version_option(trionotify.__version__, package_name="trionotify")
+def main() -> None:
+    """A WebSocket notification server.
+
+    Without a command, `serve` is run.
+    """
+
+
+def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option, and one environment variable, for each of the settings."""
+    for field in reversed(attrs.fields(Settings)):
+        default = None if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type] # attrs types Factory as a function
+        command = click.option(
+            f"--{field.name.replace('_', '-')}",
+            envvar=f"TRIONOTIFY_{field.name.upper()}",
+            type=float if isinstance(default, float) else int,
+            default=default,
+            show_default=default is not None,
+            help=field.metadata["help"],
+        )(command)
+    return command
+
+
+@main.command()
+@click.option("--host", envvar="TRIONOTIFY_HOST", default=DEFAULT_HOST, show_default=True)
+@click.option(
+    "--port",
+    envvar="TRIONOTIFY_PORT",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="0 picks a free one.",
+)
+@click.option(
+    "--unix",
+    envvar="TRIONOTIFY_UNIX",
+    type=click.Path(),
+    help="Listen on a Unix socket at this path instead.",
+)
+@click.option(
+    "--insecure",
+    envvar="TRIONOTIFY_INSECURE",
+    is_flag=True,
+    help="Let anyone in, from anywhere: else the server listens on loopback only.",
+)
+@_settings_options
+def serve(host: str, port: int, unix: str | None, insecure: bool, **settings: float | None) -> None:
+    """Run the server until SIGINT or SIGTERM; a second one ends it at once.
+
+    Every option can also be given as the environment variable TRIONOTIFY_OPTION.
+
+    \b
+    python -m trionotify --port 8765
+    python -m trionotify serve --unix /run/trionotify.sock
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    given = {name: value for name, value in settings.items() if value is not None}
+    try:
+        trio.run(_serve, {"host": host, "port": port, "unix": unix, "insecure": insecure, **given})
+    except* (OSError, ValueError, TypeError) as group:
+        # Bad options, or no way to listen there: one clear line, no traceback.
+        for error in _leaves(group):
+            logger.debug("cannot serve", exc_info=error)
+            click.echo(f"trionotify: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
+
+
+async def _serve(options: dict[str, Any]) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            async with open_server(**options) as server:
+                click.echo(f"trionotify: listening on {server.url}")
+                await anext(signals)
+                logger.info("stopping: no new connections, and a goodbye to all that are open")
+                nursery.start_soon(_cancel_at_second, signals, nursery.cancel_scope)
+            nursery.cancel_scope.cancel()
+
+
+async def _cancel_at_second(signals: Any, scope: trio.CancelScope) -> None:
+    await anext(signals)
+    logger.info("stopping at once")
+    scope.cancel()

@@ -1,0 +1,297 @@
+"""Clients: the record of one connection, and the registry that finds them.
+
+A `Client` is made when a request is accepted (by `authenticate`, or from the query) and belongs to its
+connection's task from then on. The predicates registered on it say what it wants; registering one moves
+the client from group to group at its own position in the log, and so takes effect between two
+notifications, never inside one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+import attrs
+
+from trionotify.errors import CloseCode, Disconnected
+from trionotify.predicates import EVERYTHING, NOTHING, AnyOf, Wanted
+
+if TYPE_CHECKING:
+    from trionotify.positions import Position
+
+__all__ = ["ROLES", "Client", "Link", "Registry"]
+
+ROLES: Final = ("subscriber", "publisher", "both")
+
+
+class Link(Protocol):
+    """What a client's record needs of its connection, while it has one."""
+
+    @property
+    def position(self) -> Position:
+        """Where the client stands in the log."""
+
+    async def receive(self) -> list[str | bytes]:
+        """The messages of one read; an empty list means that there will be no more."""
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message, and wait until the kernel has it."""
+
+    async def publish(self, messages: tuple[str | bytes, ...]) -> None:
+        """Publish what the client sent, as the client's."""
+
+    def end(self, code: int | None, reason: str = "") -> None:
+        """Say the last word."""
+
+    def refilter(self, predicate: Wanted) -> str:
+        """From here on the client wants this; "here" is returned."""
+
+
+def _text(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be str, not {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{attribute.name} must not be empty")
+
+
+def _role(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in ROLES:
+        raise ValueError(f"{attribute.name} must be one of {', '.join(ROLES)}, not {value!r}")
+
+
+def _params(_: object, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -> None:
+    for name, text in value.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError(f"{attribute.name} must map str to str, not {name!r} to {text!r}")
+
+
+def _copied(params: Mapping[str, str]) -> Mapping[str, str]:
+    return dict(params)
+
+
+_fixed: Final = attrs.setters.frozen
+
+
+@attrs.define(eq=False, repr=False)
+class Client:
+    """One connected client.
+
+    `id` is its identity (several connections may share one), `params` the whole query, `role` one of
+    `subscriber`, `publisher` and `both`, `remote` its address as text, `subprotocol` and `format`
+    what its connection speaks, `connected_at` the time of day in seconds since 1970. `hub` is the hub it
+    is connected to, None before that.
+
+    Iterate over it for its messages (`str` or `bytes`); the iteration ends when the client is gone, or
+    when the server ends the connection. Only its session may iterate; any task may call the rest.
+
+    Raises TypeError or ValueError that begins with the attribute's name when a value won't do.
+    """
+
+    id: str = attrs.field(validator=_text, on_setattr=_fixed)
+    params: Mapping[str, str] = attrs.field(
+        factory=dict, converter=_copied, validator=_params, on_setattr=_fixed
+    )
+    role: str = attrs.field(default="subscriber", validator=_role, on_setattr=_fixed)
+    remote: str = attrs.field(default="", on_setattr=_fixed)
+    subprotocol: str | None = attrs.field(default=None, on_setattr=_fixed)
+    format: str = attrs.field(default="raw", on_setattr=_fixed)
+    connected_at: float = attrs.field(factory=time.time, on_setattr=_fixed)
+    hub: Any = attrs.field(default=None, init=False)
+    #: None: never given a filter, which wants everything.
+    _predicates: tuple[Wanted, ...] | None = attrs.field(default=None, init=False)
+    _link: Link | None = attrs.field(default=None, init=False)
+    _received: deque[str | bytes] | None = attrs.field(default=None, init=False)
+
+    @property
+    def position(self) -> Position | None:
+        """Where it stands in the hub's log; None while it isn't connected."""
+        return None if self._link is None else self._link.position
+
+    @property
+    def predicates(self) -> tuple[Wanted, ...]:
+        """What is registered, in the order of registration."""
+        return self._predicates or ()
+
+    @property
+    def predicate(self) -> Wanted:
+        """What the client wants, as one predicate: whatever any of the registered ones wants.
+
+        Never given a filter, everything (a publisher: nothing); the last one unsubscribed, nothing.
+        """
+        if self._predicates is None:
+            return NOTHING if self.role == "publisher" else EVERYTHING
+        if not self._predicates:
+            return NOTHING
+        return self._predicates[0] if len(self._predicates) == 1 else AnyOf(self._predicates)
+
+    def subscribe(self, predicate: Wanted) -> str | None:
+        """Register `predicate`: from its position on, the client gets also what this one wants.
+
+        The first one registered ends "everything". Returns the cursor behind which it holds, None
+        before the client is connected. Raises TypeError for what can't be called or hashed. Doesn't
+        block.
+        """
+        if not callable(predicate):
+            raise TypeError(f"{predicate!r} is neither a predicate nor a callable")
+        hash(predicate)  # the index files by equality; what can't be hashed is refused here
+        if predicate in self.predicates:
+            return self._refilter(self._predicates)
+        return self._refilter((*self.predicates, predicate))
+
+    def unsubscribe(self, *predicates: Wanted) -> str | None:
+        """Take equal predicates off the record; without any, all of them.
+
+        Returns the cursor behind which it holds, None before the client is connected. Raises
+        ValueError for one that is not registered, and then takes off none. Doesn't block.
+        """
+        remaining = list(self.predicates)
+        for predicate in predicates or self.predicates:
+            if predicate not in remaining:
+                raise ValueError(f"{predicate!r} is not registered on client {self.id!r}")
+            remaining.remove(predicate)
+        return self._refilter(tuple(remaining))
+
+    def get(self, name: str) -> str | None:
+        """The query's parameter `name`: what an audience looks at. `id` and `role` are always there."""
+        if name == "id":
+            return self.id
+        if name == "role":
+            return self.role
+        return self.params.get(name)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """The next message. Checkpoints only when a new read is needed: messages come in batches."""
+        if not self._received:
+            self._received = deque(await self._connection().receive()) or None
+            if not self._received:
+                raise StopAsyncIteration
+        return self._received.popleft()
+
+    async def receive_batch(self) -> list[str | bytes]:
+        """All messages of one read from the connection, at least one; empty when it is over.
+
+        A checkpoint, unless messages are left from the last read. Cancelled, it loses none.
+        """
+        if self._received:
+            batch, self._received = list(self._received), None
+            return batch
+        return await self._connection().receive()
+
+    async def send(self, message: str | bytes) -> None:
+        """Send this client alone `message`, outside of the log, and wait until the kernel has it.
+
+        Always a checkpoint. When the client is slow this waits; cancelled then, the message
+        still goes out whole, or the connection ends. Raises `Disconnected` when the client is gone.
+        """
+        if not isinstance(message, str | bytes):
+            raise TypeError(f"message must be str or bytes, not {type(message).__name__}")
+        await self._connection().send(message)
+
+    async def publish(self, *messages: str | bytes) -> None:
+        """Publish messages of this client: with the attributes that its query gives, `echo` in force.
+
+        All go into the channel together. Waits, and checkpoints, only while the channel is full;
+        cancelled then, none was published. Raises `Disconnected` when the client is gone, and
+        `trio.ClosedResourceError` when the hub is closed.
+        """
+        await self._connection().publish(messages)
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close the connection with `code` and `reason` (cut at 123 bytes). Doesn't block.
+
+        The session's iteration ends; nothing more is sent.
+        """
+        self._connection().end(code, reason)
+
+    def connect(self, hub: Any, link: Link | None) -> None:
+        """Tie the record to its connection, or with None untie it: for the hub alone."""
+        self.hub, self._link = hub, link
+
+    def _refilter(self, predicates: tuple[Wanted, ...] | None) -> str | None:
+        self._predicates = predicates
+        return None if self._link is None else self._link.refilter(self.predicate)
+
+    def _connection(self) -> Link:
+        if self._link is None:
+            raise Disconnected(f"client {self.id!r} is not connected")
+        return self._link
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id!r} {self.role} {self.format} {self.remote}>"
+
+
+class Registry:
+    """The connected clients: iterate over it, take its `len`, or look some up by hash.
+
+    Made by the hub. Clients enter and leave in their own tasks; look-ups never block.
+    """
+
+    #: Parameters that may have an index; audiences on further ones look at every client.
+    MAX_INDEXED: Final = 16
+
+    def __init__(self) -> None:
+        self._by_key: dict[int, Client] = {}
+        self._by_id: dict[str, dict[Client, None]] = {}
+        self._by_param: dict[str, dict[str, dict[Client, None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(tuple(self._by_key.values()))
+
+    def by_key(self, key: int) -> Client | None:
+        """The client of the connection with this key, if it is still connected."""
+        return self._by_key.get(key)
+
+    def by_id(self, id: str) -> tuple[Client, ...]:
+        """Every connection of the client that calls itself `id`."""
+        return tuple(self._by_id.get(id, ()))
+
+    def by_param(self, name: str, value: str) -> tuple[Client, ...]:
+        """The clients whose query says `name=value`.
+
+        The first look-up under a name makes an index for it, up to 16 names; further names are
+        looked up by asking every client.
+        """
+        if name == "id":
+            return self.by_id(value)
+        index = self._by_param.get(name)
+        if index is None:
+            if len(self._by_param) >= self.MAX_INDEXED:
+                return tuple(client for client in self if client.get(name) == value)
+            index = self._by_param[name] = {}
+            for client in self:
+                _put(index, client.get(name), client)
+        return tuple(index.get(value, ()))
+
+    def add(self, key: int, client: Client) -> None:
+        """Enter a client under its connection's key."""
+        self._by_key[key] = client
+        _put(self._by_id, client.id, client)
+        for name, index in self._by_param.items():
+            _put(index, client.get(name), client)
+
+    def remove(self, key: int) -> None:
+        """Forget the client of the connection with this key."""
+        client = self._by_key.pop(key)
+        _take(self._by_id, client.id, client)
+        for name, index in self._by_param.items():
+            _take(index, client.get(name), client)
+
+
+def _put(index: dict[str, dict[Client, None]], value: str | None, client: Client) -> None:
+    if value is not None:
+        index.setdefault(value, {})[client] = None
+
+
+def _take(index: dict[str, dict[Client, None]], value: str | None, client: Client) -> None:
+    if value is not None:
+        del index[value][client]
+        if not index[value]:
+            del index[value]

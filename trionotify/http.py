@@ -1,0 +1,157 @@
+"""HTTP/1.1: every request's head, read by h11, and the answer to all that isn't a WebSocket client.
+
+An answer that is not the 101 is an RFC 9457 problem document, and the last thing on its connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+import attrs
+import h11
+
+from trionotify.clients import Client
+from trionotify.errors import Refused
+from trionotify.query import Query, parse_query
+
+if TYPE_CHECKING:
+    from trionotify.transport import Transport
+
+__all__ = ["Request", "check_upgrade", "problem", "read_request"]
+
+#: Where WebSocket clients connect.
+PATHS: Final = ("/", "/events")
+
+
+@attrs.frozen
+class Request:
+    """The head of a request.
+
+    `path` is percent-decoded and without the query, which is in `params`; `headers` are in order, their
+    names in lower case; `remote` is the peer's address as text.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str]
+    headers: tuple[tuple[str, str], ...]
+    remote: str
+    http_version: str = "1.1"
+
+    def header(self, name: str) -> str | None:
+        """The value of the header `name` (in lower case), several joined by commas; None if absent."""
+        values = [value for header, value in self.headers if header == name]
+        return ", ".join(values) if values else None
+
+    def tokens(self, name: str) -> list[str]:
+        """The items of a header that is a comma-separated list, as they are."""
+        return [item for part in (self.header(name) or "").split(",") if (item := part.strip())]
+
+    def client(self, id: str | None = None) -> Client:
+        """The client that the query names, or `id` in its place, with the query's filter registered.
+
+        What an `authenticate` returns when it has nothing to add. Raises `Refused` (400).
+        """
+        query = Query.of(self.params, id)
+        client = Client(query.id, self.params, query.role, self.remote)
+        if query.filter is not None:
+            client.subscribe(query.filter)
+        return client
+
+
+async def read_request(transport: Transport, max_head_bytes: int, remote: str) -> tuple[Request, bytes]:
+    """Read one request's head; return it, and what the peer sent behind it already.
+
+    Raises `Refused` with the right status for what can't be understood, and EOFError when the peer
+    leaves before it has said anything whole. A checkpoint.
+    """
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
+    try:
+        while (event := connection.next_event()) is h11.NEED_DATA:
+            data = await transport.receive_some()
+            if not data:
+                raise EOFError
+            connection.receive_data(data)
+    except h11.RemoteProtocolError as error:
+        raise Refused(error.error_status_hint, f"not a request that can be read: {error}") from None
+    if not isinstance(event, h11.Request):
+        raise EOFError
+    path, _, query = event.target.decode("ascii").partition("?")
+    request = Request(
+        method=event.method.decode("ascii"),
+        path=unquote(path),
+        params=parse_query(query),
+        headers=tuple((n.decode("ascii"), v.decode("latin-1")) for n, v in event.headers),
+        remote=remote,
+        http_version=event.http_version.decode("ascii"),
+    )
+    return request, connection.trailing_data[0]
+
+
+def check_upgrade(request: Request) -> None:
+    """Return if this is a good WebSocket handshake (RFC 6455, section 4.2.1); else raise `Refused`."""
+    if request.path not in PATHS:
+        raise Refused(404, f"nothing is at {request.path}; WebSocket clients connect to /events")
+    if request.method != "GET":
+        raise Refused(405, f"{request.method} is not allowed here", headers=(("Allow", "GET"),))
+    if "websocket" not in [token.lower() for token in request.tokens("upgrade")]:
+        raise Refused(
+            426,
+            "this is a WebSocket server: connect with a WebSocket client",
+            headers=(("Upgrade", "websocket"), ("Connection", "Upgrade")),
+        )
+    if request.http_version != "1.1" or "upgrade" not in [
+        token.lower() for token in request.tokens("connection")
+    ]:
+        raise Refused(400, "a WebSocket handshake is HTTP/1.1 with the header Connection: Upgrade")
+    if request.header("sec-websocket-version") != "13":
+        raise Refused(
+            426,
+            "Sec-WebSocket-Version: 13 is needed",
+            headers=(("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")),
+        )
+    try:
+        key = base64.b64decode(request.header("sec-websocket-key") or "", validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 16:
+        raise Refused(400, "Sec-WebSocket-Key: the base64 of 16 bytes is needed, once")
+
+
+def problem(refused: Refused, method: str = "GET") -> bytes:
+    """The whole answer: a head that closes the connection, and an RFC 9457 problem document."""
+    try:
+        title = HTTPStatus(refused.status).phrase
+    except ValueError:
+        title = "Refused"
+    document = {
+        "type": "about:blank",
+        "title": title,
+        "status": refused.status,
+        "detail": refused.detail,
+    }
+    body = json.dumps(document, ensure_ascii=False).encode()
+    headers = dict(refused.headers)
+    closing = f"{headers.pop('Connection', '')}, close".lstrip(", ")
+    response = h11.Response(
+        status_code=refused.status,
+        reason=title.encode(),
+        headers=[
+            ("Content-Type", "application/problem+json"),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            ("Connection", closing),
+            *headers.items(),
+        ],
+    )
+    # Only the writing half of h11 is used here: it knows how to spell a head.
+    writer = h11.Connection(h11.SERVER)
+    head = writer.send(response)
+    assert head is not None  # h11 returns None for ConnectionClosed alone
+    return head if method == "HEAD" else head + body

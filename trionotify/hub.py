@@ -1,0 +1,325 @@
+"""The hub: the log, the broadcast, the registry of clients, and what an application calls.
+
+It owns three things that run as long as `open_hub` is open, in one nursery: the broadcast task, the
+sweep that looks after silent and stalled connections, and the short-lived tasks in which clients catch
+up. Connections run in the nursery of whoever accepted them.
+
+How bytes become connections is not known here: `handle` and `attach` are given by `open_hub`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import trio
+
+from trionotify.broadcast import Broadcast
+from trionotify.clients import Client, Registry
+from trionotify.errors import CloseCode, Refused
+from trionotify.inbox import Inbox, Pending, Publication, Receipt
+from trionotify.log import Cursor, MemoryLog
+from trionotify.notification import Data, Notification
+from trionotify.predicates import EVERYTHING, AllOf, Wanted, is_value
+from trionotify.query import Query
+from trionotify.reader import Subscription
+
+if TYPE_CHECKING:
+    from trionotify.http import Request
+    from trionotify.settings import Settings
+
+__all__ = ["Connection", "Hub", "Session", "Statistics", "handler_session", "publishing_session"]
+
+logger = logging.getLogger("trionotify")
+
+Session = Callable[[Client], Awaitable[None]]
+Handler = Callable[[Client, "str | bytes"], Awaitable[None]]
+Authenticate = Callable[["Request"], "Client | Awaitable[Client]"]
+
+
+class Connection(Protocol):
+    """What the hub knows of a connection that is open."""
+
+    def check(self, now: float) -> None:
+        """Ping it when it is silent, drop it when it is dead or stalled."""
+
+    def end(self, code: int | None, reason: str = "") -> None:
+        """Say the last word."""
+
+    def abort(self) -> None:
+        """Drop it."""
+
+
+@attrs.frozen
+class Statistics:
+    """What a hub holds at one moment."""
+
+    clients: int
+    behind: int
+    log_entries: int
+    log_bytes: int
+    waiting: int
+    head: str
+
+
+class Hub:
+    """Made by `open_hub`. Any task may call it.
+
+    `clients` is the registry of the connected; `log` the log; `settings` the limits in force.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        session: Session,
+        authenticate: Authenticate | None,
+        handle: Callable[[Hub, trio.abc.Stream], Awaitable[None]],
+        attach: Callable[[Hub, Any, Client | None], Awaitable[None]],
+    ) -> None:
+        self.settings = settings
+        self.session = session
+        self.authenticate = authenticate
+        self.clients = Registry()
+        self.log = MemoryLog(
+            max_entries=settings.max_log_entries,
+            max_bytes=settings.max_log_bytes,
+            max_age=settings.max_log_age,
+        )
+        self.inbox = Inbox(settings.max_waiting, settings.max_waiting_bytes)
+        self.broadcast = Broadcast(self.log, self.clients, self.inbox)
+        #: Open connections, by the key that they have in the registry too.
+        self.connections: dict[int, Connection] = {}
+        #: Connections whose request has not arrived yet, oldest first.
+        self._half_open: dict[trio.CancelScope, None] = {}
+        self.next_key = itertools.count(1).__next__
+        self._handle = handle
+        self._attach = attach
+        self._nursery: trio.Nursery | None = None
+        self._left = trio.lowlevel.ParkingLot()  # of those who wait for connections to leave
+
+    async def publish(
+        self,
+        data: Data | Notification = None,
+        *,
+        to: str | None = None,
+        audience: Callable[[Any], object] | None = None,
+        confirm: bool = False,
+        **attributes: Any,
+    ) -> Receipt | None:
+        """Publish `data` with these attributes, or a `Notification` as it is.
+
+        `to` restricts it to the clients with that `id`, `audience` to those that meet a condition: a
+        predicate over the client's query, or any callable of the `Client`; with both, both must hold.
+        Returns when it is in the channel; with `confirm`, when it has been broadcast, and then
+        the receipt.
+
+        Always a checkpoint. Waits while the channel is full. Cancelled, it was published or it was
+        not: without `confirm`, a call that raises `Cancelled` published nothing.
+        Raises TypeError or ValueError that names a bad attribute, whatever an `audience` that is a
+        callable raises (it is false for that client, and true or false for the others), and
+        `trio.ClosedResourceError` when the hub is closed.
+        """
+        if not isinstance(data, Notification):
+            data = Notification.of(data, to=to, audience=audience, **attributes)
+        elif to is not None or audience is not None or attributes:
+            raise TypeError("a Notification is published as it is: give it its attributes")
+        judged = data.audience is not None and not is_value(data.audience)
+        pending = Pending() if confirm or judged else None
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self.inbox.put([Publication(data, None, pending)])
+        if pending is None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return None
+        await pending.done.wait()
+        if pending.error:
+            raise pending.error
+        if pending.receipt is None:
+            raise trio.ClosedResourceError("the hub was closed before this was broadcast")
+        return pending.receipt if confirm else None
+
+    def subscribe(self, predicate: Wanted = EVERYTHING, *, since: str | None = None) -> Subscription:
+        """Receive, inside the process, the notifications that `predicate` wants.
+
+        Use it as `async with hub.subscribe(Exact(type="t")) as notifications: async for ...`. It
+        begins when entered, at the head of the log or behind the cursor `since`. Raises TypeError for
+        a predicate that can't be called, ValueError for a cursor that can't be resumed.
+        """
+        if not callable(predicate):
+            raise TypeError(f"{predicate!r} is neither a predicate nor a callable")
+        offset = None
+        if since is not None and (offset := self.resume(Cursor.parse(since))) is None:
+            raise ValueError(f"nothing can be resumed at {since}: it is not in the log any more")
+        return Subscription(self.broadcast, predicate, offset)
+
+    def resume(self, cursor: Cursor) -> int | None:
+        """The offset to go on behind, or None when not everything since `cursor` is there."""
+        if cursor.epoch != self.log.epoch:
+            return None
+        return cursor.offset if self.log.start <= cursor.offset <= self.broadcast.taken else None
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection on any Trio stream, from its first byte to its last, and close it.
+
+        Returns when the connection is over, whoever ended it and why; raises nothing of it.
+        Cancelled, it says goodbye with 1001 within `close_timeout`.
+        """
+        await self._handle(self, stream)
+
+    async def attach(self, websocket: Any, client: Client | None = None) -> None:
+        """Serve a connection that an application accepted with trio-websocket, until it is over.
+
+        `websocket` is a `trio_websocket.WebSocketConnection`, read and written by the hub alone from
+        here on. Without `client`, the query of its path says who it is; raises `Refused` when it
+        doesn't, before anything is sent. Cancelled, it leaves the WebSocket to the caller.
+        """
+        await self._attach(self, websocket, client)
+
+    def statistics(self) -> Statistics:
+        """What the hub holds now."""
+        return Statistics(
+            clients=len(self.clients),
+            behind=sum(not c.position.live for c in self.clients if c.position),
+            log_entries=len(self.log),
+            log_bytes=self.log.bytes,
+            waiting=self.inbox.count,
+            head=str(Cursor(self.log.epoch, self.log.head)),
+        )
+
+    # --- for connections ---
+
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a connection's helper task, which must raise nothing, in the hub's nursery."""
+        if self._nursery is None:
+            raise RuntimeError("the hub is not open: use it inside `async with open_hub() as hub`")
+        self._nursery.start_soon(task)
+
+    async def admit(self, request: Request) -> Client:
+        """The client whose request this is; raises `Refused`, or what `authenticate` raises."""
+        if self.authenticate is None:
+            return request.client()
+        found = self.authenticate(request)
+        client = found if isinstance(found, Client) else await found
+        wanted = Query.of(request.params, client.id).filter
+        if wanted is not None and wanted not in client.predicates:
+            # Not made by `request.client()`: the query narrows what the application's record allows.
+            allowed = client.predicate
+            client.unsubscribe()
+            client.subscribe(wanted if allowed is EVERYTHING else AllOf([allowed, wanted]))
+        return client
+
+    def start(self, query: Query) -> tuple[int, bool]:
+        """The offset where a client starts, and whether it resumes there; raises `Refused` (410)."""
+        if query.since is None:
+            return self.broadcast.taken, False
+        if not isinstance(query.since, Cursor):
+            return self.log.start, False
+        offset = self.resume(query.since)
+        if offset is None:
+            raise Refused(
+                410,
+                f"since: not everything after {query.since} is kept; load your state anew and connect"
+                " without it",
+            )
+        return offset, True
+
+    def check_room(self) -> None:
+        """Raise `Refused` (503) when there are `max_connections` already."""
+        if len(self.connections) >= self.settings.max_connections:
+            raise Refused(503, "the server is full; try again later", headers=(("Retry-After", "5"),))
+
+    @contextmanager
+    def half_opened(self, scope: trio.CancelScope) -> Iterator[None]:
+        """Count a connection as half-open; too many, and the oldest is cancelled.
+
+        A new client finds room that way even while others hold theirs and send nothing.
+        """
+        if len(self._half_open) >= self.settings.max_half_open:
+            oldest = next(iter(self._half_open))
+            del self._half_open[oldest]
+            oldest.cancel()
+        self._half_open[scope] = None
+        try:
+            yield
+        finally:
+            self._half_open.pop(scope, None)
+
+    def drop_half_open(self) -> None:
+        """Drop the connections whose request has not arrived."""
+        for scope in tuple(self._half_open):
+            scope.cancel()
+
+    def connected(self, key: int, connection: Connection, client: Client) -> None:
+        """Enter a connection and its client."""
+        self.connections[key] = connection
+        self.clients.add(key, client)
+
+    def disconnected(self, key: int) -> None:
+        """Forget them."""
+        if self.connections.pop(key, None):
+            self.clients.remove(key)
+            self._left.unpark_all()
+
+    # --- life ---
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the hub's own tasks until `close`. For `open_hub`."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._sweep)
+            task_status.started()
+            await self.broadcast.run()
+            self._nursery.cancel_scope.cancel()
+
+    async def close(self) -> None:
+        """Say goodbye to everyone (1001), and wait for them, at most `close_timeout` seconds.
+
+        What is in the channel is still broadcast to subscriptions inside the process.
+        """
+        self.inbox.close_to_publishers()
+        for connection in tuple(self.connections.values()):
+            connection.end(CloseCode.GOING_AWAY)
+        with trio.move_on_after(self.settings.close_timeout):
+            while self.connections:
+                await self._left.park()
+
+    def abandon(self) -> None:
+        """Drop whoever is still connected, and let no more be published."""
+        self.inbox.close_to_publishers()
+        for connection in tuple(self.connections.values()):
+            connection.abort()
+
+    async def _sweep(self) -> None:
+        """Look after connections and the log's age, a few times within the shortest timeout."""
+        settings = self.settings
+        interval = min(settings.ping_interval, settings.ping_timeout, settings.stall_timeout) / 4
+        while True:
+            await trio.sleep(interval)
+            now = trio.current_time()
+            for connection in tuple(self.connections.values()):
+                connection.check(now)
+            self.log.evict(self.broadcast.done, now)
+
+
+async def publishing_session(client: Client) -> None:
+    """The default session: publish what publishers send, refuse others with 1008."""
+    while batch := await client.receive_batch():
+        if client.role == "subscriber":
+            client.close(
+                CloseCode.POLICY_VIOLATION,
+                "a subscriber may not publish: connect with role=publisher or role=both",
+            )
+            return
+        await client.publish(*batch)
+
+
+def handler_session(handler: Handler) -> Session:
+    """The session that calls `handler(client, message)` for one message after the other."""
+
+    async def session(client: Client) -> None:
+        async for message in client:
+            await handler(client, message)
+
+    return session

@@ -1,0 +1,190 @@
+"""Which predicates hold for a notification, without asking each one.
+
+Every distinct predicate is filed once, under one or more *anchors*: conditions on one attribute of
+which at least one must hold whenever the predicate does. A notification's attributes lead to the
+anchors that hold, by hash; only the predicates filed there are evaluated. So the cost of a match
+follows what nearly matches, not how many predicates there are.
+
+| predicate | filed under |
+| --- | --- |
+| `Exact`, `Prefix`, `Suffix` | one of its conditions, the one with the fewest others beside it |
+| `AllOf` | the anchors of one of its parts, chosen the same way |
+| `AnyOf` | the anchors of all of its parts |
+| anything else (`Not`, a callable, `EVERYTHING`) | no anchor: evaluated every time |
+
+A prefix of length n is found by hashing the first n characters, once for each length in use; a suffix
+likewise from the end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final, Generic, TypeVar
+
+import attrs
+
+from trionotify.predicates import (
+    EVERYTHING,
+    NOTHING,
+    AllOf,
+    AnyOf,
+    Exact,
+    Prefix,
+    Subject,
+    Suffix,
+    Wanted,
+)
+
+__all__ = ["PredicateIndex"]
+
+Member = TypeVar("Member")
+
+
+@attrs.frozen
+class _Anchor:
+    """A condition on one attribute: that it equals, begins with or ends with a text."""
+
+    kind: type[Exact] | type[Prefix] | type[Suffix]
+    name: str
+    text: str
+
+
+@attrs.define(eq=False)
+class _Filed(Generic[Member]):
+    """A distinct predicate, who registered it, and where it is filed (nowhere: None)."""
+
+    predicate: Wanted
+    members: dict[Member, None]
+    anchors: tuple[_Anchor, ...] | None
+    certain: bool  # the anchor holding is all there is to it: no need to evaluate
+
+
+#: attribute -> text -> what is filed there; the lengths are those of the texts in use
+@attrs.define(eq=False)
+class _Shelf(Generic[Member]):
+    by_text: dict[str, dict[_Filed[Member], None]] = attrs.Factory(dict)
+    lengths: Counter[int] = attrs.Factory(Counter)
+
+
+_KINDS: Final = (Exact, Prefix, Suffix)
+
+
+class PredicateIndex(Generic[Member]):
+    """Members registered under predicates. Made by the broadcast, which alone calls it."""
+
+    def __init__(self) -> None:
+        self._filed: dict[Wanted, _Filed[Member]] = {}
+        self._unanchored: dict[_Filed[Member], None] = {}
+        self._shelves: dict[type, dict[str, _Shelf[Member]]] = {kind: {} for kind in _KINDS}
+
+    def add(self, predicate: Wanted, member: Member) -> None:
+        """Register `member` under `predicate`; equal predicates share all work."""
+        filed = self._filed.get(predicate)
+        if filed is None:
+            anchors = self._anchors(predicate)
+            certain = predicate is EVERYTHING or (
+                isinstance(predicate, _KINDS) and len(predicate.attributes) == 1
+            )
+            filed = self._filed[predicate] = _Filed(predicate, {}, anchors, certain)
+            self._file(filed)
+        filed.members[member] = None
+
+    def remove(self, predicate: Wanted, member: Member) -> None:
+        """Undo `add`; raises KeyError when there was none."""
+        filed = self._filed[predicate]
+        del filed.members[member]
+        if not filed.members:
+            del self._filed[predicate]
+            self._unfile(filed)
+
+    def match(self, subject: Subject, errors: dict[Member, Exception] | None = None) -> list[Member]:
+        """The members whose predicate holds for `subject`, each once per predicate.
+
+        A predicate that raises holds for nobody: its members go into `errors` with what it raised,
+        or without `errors` the exception leaves here.
+        """
+        found: list[Member] = []
+        for filed in self._candidates(subject):
+            if not filed.certain:
+                try:
+                    if not filed.predicate(subject):
+                        continue
+                except Exception as error:  # an application's own callable may raise anything
+                    if errors is None:
+                        raise
+                    errors.update(dict.fromkeys(filed.members, error))
+                    continue
+            found += filed.members
+        return found
+
+    def _candidates(self, subject: Subject) -> dict[_Filed[Member], None]:
+        found = dict(self._unanchored)
+        for name, shelf in self._shelves[Exact].items():
+            text = subject.get(name)
+            if text is not None and (filed := shelf.by_text.get(text)):
+                found.update(filed)
+        for kind in (Prefix, Suffix):
+            for name, shelf in self._shelves[kind].items():
+                text = subject.get(name)
+                if text is None:
+                    continue
+                for length in shelf.lengths:
+                    if length <= len(text):
+                        part = text[:length] if kind is Prefix else text[-length:]
+                        found.update(shelf.by_text.get(part, ()))
+        return found
+
+    def _anchors(self, predicate: Wanted) -> tuple[_Anchor, ...] | None:
+        """Where to file `predicate`: under all of these; None when it can't be filed."""
+        match predicate:
+            case Exact() | Prefix() | Suffix():
+                kind = type(predicate)
+                options = [(_Anchor(kind, n, t),) for n, t in predicate.attributes]
+                return min(options, key=self._crowd)
+            case AllOf():
+                parts = [a for part in predicate.parts if (a := self._anchors(part)) is not None]
+                return min(parts, key=self._crowd) if parts else None
+            case AnyOf():
+                together: dict[_Anchor, None] = {}
+                for part in predicate.parts:
+                    anchors = self._anchors(part)
+                    if anchors is None:
+                        return None
+                    together.update(dict.fromkeys(anchors))
+                return tuple(together)
+        return () if predicate is NOTHING else None
+
+    def _crowd(self, anchors: tuple[_Anchor, ...]) -> tuple[int, int]:
+        """How bad these anchors are: what is filed there already, then how little they ask."""
+        others = sum(
+            len(shelf.by_text.get(anchor.text, ()))
+            for anchor in anchors
+            if (shelf := self._shelves[anchor.kind].get(anchor.name))
+        )
+        vague = sum(anchor.kind is not Exact for anchor in anchors)
+        return (others, vague)
+
+    def _file(self, filed: _Filed[Member]) -> None:
+        if filed.anchors is None:
+            self._unanchored[filed] = None
+            return
+        for anchor in filed.anchors:
+            shelf = self._shelves[anchor.kind].setdefault(anchor.name, _Shelf())
+            shelf.by_text.setdefault(anchor.text, {})[filed] = None
+            shelf.lengths[len(anchor.text)] += 1
+
+    def _unfile(self, filed: _Filed[Member]) -> None:
+        if filed.anchors is None:
+            del self._unanchored[filed]
+            return
+        for anchor in filed.anchors:
+            shelf = self._shelves[anchor.kind][anchor.name]
+            beside = shelf.by_text[anchor.text]
+            del beside[filed]
+            if not beside:
+                del shelf.by_text[anchor.text]
+            shelf.lengths[len(anchor.text)] -= 1
+            if not shelf.lengths[len(anchor.text)]:
+                del shelf.lengths[len(anchor.text)]
+            if not shelf.by_text:
+                del self._shelves[anchor.kind][anchor.name]

@@ -1,0 +1,138 @@
+"""The log: the one ordered, bounded sequence of notifications.
+
+Only the broadcast task appends and evicts; everyone may read. An *offset* counts the notifications
+of one life of the log, its *epoch*; `epoch:offset` is a *cursor* and means "resume after here". Offsets
+grow, and are compared but never counted: a log may skip some.
+
+Entries lie in a list in order, so appending, finding and evicting take constant time: evicted places
+are blanked at once, and cut off when they are as many as what is left.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Self
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trionotify.notification import Notification
+
+__all__ = ["Cursor", "Entry", "Evicted", "MemoryLog"]
+
+
+@attrs.frozen
+class Cursor:
+    """A place in a log, behind the notification at `offset`. As text `epoch:offset`."""
+
+    epoch: str
+    offset: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote; raises ValueError for anything else."""
+        epoch, colon, digits = text.rpartition(":")
+        if not (colon and epoch and digits.isascii() and digits.isdigit() and len(digits) < 20):
+            raise ValueError(f"{text!r} is no cursor: one reads EPOCH:OFFSET")
+        return cls(epoch, int(digits))
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.offset}"
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A notification in its place in the log.
+
+    `origin` is the key of the connection that published it (None: not a connection), for `echo=0`.
+    `at` is the moment of the append on Trio's clock, in seconds. The encoded frames are kept here, one
+    per format, because everyone who reads the entry again sends the same bytes.
+    """
+
+    offset: int
+    notification: Notification
+    origin: int | None
+    size: int
+    at: float
+    _frames: dict[object, bytes] | None = None
+
+    def frame(self, encode: Callable[[Entry], bytes]) -> bytes:
+        """This entry's bytes in one format: encoded the first time, remembered from then on."""
+        if self._frames is None:
+            self._frames = {}
+        frame = self._frames.get(encode)
+        if frame is None:
+            frame = self._frames[encode] = encode(self)
+        return frame
+
+
+class Evicted(Exception):
+    """What should be read next is not kept any more."""
+
+
+class MemoryLog:
+    """A log in memory: gone with the process, and cheap.
+
+    Bounded by count, by bytes (`Notification.size`; each format in use keeps its encoded frames in
+    addition) and by age in seconds. Nothing is evicted that has not been broadcast: the caller says
+    up to where that is.
+    """
+
+    def __init__(self, *, max_entries: int, max_bytes: int, max_age: float) -> None:
+        self.epoch = secrets.token_hex(6)
+        #: The offset of the newest entry, 0 before the first.
+        self.head = 0
+        #: Bytes held, by `Notification.size`.
+        self.bytes = 0
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._entries: list[Entry | None] = []
+        self._blank = 0  # how many of them, from the front, are evicted
+
+    @property
+    def start(self) -> int:
+        """The oldest offset to read after: everything behind it is kept."""
+        return self.head - len(self)
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._blank
+
+    def append(self, published: Iterable[tuple[Notification, int | None]], now: float) -> list[Entry]:
+        """Append notifications with their origins at the moment `now`; return their entries."""
+        entries = [
+            Entry(offset, notification, origin, notification.size, now)
+            for offset, (notification, origin) in enumerate(published, self.head + 1)
+        ]
+        self._entries += entries
+        self.head += len(entries)
+        self.bytes += sum(entry.size for entry in entries)
+        return entries
+
+    def read(self, after: int, limit: int) -> list[Entry]:
+        """At most `limit` entries behind the offset `after`; raises Evicted when they are gone."""
+        if after < self.start:
+            raise Evicted
+        at = len(self._entries) - (self.head - after)
+        return self._entries[at : at + limit]  # type: ignore[return-value] # no blanks from `start` on
+
+    def evict(self, upto: int, now: float) -> None:
+        """Drop the oldest entries, as the bounds ask, none behind the offset `upto`."""
+        while len(self):
+            oldest = self._entries[self._blank]
+            assert oldest is not None  # blanks are only in front of `_blank`
+            if oldest.offset > upto or not (
+                len(self) > self._max_entries
+                or self.bytes > self._max_bytes
+                or now - oldest.at > self._max_age
+            ):
+                break
+            self._entries[self._blank] = None
+            self._blank += 1
+            self.bytes -= oldest.size
+        if self._blank * 2 > len(self._entries):
+            del self._entries[: self._blank]
+            self._blank = 0

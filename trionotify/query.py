@@ -1,0 +1,155 @@
+"""The query of a request's path: who the client is, and what it wants.
+
+The query is the same on every transport. All of it becomes `client.params`; the keys that mean something
+here are checked before anything else happens, so that a typing error is a 400 that names it and
+never a client that silently gets too much or too little.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote
+
+import attrs
+
+from trionotify.clients import ROLES
+from trionotify.errors import Refused
+from trionotify.log import Cursor
+from trionotify.notification import Notification
+from trionotify.predicates import AllOf, Exact, Predicate, Prefix, Suffix, from_json
+
+__all__ = ["Query", "parse_query"]
+
+_ON_ATTRIBUTES: Final = {"exact": Exact, "prefix": Prefix, "suffix": Suffix}
+_LAGS: Final = ("gap", "latest", "disconnect")
+_MAX_ID: Final = 255  # characters; it travels in heads and in `source`
+
+
+def parse_query(text: str) -> dict[str, str]:
+    """The parameters of a query string; raises `Refused` (400) for one given twice, or not UTF-8."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=256)
+    except ValueError as error:  # UnicodeDecodeError included
+        raise _bad(f"the query can't be read: {error}") from None
+    params = dict(pairs)
+    if len(params) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _bad(f"{twice}: given twice; once is allowed")
+    return params
+
+
+@attrs.frozen
+class Query:
+    """What a query says, checked.
+
+    `filter` is None when it names none. `make` makes a notification of a publisher's data, with the
+    attributes that the query gives; they were validated once, here.
+    """
+
+    id: str
+    role: str
+    filter: Predicate | None
+    make: partial[Notification]
+    echo: bool
+    lag: str
+    since: str | Cursor | None
+
+    @classmethod
+    def of(cls, params: Mapping[str, str], id: str | None = None) -> Query:
+        """Read the parameters; raises `Refused` (400) that begins with the key at fault.
+
+        `id`, where it is given, is who the client is, whatever the query says.
+        """
+        _refuse_unknown(params)
+        name = id if id is not None else params.get("id")
+        if name is None:
+            name = secrets.token_urlsafe(9)
+        elif not name or len(name) > _MAX_ID or not name.isprintable():
+            raise _bad(f"id: 1 to {_MAX_ID} printable characters are needed")
+        return cls(
+            id=name,
+            role=_choice(params, "role", ROLES, "subscriber"),
+            filter=_filter(params),
+            make=_maker(params, name),
+            echo=_choice(params, "echo", ("0", "1"), "1") == "1",
+            lag=_lag(params),
+            since=_since(params),
+        )
+
+
+def _refuse_unknown(params: Mapping[str, str]) -> None:
+    for key in params:
+        kind, dot, _ = key.partition(".")
+        if dot and kind not in _ON_ATTRIBUTES:
+            raise _bad(
+                f"{key}: no such key; with a dot there are exact.ATTR, prefix.ATTR and suffix.ATTR"
+            )
+    if "sql" in params:
+        raise _bad("sql: this server has no SQL filters; use exact.ATTR, prefix.ATTR or filters")
+    if _choice(params, "format", ("raw", "cloudevents"), "raw") != "raw":
+        raise _bad("format: this server speaks raw only; leave it out")
+
+
+def _filter(params: Mapping[str, str]) -> Predicate | None:
+    """Everything the query asks for, of which all must hold."""
+    parts: list[Predicate] = []
+    for key, value in params.items():
+        kind, dot, name = key.partition(".")
+        try:
+            if dot:
+                parts.append(_ON_ATTRIBUTES[kind]({name: value}))
+            elif key == "filters":
+                parts.append(from_json(value))
+        except ValueError as error:
+            raise _bad(f"{key}: {error}") from None
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else AllOf(parts)
+
+
+def _maker(params: Mapping[str, str], name: str) -> partial[Notification]:
+    given: dict[str, Any] = {"source": f"/clients/{quote(name, safe='')}"}
+    for key in ("type", "subject", "source", "datacontenttype"):
+        if key in params:
+            given[key] = params[key]
+    if "to" in params:
+        given["extensions"] = {"to": params["to"]}
+    try:
+        template = Notification(**given)
+    except ValueError as error:
+        raise _bad(str(error)) from None
+    if "extensions" in given:
+        given["extensions"] = template.extensions
+    return partial(Notification, **given)
+
+
+def _lag(params: Mapping[str, str]) -> str:
+    lag = _choice(params, "lag", _LAGS, "disconnect")
+    if lag == "gap":
+        raise _bad("lag: the raw format can't tell of a gap; use latest or disconnect")
+    return lag
+
+
+def _since(params: Mapping[str, str]) -> str | Cursor | None:
+    text = params.get("since", params.get("last_event_id"))
+    if text is None or text == "start":
+        return text
+    try:
+        return Cursor.parse(text)
+    except ValueError:
+        raise _bad(f"since: a cursor (EPOCH:OFFSET) or 'start' is needed, not {text!r}") from None
+
+
+def _choice(params: Mapping[str, str], key: str, options: tuple[str, ...], default: str) -> str:
+    value = params.get(key, default)
+    if value not in options:
+        raise _bad(f"{key}: one of {', '.join(options)} is needed, not {value!r}")
+    return value
+
+
+def _bad(detail: str) -> Refused:
+    return Refused(400, detail)

@@ -1,0 +1,155 @@
+"""Readers that want notifications rather than bytes, and take them at their own pace.
+
+Such a reader has a position in the log like any client. The broadcast only wakes it; what there is to
+read it reads from the log. `Subscription` is the one inside the process, `hub.subscribe()`; a connection
+that an application accepted itself (`attached`) builds on the same `Reader`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Self
+
+import trio
+
+from trionotify.catchup import wants
+from trionotify.errors import Lagged
+from trionotify.log import Entry, Evicted
+from trionotify.positions import Position
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from trionotify.broadcast import Broadcast
+    from trionotify.clients import Client
+    from trionotify.notification import Notification
+    from trionotify.predicates import Wanted
+
+__all__ = ["Reader", "Subscription"]
+
+#: How many entries one step looks at, which is also the most that a reader holds on to.
+SCAN: Final = 128
+
+
+def _takes_nothing(_: bytes) -> int:
+    raise BlockingIOError
+
+
+class Reader:
+    """Reads what a position wants, one notification after the other. One task at a time calls `next`."""
+
+    owed = False  # as an outlet: nothing is ever half sent
+
+    def __init__(self, broadcast: Broadcast, predicate: Wanted, client: Client | None = None) -> None:
+        self._broadcast = broadcast
+        self.position = Position(self, predicate, None, _takes_nothing, client)
+        self._woken = trio.Event()
+        self._error: Exception | None = None
+        self._ahead: deque[Entry] = deque()
+
+    async def next(self) -> Notification:
+        """Wait for the next notification that the position wants.
+
+        Always a checkpoint; cancelled, it loses nothing. Raises `Evicted` when what comes next has
+        left the log (`skip` goes on behind the gap), whatever the position's predicate raised, and
+        `trio.ClosedResourceError` once it has left.
+        """
+        await trio.lowlevel.checkpoint()
+        position, broadcast = self.position, self._broadcast
+        while True:
+            if self._error:
+                raise self._error
+            if not position.joined:
+                raise trio.ClosedResourceError("this subscription has ended")
+            if self._ahead:
+                entry = self._ahead.popleft()
+                position.cursor = entry.offset
+                return entry.notification
+            if position.live or broadcast.settle(position):
+                self._woken = trio.Event()
+                await self._woken.wait()
+                continue
+            self._look_ahead()
+
+    def skip(self) -> tuple[str, str]:
+        """Go on at the head; return the cursors between which all is lost to this reader."""
+        after, self.position.cursor = self.position.cursor, self._broadcast.taken
+        return self._broadcast.cursor(after), self._broadcast.cursor(self.position.cursor)
+
+    def _look_ahead(self) -> None:
+        position = self.position
+        for entry in self._broadcast.log.read(position.cursor, SCAN):
+            if entry.offset > self._broadcast.taken:
+                return
+            if wants(position, entry):
+                self._ahead.append(entry)
+            elif not self._ahead:
+                position.cursor = entry.offset
+
+    # As an outlet of the broadcast.
+
+    def owe(self, rest: memoryview, /) -> None:
+        """Never called: nothing is written to a reader."""
+        raise AssertionError("a reader is not written to")
+
+    def wake(self) -> None:
+        """Let the waiting `next` look."""
+        self._woken.set()
+
+    def fail(self, error: Exception) -> None:
+        """The predicate raised: so will `next`."""
+        self._error = error
+        self._broadcast.leave(self.position)
+        self._woken.set()
+
+    def abort(self) -> None:
+        """Never called: there is no connection to lose."""
+        raise AssertionError("a reader has no connection")
+
+
+class Subscription:
+    """What `hub.subscribe()` gives: an async context manager, and inside it an async iterator.
+
+    It begins at the head of the log, or behind the cursor `since`, when it is entered. It sees every
+    notification that its predicate wants, whatever their audience: it is the server's own. Iterating
+    never skips silently: it raises `Lagged` when it was too slow, and may be continued after that.
+    """
+
+    def __init__(self, broadcast: Broadcast, predicate: Wanted, since: int | None) -> None:
+        self._broadcast = broadcast
+        self._reader = Reader(broadcast, predicate)
+        self._since = since
+
+    async def __aenter__(self) -> Self:
+        since = self._broadcast.taken if self._since is None else self._since
+        self._broadcast.join(self._reader.position, since)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._broadcast.leave(self._reader.position)
+        self._reader.wake()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Notification:
+        """The next notification. Always a checkpoint; cancelled, it loses nothing.
+
+        Raises `Lagged`, or what the predicate raised; ends when the subscription does.
+        """
+        try:
+            return await self._reader.next()
+        except Evicted:
+            raise Lagged(*self._reader.skip()) from None
+        except trio.ClosedResourceError:
+            raise StopAsyncIteration from None
+
+    @property
+    def cursor(self) -> str:
+        """Behind what it has given out so far: `since` of a subscription that should go on from here."""
+        return self._broadcast.cursor(self._broadcast.standing(self._reader.position))

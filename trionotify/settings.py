@@ -1,0 +1,83 @@
+"""Every limit and timeout, in one record, checked before anything runs.
+
+Sizes are bytes unless the name says otherwise, times are seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from typing import Any
+
+import attrs
+
+__all__ = ["Settings", "raise_file_limit"]
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one, where there is such a thing; return it."""
+    try:
+        import resource  # noqa: PLC0415 - absent on Windows
+    except ImportError:  # pragma: no cover - Windows
+        return 512
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # e.g. macOS refuses "unlimited"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
+
+
+def _default_connections() -> int:
+    return max(raise_file_limit() - 64, 1)
+
+
+def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be a number, not {type(value).__name__}")
+    if not value > 0:
+        raise ValueError(f"{attribute.name} must be greater than 0, not {value}")
+
+
+def _limit(default: float, about: str) -> Any:
+    return attrs.field(default=default, validator=_positive, metadata={"help": about})
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The limits of a hub. Each is a keyword of `open_hub` and `open_server`, and an option of `serve`.
+
+    Raises TypeError or ValueError that names the setting when a value won't do.
+    """
+
+    max_message_bytes: int = _limit(_MIB, "the longest message that a client may send")
+    max_connections: int = attrs.field(
+        factory=_default_connections,
+        validator=_positive,
+        metadata={"help": "connections at a time; 503 above  [default: the file limit less 64]"},
+    )
+    max_half_open: int = _limit(1024, "connections that have not sent a whole request yet")
+    max_head_bytes: int = _limit(16 * _KIB, "the longest head of a request")
+    max_waiting: int = _limit(4096, "published notifications that wait for their broadcast")
+    max_waiting_bytes: int = _limit(16 * _MIB, "the same, in bytes")
+    max_log_entries: int = _limit(10_000, "notifications that the log keeps")
+    max_log_bytes: int = _limit(64 * _MIB, "the same, in bytes")
+    max_log_age: float = _limit(3600.0, "the same, in seconds")
+    head_timeout: float = _limit(10.0, "seconds for a request's head to arrive")
+    close_timeout: float = _limit(5.0, "seconds for a connection to close in good order")
+    ping_interval: float = _limit(30.0, "seconds of silence before a client is pinged")
+    ping_timeout: float = _limit(30.0, "seconds a pinged client has to be heard from")
+    stall_timeout: float = _limit(60.0, "seconds a client may take nothing that it is owed")
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Settings:
+        """Make settings of keyword options; TypeError names an unknown one and the nearest known."""
+        known = [field.name for field in attrs.fields(cls)]
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"there is no option {name!r}{hint}")
+        return cls(**options)

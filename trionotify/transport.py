@@ -1,0 +1,151 @@
+"""Transports: a byte stream as the Wire needs it.
+
+A `SocketTransport` is written synchronously, straight into the kernel. A `StreamTransport` is any Trio
+stream (TLS, a memory stream), which only a task that waits can write.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final, NoReturn, Protocol
+
+import trio
+
+__all__ = ["Sendable", "SocketTransport", "StreamTransport", "Transport", "linger"]
+
+#: The most that one read takes, in bytes.
+READ_SIZE: Final = 1 << 16
+
+Sendable = bytes | memoryview
+
+
+class Transport(Protocol):
+    """A byte stream as the Wire needs it. Errors of the connection are `trio.BrokenResourceError`."""
+
+    #: Whether `send` ever takes anything: else only `send_some` does.
+    synchronous: bool
+
+    def send(self, data: Sendable, /) -> int:
+        """Hand over what can be had at once; raises BlockingIOError when that is nothing."""
+
+    async def send_some(self, data: Sendable) -> int:
+        """Wait until at least one byte can be handed over; return how many were."""
+
+    async def receive_some(self) -> bytes:
+        """Wait for bytes; none at the peer's end of file."""
+
+    async def send_eof(self) -> None:
+        """Half-close, where the transport can."""
+
+    def reset(self) -> None:
+        """Drop the connection at once, where that can be done without waiting."""
+
+    async def aclose(self) -> None:
+        """Give the resource back."""
+
+
+class SocketTransport:
+    """A connected non-blocking stream socket of the standard library."""
+
+    synchronous = True
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.send = sock.send
+
+    async def send_some(self, data: Sendable) -> int:
+        while True:
+            await self._wait(trio.lowlevel.wait_writable)
+            try:
+                return self._sock.send(data)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                _broken(error)
+
+    async def receive_some(self) -> bytes:
+        while True:
+            await self._wait(trio.lowlevel.wait_readable)
+            try:
+                return self._sock.recv(READ_SIZE)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                _broken(error)
+
+    async def _wait(self, condition: Callable[[socket.socket], object]) -> None:
+        if self._sock.fileno() < 0:
+            raise trio.BrokenResourceError("this connection was reset")
+        await condition(self._sock)  # type: ignore[misc] # trio's two waits, whose types are overloaded
+
+    async def send_eof(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            _broken(error)
+        await trio.lowlevel.checkpoint()
+
+    def reset(self) -> None:
+        if self._sock.fileno() >= 0:
+            # Zero seconds of lingering make close() send a reset, and free what the kernel holds.
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._close()
+
+    async def aclose(self) -> None:
+        self._close()
+        await trio.lowlevel.checkpoint()
+
+    def _close(self) -> None:
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+class StreamTransport:
+    """Any Trio stream. It is closed with the Wire."""
+
+    synchronous = False
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    def send(self, _: Sendable, /) -> int:
+        raise BlockingIOError(errno.EAGAIN, "a stream is written by a task that waits")
+
+    async def send_some(self, data: Sendable) -> int:
+        # A stream that was cancelled in here may have sent half a frame. The Wire knows.
+        await self._stream.send_all(data)
+        return len(data)
+
+    async def receive_some(self) -> bytes:
+        return bytes(await self._stream.receive_some(READ_SIZE))
+
+    async def send_eof(self) -> None:
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def reset(self) -> None:
+        """A stream can't be dropped without waiting: the connection's task will."""
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self._stream)
+
+
+def _broken(error: OSError) -> NoReturn:
+    raise trio.BrokenResourceError(str(error)) from error
+
+
+async def linger(transport: Transport) -> None:
+    """Half-close, and read until the peer has closed too, so that it gets our last bytes.
+
+    Closing with bytes unread would make the kernel reset the connection, and lose them. Put a
+    deadline around it.
+    """
+    await transport.send_eof()
+    while await transport.receive_some():
+        pass
