@@ -320,7 +320,7 @@ class WebSocketConnection:
             self.hub.start_soon(self._catch_up)
 
     def fail(self, error: Exception) -> None:
-        logger.error("a predicate of client %.64r failed", self.client.id, exc_info=error)
+        logger.error("serving client %.64r failed: its predicate raised", self.client.id, exc_info=error)
         self.wire.end(CloseCode.INTERNAL_ERROR, "a predicate of this client's failed")
 
     def abort(self) -> None:

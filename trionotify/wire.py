@@ -122,7 +122,7 @@ class Wire:
         if not self.owed:
             await trio.lowlevel.checkpoint()
         while self.owed and self._drains == drains and not self.broken:
-            if self._draining:
+            if self._draining is not None:
                 await self._draining.wait()
                 continue
             self._draining = trio.Event()
@@ -253,7 +253,7 @@ class Wire:
             self.owner.on_end()
             if self._receive_scope:
                 self._receive_scope.cancel()
-            if self._draining:
+            if self._draining is not None:
                 self._draining.set()
 
     async def _hear_out(self) -> None:

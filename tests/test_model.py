@@ -1,0 +1,409 @@
+"""The invariant, against a model: what each client received is the log, filtered, in order, gapless.
+
+A program is a list of steps: clients join with a predicate, change filters, stall in the middle of a frame,
+go on, vanish, resume at a cursor, fall off the log; publishers publish, with and without an audience,
+and are cancelled. It runs on a virtual clock, with a kernel that takes as many bytes as the program
+says, and with a broadcast that gives way after every single send, so that everything happens in the
+middle of everything. The model knows nothing of groups, positions or wires.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Flaky
+
+from tests.kernel import FakeKernel, Peer, upgrade
+from trionotify import AnyOf, Exact, Not, Prefix, open_hub
+from trionotify import broadcast as broadcast_module
+from trionotify import positions as positions_module
+from trionotify.broadcast import Broadcast
+from trionotify.websocket import serve_transport
+
+TYPES = ["a", "ab", "b", "c"]
+TEAMS = ["red", "blue"]
+LOG_ENTRIES = 12
+
+filters = st.sampled_from(
+    [
+        Exact(type="a"),
+        Exact(type="b"),
+        Prefix(type="a"),
+        Not(Exact(type="b")),
+        AnyOf([Exact(type="c"), Prefix(subject="x")]),
+        Exact(type="a", subject="x"),
+        lambda notification: notification.type == "c",
+    ]
+)
+number = st.integers(0, 7)
+publications = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(TYPES),
+        "subject": st.sampled_from([None, "x", "y"]),
+        "size": st.sampled_from([0, 3, 200]),
+        "to": st.sampled_from([None, None, None, "id0", "id1"]),
+        "audience": st.sampled_from([None, None, None, "red", "blue", "callable"]),
+    }
+)
+step = st.one_of(
+    st.tuples(st.just("join"), st.none() | filters, st.sampled_from(TEAMS), st.booleans(), st.booleans()),
+    st.tuples(st.just("listen"), filters),
+    st.tuples(st.just("publish"), st.lists(publications, min_size=1, max_size=4)),
+    st.tuples(st.just("publish"), st.lists(publications, min_size=1, max_size=4)),
+    st.tuples(st.just("cancelled publish"), publications),
+    st.tuples(st.just("say"), number, st.integers(1, 3)),
+    st.tuples(st.just("subscribe"), number, filters),
+    st.tuples(st.just("unsubscribe"), number, number),
+    st.tuples(st.just("stall"), number),
+    st.tuples(st.just("grant"), number, st.integers(1, 300)),
+    st.tuples(st.just("flow"), number),
+    st.tuples(st.just("vanish"), number),
+    st.tuples(st.just("resume"), number),
+    st.tuples(st.just("ping"), number),
+    st.tuples(st.just("wait"), st.integers(1, 6)),
+    st.tuples(st.just("wait"), st.integers(1, 6)),
+)
+
+
+@attrs.define(eq=False)
+class Joined:
+    """One connection, as the model sees it."""
+
+    kernel: FakeKernel
+    peer: Peer
+    id: str
+    echo: bool
+    start: int = 0
+    #: (offset, predicate or None): behind the offset it wants what the predicate wants.
+    wants: list[tuple[int, Any]] = attrs.Factory(list)
+    record: Any = None
+    said: list[str] = attrs.Factory(list)
+    refused: bool = False
+    silent: bool = False
+    gone: bool = False
+
+
+class Program:
+    """Runs steps on a real hub, and keeps the model beside it."""
+
+    def __init__(self, hub: Any, nursery: trio.Nursery) -> None:
+        self.hub = hub
+        self.nursery = nursery
+        self.clients: list[Joined] = []
+        self.log: list[Any] = []  # every entry ever appended, evicted or not
+        self.published: list[str] = []
+        self.listeners: list[tuple[int, Any, list[int]]] = []
+        append = hub.log.append
+
+        def spy(*args: Any) -> Any:
+            entries = append(*args)
+            self.log += entries
+            return entries
+
+        hub.log.append = spy
+        self.newest: Any = None
+        connected = hub.connected
+
+        def meet(key: int, connection: Any, client: Any) -> None:
+            self.newest = client
+            connected(key, connection, client)
+
+        hub.connected = meet
+        self.count = 0
+
+    async def run(self, steps: list[tuple[Any, ...]]) -> None:
+        for name, *arguments in steps:
+            await getattr(self, "do_" + name.replace(" ", "_"))(*arguments)
+        await self.settle()
+        self.check()
+
+    def text(self, size: int = 0) -> str:
+        self.count += 1
+        return f"{self.count}:" + "x" * size
+
+    def some(self, at: int) -> Joined | None:
+        return self.clients[at % len(self.clients)] if self.clients else None
+
+    # --- steps ---
+
+    async def do_join(self, predicate: Any, team: str, echo: bool, direct: bool, since: str = "") -> Any:
+        if len(self.clients) >= 8:
+            return None
+        kernel = FakeKernel(synchronous=direct)
+        name = f"id{len(self.clients) % 3}"
+        client = Joined(kernel, Peer(kernel), name, echo)
+        self.clients.append(client)
+        target = f"/?role=both&id={name}&team={team}&type=a&echo={int(echo)}{since}"
+        kernel.feed(upgrade(target))
+        self.newest = None
+
+        async def connection() -> None:
+            await serve_transport(self.hub, kernel, "test")
+            client.gone = True
+
+        self.nursery.start_soon(connection)
+        while client.peer.look().head is None:
+            await trio.lowlevel.checkpoint()
+        if client.peer.status != 101:
+            client.refused = True
+            return None
+        client.record = self.newest
+        client.start = int((client.peer.header("Trionotify-Cursor") or "").rpartition(":")[2])
+        client.wants.append((client.start, None))
+        if predicate is not None:
+            await self.do_subscribe(self.clients.index(client), predicate)
+        return client
+
+    async def do_publish(self, publications: list[dict[str, Any]]) -> None:
+        for publication in publications:
+            arguments, attributes = self.arguments(publication)
+            await self.hub.publish(*arguments, **attributes)
+
+    def arguments(self, publication: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        publication = dict(publication)
+        audience = publication.pop("audience")
+        if audience == "callable":
+            # Judged at the broadcast; a publish with such an audience waits for that.
+            publication["audience"] = Exact(team="red") | Exact(id="id2")
+        elif audience:
+            publication["audience"] = Exact(team=audience)
+        text = publication.pop("text", None) or self.text(publication.pop("size"))
+        publication.pop("size", None)
+        self.published.append(text)
+        return [text], publication
+
+    async def do_cancelled_publish(self, publication: dict[str, Any]) -> None:
+        arguments, attributes = self.arguments(publication)
+        self.published.remove(arguments[0])
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await self.hub.publish(*arguments, **attributes)
+            self.published.append(arguments[0])
+
+    async def do_listen(self, predicate: Any) -> None:
+        """A subscription inside the process, which reads whatever comes."""
+        received: list[int] = []
+
+        async def listen(task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+            async with self.hub.subscribe(predicate) as notifications:
+                self.listeners.append((self.hub.broadcast.taken, predicate, received))
+                task_status.started()
+                async for _ in notifications:
+                    received.append(int(notifications.cursor.rpartition(":")[2]))
+
+        await self.nursery.start(listen)
+
+    async def do_say(self, at: int, count: int) -> None:
+        client = self.some(at)
+        if client and client.record and not client.silent and not client.kernel.closed:
+            texts = [self.text() for _ in range(count)]
+            client.said += texts
+            client.peer.say(*texts)
+
+    async def do_subscribe(self, at: int, predicate: Any) -> None:
+        client = self.some(at)
+        if client and client.record and client.record.position and client.record.position.joined:
+            offset = int(client.record.subscribe(predicate).rpartition(":")[2])
+            client.wants.append((offset, client.record.predicates))
+
+    async def do_unsubscribe(self, at: int, which: int) -> None:
+        client = self.some(at)
+        if client and client.record and client.record.position and client.record.position.joined:
+            registered = client.record.predicates
+            if registered:
+                cursor = client.record.unsubscribe(registered[which % len(registered)])
+                offset = int(cursor.rpartition(":")[2])
+                client.wants.append((offset, client.record.predicates))
+
+    async def do_stall(self, at: int) -> None:
+        if client := self.some(at):
+            client.kernel.stall()
+
+    async def do_grant(self, at: int, credit: int) -> None:
+        if client := self.some(at):
+            client.kernel.grant(credit)
+
+    async def do_flow(self, at: int) -> None:
+        if client := self.some(at):
+            client.kernel.credit = None
+            client.kernel.grant(None)
+
+    async def do_vanish(self, at: int) -> None:
+        if (client := self.some(at)) and not client.kernel.closed:
+            client.silent = True
+            client.kernel.hang_up()
+
+    async def do_resume(self, at: int) -> None:
+        client = self.some(at)
+        if client and client.record and (client.gone or client.kernel.closed):
+            offset = self.received(client)[-1] if self.received(client) else client.start
+            cursor = self.hub.broadcast.cursor(offset)
+            if again := await self.do_join(None, "red", True, True, f"&since={cursor}"):
+                assert again.start == offset
+                assert again.peer.header("Trionotify-Recovered") == "true"
+
+    async def do_ping(self, at: int) -> None:
+        client = self.some(at)
+        if client and client.record and not client.silent and not client.kernel.closed:
+            client.peer.say_ping(b"p" * 20)
+
+    async def do_wait(self, times: int) -> None:
+        for _ in range(times):
+            await trio.lowlevel.checkpoint()
+
+    # --- the end, and the model's verdict ---
+
+    async def settle(self) -> None:
+        """Let everything flow, and wait until nothing moves."""
+        for client in self.clients:
+            client.kernel.credit = None
+            client.kernel.grant(None)
+        await trio.testing.wait_all_tasks_blocked()
+
+    def received(self, client: Joined) -> list[int]:
+        by_text = {entry.notification.data: entry.offset for entry in self.log}
+        return [by_text[message] for message in client.peer.look().messages]
+
+    def expected(self, client: Joined) -> list[int]:
+        offsets = []
+        for entry in self.log:
+            if entry.offset <= client.start:
+                continue
+            in_force = [wants for offset, wants in client.wants if offset < entry.offset][-1]
+            notification = entry.notification
+            if in_force is not None and not any(predicate(notification) for predicate in in_force):
+                continue
+            if notification.to not in (None, client.id):
+                continue
+            if notification.audience is not None and not notification.audience(client.record):
+                continue
+            if not client.echo and notification.data in client.said:
+                continue
+            offsets.append(entry.offset)
+        return offsets
+
+    def check(self) -> None:
+        texts = [entry.notification.data for entry in self.log]
+        assert len(set(texts)) == len(texts), "published twice"
+        said = [text for client in self.clients for text in client.said]
+        assert [text for text in texts if text not in said] == self.published
+        for start, predicate, received in self.listeners:
+            assert received == [
+                entry.offset
+                for entry in self.log
+                if entry.offset > start and predicate(entry.notification)
+            ]
+        for client in self.clients:
+            in_log = [text for text in texts if text in client.said]
+            assert in_log == client.said[: len(in_log)]
+            if not client.gone and not client.peer.look().close:
+                assert in_log == client.said
+        for client in self.clients:
+            if client.refused:
+                assert client.peer.look().status == 410
+                continue
+            received, expected = self.received(client), self.expected(client)
+            if client.kernel.closed or client.gone or client.peer.close:
+                assert received == expected[: len(received)]
+                if client.peer.close:
+                    assert client.peer.close == (1013, "slow")
+                    assert self.hub.log.start > (received[-1] if received else client.start)
+            else:
+                assert received == expected
+                assert client.record.position.live
+        assert self.hub.broadcast.done == self.hub.broadcast.taken == self.hub.log.head
+
+
+def run(steps: list[tuple[Any, ...]]) -> None:
+    async def main() -> None:
+        async with (
+            open_hub(max_log_entries=LOG_ENTRIES, ping_interval=1e6, stall_timeout=1e6) as hub,
+            trio.open_nursery() as nursery,
+        ):
+            await Program(hub, nursery).run(steps)
+            nursery.cancel_scope.cancel()
+        assert hub.statistics().clients == 0
+        assert not hub.connections
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+every_program = given(st.lists(step, min_size=10, max_size=80))
+often = settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@pytest.fixture
+def interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the broadcast give way after every send."""
+    monkeypatch.setattr(broadcast_module, "TURN", 1)
+
+
+@pytest.mark.usefixtures("interleaved")
+def test_every_client_receives_the_filtered_log() -> None:
+    """For every client: the log from its cursor, filtered as of its position, in order, once."""
+    often(every_program(run))()
+
+
+def mutated(function: Any, before: str, after: str) -> Any:
+    """`function` with a piece of its source replaced."""
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(before) == 1, "the mutation must hit one place"
+    names: dict[str, Any] = {}
+    exec(source.replace(before, after), function.__globals__, names)
+    return names[function.__name__]
+
+
+MUTATIONS = {
+    "goes live wherever it stands": (
+        (Broadcast, "settle"),
+        "position.live = position.cursor == self.taken and not position.outlet.owed",
+        "position.live = not position.outlet.owed",
+    ),
+    "the batch goes to those who have it already": (
+        (Broadcast, "_send"),
+        "position.live and position.cursor <= done",
+        "position.live",
+    ),
+    "a change of filter in the middle of a batch stays live": (
+        (Broadcast, "refilter"),
+        "self._settle_or_wake(position)",
+        "pass",
+    ),
+    "a cut batch counts as sent": (
+        (positions_module, "cut"),
+        "position.cursor = chunk.offsets[whole]",
+        "position.cursor = chunk.offsets[-1]",
+    ),
+}
+
+
+@pytest.mark.usefixtures("interleaved")
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_model_notices_a_broken_rule(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above is sharp: break the cursor rule anywhere, and it fails."""
+    (owner, attribute), before, after = MUTATIONS[name]
+    broken = mutated(getattr(owner, attribute), before, after)
+    monkeypatch.setattr(owner, attribute, broken)
+    if owner is positions_module:
+        monkeypatch.setattr(broadcast_module, attribute, broken)
+    hunt = settings(
+        max_examples=4000,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    with pytest.raises((AssertionError, Flaky, BaseExceptionGroup)):
+        hunt(every_program(run))()
