@@ -1,0 +1,101 @@
+"""What several test files need: a hub on a virtual clock, and clients on a kernel made of Python."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from tests.kernel import FakeKernel, Peer, upgrade
+from trionotify import Hub, open_hub
+from trionotify.websocket import serve_transport
+
+
+@attrs.define
+class Room:
+    """A hub and the nursery of its connections."""
+
+    hub: Hub
+    nursery: trio.Nursery
+
+    async def connect(
+        self, target: str = "/", *headers: str, kernel: FakeKernel | None = None
+    ) -> Peer:
+        """A connection that has been answered, whatever the answer is."""
+        kernel = kernel or FakeKernel()
+        kernel.feed(upgrade(target, *headers))
+        self.nursery.start_soon(serve_transport, self.hub, kernel, "test:1")
+        peer = Peer(kernel)
+        await trio.testing.wait_all_tasks_blocked()
+        return peer.look()
+
+    async def quiet(self) -> None:
+        """Wait until nothing moves any more."""
+        await trio.testing.wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def open_room(**options: Any) -> AsyncIterator[Room]:
+    """A hub with room for connections, which is found empty at the end."""
+    async with open_hub(**options) as hub:
+        async with trio.open_nursery() as nursery:
+            yield Room(hub, nursery)
+            nursery.cancel_scope.cancel()
+        assert_whole(hub)
+
+
+def assert_whole(hub: Hub) -> None:
+    """Nobody is registered, nothing waits, and the broadcast stands at the log's head."""
+    assert len(hub.clients) == 0
+    assert not hub.connections
+    assert not hub.broadcast._groups
+    assert not hub.broadcast._index._filed
+    assert hub.broadcast.done == hub.broadcast.taken == hub.log.head
+
+
+@pytest.fixture
+async def room(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Room]:
+    async with open_room() as room:
+        yield room
+
+
+async def cancel_at_every_await(operation: Callable[[int], Awaitable[None]]) -> int:
+    """Run `operation(n)` for n = 1, 2, … and cancel it at its n-th step, until it ends before that.
+
+    Returns how often it was cancelled.
+    """
+
+    class Countdown(trio.abc.Instrument):
+        def __init__(self, steps: int) -> None:
+            self.steps = steps
+            self.scope = trio.CancelScope()
+            self.task: Any = None
+
+        def before_task_step(self, task: Any) -> None:
+            if task is self.task:
+                self.steps -= 1
+                if self.steps == 0:
+                    self.scope.cancel()
+
+    cancelled = 0
+    for steps in range(1, 200):
+        countdown = Countdown(steps)
+
+        async def run(countdown: Countdown = countdown, steps: int = steps) -> None:
+            countdown.task = trio.lowlevel.current_task()
+            with countdown.scope:
+                await operation(steps)
+
+        trio.lowlevel.add_instrument(countdown)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+        trio.lowlevel.remove_instrument(countdown)
+        if not countdown.scope.cancelled_caught:
+            return cancelled
+        cancelled += 1
+    raise AssertionError("it never ends")

@@ -1,0 +1,91 @@
+"""The log: bounds, offsets, reading after a cursor."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trionotify import Notification
+from trionotify.log import Cursor, Evicted, MemoryLog
+
+
+def make(entries: int = 100, size: int = 10_000, age: float = 100.0) -> MemoryLog:
+    return MemoryLog(max_entries=entries, max_bytes=size, max_age=age)
+
+
+def fill(log: MemoryLog, count: int, now: float = 0.0, data: str = "") -> None:
+    log.append([(Notification(data, type="t", source="s"), None) for _ in range(count)], now)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=30))
+def test_reading_gives_what_is_kept(steps: list[tuple[int, bool]]) -> None:
+    """Whatever was appended and evicted: from `start` on everything is there, in order."""
+    log = make(entries=10)
+    for count, broadcast in steps:
+        fill(log, count)
+        log.evict(log.head if broadcast else 0, 0.0)
+        for after in range(log.start, log.head + 1):
+            assert [entry.offset for entry in log.read(after, 7)] == list(
+                range(after + 1, min(after + 8, log.head + 1))
+            )
+        if log.start:
+            with pytest.raises(Evicted):
+                log.read(log.start - 1, 1)
+        assert log.bytes == sum(entry.size for entry in log.read(log.start, 10_000))
+
+
+def test_bounded_by_count() -> None:
+    """The oldest go first."""
+    log = make(entries=3)
+    fill(log, 5)
+    log.evict(5, 0.0)
+    assert (log.start, log.head, len(log)) == (2, 5, 3)
+
+
+def test_bounded_by_bytes() -> None:
+    """Data and attributes count; a single one over the bound goes too, once it was broadcast."""
+    log = make(size=100)
+    fill(log, 3, data="é" * 20)
+    log.evict(3, 0.0)
+    assert len(log) == 2
+    assert log.bytes == 84
+    fill(log, 1, data="x" * 200)
+    log.evict(4, 0.0)
+    assert (len(log), log.bytes) == (0, 0)
+
+
+def test_bounded_by_age() -> None:
+    """What is older than `max_age` goes, without anything being appended."""
+    log = make(age=10)
+    fill(log, 2, now=0)
+    fill(log, 1, now=5)
+    log.evict(3, now=11)
+    assert log.start == 2
+
+
+def test_nothing_is_evicted_before_it_was_broadcast() -> None:
+    """However full it is."""
+    log = make(entries=1, size=1, age=1)
+    fill(log, 10)
+    log.evict(4, now=1000)
+    assert log.start == 4
+
+
+def test_a_cursor_is_read_as_it_is_written() -> None:
+    """epoch:offset, and nothing else."""
+    cursor = Cursor("abc", 12)
+    assert str(cursor) == "abc:12"
+    assert Cursor.parse("abc:12") == cursor
+
+
+@pytest.mark.parametrize("text", ["", "abc", ":1", "a:", "a:-1", "a:1.0", "a:١", "a:" + "9" * 20])
+def test_what_is_no_cursor_is_refused(text: str) -> None:
+    """The error shows the text."""
+    with pytest.raises(ValueError, match="is no cursor"):
+        Cursor.parse(text)
+
+
+def test_every_log_has_its_own_epoch() -> None:
+    """A cursor of one is void in another."""
+    assert make().epoch != make().epoch
