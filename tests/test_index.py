@@ -1,0 +1,101 @@
+"""The index finds what evaluating every predicate would find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trionotify import EVERYTHING, NOTHING, AllOf, AnyOf, Exact, Not, Notification, Prefix, Suffix
+from trionotify.index import PredicateIndex
+
+words = st.text("ab", min_size=1, max_size=3)
+pairs = st.dictionaries(st.sampled_from(["type", "subject", "n1"]), words, min_size=1)
+leaves = st.one_of(
+    *(pairs.map(kind) for kind in (Exact, Prefix, Suffix)),
+    st.sampled_from([EVERYTHING, NOTHING, lambda event: event.type == "a"]),
+)
+predicates = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(AllOf),
+        st.lists(inner, min_size=1, max_size=3).map(AnyOf),
+        inner.map(Not),
+    ),
+    max_leaves=6,
+)
+events = st.builds(
+    lambda type, subject, n1: Notification.of(None, type=type, subject=subject, n1=n1),
+    words,
+    st.none() | words,
+    st.none() | words,
+)
+
+
+@given(st.lists(predicates, max_size=12), st.lists(st.integers(0, 11)), st.lists(events, max_size=4))
+def test_same_as_evaluating_everything(
+    registered: list[Any], removed: list[int], seen: list[Notification]
+) -> None:
+    """Whatever was added and removed, in whatever order, each member once."""
+    index: PredicateIndex[int] = PredicateIndex()
+    for member, predicate in enumerate(registered):
+        index.add(predicate, member)
+    left = dict(enumerate(registered))
+    for member in removed:
+        if member in left:
+            index.remove(left.pop(member), member)
+    for event in seen:
+        expected = [member for member, predicate in left.items() if predicate(event)]
+        assert sorted(index.match(event)) == expected
+    for member, predicate in left.items():
+        index.remove(predicate, member)
+    assert not index._filed
+    assert not index._unanchored
+    assert not any(index._shelves.values())
+
+
+class Counted:
+    """A subject that counts how often it was asked."""
+
+    def __init__(self, **attributes: str) -> None:
+        self.attributes = attributes
+        self.asked = 0
+
+    def get(self, name: str) -> str | None:
+        self.asked += 1
+        return self.attributes.get(name)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda i: Exact(id=f"{i}"),
+        lambda i: Exact(type="t", id=f"{i}"),
+        lambda i: AllOf([Exact(type="t"), Prefix(id=f"{i:05}")]),
+        lambda i: AnyOf([Exact(id=f"{i}"), Exact(id=f"x{i}")]),
+        lambda i: Suffix(id=f"-{i:05}"),
+        lambda i: AllOf([lambda event: True, Exact(id=f"{i}")]),
+    ],
+)
+def test_cost_follows_what_matches(make: Any) -> None:
+    """Among a thousand predicates, a handful of questions finds the few that hold."""
+    index: PredicateIndex[int] = PredicateIndex()
+    for i in range(1000):
+        index.add(make(i), i)
+    subject = Counted(type="t", id="nothing like it")
+    assert index.match(subject) == []
+    assert subject.asked < 10
+
+
+def test_one_that_raises_holds_for_nobody_and_is_named() -> None:
+    """The others are matched all the same."""
+    index: PredicateIndex[str] = PredicateIndex()
+    index.add(lambda event: 1 / 0, "broken")
+    index.add(EVERYTHING, "fine")
+    errors: dict[str, Exception] = {}
+    assert index.match(Notification(), errors) == ["fine"]
+    assert isinstance(errors["broken"], ZeroDivisionError)
+    with pytest.raises(ZeroDivisionError):
+        index.match(Notification())

@@ -1,0 +1,115 @@
+"""Notifications: immutable, checked, and rendered on demand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import pytest
+
+from trionotify import Notification
+
+
+def test_defaults() -> None:
+    """As CloudEvents names them; made up where they must be unique."""
+    one, two = Notification("text"), Notification(b"bytes")
+    assert (one.type, one.source, one.subject, one.specversion) == ("message", "/hub", None, "1.0")
+    assert one.id != two.id
+    assert (one.datacontenttype, two.datacontenttype) == ("text/plain", "application/octet-stream")
+    assert Notification().datacontenttype is None
+    assert datetime.fromisoformat(one.time).tzinfo is UTC
+
+
+def test_it_is_immutable() -> None:
+    """Neither fields nor extensions can be changed."""
+    notification = Notification("x", extensions={"severity": "high"})
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        notification.type = "other"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        notification.extensions["severity"] = "low"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"data": 5}, TypeError, "data must be str, bytes or None, not int"),
+        ({"type": ""}, ValueError, "type must not be empty"),
+        ({"type": None}, TypeError, "type must be str, not NoneType"),
+        ({"source": ""}, ValueError, "source must not be empty"),
+        ({"source": b"x"}, TypeError, "source must be str, not bytes"),
+        ({"subject": ""}, ValueError, "subject must not be empty"),
+        ({"subject": "a\nb"}, ValueError, r"subject must not contain the character '\\n'"),
+        ({"type": "\ud800"}, ValueError, "type must not contain"),
+        ({"id": ""}, ValueError, "id must not be empty"),
+        ({"id": 1.5}, TypeError, "id must be str"),
+        ({"time": "yesterday"}, ValueError, "time must be RFC 3339"),
+        ({"time": "2026-02-30T00:00:00Z"}, ValueError, "time '2026-02-30T00:00:00Z' is not a moment"),
+        ({"time": datetime(2026, 1, 1)}, ValueError, "time must have a time zone"),
+        ({"time": 5}, TypeError, "time must be RFC 3339 text or a datetime"),
+        ({"datacontenttype": ""}, ValueError, "datacontenttype must not be empty"),
+        ({"audience": "ops"}, TypeError, "audience must be a predicate or a callable"),
+        ({"extensions": {"Severity": "x"}}, ValueError, "'Severity' can't name an attribute"),
+        ({"extensions": {"severity": 1.5}}, TypeError, "severity must be str, int or bool"),
+        ({"extensions": {"severity": 1 << 31}}, ValueError, "severity must fit 32 bits"),
+        ({"extensions": {"type": "x"}}, ValueError, "type has a field of its own"),
+        ({"extensions": ["x"]}, TypeError, "extensions must be a mapping"),
+    ],
+)
+def test_bad_values_are_refused_by_name(
+    arguments: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    """The error begins with the attribute at fault."""
+    with pytest.raises(error, match=words):
+        Notification(**arguments)
+
+
+def test_unusual_characters_that_are_allowed() -> None:
+    """A no-break space and emoji are text, whatever str.isprintable says."""
+    assert Notification(subject="a\u00a0b 🎉").subject == "a\u00a0b 🎉"
+
+
+def test_attributes_as_text() -> None:
+    """`get` is what predicates see: CloudEvents' canonical strings, None where there is nothing."""
+    notification = Notification("x", type="t", extensions={"a": True, "b": -3, "c": "d", "to": "al"})
+    names = ["type", "subject", "a", "b", "c", "to", "specversion", "data", "nope"]
+    assert [notification.get(name) for name in names] == [
+        *("t", None, "true", "-3", "d", "al", "1.0", None, None)
+    ]
+    assert notification.get("id") == notification.id
+    assert notification.get("time") == notification.time
+
+
+def test_of_sorts_attributes_into_fields_and_extensions() -> None:
+    """None counts as not given."""
+    notification = Notification.of("x", to="al", type="t", subject=None, severity="high")
+    assert (notification.type, notification.to) == ("t", "al")
+    assert notification.extensions == {"to": "al", "severity": "high"}
+
+
+def test_time_may_be_given() -> None:
+    """As text, which is kept, or as a datetime."""
+    assert Notification(time="2026-01-02t03:04:05+01:00").time == "2026-01-02t03:04:05+01:00"
+    assert Notification(time=datetime(2026, 1, 2, tzinfo=UTC)).time == "2026-01-02T00:00:00Z"
+
+
+def test_equality_is_by_value() -> None:
+    """Id and time included."""
+    values: dict[str, Any] = {"id": "1", "time": "2026-01-02T03:04:05Z"}
+    assert Notification("x", **values) == Notification("x", **values)
+    assert hash(Notification("x", **values)) == hash(Notification("x", **values))
+    assert Notification("x", **values) != Notification("y", **values)
+    assert Notification("x") != Notification("x")
+    assert Notification("x") != "x"
+
+
+def test_size_counts_utf_8() -> None:
+    """Data and attributes, in bytes."""
+    assert Notification("é", type="t", source="s", subject="u", extensions={"ab": "cd"}).size == 9
+    assert Notification(b"\xff" * 5, type="t", source="s").size == 7
+
+
+def test_repr_shows_what_was_said() -> None:
+    """And nothing that was not."""
+    shown = repr(Notification("x", id="1", subject="s", extensions={"to": "al"}))
+    assert shown == "Notification('x', type='message', source='/hub', id='1', subject='s', to='al')"

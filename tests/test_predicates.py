@@ -1,0 +1,169 @@
+"""Predicates: what they decide, that they are values, and their JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trionotify import (
+    EVERYTHING,
+    NOTHING,
+    AllOf,
+    AnyOf,
+    Client,
+    Exact,
+    Not,
+    Notification,
+    Prefix,
+    Suffix,
+    from_json,
+    to_json,
+)
+from trionotify.predicates import is_value
+
+EVENT = Notification("x", type="com.example.created", source="/a/b", subject="s", extensions={"n": 1})
+
+
+@pytest.mark.parametrize(
+    ("predicate", "holds"),
+    [
+        (Exact(type="com.example.created"), True),
+        (Exact(type="com.example.created", subject="s"), True),
+        (Exact(type="com.example.created", subject="t"), False),
+        (Exact(type="COM.example.created"), False),
+        (Exact(n="1"), True),
+        (Exact(missing="x"), False),
+        (Exact({"type": "com.example.created"}), True),
+        (Prefix(type="com.", source="/a"), True),
+        (Prefix(type="com.", source="/b"), False),
+        (Prefix(missing="x"), False),
+        (Suffix(type=".created"), True),
+        (Suffix(type=".deleted"), False),
+        (Suffix(missing="x"), False),
+        (AllOf([Exact(subject="s"), Prefix(type="com.")]), True),
+        (AllOf([Exact(subject="s"), Prefix(type="org.")]), False),
+        (AnyOf([Exact(subject="t"), Prefix(type="com.")]), True),
+        (AnyOf([Exact(subject="t"), Prefix(type="org.")]), False),
+        (Not(Exact(subject="t")), True),
+        (Not(Exact(missing="t")), True),
+        (EVERYTHING, True),
+        (NOTHING, False),
+        (Exact(subject="s") & (lambda event: event.data == "x"), True),
+        ((lambda event: event.data == "y") & Exact(subject="s"), False),
+        (Exact(subject="t") | (lambda event: True), True),
+        ((lambda event: False) | Exact(subject="s"), True),
+        (~Exact(subject="s"), False),
+    ],
+)
+def test_decisions(predicate: Any, holds: bool) -> None:
+    """As the CloudEvents Subscriptions API defines its dialects."""
+    assert predicate(EVENT) is holds
+
+
+def test_they_look_at_clients_too() -> None:
+    """Under the names of the client's query; `id` and `role` are always there."""
+    client = Client("alice", {"team": "ops"})
+    assert Exact(id="alice", team="ops", role="subscriber")(client)
+    assert not Exact(team="dev")(client)
+
+
+def test_they_are_values() -> None:
+    """Equal when they say the same in the same words, whatever the order of keywords; immutable."""
+    assert Exact(type="a", subject="b") == Exact(subject="b", type="a")
+    assert hash(AllOf([Exact(type="a")])) == hash(AllOf([Exact(type="a")]))
+    assert Exact(type="a") != Prefix(type="a")
+    assert AnyOf([Exact(type="a")]) != AllOf([Exact(type="a")])
+    assert len({~Exact(type="a"), Not(Exact(type="a"))}) == 1
+    with pytest.raises(AttributeError):
+        Exact(type="a").attributes = ()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: Exact(), ValueError, "Exact needs at least one attribute"),
+        (lambda: Exact(type=""), ValueError, "type must not be empty"),
+        (lambda: Exact(type=5), TypeError, "type must be str, not int"),
+        (lambda: Prefix({"": "x"}), ValueError, "can't name an attribute"),
+        (lambda: Suffix({"Type": "x"}), ValueError, "'Type' can't name an attribute"),
+        (lambda: Exact(data="x"), ValueError, "'data' is not an attribute"),
+        (lambda: AllOf([]), ValueError, "at least one"),
+        (lambda: AnyOf([]), ValueError, "at least one"),
+        (lambda: AllOf(["type"]), TypeError, "neither a predicate nor a callable"),
+        (lambda: Not("type"), TypeError, "neither a predicate nor a callable"),
+        (lambda: Exact(type="a") & "b", TypeError, "unsupported operand"),
+    ],
+)
+def test_bad_ones_are_refused(make: Any, error: type[Exception], words: str) -> None:
+    """At construction, with the attribute's name."""
+    with pytest.raises(error, match=words):
+        make()
+
+
+pairs = st.dictionaries(st.sampled_from(["type", "subject", "n1"]), st.text("ab", min_size=1), min_size=1)
+leaves = st.one_of(*(pairs.map(kind) for kind in (Exact, Prefix, Suffix)))
+predicates = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(AllOf),
+        st.lists(inner, min_size=1, max_size=3).map(AnyOf),
+        inner.map(Not),
+    ),
+    max_leaves=8,
+)
+
+
+@given(predicates)
+def test_json_there_and_back(predicate: Any) -> None:
+    """What is written is read back as an equal value."""
+    text = json.dumps(to_json(predicate))
+    assert from_json(text) == from_json(json.loads(text)) == predicate
+    assert predicate.to_json() == to_json(predicate)
+    assert is_value(predicate)
+
+
+def test_a_list_is_an_implicit_all() -> None:
+    """An empty one wants everything."""
+    one, two = {"exact": {"type": "a"}}, {"suffix": {"subject": "b"}}
+    assert from_json([one]) == Exact(type="a")
+    assert from_json([one, two]) == AllOf([Exact(type="a"), Suffix(subject="b")])
+    assert from_json([]) is EVERYTHING
+    assert to_json(EVERYTHING) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("[", "not JSON"),
+        ("[" * 100_000, "nested too deep"),
+        ([5], r"filters\[0\]: a filter is an object with one key"),
+        ({"exact": {"type": "a"}, "prefix": {"type": "a"}}, "one key"),
+        ({}, "one key"),
+        ({"exact": {}}, "filter.exact: Exact needs at least one"),
+        ({"exact": {"type": ""}}, "filter.exact: type must not be empty"),
+        ({"exact": {"": "a"}}, "filter.exact: .* can't name"),
+        ({"exact": {"type": 5}}, "filter.exact: type must be str"),
+        ({"exact": ["type"]}, "an object of attributes"),
+        ({"all": []}, "filter.all: an array of at least one"),
+        ({"any": {}}, "filter.any: an array of at least one"),
+        ([{"any": [{"exact": {"type": "a"}}, {"like": {}}]}], r"filters\[0\].any\[1\].like: no such dialect"),
+        ({"not": []}, "filter.not: a filter is an object"),
+    ],
+)
+def test_bad_json_is_refused_where_it_is(value: Any, words: str) -> None:
+    """As the specification demands; an unknown dialect above all."""
+    with pytest.raises(ValueError, match=words):
+        from_json(value)
+
+
+def test_what_has_no_json() -> None:
+    """A callable says what to use instead."""
+    with pytest.raises(TypeError, match="use Exact, Prefix"):
+        to_json(Exact(type="a") & len)
+    with pytest.raises(ValueError, match="NOTHING has no JSON"):
+        to_json(NOTHING)
+    assert not is_value(~(Exact(type="a") | len))

@@ -1,0 +1,96 @@
+"""The query: what it means, and that nothing in it is silently misunderstood."""
+
+from __future__ import annotations
+
+import pytest
+
+from trionotify import AllOf, Exact, Prefix, Refused, Suffix
+from trionotify.log import Cursor
+from trionotify.query import Query, parse_query
+
+
+def query(text: str) -> Query:
+    return Query.of(parse_query(text))
+
+
+def test_defaults() -> None:
+    """A subscriber to everything, with an id of its own."""
+    one, two = query(""), query("")
+    assert one.id != two.id
+    assert (one.role, one.filter, one.echo, one.lag, one.since) == (
+        *("subscriber", None, True, "disconnect"),
+        None,
+    )
+
+
+def test_filters_of_all_kinds_must_all_hold() -> None:
+    """`exact.*`, `prefix.*`, `suffix.*` and `filters` together."""
+    assert query("exact.type=a").filter == Exact(type="a")
+    text = 'exact.type=a&prefix.subject=b%2Fc&suffix.source=d&filters=[{"exact":{"n":"1"}}]'
+    assert query(text).filter == AllOf(
+        [Exact(type="a"), Prefix(subject="b/c"), Suffix(source="d"), Exact(n="1")]
+    )
+
+
+def test_a_publishers_defaults() -> None:
+    """What it sends bears these attributes; `source` is its identity, percent-encoded."""
+    made = query("id=al%2Fice&type=t&subject=s&to=bob&datacontenttype=text/csv").make("data")
+    assert (made.type, made.subject, made.to) == ("t", "s", "bob")
+    assert (made.source, made.datacontenttype) == ("/clients/al%2Fice", "text/csv")
+    assert query("source=/sensors").make("x").source == "/sensors"
+
+
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        ("since=start", "start"),
+        ("since=ab:3", Cursor("ab", 3)),
+        ("last_event_id=ab:3", Cursor("ab", 3)),
+        ("", None),
+    ],
+)
+def test_since(text: str, since: object) -> None:
+    """A cursor, or the oldest that is kept."""
+    assert query(text).since == since
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id=a&id=b", "id: given twice"),
+        ("team=a&x=1&team=b", "team: given twice"),
+        ("exakt.type=a", "exakt.type: no such key"),
+        ("a.b=c", "a.b: no such key"),
+        ("exact.=a", "exact.: '' can't name an attribute"),
+        ("exact.type=", "exact.type: type must not be empty"),
+        ("exact.data=x", "exact.data: 'data' is not an attribute"),
+        ("exact.a.b=x", "exact.a.b: 'a.b' can't name"),
+        ("filters=[", "filters: filters: not JSON"),
+        ("filters=[{}]", "filters: "),
+        ("role=admin", "role: one of subscriber, publisher, both"),
+        ("echo=yes", "echo: one of 0, 1"),
+        ("lag=gap", "lag: the raw format can't tell of a gap"),
+        ("lag=never", "lag: one of gap, latest, disconnect"),
+        ("since=yesterday", "since: a cursor"),
+        ("since=", "since: a cursor"),
+        ("id=", "id: 1 to 255 printable"),
+        ("id=a%00b", "id: 1 to 255 printable"),
+        ("id=" + "x" * 300, "id: 1 to 255 printable"),
+        ("type=", "type must not be empty"),
+        ("subject=a%0Ab", "subject must not contain"),
+        ("sql=true", "sql: this server has no SQL"),
+        ("format=cloudevents", "format: this server speaks raw"),
+        ("a=%ff", "the query can't be read"),
+    ],
+)
+def test_bad_queries_are_400_and_name_the_key(text: str, words: str) -> None:
+    """Nobody gets too much or too little for a typing error."""
+    with pytest.raises(Refused) as caught:
+        query(text)
+    assert caught.value.status == 400
+    assert words in caught.value.detail
+
+
+def test_unknown_plain_keys_are_kept() -> None:
+    """They are for the application, and for audiences."""
+    assert parse_query("team=ops&x=") == {"team": "ops", "x": ""}
