@@ -23,9 +23,7 @@ class Room:
     hub: Hub
     nursery: trio.Nursery
 
-    async def connect(
-        self, target: str = "/", *headers: str, kernel: FakeKernel | None = None
-    ) -> Peer:
+    async def connect(self, target: str = "/", *headers: str, kernel: FakeKernel | None = None) -> Peer:
         """A connection that has been answered, whatever the answer is."""
         kernel = kernel or FakeKernel()
         kernel.feed(upgrade(target, *headers))

@@ -29,7 +29,11 @@ def header(first: int, size: int, *, mask: bytes | None = b"abcd", wide: int | N
     flag = 0x80 if mask is not None else 0
     if wide is None:
         wide = 0 if size < 126 else 2 if size < 65536 else 8
-    length = bytes([flag | size]) if not wide else bytes([flag | {2: 126, 8: 127}[wide]]) + size.to_bytes(wide)
+    length = (
+        bytes([flag | size])
+        if not wide
+        else bytes([flag | {2: 126, 8: 127}[wide]]) + size.to_bytes(wide)
+    )
     return bytes([first]) + length + (mask or b"")
 
 
@@ -79,26 +83,53 @@ payload = st.one_of(
     text,
     st.binary(max_size=40),
     st.sampled_from([125, 126, 127, 65535, 65536]).map(lambda size: b"x" * size),
-    st.sampled_from([b"\xce\xba\xe1\xbd\xb9\xcf\x83", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80"]),
+    st.sampled_from(
+        [b"\xce\xba\xe1\xbd\xb9\xcf\x83", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80"]
+    ),
 )
 mask = st.binary(min_size=4, max_size=4)
 whole = st.builds(frame, st.sampled_from([0x81, 0x82]), payload, mask=mask)
 fragment = st.builds(frame, st.sampled_from([0x01, 0x02, 0x00, 0x80]), payload, mask=mask)
 control = st.builds(frame, st.sampled_from([0x89, 0x8A]), st.binary(max_size=125), mask=mask)
 codes = st.sampled_from(
-    [0, 999, 1000, 1003, 1004, 1005, 1006, 1007, 1011, 1012, 1013, 1014, 1015, 1016, 2999, 3000, 4999, 5000]
+    [
+        0,
+        999,
+        1000,
+        1003,
+        1004,
+        1005,
+        1006,
+        1007,
+        1011,
+        1012,
+        1013,
+        1014,
+        1015,
+        1016,
+        2999,
+        3000,
+        4999,
+        5000,
+    ]
 )
 close = st.one_of(
-    st.builds(lambda code, reason: frame(0x88, code.to_bytes(2) + reason), codes, text.map(lambda t: t[:123])),
+    st.builds(
+        lambda code, reason: frame(0x88, code.to_bytes(2) + reason), codes, text.map(lambda t: t[:123])
+    ),
     st.sampled_from([frame(0x88, b""), frame(0x88, b"\x03"), frame(0x88, b"\x03\xe8\xff")]),
 )
 odd = st.one_of(
     st.builds(frame, st.integers(0, 255), payload, mask=st.none() | mask),
-    st.builds(frame, st.sampled_from([0x81, 0x82]), st.binary(max_size=125), wide=st.sampled_from([2, 8])),
+    st.builds(
+        frame, st.sampled_from([0x81, 0x82]), st.binary(max_size=125), wide=st.sampled_from([2, 8])
+    ),
     st.builds(lambda first: header(first, 1 << 63, wide=8), st.sampled_from([0x81, 0x82])),
     st.binary(max_size=20),
 )
-sequence = st.lists(st.one_of(whole, whole, fragment, fragment, control, control, close, odd), max_size=8)
+sequence = st.lists(
+    st.one_of(whole, whole, fragment, fragment, control, control, close, odd), max_size=8
+)
 
 
 def cuts(data: bytes, at: list[int]) -> list[bytes]:
@@ -155,7 +186,10 @@ def test_a_length_is_judged_at_the_header() -> None:
     """A header that announces a gibibyte is 1009 at once; so is the fragment that goes over."""
     assert ours([header(0x82, 1 << 30)]) == ([], CloseCode.MESSAGE_TOO_BIG)
     assert ours([frame(0x02, b"x" * 6), header(0x80, 5)], limit=10) == ([], CloseCode.MESSAGE_TOO_BIG)
-    assert ours([frame(0x02, b"x" * 6), frame(0x80, b"y" * 4)], limit=10) == ([b"x" * 6 + b"y" * 4], None)
+    assert ours([frame(0x02, b"x" * 6), frame(0x80, b"y" * 4)], limit=10) == (
+        [b"x" * 6 + b"y" * 4],
+        None,
+    )
     assert ours([frame(0x81, b"x" * 11)], limit=10) == ([], CloseCode.MESSAGE_TOO_BIG)
 
 
@@ -168,7 +202,10 @@ def test_bad_utf_8_is_seen_while_the_frame_arrives() -> None:
 
 def test_nothing_is_parsed_behind_a_close() -> None:
     """What a peer sends after its Close frame is nobody's business."""
-    assert ours([frame(0x88, b"") + frame(0x81, b"late"), frame(0x81, b"later")]) == ([Close(None)], None)
+    assert ours([frame(0x88, b"") + frame(0x81, b"late"), frame(0x81, b"later")]) == (
+        [Close(None)],
+        None,
+    )
 
 
 def test_what_the_peer_of_the_tests_masks_is_read() -> None:

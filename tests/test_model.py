@@ -54,7 +54,9 @@ publications = st.fixed_dictionaries(
     }
 )
 step = st.one_of(
-    st.tuples(st.just("join"), st.none() | filters, st.sampled_from(TEAMS), st.booleans(), st.booleans()),
+    st.tuples(
+        st.just("join"), st.none() | filters, st.sampled_from(TEAMS), st.booleans(), st.booleans()
+    ),
     st.tuples(st.just("listen"), filters),
     st.tuples(st.just("publish"), st.lists(publications, min_size=1, max_size=4)),
     st.tuples(st.just("publish"), st.lists(publications, min_size=1, max_size=4)),

@@ -104,7 +104,9 @@ def test_bad_ones_are_refused(make: Any, error: type[Exception], words: str) -> 
         make()
 
 
-pairs = st.dictionaries(st.sampled_from(["type", "subject", "n1"]), st.text("ab", min_size=1), min_size=1)
+pairs = st.dictionaries(
+    st.sampled_from(["type", "subject", "n1"]), st.text("ab", min_size=1), min_size=1
+)
 leaves = st.one_of(*(pairs.map(kind) for kind in (Exact, Prefix, Suffix)))
 predicates = st.recursive(
     leaves,
@@ -150,7 +152,10 @@ def test_a_list_is_an_implicit_all() -> None:
         ({"exact": ["type"]}, "an object of attributes"),
         ({"all": []}, "filter.all: an array of at least one"),
         ({"any": {}}, "filter.any: an array of at least one"),
-        ([{"any": [{"exact": {"type": "a"}}, {"like": {}}]}], r"filters\[0\].any\[1\].like: no such dialect"),
+        (
+            [{"any": [{"exact": {"type": "a"}}, {"like": {}}]}],
+            r"filters\[0\].any\[1\].like: no such dialect",
+        ),
         ({"not": []}, "filter.not: a filter is an object"),
     ],
 )

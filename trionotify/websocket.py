@@ -102,6 +102,7 @@ async def _open(
         while data:
             data = data[await transport.send_some(data) :]
         await linger(transport)
+        await transport.aclose()
     return None
 
 

@@ -1,0 +1,415 @@
+"""The hub: publishing, audiences, receipts, subscriptions inside the process, back-pressure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.conftest import Room, open_room
+from tests.kernel import FakeKernel
+from trionotify import EVERYTHING, Client, Exact, Lagged, Notification, Not, Prefix, Receipt, open_hub
+
+
+async def test_each_gets_what_its_query_asked_for(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Filters, and nothing given at all: everything."""
+    all_, orders, both = [
+        await room.connect(target)
+        for target in ("/", "/?prefix.type=order.", "/events?exact.type=order.created&exact.subject=7")
+    ]
+    await room.hub.publish("1", type="order.created", subject="7")
+    await room.hub.publish("2", type="order.shipped", subject="7")
+    await room.hub.publish(b"3", type="user.created")
+    await room.quiet()
+    assert all_.look().messages == ["1", "2", b"3"]
+    assert orders.look().messages == ["1", "2"]
+    assert both.look().messages == ["1"]
+
+
+@pytest.mark.parametrize(
+    "data", ["", b"", "text", b"\xff\x00", "é" * 35_000, b"x" * 70_000, "🎉\u00a0\n"]
+)
+async def test_data_goes_out_as_it_came_in(
+    room: Room, data: Any, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Text, bytes, empty, long and multi-byte; from the process and from a publisher."""
+    reader, writer = await room.connect("/?exact.type=t"), await room.connect("/?role=publisher&type=t")
+    await room.hub.publish(data, type="t")
+    writer.say(data)
+    await room.quiet()
+    assert reader.look().messages == [data, data]
+    assert writer.look().messages == []
+
+
+async def test_no_data_is_an_empty_text(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """A raw message can't be nothing."""
+    peer = await room.connect()
+    await room.hub.publish(type="ping")
+    await room.quiet()
+    assert peer.look().messages == [""]
+
+
+async def test_a_receipt_says_what_became_of_it(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """wanted, written at once, behind; the cursor is the notification's own."""
+    await room.connect("/?exact.type=t")
+    await room.connect("/?exact.type=t")
+    await room.connect("/?exact.type=other")
+    slow = await room.connect("/?exact.type=t")
+    slow.kernel.stall()
+    receipt = await room.hub.publish("x", type="t", confirm=True)
+    assert receipt == Receipt(f"{room.hub.log.epoch}:1", wanted=3, written=2, behind=1)
+    receipt = await room.hub.publish("y", type="t", confirm=True)
+    assert receipt == Receipt(f"{room.hub.log.epoch}:2", wanted=3, written=2, behind=1)
+    assert await room.hub.publish("z") is None
+
+
+async def test_to_one_identity(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """Every connection with that id, nobody else; their filters still hold."""
+    tab1, tab2 = await room.connect("/?id=alice"), await room.connect("/?id=alice&exact.type=a")
+    other = await room.connect("/?id=bob")
+    await room.hub.publish("1", to="alice", type="a")
+    receipt = await room.hub.publish("2", to="alice", type="b", confirm=True)
+    await room.hub.publish("3", to="nobody")
+    await room.quiet()
+    assert tab1.look().messages == ["1", "2"]
+    assert tab2.look().messages == ["1"]
+    assert other.look().messages == []
+    assert receipt is not None
+    assert receipt.wanted == 1
+
+
+@pytest.mark.parametrize(
+    "audience",
+    [
+        Exact(team="ops"),
+        Exact(team="ops") & Not(Exact(id="carol")),
+        Exact(team="ops") | Exact(id="alice"),
+        Prefix(team="op"),
+        lambda client: client.params.get("team") == "ops",
+    ],
+)
+async def test_an_audience_is_a_condition_on_clients(
+    room: Room, audience: Any, autojump_clock: trio.testing.MockClock
+) -> None:
+    """By hash where it names a parameter, by asking everyone where it doesn't: the same clients."""
+    alice = await room.connect("/?id=alice&team=ops")
+    bob = await room.connect("/?id=bob&team=dev")
+    await room.hub.publish("1", audience=audience)
+    await room.hub.publish("2")
+    late = await room.connect("/?id=alice&team=ops&since=start")
+    await room.quiet()
+    assert alice.look().messages == ["1", "2"]
+    assert bob.look().messages == ["2"]
+    assert late.look().messages == ["1", "2"]
+
+
+async def test_to_and_audience_must_both_hold(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Of alice's connections, those of the team."""
+    phone, desk = await room.connect("/?id=a&on=phone"), await room.connect("/?id=a&on=desk")
+    await room.hub.publish("1", to="a", audience=Exact(on="desk"))
+    await room.quiet()
+    assert (phone.look().messages, desk.look().messages) == ([], ["1"])
+
+
+async def test_an_audience_that_raises(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """It is false where it raises, true elsewhere, and `publish` raises what it raised."""
+
+    def audience(client: Client) -> bool:
+        return {"alice": True}[client.id]
+
+    alice, bob = await room.connect("/?id=alice"), await room.connect("/?id=bob")
+    with pytest.raises(KeyError):
+        await room.hub.publish("1", audience=audience)
+    again = await room.connect("/?id=bob&since=start")
+    await room.quiet()
+    assert alice.look().messages == ["1"]
+    assert bob.look().messages == again.look().messages == []
+
+
+async def test_a_batch_that_mixes_all_kinds_keeps_the_order(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Shared, targeted and echoed notifications of one batch arrive in log order."""
+    alice = await room.connect("/?id=alice&role=both&echo=0")
+    bob = await room.connect("/?id=bob")
+    async with trio.open_nursery() as nursery:
+        for data, to in [("1", None), ("2", "alice"), ("3", None), ("4", "bob"), ("5", None)]:
+            nursery.start_soon(lambda data=data, to=to: room.hub.publish(data, to=to))
+    alice.say("mine")
+    await room.quiet()
+    order = [entry.notification for entry in room.hub.log.read(0, 10)]
+    assert alice.look().messages == [n.data for n in order if n.to in (None, "alice")][:-1]
+    assert bob.look().messages == [n.data for n in order if n.to in (None, "bob")]
+
+
+async def test_echo(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """By default one hears oneself; with echo=0 not this connection, but others of the same id."""
+    deaf = await room.connect("/?id=a&role=both&echo=0")
+    same = await room.connect("/?id=a&role=both")
+    deaf.say("1")
+    same.say("2")
+    await room.quiet()
+    assert deaf.look().messages == ["2"]
+    assert sorted(same.look().messages) == ["1", "2"]
+
+
+async def test_filters_can_change(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """On the record, at the client's own position; the last one unsubscribed: nothing."""
+    peer = await room.connect("/?id=a")
+    (client,) = room.hub.clients.by_id("a")
+    await room.hub.publish("0", type="z", confirm=True)
+    assert client.subscribe(Exact(type="a")) == f"{room.hub.log.epoch}:1"
+    client.subscribe(Exact(type="b"))
+    assert client.predicates == (Exact(type="a"), Exact(type="b"))
+    for kind in "abc":
+        await room.hub.publish(kind, type=kind, confirm=True)
+    client.unsubscribe(Exact(type="a"))
+    for kind in "abc":
+        await room.hub.publish(kind, type=kind, confirm=True)
+    assert client.unsubscribe() == f"{room.hub.log.epoch}:7"
+    await room.hub.publish("x", confirm=True)
+    client.subscribe(EVERYTHING)
+    await room.hub.publish("y", confirm=True)
+    assert peer.look().messages == ["0", "a", "b", "b", "y"]
+    with pytest.raises(ValueError, match="is not registered on client 'a'"):
+        client.unsubscribe(Exact(type="a"))
+    with pytest.raises(TypeError, match="neither a predicate nor a callable"):
+        client.subscribe("a")  # type: ignore[arg-type]
+
+
+async def test_a_predicate_that_raises_ends_its_client_alone(
+    room: Room, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """1011, whether the client is live or catching up; the others get everything."""
+    broken, behind, fine = [await room.connect(f"/?id={name}") for name in ("broken", "behind", "fine")]
+    for name in ("broken", "behind"):
+        (client,) = room.hub.clients.by_id(name)
+        client.subscribe(lambda notification: {"1": True}[notification.data])
+    behind.kernel.stall()
+    await room.hub.publish("1")
+    await room.quiet()
+    await room.hub.publish("2")
+    await room.quiet()
+    behind.kernel.grant(1000)
+    await room.quiet()
+    for peer in (broken, behind):
+        assert peer.look().messages == ["1"]
+        assert peer.close == (1011, "a predicate of this client's failed")
+    assert fine.look().messages == ["1", "2"]
+    assert "KeyError: '2'" in caplog.text
+
+
+async def test_subscriptions_inside_the_process(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """They see what their predicate wants, whatever the audience, from the moment they are entered."""
+    await room.hub.publish("before", type="t", confirm=True)
+    async with room.hub.subscribe(Exact(type="t")) as notifications:
+        await room.hub.publish("1", type="t", to="alice")
+        await room.hub.publish("no", type="u")
+        await room.hub.publish("2", type="t")
+        received = [await anext(notifications), await anext(notifications)]
+        assert [notification.data for notification in received] == ["1", "2"]
+        cursor = notifications.cursor
+        await room.hub.publish("3", type="t")
+    async with room.hub.subscribe(Exact(type="t"), since=cursor) as notifications:
+        assert (await anext(notifications)).data == "3"
+    with pytest.raises(StopAsyncIteration):
+        await anext(notifications)
+    with pytest.raises(ValueError, match="nothing can be resumed at nope:1"):
+        room.hub.subscribe(since="nope:1")
+    with pytest.raises(TypeError, match="neither a predicate nor a callable"):
+        room.hub.subscribe("t")  # type: ignore[arg-type]
+
+
+async def test_a_subscription_that_is_too_slow_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    """`Lagged` names the gap; then it goes on at the head."""
+    async with (
+        open_room(max_log_entries=3) as room,
+        room.hub.subscribe(Exact(type="t")) as notifications,
+    ):
+        for i in range(9):
+            await room.hub.publish(f"{i}", type="t", confirm=True)
+        with pytest.raises(Lagged, match="left the log before they were read") as caught:
+            await anext(notifications)
+        assert (caught.value.after, caught.value.upto) == (
+            f"{room.hub.log.epoch}:0",
+            f"{room.hub.log.epoch}:9",
+        )
+        await room.hub.publish("new", type="t")
+        assert (await anext(notifications)).data == "new"
+
+
+async def test_a_subscriptions_predicate_that_raises(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The iteration raises it; the hub goes on."""
+    async with room.hub.subscribe(lambda notification: 1 / 0) as notifications:
+        await room.hub.publish("x", confirm=True)
+        with pytest.raises(ZeroDivisionError):
+            await anext(notifications)
+    async with room.hub.subscribe(lambda notification: True) as notifications:
+        await room.hub.publish("y")
+        assert (await anext(notifications)).data == "y"
+
+
+async def test_publishers_are_held_back_by_count(autojump_clock: trio.testing.MockClock) -> None:
+    """The channel is bounded: who publishes faster than the broadcast hands out waits."""
+    async with open_room(max_waiting=2) as room, trio.open_nursery() as nursery:
+        await room.quiet()
+        for i in range(5):
+            nursery.start_soon(room.hub.publish, f"{i}")
+        peak = 0
+        while room.hub.log.head < 5:
+            await trio.lowlevel.checkpoint()
+            peak = max(peak, room.hub.inbox.count)
+        assert peak == 2
+
+
+async def test_publishers_are_held_back_by_bytes(autojump_clock: trio.testing.MockClock) -> None:
+    """One over the bound is let in, the next waits."""
+    async with open_room(max_waiting_bytes=1000) as room:
+        await room.quiet()
+        inbox = room.hub.inbox
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(room.hub.publish, "x" * 700)
+            peak = 0
+            while room.hub.log.head < 4:
+                await trio.lowlevel.checkpoint()
+                peak = max(peak, inbox.count)
+        assert peak == 2
+
+
+async def test_publishing_a_record(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """As it is; attributes beside it are refused."""
+    peer = await room.connect("/?id=al&exact.type=t")
+    await room.hub.publish(Notification("x", type="t", extensions={"to": "al"}), confirm=True)
+    assert peer.look().messages == ["x"]
+    with pytest.raises(TypeError, match="published as it is"):
+        await room.hub.publish(Notification("x"), type="t")
+
+
+async def test_bad_attributes_are_refused_at_once(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nothing of it goes further."""
+    with pytest.raises(ValueError, match="type must not be empty"):
+        await room.hub.publish("x", type="")
+    with pytest.raises(ValueError, match="'Bad' can't name an attribute"):
+        await room.hub.publish("x", Bad="x")
+    assert room.hub.log.head == 0
+
+
+async def test_a_closed_hub_refuses(autojump_clock: trio.testing.MockClock) -> None:
+    """Nothing hangs on a hub that is gone."""
+    async with open_hub() as hub:
+        pass
+    with pytest.raises(trio.ClosedResourceError):
+        await hub.publish("x")
+    with pytest.raises(trio.ClosedResourceError):
+        await hub.publish("x", confirm=True)
+
+
+async def test_who_waits_for_a_receipt_learns_of_the_end(autojump_clock: trio.testing.MockClock) -> None:
+    """A hub that is cancelled before the broadcast lets nobody wait for ever."""
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with open_hub() as hub:
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+
+                @nursery.start_soon
+                async def publish() -> None:
+                    with trio.CancelScope(shield=True), pytest.raises(trio.ClosedResourceError):
+                        await hub.publish("x", confirm=True)
+
+                await trio.lowlevel.checkpoint()
+
+
+async def test_leaving_the_hub_broadcasts_what_was_published(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The channel is emptied into the log before the end."""
+    async with open_hub() as hub:
+        await trio.testing.wait_all_tasks_blocked()
+        for i in range(3):
+            await hub.publish(f"{i}")
+    assert hub.log.head == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"max_log_entrys": 5}, TypeError, "no option 'max_log_entrys'; did you mean 'max_log_entries'"),
+        ({"ping_interval": 0}, ValueError, "ping_interval must be greater than 0"),
+        ({"max_connections": "5"}, TypeError, "max_connections must be a number"),
+        ({"store": "redis://x"}, ValueError, "store: there is 'memory:' only"),
+        ({"session": print, "handler": print}, TypeError, "session or handler, not both"),
+    ],
+)
+async def test_bad_options_are_refused(
+    options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    """By name, with the nearest known one."""
+    with pytest.raises(error, match=words):
+        async with open_hub(**options):
+            raise AssertionError("it opened")
+
+
+async def test_latest_sends_only_the_newest_of_each_kind(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """While behind: one per (source, subject), in log order; live, everything."""
+    peer = await room.connect("/?lag=latest")
+    await room.hub.publish("live 1", subject="a", confirm=True)
+    await room.hub.publish("live 2", subject="a", confirm=True)
+    peer.kernel.stall()
+    for i in range(2000):
+        await room.hub.publish(f"{i}", subject=f"s{i % 3}", confirm=True)
+    peer.kernel.grant(3 + 4)  # the frame of "0", which was begun, and a part of the next
+    await room.quiet()
+    await room.hub.publish("one more", subject="s1", confirm=True)
+    peer.kernel.credit = None
+    peer.kernel.grant(None)
+    await room.quiet()
+    await room.hub.publish("live 3", subject="s1", confirm=True)
+    await room.hub.publish("live 4", subject="s1", confirm=True)
+    assert peer.look().messages == [
+        *("live 1", "live 2", "0", "1997", "1998", "one more", "live 3", "live 4")
+    ]
+
+
+async def test_statistics(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """A frozen record of what the hub holds."""
+    await room.connect()
+    slow = await room.connect()
+    slow.kernel.stall()
+    await room.hub.publish("x", type="t", source="s", confirm=True)
+    found = room.hub.statistics()
+    assert (found.clients, found.behind, found.log_entries, found.log_bytes) == (2, 1, 1, 3)
+    assert found.head == f"{room.hub.log.epoch}:1"
+
+
+async def test_a_client_that_falls_off_the_log_is_told_that_it_is_slow(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """1013 `slow`, behind the frame that was cut; nothing is lost silently."""
+    async with open_room(max_log_entries=5) as room:
+        peer = await room.connect(kernel=FakeKernel())
+        peer.kernel.stall()
+        peer.kernel.grant(3)
+        for i in range(20):
+            await room.hub.publish(f"number {i}", confirm=True)
+        peer.kernel.grant(1000)
+        await room.quiet()
+        assert peer.look().messages == ["number 0"]
+        assert peer.close == (1013, "slow")

@@ -1,0 +1,578 @@
+"""Connections: the handshake, sessions, liveness, faults and the goodbye, on a virtual clock."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.conftest import Room, open_room
+from tests.kernel import KEY, FakeKernel, Peer, upgrade
+from trionotify import Client, Disconnected, Exact, Refused, Request, open_hub
+from trionotify.frames import message_frame
+from trionotify.websocket import serve_transport
+
+Clock = trio.testing.MockClock
+
+
+# --- the handshake ---
+
+
+async def test_the_handshake(room: Room, autojump_clock: Clock) -> None:
+    """101 by trio-websocket, with who the client is and where its stream starts."""
+    await room.hub.publish("x", confirm=True)
+    peer = await room.connect("/events?id=al%20%C3%A9")
+    assert peer.status == 101
+    # RFC 6455, section 1.3: the key's hash.
+    assert peer.header("Sec-WebSocket-Accept") == "BACScCJPNqyz+UBoqMH89VmURoA="
+    assert peer.header("Trionotify-Id") == "al %C3%A9"
+    assert peer.header("Trionotify-Cursor") == f"{room.hub.log.epoch}:1"
+    assert peer.header("Trionotify-Recovered") is None
+    assert peer.header("Sec-WebSocket-Protocol") is None
+
+
+async def test_a_foreign_subprotocol_is_accepted_without_one(room: Room, autojump_clock: Clock) -> None:
+    """It isn't an error to offer what isn't ours."""
+    peer = await room.connect("/", "Sec-WebSocket-Protocol: graphql-ws, mqtt")
+    assert peer.status == 101
+    assert peer.header("Sec-WebSocket-Protocol") is None
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 1000])
+async def test_a_head_may_come_in_pieces_and_frames_right_behind(
+    room: Room, pieces: int, autojump_clock: Clock
+) -> None:
+    """However it is cut; what follows the head is not lost."""
+    kernel = FakeKernel()
+    data = (
+        upgrade("/?role=publisher")
+        + b"\x81\x85abcd"
+        + bytes(a ^ b for a, b in zip(b"early", b"abcda", strict=True))
+    )
+    room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+    for at in range(0, len(data), pieces):
+        kernel.feed(data[at : at + pieces])
+        await room.quiet()
+    assert [entry.notification.data for entry in room.hub.log.read(0, 9)] == ["early"]
+
+
+GOOD = upgrade("/").decode()
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status", "words"),
+    [
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 426, "WebSocket"),
+        ("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 404, "nothing is at /nope"),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 405, "POST is not allowed"),
+        (GOOD.replace("Version: 13", "Version: 8"), 426, "Sec-WebSocket-Version: 13"),
+        (GOOD.replace(KEY, "short"), 400, "Sec-WebSocket-Key"),
+        (GOOD.replace(f"Sec-WebSocket-Key: {KEY}\r\n", ""), 400, "Sec-WebSocket-Key"),
+        (GOOD.replace("Connection: Upgrade", "Connection: close"), 400, "Connection: Upgrade"),
+        (GOOD.replace("HTTP/1.1", "HTTP/1.0"), 400, "HTTP/1.1"),
+        (GOOD.replace("Host: test\r\n", ""), 400, "not a request that can be read"),
+        ("nonsense\r\n\r\n", 400, "not a request that can be read"),
+        ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "not a request that can be read"),
+        ("GET / HTTP/1.1\r\nX: " + "y" * 20_000, 431, "not a request that can be read"),
+        (GOOD.replace("GET / ", "GET /?id=a&id=b "), 400, "id: given twice"),
+        (GOOD.replace("GET / ", "GET /?exact.Type=b "), 400, "exact.Type"),
+        (GOOD.replace("GET / ", "GET /?since=nope:1 "), 410, "since: not everything after nope:1"),
+    ],
+)
+async def test_what_is_refused_gets_a_problem_document(
+    room: Room, request_text: str, status: int, words: str, autojump_clock: Clock
+) -> None:
+    """RFC 9457, with the reason, and the connection is closed in good order behind it."""
+    kernel = FakeKernel()
+    kernel.feed(request_text.encode("latin-1"))
+    room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+    await room.quiet()
+    peer = Peer(kernel).look()
+    body = json.loads(bytes(kernel.taken).partition(b"\r\n\r\n")[2])
+    assert peer.status == body["status"] == status
+    assert peer.header("Content-Type") == "application/problem+json"
+    assert "close" in (peer.header("Connection") or "")
+    assert set(body) == {"type", "title", "status", "detail"}
+    assert words in body["detail"]
+    assert kernel.eof_sent
+    assert not kernel.closed
+    kernel.hang_up()
+    await room.quiet()
+    assert kernel.closed
+    assert not kernel.was_reset
+
+
+async def test_an_answer_to_head_has_no_body(room: Room, autojump_clock: Clock) -> None:
+    """Only the head of what GET would get."""
+    kernel = FakeKernel()
+    kernel.feed(b"HEAD /nope HTTP/1.1\r\nHost: x\r\n\r\n")
+    room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+    await room.quiet()
+    assert kernel.taken.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert kernel.taken.endswith(b"\r\n\r\n")
+
+
+async def test_a_head_that_never_ends_meets_a_deadline(room: Room, autojump_clock: Clock) -> None:
+    """408 after `head_timeout`, however steadily it drips."""
+    kernel = FakeKernel()
+    room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+    for byte in b"GET / HTTP/1.1\r\n":
+        kernel.feed(bytes([byte]))
+        await trio.sleep(1)
+    assert kernel.taken.startswith(b"HTTP/1.1 408 ")
+    assert trio.current_time() < 20
+
+
+async def test_half_open_connections_make_room_for_newer_ones(autojump_clock: Clock) -> None:
+    """The oldest is dropped; a real client always gets in."""
+    async with open_room(max_half_open=3) as room:
+        silent = [FakeKernel() for _ in range(5)]
+        for kernel in silent:
+            room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+            await room.quiet()
+        assert [kernel.closed for kernel in silent] == [True, True, False, False, False]
+        assert (await room.connect("/")).status == 101
+
+
+async def test_a_full_server_says_so(autojump_clock: Clock) -> None:
+    """503 with Retry-After, until somebody leaves."""
+    async with open_room(max_connections=2) as room:
+        first, _ = await room.connect("/"), await room.connect("/")
+        refused = await room.connect("/")
+        assert refused.status == 503
+        assert refused.header("Retry-After")
+        first.say_close()
+        await room.quiet()
+        assert (await room.connect("/")).status == 101
+
+
+async def test_a_peer_that_leaves_at_once(room: Room, autojump_clock: Clock) -> None:
+    """A connection without a byte is nothing to speak of."""
+    kernel = FakeKernel()
+    room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+    kernel.hang_up()
+    await room.quiet()
+    assert kernel.closed
+    assert not kernel.taken
+
+
+# --- who it is ---
+
+
+async def test_authenticate_makes_the_client(autojump_clock: Clock) -> None:
+    """From whatever the request has; async or not; a refusal is an HTTP answer."""
+    seen: list[Request] = []
+
+    async def authenticate(request: Request) -> Client:
+        seen.append(request)
+        match request.header("authorization"):
+            case "Bearer alice":
+                return Client("alice", request.params, "both")
+            case "Bearer ops":
+                client = Client("ops", request.params)
+                client.subscribe(Exact(type="ops"))
+                return client
+        raise Refused(401, "a token is needed", headers=(("WWW-Authenticate", "Bearer"),))
+
+    async with open_room(authenticate=authenticate) as room:
+        refused = await room.connect("/?id=mallory")
+        assert (refused.status, refused.header("WWW-Authenticate")) == (401, "Bearer")
+        assert b"a token is needed" in refused.kernel.taken
+        alice = await room.connect("/?id=mallory&exact.type=a", "Authorization: Bearer alice")
+        assert alice.header("Trionotify-Id") == "alice"
+        narrowed = await room.connect("/?exact.subject=s", "Authorization: Bearer ops")
+        await room.hub.publish("1", type="a")
+        await room.hub.publish("2", type="ops")
+        await room.hub.publish("3", type="ops", subject="s")
+        alice.say("mine")
+        await room.quiet()
+        assert alice.look().messages == ["1"]
+        assert narrowed.look().messages == ["3"]
+        assert [entry.notification.source for entry in room.hub.log.read(3, 9)] == ["/clients/alice"]
+        assert seen[1].params["id"] == "mallory"
+        assert (seen[0].method, seen[0].path, seen[0].remote) == ("GET", "/", "test:1")
+
+
+async def test_authenticate_that_fails(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """500 for that one; the next is served."""
+
+    def authenticate(request: Request) -> Client:
+        return request.client(id={"good": "alice"}[request.params["token"]])
+
+    async with open_room(authenticate=authenticate) as room:
+        assert (await room.connect("/?token=bad")).status == 500
+        assert "KeyError: 'bad'" in caplog.text
+        assert (await room.connect("/?token=good")).header("Trionotify-Id") == "alice"
+
+
+# --- resuming ---
+
+
+async def test_resuming_at_a_cursor(room: Room, autojump_clock: Clock) -> None:
+    """Everything since, exactly once, then live; filters apply to the replay."""
+    for i in range(1500):
+        await room.hub.publish(f"{i}", type="even" if i % 2 == 0 else "odd")
+    await room.quiet()
+    epoch = room.hub.log.epoch
+    peer = await room.connect(f"/?since={epoch}:100&exact.type=even")
+    assert peer.header("Trionotify-Recovered") == "true"
+    assert peer.header("Trionotify-Cursor") == f"{epoch}:100"
+    await room.hub.publish("live", type="even", confirm=True)
+    assert peer.look().messages == [f"{i}" for i in range(100, 1500, 2)] + ["live"]
+
+
+async def test_from_the_start(autojump_clock: Clock) -> None:
+    """The oldest that is kept."""
+    async with open_room(max_log_entries=3) as room:
+        for i in range(5):
+            await room.hub.publish(f"{i}", confirm=True)
+        peer = await room.connect("/?since=start")
+        assert peer.look().messages == ["2", "3", "4"]
+
+
+@pytest.mark.parametrize("cursor", ["{epoch}:1", "{epoch}:9", "other:4"])
+async def test_what_cannot_be_recovered_is_410(cursor: str, autojump_clock: Clock) -> None:
+    """Too old, beyond the head, of another life: never a partial replay."""
+    async with open_room(max_log_entries=3) as room:
+        for i in range(5):
+            await room.hub.publish(f"{i}", confirm=True)
+        refused = await room.connect("/?since=" + cursor.format(epoch=room.hub.log.epoch))
+        assert refused.status == 410
+
+
+# --- sessions ---
+
+
+async def test_a_subscriber_may_not_publish(room: Room, autojump_clock: Clock) -> None:
+    """The default session: 1008, with what to do instead."""
+    peer = await room.connect("/")
+    peer.say("hello")
+    await room.quiet()
+    assert peer.look().close == (
+        *(1008, "a subscriber may not publish: connect with role=publisher or role=both"),
+    )
+    assert room.hub.log.head == 0
+
+
+async def test_a_session_is_a_conversation(autojump_clock: Clock) -> None:
+    """Connect and disconnect are its beginning and end; messages are str or bytes; it may answer."""
+    story: list[Any] = []
+
+    async def session(client: Client) -> None:
+        story.append(("hello", client.id, client.hub is not None))
+        async for message in client:
+            story.append(message)
+            await client.send(message * 2)
+        story.append("bye")
+
+    async with open_room(session=session) as room:
+        peer = await room.connect("/?id=al")
+        peer.say("a", b"b")
+        await room.quiet()
+        assert peer.look().messages == ["aa", b"bb"]
+        peer.say_close(1000)
+        await room.quiet()
+        assert story == [("hello", "al", True), "a", b"b", "bye"]
+        assert peer.look().close == (1000, "")
+
+
+async def test_handler_is_the_short_form(autojump_clock: Clock) -> None:
+    """One call per message."""
+
+    async def handler(client: Client, message: str | bytes) -> None:
+        await client.send(f"{client.id} said {message!r}")
+
+    async with open_room(handler=handler) as room:
+        peer = await room.connect("/?id=al")
+        peer.say("x")
+        await room.quiet()
+        assert peer.look().messages == ["al said 'x'"]
+
+
+async def test_a_session_that_ends_closes_with_1000(autojump_clock: Clock) -> None:
+    """Or with what it says."""
+
+    async def session(client: Client) -> None:
+        if client.id == "x":
+            client.close(4403, "not you")
+
+    async with open_room(session=session) as room:
+        assert (await room.connect("/?id=y")).close == (1000, "")
+        assert (await room.connect("/?id=x")).close == (4403, "not you")
+
+
+async def fails(client: Client) -> None:
+    raise ValueError("oops")
+
+
+async def fails_in_a_nursery(client: Client) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        nursery.start_soon(fails, client)
+
+
+@pytest.mark.parametrize("broken", [fails, fails_in_a_nursery])
+async def test_a_session_that_raises_ends_alone(
+    broken: Any, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """1011, logged; the others go on."""
+
+    async def session(client: Client) -> None:
+        if client.id == "broken":
+            await broken(client)
+        async for _ in client:
+            pass
+
+    async with open_room(session=session) as room:
+        fine = await room.connect("/?id=fine")
+        peer = await room.connect("/?id=broken")
+        assert peer.close == (1011, "")
+        assert "ValueError: oops" in caplog.text
+        await room.hub.publish("x", confirm=True)
+        assert fine.look().messages == ["x"]
+
+
+async def test_a_session_that_sends_to_a_client_that_is_gone(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`Disconnected`, which is no fault: nothing is logged as an error."""
+
+    async def session(client: Client) -> None:
+        while True:
+            await client.send("tick")
+            await trio.sleep(1)
+
+    async with open_room(session=session) as room:
+        peer = await room.connect("/")
+        peer.kernel.closed = True
+        await trio.sleep(3)
+        assert len(room.hub.clients) == 0
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_what_was_received_is_handled_to_its_end(autojump_clock: Clock) -> None:
+    """The client's going doesn't cancel the session in the middle of its last message."""
+    handled: list[Any] = []
+
+    async def handler(client: Client, message: str | bytes) -> None:
+        await trio.sleep(100)
+        handled.append(message)
+
+    async with open_room(handler=handler) as room:
+        peer = await room.connect("/")
+        peer.say("1", "2")
+        peer.kernel.hang_up()
+        await trio.sleep(300)
+        assert handled == ["1", "2"]
+
+
+async def test_a_record_outlives_its_connection(room: Room, autojump_clock: Clock) -> None:
+    """It can be looked at; what needs a connection says that there is none."""
+    peer = await room.connect("/?id=al")
+    (client,) = room.hub.clients
+    peer.say_close()
+    await room.quiet()
+    assert (client.id, client.position) == ("al", None)
+    with pytest.raises(Disconnected, match="client 'al' is not connected"):
+        await client.send("x")
+
+
+async def test_answers_go_between_notifications(autojump_clock: Clock) -> None:
+    """A client that is far behind gets the answer soon, and no frame is torn."""
+
+    async def echo(client: Client) -> None:
+        async for message in client:
+            await client.send(message)
+
+    async with open_room(session=echo) as room:
+        peer = await room.connect("/")
+        peer.kernel.stall()
+        for i in range(200):
+            await room.hub.publish(f"{i}" + "x" * 1000, confirm=True)
+        peer.say("question")
+        await room.quiet()
+        peer.kernel.grant(70_000)
+        await room.quiet()
+        peer.kernel.grant(200_000)
+        await room.quiet()
+        messages = peer.look().messages
+        assert messages.index("question") < 100
+        assert [m for m in messages if m != "question"] == [f"{i}" + "x" * 1000 for i in range(200)]
+
+
+# --- faults ---
+
+
+@pytest.mark.parametrize(
+    ("garbage", "code"),
+    [
+        (b"\x81\x05hello", 1002),
+        (b"\xc1\x80abcd", 1002),
+        (b"\x80\x80abcd", 1002),
+        (b"\x89\xfe\x00\x7eabcd", 1002),
+        (b"\x88\x82\x00\x00\x00\x00\x03\xed", 1002),
+        (b"\x81\x81\x00\x00\x00\x00\xff", 1007),
+        (b"\x82\xff\x00\x00\x00\x00\x40\x00\x00\x00abcd", 1009),
+    ],
+)
+async def test_faults_get_their_close_code(
+    room: Room, garbage: bytes, code: int, autojump_clock: Clock
+) -> None:
+    """And a reason; the next client isn't touched."""
+    other = await room.connect("/")
+    peer = await room.connect("/?role=publisher")
+    peer.say("good")
+    peer.kernel.feed(garbage)
+    await room.quiet()
+    assert peer.look().close is not None
+    assert peer.close[0] == code
+    assert peer.close[1]
+    assert other.look().messages == ["good"]
+
+
+async def test_pings_during_our_close(room: Room, autojump_clock: Clock) -> None:
+    """They are ignored, and harm nobody."""
+    peer = await room.connect("/?id=al")
+    (client,) = room.hub.clients
+    client.close(1000)
+    for _ in range(3):
+        peer.say_ping(b"?")
+        await room.quiet()
+    peer.say_close()
+    await room.quiet()
+    assert peer.look().close == (1000, "")
+    assert peer.kernel.closed
+    assert not peer.kernel.was_reset
+
+
+# --- liveness ---
+
+
+async def test_a_silent_client_is_pinged_and_then_dropped(room: Room, autojump_clock: Clock) -> None:
+    """After `ping_interval` a ping, and `ping_timeout` later the end."""
+    peer = await room.connect("/")
+    await trio.sleep(45)
+    assert peer.look().pings == 1
+    assert not peer.kernel.closed
+    await trio.sleep(35)
+    assert peer.kernel.was_reset
+    assert len(room.hub.clients) == 0
+
+
+async def test_any_bytes_are_a_sign_of_life(room: Room, autojump_clock: Clock) -> None:
+    """An answer to the ping, a message, a Pong that nobody asked for."""
+    peer = await room.connect("/?role=publisher")
+    for _ in range(10):
+        await trio.sleep(40)
+        peer.kernel.feed(b"\x8a\x80abcd")
+    assert not peer.kernel.closed
+    assert 1 <= peer.look().pings <= 10
+
+
+async def test_a_client_that_takes_bytes_is_alive(room: Room, autojump_clock: Clock) -> None:
+    """However slowly, and though it says nothing: its pongs would be behind the data."""
+    peer = await room.connect("/")
+    peer.kernel.stall()
+    await room.hub.publish("x" * 1000)
+    for _ in range(20):
+        await trio.sleep(50)
+        peer.kernel.grant(1)
+    assert not peer.kernel.closed
+    assert peer.look().pings == 0
+
+
+async def test_a_client_that_takes_nothing_is_dropped(room: Room, autojump_clock: Clock) -> None:
+    """After `stall_timeout`."""
+    peer = await room.connect("/")
+    peer.kernel.stall()
+    await room.hub.publish("x")
+    await trio.sleep(59)
+    assert not peer.kernel.closed
+    await trio.sleep(20)
+    assert peer.kernel.was_reset
+
+
+async def test_silence_does_not_count_while_nobody_listens(autojump_clock: Clock) -> None:
+    """A session that is busy for an hour finds its client as it left it."""
+    handled = trio.Event()
+
+    async def handler(client: Client, message: str | bytes) -> None:
+        await trio.sleep(3600)
+        handled.set()
+
+    async with open_room(handler=handler) as room:
+        peer = await room.connect("/")
+        peer.say("work")
+        await handled.wait()
+        assert not peer.kernel.closed
+        peer.say_close()
+        await room.quiet()
+        assert peer.look().close == (1000, "")
+
+
+# --- the goodbye ---
+
+
+async def answer_close(peer: Peer) -> None:
+    """What a client does at the server's Close."""
+    while not peer.look().close:
+        await trio.sleep(0.1)
+    peer.say_close()
+
+
+async def test_a_cancelled_connection_says_goodbye(autojump_clock: Clock) -> None:
+    """1001, behind the cut frame; who doesn't read is reset after `close_timeout`."""
+    async with trio.open_nursery() as nursery:
+        async with open_room() as room:
+            reads, stalls = await room.connect("/"), await room.connect("/")
+            nursery.start_soon(answer_close, reads)
+            stalls.kernel.stall()
+            stalls.kernel.grant(2)
+            await room.hub.publish("last", confirm=True)
+            started = trio.current_time()
+        assert reads.look().messages == ["last"]
+        assert reads.close == (1001, "")
+        assert not reads.kernel.was_reset
+        assert stalls.kernel.was_reset
+        assert trio.current_time() - started == pytest.approx(5)
+
+
+async def test_leaving_the_hub_says_goodbye(autojump_clock: Clock) -> None:
+    """To connections in anybody's nursery, before it is gone."""
+    async with trio.open_nursery() as nursery:
+        async with open_hub() as hub:
+            kernel = FakeKernel()
+            kernel.feed(upgrade("/"))
+            nursery.start_soon(serve_transport, hub, kernel, "test")
+            await trio.testing.wait_all_tasks_blocked()
+            peer = Peer(kernel)
+            nursery.start_soon(answer_close, peer)
+
+        assert peer.close == (1001, "")
+        assert trio.current_time() < 1
+
+
+async def test_over_any_stream(autojump_clock: Clock) -> None:
+    """`hub.handle`: a memory stream does, and a client that stalls in it holds up nobody."""
+    async with open_room() as room:
+        ours, theirs = trio.testing.lockstep_stream_pair()
+        room.nursery.start_soon(room.hub.handle, ours)
+        await theirs.send_all(upgrade("/"))
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += await theirs.receive_some()
+        other = await room.connect("/")
+        for i in range(5):
+            await room.hub.publish(f"{i}" * 100, confirm=True)
+        assert len(other.look().messages) == 5
+        data = b""
+        expected = b"".join(message_frame(f"{i}" * 100) for i in range(5))
+        while len(data) < len(expected):
+            data += await theirs.receive_some()
+        assert data == expected
+        await theirs.aclose()
+        await room.quiet()
+        assert len(room.hub.clients) == 1
