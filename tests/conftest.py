@@ -63,37 +63,37 @@ async def room(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Room]:
 
 
 async def cancel_at_every_await(operation: Callable[[int], Awaitable[None]]) -> int:
-    """Run `operation(n)` for n = 1, 2, … and cancel it at its n-th step, until it ends before that.
+    """Run `operation(n)` for n = 0, 1, … and cancel it in its n-th await, until it ends before that.
 
-    Returns how often it was cancelled.
+    With n = 0 it is cancelled before it begins. Returns how often it was cancelled.
     """
 
     class Countdown(trio.abc.Instrument):
-        def __init__(self, steps: int) -> None:
-            self.steps = steps
+        def __init__(self, awaits: int) -> None:
+            self.left = awaits
             self.scope = trio.CancelScope()
             self.task: Any = None
 
-        def before_task_step(self, task: Any) -> None:
+        def after_task_step(self, task: Any) -> None:
             if task is self.task:
-                self.steps -= 1
-                if self.steps == 0:
+                self.left -= 1
+                if self.left == 0:
                     self.scope.cancel()
 
-    cancelled = 0
-    for steps in range(1, 200):
-        countdown = Countdown(steps)
+    for awaits in range(200):
+        countdown = Countdown(awaits)
 
-        async def run(countdown: Countdown = countdown, steps: int = steps) -> None:
+        async def run(countdown: Countdown = countdown, awaits: int = awaits) -> None:
             countdown.task = trio.lowlevel.current_task()
             with countdown.scope:
-                await operation(steps)
+                if awaits == 0:
+                    countdown.scope.cancel()
+                await operation(awaits)
 
         trio.lowlevel.add_instrument(countdown)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
         trio.lowlevel.remove_instrument(countdown)
         if not countdown.scope.cancelled_caught:
-            return cancelled
-        cancelled += 1
+            return awaits
     raise AssertionError("it never ends")

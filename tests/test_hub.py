@@ -261,34 +261,6 @@ async def test_a_subscriptions_predicate_that_raises(
         assert (await anext(notifications)).data == "y"
 
 
-async def test_publishers_are_held_back_by_count(autojump_clock: trio.testing.MockClock) -> None:
-    """The channel is bounded: who publishes faster than the broadcast hands out waits."""
-    async with open_room(max_waiting=2) as room, trio.open_nursery() as nursery:
-        await room.quiet()
-        for i in range(5):
-            nursery.start_soon(room.hub.publish, f"{i}")
-        peak = 0
-        while room.hub.log.head < 5:
-            await trio.lowlevel.checkpoint()
-            peak = max(peak, room.hub.inbox.count)
-        assert peak == 2
-
-
-async def test_publishers_are_held_back_by_bytes(autojump_clock: trio.testing.MockClock) -> None:
-    """One over the bound is let in, the next waits."""
-    async with open_room(max_waiting_bytes=1000) as room:
-        await room.quiet()
-        inbox = room.hub.inbox
-        async with trio.open_nursery() as nursery:
-            for _ in range(4):
-                nursery.start_soon(room.hub.publish, "x" * 700)
-            peak = 0
-            while room.hub.log.head < 4:
-                await trio.lowlevel.checkpoint()
-                peak = max(peak, inbox.count)
-        assert peak == 2
-
-
 async def test_publishing_a_record(room: Room, autojump_clock: trio.testing.MockClock) -> None:
     """As it is; attributes beside it are refused."""
     peer = await room.connect("/?id=al&exact.type=t")

@@ -62,6 +62,7 @@ class Inbox:
         #: Publications inside.
         self.count = 0
         self._bytes = 0
+        self._closed = False
         self._publishers = trio.lowlevel.ParkingLot()
 
     @property
@@ -74,7 +75,7 @@ class Inbox:
 
         Cancelled, nothing was put in. Raises `trio.ClosedResourceError` after `close`.
         """
-        while self.full:
+        while self.full and not self._closed:
             await self._publishers.park()
         self._send.send_nowait(publications)
         self.count += len(publications)
@@ -91,6 +92,7 @@ class Inbox:
 
     def close_to_publishers(self) -> None:
         """Let no more in. What is inside can still be taken."""
+        self._closed = True
         self._send.close()
         self._publishers.unpark_all()
 

@@ -163,7 +163,9 @@ async def serve(
                 for sock in sockets:
                     accepting.start_soon(_accept, hub, sock, ssl_context, connections, opened)
                 task_status.started(_server(hub, sockets[0], unix, ssl_context, accepting.cancel_scope))
-            # Stopped. The rest has until the deadline.
+            # Stopped. Who comes now is refused by the kernel; the rest has until the deadline.
+            for sock in sockets:
+                sock.close()
             connections.cancel_scope.deadline = trio.current_time() + hub.settings.close_timeout
             hub.drop_half_open()
             for connection in tuple(opened):

@@ -1,0 +1,290 @@
+"""The server over real sockets: completeness, TLS, Unix sockets, bad peers, stopping."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import trustme
+from trio_websocket import ConnectionClosed, HandshakeError, open_websocket, open_websocket_url
+
+from tests.kernel import FakeKernel, Peer, upgrade
+from trionotify import Client, Exact, open_hub, open_server, serve
+
+
+def url(server: Any, target: str = "/") -> str:
+    return server.url.replace("http", "ws", 1) + target
+
+
+async def test_a_thousand_subscribers_and_ten_thousand_publishes() -> None:
+    """Each subscriber's sequence is complete and in order."""
+    subscribers, publishes, kinds = 1000, 10_000, 10
+    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+        numbers = [server.port, subscribers, publishes, kinds]
+        command = [sys.executable, "-m", "tests.swarm", *map(str, numbers)]
+        swarm = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))
+        output = swarm.stdout
+        assert await output.receive_some() == b"ready\n"
+        for i in range(publishes):
+            await server.hub.publish(f"{i}", type=f"t{i % kinds}")
+        assert await output.receive_some() == b"complete\n"
+
+
+async def test_over_tls() -> None:
+    """The same, through a stream of its own; the URL says so."""
+    authority = trustme.CA()
+    theirs, ours = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.configure_trust(theirs)
+    authority.issue_cert("127.0.0.1").configure_cert(ours)
+    async with open_server(port=0, ssl_context=ours) as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        async with open_websocket_url(url(server, "/?role=both"), ssl_context=theirs) as websocket:
+            for message in ("a", b"b", "c" * 300_000):
+                await websocket.send_message(message)
+            assert [len(await websocket.get_message()) for _ in range(3)] == [1, 1, 300_000]
+        # Somebody who doesn't speak TLS harms nobody.
+        async with await trio.open_tcp_stream("127.0.0.1", server.port or 0) as stream:
+            await stream.send_all(upgrade("/"))
+            assert not (await stream.receive_some()).startswith(b"HTTP")
+        async with open_websocket_url(url(server), ssl_context=theirs):
+            pass
+
+
+async def test_on_a_unix_socket(tmp_path: Path) -> None:
+    """At a path; a file left over is replaced, one in use is not, and it is gone at the end."""
+    path = tmp_path / "hub.sock"
+    with socket.socket(socket.AF_UNIX) as leftover:
+        leftover.bind(str(path))
+    async with open_server(unix=path) as server:
+        assert (server.url, server.port) == (f"unix:{path}", None)
+        stream = await trio.open_unix_socket(path)
+        async with stream:
+            await stream.send_all(upgrade("/?role=both") + b"\x81\x82\0\0\0\0hi")
+            data = b""
+            while not data.endswith(b"\x81\x02hi"):
+                data += await stream.receive_some()
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(OSError, match="listening there already"), flatten_subgroups=True
+        ):
+            async with open_server(unix=path):
+                raise AssertionError("it opened")
+    assert not path.exists()
+
+
+async def test_a_port_in_use() -> None:
+    """An OSError that says so, and nothing is left open."""
+    async with open_server(port=0) as server:
+        with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="in use"), flatten_subgroups=True):
+            async with open_server(port=server.port):
+                raise AssertionError("it opened")
+
+
+async def test_only_loopback_unless_said_otherwise() -> None:
+    """Without `authenticate`, listening for everyone takes `insecure`."""
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(ValueError, match="host: 0.0.0.0 can be"), flatten_subgroups=True
+    ):
+        async with open_server(host="0.0.0.0", port=0):
+            raise AssertionError("it opened")
+    async with open_server(host="0.0.0.0", port=0, insecure=True) as server:
+        assert server.url == f"http://0.0.0.0:{server.port}"
+
+
+async def test_localhost_may_have_several_addresses() -> None:
+    """All of them get the same port."""
+    async with open_server(host="localhost", port=0) as server:
+        async with open_websocket("127.0.0.1", server.port or 0, "/", use_ssl=False):
+            assert len(server.hub.clients) == 1
+
+
+async def test_a_hub_may_have_several_listeners(tmp_path: Path) -> None:
+    """Stopping one leaves the clients of the other alone."""
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        one = await nursery.start(partial(serve, hub, port=0))
+        two = await nursery.start(partial(serve, hub, port=0))
+        async with open_websocket_url(url(two)) as stays:
+            async with open_websocket_url(url(one)) as goes:
+                one.stop()
+                with pytest.raises(ConnectionClosed) as caught:
+                    await goes.get_message()
+                assert caught.value.reason is not None
+                assert caught.value.reason.code == 1001
+            await hub.publish("x")
+            assert await stays.get_message() == "x"
+        two.stop()
+
+
+async def test_bad_peers_end_alone() -> None:
+    """Garbage, resets, a gibibyte announced: each ends its own connection, the rest go on."""
+    async with open_server(port=0) as server, open_websocket_url(url(server)) as witness:
+        for data in (
+            b"\x00" * 100,
+            upgrade("/") + b"\xff" * 50,
+            upgrade("/") + b"\x82\xff\0\0\0\0\x40\0\0\0abcd",
+            upgrade("/?role=publisher") + b"\x81\xfe",
+        ):
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
+            await stream.send_all(data)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.aclose()
+        await server.hub.publish("fine")
+        assert await witness.get_message() == "fine"
+
+
+async def test_stopping_is_orderly() -> None:
+    """Sessions finish what they do; clients hear 1001; new ones are not let in; nothing is left."""
+    finished = []
+
+    async def handler(client: Client, message: str | bytes) -> None:
+        # The server stops while this message is being handled.
+        started.set()
+        await going.wait()
+        finished.append(message)
+
+    started, going = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        async with open_server(port=0, handler=handler) as server:
+            port = server.port or 0
+
+            @nursery.start_soon
+            async def client() -> None:
+                async with open_websocket_url(url(server)) as websocket:
+                    await websocket.send_message("work")
+                    with pytest.raises(ConnectionClosed):
+                        await websocket.get_message()
+                    with pytest.raises((OSError, HandshakeError)):
+                        await open_websocket("127.0.0.1", port, "/", use_ssl=False).__aenter__()
+                    going.set()
+
+            # Somebody who is connected and says nothing doesn't hold it up.
+            silent = await trio.open_tcp_stream("127.0.0.1", port)
+            await started.wait()
+    assert finished == ["work"]
+    assert not server.hub.connections
+    await silent.aclose()
+
+
+async def test_a_cancelled_server_says_goodbye() -> None:
+    """1001 for all who read, though the session is cancelled at once."""
+    with trio.CancelScope() as scope:
+        async with open_server(port=0, close_timeout=0.2) as server:
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
+            await stream.send_all(upgrade("/"))
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+            scope.cancel()
+            await trio.sleep_forever()
+    async with stream:
+        assert await stream.receive_some() == b"\x88\x02\x03\xe9"
+
+
+async def test_an_idle_connection_is_one_task() -> None:
+    """And it is gone with the connection."""
+    async with open_server(port=0) as server:
+        before = trio.lowlevel.current_statistics().tasks_living
+        streams = [await trio.open_tcp_stream("127.0.0.1", server.port or 0) for _ in range(20)]
+        for stream in streams:
+            await stream.send_all(upgrade("/"))
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+        assert trio.lowlevel.current_statistics().tasks_living - before == 20
+        for stream in streams:
+            await stream.aclose()
+        while len(server.hub.clients):
+            await trio.lowlevel.checkpoint()
+
+
+async def test_when_files_run_out_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """EMFILE: who is connected isn't touched, and whoever comes gets in as soon as there is room."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with open_server(port=0) as server, open_websocket_url(url(server)) as witness:
+        ours = [socket.socket() for _ in range(3)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+        fillers = []
+        try:
+            while True:
+                fillers.append(os.dup(0))
+        except OSError:
+            pass
+        try:
+            sock = ours.pop()
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.connect(("127.0.0.1", server.port))
+            while "can't accept" not in caplog.text:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await server.hub.publish("fine")
+            assert await witness.get_message() == "fine"
+        finally:
+            for filler in fillers:
+                os.close(filler)
+            for extra in ours:
+                extra.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        async with stream:
+            await stream.send_all(upgrade("/"))
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+
+
+async def test_a_slow_client_holds_up_nobody() -> None:
+    """It reads nothing while the others get all; what it holds is bounded; then it gets all, too."""
+    count, size = 400, 4096
+    async with open_server(port=0) as server:
+        slow = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
+        await slow.send_all(upgrade("/?exact.type=t"))
+        async with open_websocket_url(url(server, "/?exact.type=t"), max_message_size=1 << 20) as fast:
+            for i in range(count):
+                await server.hub.publish(f"{i:04}" + "x" * size, type="t")
+                assert (await fast.get_message())[:4] == f"{i:04}"
+        position = next(iter(server.hub.clients)).position
+        assert position is not None
+        assert not position.live
+        assert sum(map(len, position.outlet.owed)) <= size + 8  # type: ignore[call-overload]
+        kernel = FakeKernel()
+        peer = Peer(kernel)
+        while len(peer.messages) < count:
+            kernel.taken += await slow.receive_some()
+            peer.look()
+        assert [message[:4] for message in peer.messages] == [f"{i:04}" for i in range(count)]
+        await slow.aclose()
+
+
+async def test_hub_handle_on_any_listener() -> None:
+    """`trio.serve_tcp(hub.handle, …)` is a server too."""
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, hub.handle, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        async with open_websocket("127.0.0.1", port, "/?exact.type=t", use_ssl=False) as websocket:
+            await hub.publish("x", type="t")
+            assert await websocket.get_message() == "x"
+            (client,) = hub.clients
+            assert client.remote.startswith("127.0.0.1:")
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_readme_example_of_embedding() -> None:
+    """As the design has it: publish with an audience, subscribe inside the process."""
+    async with open_server(port=0) as server:
+        async with open_websocket_url(url(server, "/?team=ops")) as ops:
+            await server.hub.publish(
+                "disk is full",
+                type="disk.full",
+                audience=lambda client: client.params.get("team") == "ops",
+            )
+            assert await ops.get_message() == "disk is full"
+        async with server.hub.subscribe(Exact(type="order.created")) as notifications:
+            await server.hub.publish("42", type="order.created")
+            async for notification in notifications:
+                assert notification.data == "42"
+                break
