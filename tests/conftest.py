@@ -62,6 +62,34 @@ async def room(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Room]:
         yield room
 
 
+@asynccontextmanager
+async def raw_client(port: int | None, target: str = "/") -> AsyncIterator[RawClient]:
+    """A client on a plain socket, which closes it (trio-websocket's doesn't, when the server began)."""
+    assert port is not None
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        client = RawClient(stream)
+        await stream.send_all(upgrade(target))
+        await client.until(lambda peer: peer.head)
+        yield client
+
+
+class RawClient:
+    """Reads from a stream, understands by wsproto."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.kernel = FakeKernel()
+        self.peer = Peer(self.kernel)
+
+    async def until(self, condition: Callable[[Peer], object]) -> Peer:
+        """Read until the condition holds."""
+        while not condition(self.peer.look()):
+            data = await self.stream.receive_some()
+            assert data, "the server closed"
+            self.kernel.taken += data
+        return self.peer
+
+
 async def cancel_at_every_await(operation: Callable[[int], Awaitable[None]]) -> int:
     """Run `operation(n)` for n = 0, 1, … and cancel it in its n-th await, until it ends before that.
 

@@ -16,8 +16,9 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from trio_websocket import ConnectionClosed, HandshakeError, open_websocket, open_websocket_url
+from trio_websocket import open_websocket, open_websocket_url
 
+from tests.conftest import raw_client
 from tests.kernel import FakeKernel, Peer, upgrade
 from trionotify import Client, Exact, open_hub, open_server, serve
 
@@ -113,12 +114,9 @@ async def test_a_hub_may_have_several_listeners(tmp_path: Path) -> None:
         one = await nursery.start(partial(serve, hub, port=0))
         two = await nursery.start(partial(serve, hub, port=0))
         async with open_websocket_url(url(two)) as stays:
-            async with open_websocket_url(url(one)) as goes:
+            async with raw_client(one.port) as goes:
                 one.stop()
-                with pytest.raises(ConnectionClosed) as caught:
-                    await goes.get_message()
-                assert caught.value.reason is not None
-                assert caught.value.reason.code == 1001
+                assert (await goes.until(lambda peer: peer.close)).close == (1001, "")
             await hub.publish("x")
             assert await stays.get_message() == "x"
         two.stop()
@@ -158,12 +156,11 @@ async def test_stopping_is_orderly() -> None:
 
             @nursery.start_soon
             async def client() -> None:
-                async with open_websocket_url(url(server)) as websocket:
-                    await websocket.send_message("work")
-                    with pytest.raises(ConnectionClosed):
-                        await websocket.get_message()
-                    with pytest.raises((OSError, HandshakeError)):
-                        await open_websocket("127.0.0.1", port, "/", use_ssl=False).__aenter__()
+                async with raw_client(port) as websocket:
+                    await websocket.stream.send_all(b"\x81\x84\0\0\0\0work")
+                    assert (await websocket.until(lambda peer: peer.close)).close == (1001, "")
+                    with pytest.raises(OSError, match="connect"):
+                        await trio.open_tcp_stream("127.0.0.1", port)
                     going.set()
 
             # Somebody who is connected and says nothing doesn't hold it up.
