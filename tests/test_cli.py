@@ -1,0 +1,134 @@
+"""`python -m trionotify`, as a process: its first line, its signals, its exit code, its errors."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from trio_websocket import open_websocket_url
+
+from tests.conftest import raw_client
+
+COMMAND = [sys.executable, "-m", "trionotify"]
+
+
+@contextmanager
+def running(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The server, and where its first line says that it listens."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("trionotify: listening on "), process.stderr and process.stderr.read()
+            yield process, line.removeprefix("trionotify: listening on ").strip()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("arguments", [["serve", "--port", "0"], ["--port=0"]])
+async def test_it_serves_until_a_signal(number: signal.Signals, arguments: list[str]) -> None:
+    """Clients hear 1001; the exit code is 0; stderr has the log, without queries or tracebacks."""
+    with running(*arguments) as (process, url):
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
+        async with raw_client(int(url.rpartition(":")[2]), "/?id=al&token=secret") as client:
+            async with open_websocket_url(url.replace("http", "ws") + "/?role=publisher") as publisher:
+                await publisher.send_message("hello")
+            assert (await client.until(lambda peer: peer.messages)).messages == ["hello"]
+            process.send_signal(number)
+            assert (await client.until(lambda peer: peer.close)).close == (1001, "")
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert out == ""
+        assert "client 'al' from 127.0.0.1:" in err
+        assert "secret" not in err
+        assert "Traceback" not in err
+
+
+async def test_a_second_signal_ends_it_at_once() -> None:
+    """Without waiting for a client that doesn't close; the exit code is still 0."""
+    with running("--port=0", "--close-timeout=60") as (process, url):
+        async with raw_client(int(url.rpartition(":")[2])) as client:
+            process.send_signal(signal.SIGTERM)
+            await client.until(lambda peer: peer.close)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+def test_unix_socket(tmp_path: Path) -> None:
+    """The first line names the path; the file is gone afterwards."""
+    path = tmp_path / "hub.sock"
+    with running("serve", "--unix", str(path)) as (process, url):
+        assert url == f"unix:{path}"
+        assert path.is_socket()
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    assert not path.exists()
+
+
+def test_environment() -> None:
+    """Every option also as TRIONOTIFY_OPTION."""
+    with running(TRIONOTIFY_PORT="0", TRIONOTIFY_MAX_CONNECTIONS="5") as (process, url):
+        assert not url.endswith(":8765")
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (["--port", "99999"], "'--port'", 2),
+        (["--prot", "0"], "No such option", 2),
+        (["swerve"], "No such command 'swerve'", 2),
+        (["--port=0", "--host=0.0.0.0"], "trionotify: host: 0.0.0.0 can be reached by anyone", 1),
+        (["--port=0", "--ping-interval=0"], "trionotify: ping_interval must be greater than 0", 1),
+        (["--unix=/nowhere/at/all.sock"], "trionotify: ", 1),
+    ],
+)
+def test_errors_are_one_clear_line(arguments: list[str], words: str, code: int) -> None:
+    """Naming the option; no traceback; nothing on stdout."""
+    done = subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use() -> None:
+    """It says so."""
+    with running("--port=0") as (_, url):
+        port = url.rpartition(":")[2]
+        done = subprocess.run(
+            [*COMMAND, "--port", port], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 1
+        assert "in use" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_and_version() -> None:
+    """They exit with 0."""
+    for arguments, words in [
+        (["--version"], "0.1.0"),
+        (["--help"], "serve"),
+        (["serve", "--help"], "--unix"),
+    ]:
+        done = subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=True
+        )
+        assert words in done.stdout

@@ -1,0 +1,257 @@
+"""Real peers: the `websockets` library, Node's `ws`, and a browser that has nothing but `WebSocket`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import websockets
+import websockets.asyncio.client
+import websockets.exceptions
+
+from trionotify import Client, open_server
+
+PEERS = Path(__file__).parent / "peers"
+
+
+def need(condition: object, what: str) -> None:
+    """Skip, and say why; unless the environment says that nothing may be missing."""
+    if not condition:
+        assert not os.environ.get("TRIONOTIFY_ALL_PEERS"), what
+        pytest.skip(what)
+
+
+async def echo(client: Client) -> None:
+    async for message in client:
+        await client.send(message)
+
+
+def url(server: Any, target: str = "/") -> str:
+    return server.url.replace("http", "ws", 1) + target
+
+
+MESSAGES = ["", "text", "grüße 🎉", "x" * 70_000, b"", b"\x00\xff", b"y" * 70_000, "é" * 500_000]
+
+
+async def test_websockets_echo() -> None:
+    """Text and binary of all sizes, fragments, pings, and an orderly close."""
+
+    async def client(address: str) -> None:
+        # By default it offers permessage-deflate, which is declined.
+        async with websockets.asyncio.client.connect(address, max_size=None) as websocket:
+            for message in MESSAGES:
+                await websocket.send(message)
+                assert await websocket.recv() == message
+            await websocket.send(iter(["frag", "mén", "ts"]))
+            assert await websocket.recv() == "fragménts"
+            latency = await (await websocket.ping(b"are you there"))
+            assert latency >= 0
+        assert (websocket.close_code, websocket.protocol.extensions) == (1000, [])
+
+    async with open_server(port=0, session=echo) as server:
+        await trio.to_thread.run_sync(asyncio.run, client(url(server)))
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"\x81\x81\0\0\0\0\xff", 1007),
+        (b"\x83\x80abcd", 1002),
+        (b"\x82\xff\0\0\0\0\x40\0\0\0abcd", 1009),
+    ],
+)
+async def test_websockets_sees_the_close_code_of_a_fault(raw: bytes, code: int) -> None:
+    """1002, 1007 and 1009, each with a reason; not 1006."""
+
+    async def client(address: str) -> None:
+        async with websockets.asyncio.client.connect(address) as websocket:
+            websocket.transport.write(raw)
+            with pytest.raises(websockets.exceptions.ConnectionClosedError) as caught:
+                await websocket.recv()
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == code
+            assert caught.value.rcvd.reason
+
+    async with open_server(port=0, session=echo) as server:
+        await trio.to_thread.run_sync(asyncio.run, client(url(server)))
+
+
+async def test_websockets_sees_why_it_was_refused() -> None:
+    """The status and the problem document."""
+
+    async def client(address: str) -> None:
+        with pytest.raises(websockets.exceptions.InvalidStatus) as caught:
+            await websockets.asyncio.client.connect(address)
+        response = caught.value.response
+        assert response.status_code == 400
+        assert json.loads(response.body or b"")["detail"].startswith("exakt.type: no such key")
+
+    async with open_server(port=0) as server:
+        await trio.to_thread.run_sync(asyncio.run, client(url(server, "/?exakt.type=a")))
+
+
+class NodeClient:
+    """A `ws` client in a process of its own."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self._rest = b""
+
+    async def say(self, **what: Any) -> None:
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(json.dumps(what).encode() + b"\n")
+
+    async def hears(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        while b"\n" not in self._rest:
+            data = await self.process.stdout.receive_some()
+            assert data, "node ended"
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return json.loads(line)  # type: ignore[no-any-return] # the script prints objects
+
+
+@asynccontextmanager
+async def node(*arguments: str) -> AsyncIterator[NodeClient]:
+    need(shutil.which("node"), "Node.js is not installed")
+    need((PEERS / "node_modules" / "ws").exists(), "run npm install --prefix tests/peers")
+    command = ["node", str(PEERS / "client.js"), *arguments]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(
+                trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False
+            )
+        )
+        with trio.fail_after(30):
+            yield NodeClient(process)
+        nursery.cancel_scope.cancel()
+
+
+async def test_node_ws_echo() -> None:
+    """Text, binary, pings and the close."""
+    async with (
+        open_server(port=0, session=echo) as server,
+        node(url(server, "/?id=al"), "mqtt") as client,
+    ):
+        assert await client.hears() == {"id": "al"}
+        # `ws` insists that an offered subprotocol is chosen; RFC 6455 doesn't, nor does a browser.
+        assert "error" in await client.hears()
+    async with open_server(port=0, session=echo) as server, node(url(server, "/?id=al")) as client:
+        assert [await client.hears() for _ in range(2)] == [{"id": "al"}, {"open": ""}]
+        await client.say(text="grüße")
+        await client.say(binary="00ff")
+        await client.say(ping="hello")
+        await client.say(close=4000)
+        assert [await client.hears() for _ in range(4)] == [
+            {"text": "grüße"},
+            {"binary": "00ff"},
+            {"pong": "hello"},
+            {"close": 4000, "reason": ""},
+        ]
+
+
+async def test_node_ws_publishes_and_subscribes() -> None:
+    """A log, line by line, from one plain WebSocket to another that asked for a part of it."""
+    async with (
+        open_server(port=0) as server,
+        node(url(server, "/?exact.type=line&prefix.subject=app/")) as reader,
+        node(url(server, "/?role=publisher&type=line&subject=app/web&id=web")) as writer,
+        node(url(server, "/?role=publisher&type=line&subject=db")) as other,
+    ):
+        for client in (reader, writer, other):
+            assert (await client.hears()).keys() == {"id"}
+            assert (await client.hears()) == {"open": ""}
+        await other.say(text="not this")
+        for i in range(100):
+            await writer.say(text=f"line {i}")
+        assert [await reader.hears() for _ in range(100)] == [{"text": f"line {i}"} for i in range(100)]
+    assert server.hub.statistics().clients == 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"), [("8181000000 00ff".replace(" ", ""), 1007), ("838061626364", 1002)]
+)
+async def test_node_ws_sees_the_close_code_of_a_fault(raw: str, code: int) -> None:
+    """As every conforming client does."""
+    async with open_server(port=0, session=echo) as server, node(url(server)) as client:
+        assert (await client.hears()).keys() == {"id"}
+        assert await client.hears() == {"open": ""}
+        await client.say(raw=raw)
+        closed = await client.hears()
+        assert closed["close"] == code
+        assert closed["reason"]
+
+
+async def test_node_ws_sees_the_goodbye() -> None:
+    """1001 when the server stops, and 404 where nothing is."""
+    async with trio.open_nursery() as nursery:
+        async with open_server(port=0) as server:
+            client = await nursery.start(run_node, url(server))
+            async with node(url(server, "/nowhere")) as lost:
+                assert await lost.hears() == {"status": 404}
+        assert await client.hears() == {"close": 1001, "reason": ""}
+        nursery.cancel_scope.cancel()
+
+
+async def run_node(address: str, task_status: Any) -> None:
+    async with node(address) as client:
+        assert (await client.hears()).keys() == {"id"}
+        assert await client.hears() == {"open": ""}
+        task_status.started(client)
+        await trio.sleep_forever()
+
+
+PAGE = """<!doctype html><meta charset="utf-8"><title>nothing but WebSocket</title>
+<script>
+  const socket = new WebSocket("%s");
+  socket.onmessage = (event) => socket.send("the page got " + event.data);
+</script>
+"""
+
+
+async def test_a_browser_with_nothing_but_websocket(tmp_path: Path) -> None:
+    """A page that has no line of ours subscribes, gets what its query asked for, and publishes."""
+    browser = (
+        shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    )
+    need(browser, "no Chromium is installed")
+    async with (
+        open_server(port=0) as server,
+        server.hub.subscribe(lambda event: event.type == "answer") as answers,
+        trio.open_nursery() as nursery,
+    ):
+        page = tmp_path / "page.html"
+        page.write_text(PAGE % url(server, "/?id=page&role=both&echo=0&type=answer&exact.type=question"))
+        command = [
+            *(str(browser), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--disable-quic", "--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}"),
+            page.as_uri(),
+        ]
+        nursery.start_soon(
+            partial(
+                trio.run_process,
+                command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+        )
+        with trio.fail_after(60):
+            while not server.hub.clients.by_id("page"):
+                await trio.lowlevel.checkpoint()
+            await server.hub.publish("nothing for you", type="other")
+            await server.hub.publish("grüße 🎉", type="question")
+            answer = await anext(answers)
+        assert (answer.data, answer.source) == ("the page got grüße 🎉", "/clients/page")
+        nursery.cancel_scope.cancel()
