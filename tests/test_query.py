@@ -6,7 +6,7 @@ import pytest
 
 from trionotify import AllOf, Exact, Prefix, Refused, Suffix
 from trionotify.log import Cursor
-from trionotify.query import Query, parse_query
+from trionotify.query import Query, notification_maker, parse_query
 
 
 def query(text: str) -> Query:
@@ -34,10 +34,11 @@ def test_filters_of_all_kinds_must_all_hold() -> None:
 
 def test_a_publishers_defaults() -> None:
     """What it sends bears these attributes; `source` is its identity, percent-encoded."""
-    made = query("id=al%2Fice&type=t&subject=s&to=bob&datacontenttype=text/csv").make("data")
+    params = parse_query("type=t&subject=s&to=bob&datacontenttype=text/csv")
+    made = notification_maker(params, "al/ice")("data")
     assert (made.type, made.subject, made.to) == ("t", "s", "bob")
     assert (made.source, made.datacontenttype) == ("/clients/al%2Fice", "text/csv")
-    assert query("source=/sensors").make("x").source == "/sensors"
+    assert notification_maker({"source": "/sensors"}, "al")("x").source == "/sensors"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from trionotify.errors import CloseCode, Disconnected
 from trionotify.http import Request
 from trionotify.inbox import Publication
 from trionotify.log import Evicted
-from trionotify.query import Query, parse_query
+from trionotify.query import Query, notification_maker, parse_query
 from trionotify.reader import Reader
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ class _AttachedConnection:
         self.position = self.reader.position
         self.position.deaf_to = None if query.echo else self.key
         self._websocket = websocket
-        self._query = query
         self._over = False
         self._receiving: trio.CancelScope | None = None
 
@@ -128,7 +127,7 @@ class _AttachedConnection:
             raise Disconnected("the connection is closed") from None
 
     async def publish(self, messages: tuple[str | bytes, ...]) -> None:
-        make = self._query.make
+        make = notification_maker(self.client.params, self.client.id)
         await self.hub.inbox.put([Publication(make(message), self.key) for message in messages])
 
     def end(self, code: int | None, reason: str = "") -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import attrs
@@ -33,7 +33,7 @@ class Link(Protocol):
     def position(self) -> Position:
         """Where the client stands in the log."""
 
-    async def receive(self) -> list[str | bytes]:
+    def receive(self) -> Awaitable[list[str | bytes]]:
         """The messages of one read; an empty list means that there will be no more."""
 
     async def send(self, message: str | bytes) -> None:

@@ -21,7 +21,7 @@ from trionotify.log import Cursor
 from trionotify.notification import Notification
 from trionotify.predicates import AllOf, Exact, Predicate, Prefix, Suffix, from_json
 
-__all__ = ["Query", "parse_query"]
+__all__ = ["Query", "notification_maker", "parse_query"]
 
 _ON_ATTRIBUTES: Final = {"exact": Exact, "prefix": Prefix, "suffix": Suffix}
 _LAGS: Final = ("gap", "latest", "disconnect")
@@ -46,14 +46,12 @@ def parse_query(text: str) -> dict[str, str]:
 class Query:
     """What a query says, checked.
 
-    `filter` is None when it names none. `make` makes a notification of a publisher's data, with the
-    attributes that the query gives; they were validated once, here.
+    `filter` is None when it names none.
     """
 
     id: str
     role: str
     filter: Predicate | None
-    make: partial[Notification]
     echo: bool
     lag: str
     since: str | Cursor | None
@@ -65,6 +63,7 @@ class Query:
         `id`, where it is given, is who the client is, whatever the query says.
         """
         _refuse_unknown(params)
+        notification_maker(params, "")
         name = id if id is not None else params.get("id")
         if name is None:
             name = secrets.token_urlsafe(9)
@@ -74,7 +73,6 @@ class Query:
             id=name,
             role=_choice(params, "role", ROLES, "subscriber"),
             filter=_filter(params),
-            make=_maker(params, name),
             echo=_choice(params, "echo", ("0", "1"), "1") == "1",
             lag=_lag(params),
             since=_since(params),
@@ -111,8 +109,12 @@ def _filter(params: Mapping[str, str]) -> Predicate | None:
     return parts[0] if len(parts) == 1 else AllOf(parts)
 
 
-def _maker(params: Mapping[str, str], name: str) -> partial[Notification]:
-    given: dict[str, Any] = {"source": f"/clients/{quote(name, safe='')}"}
+def notification_maker(params: Mapping[str, str], id: str) -> partial[Notification]:
+    """What makes a notification of a publisher's data, with the attributes that its query gives.
+
+    They are checked here, once. Raises `Refused` (400) that begins with the attribute at fault.
+    """
+    given: dict[str, Any] = {"source": f"/clients/{quote(id, safe='')}"}
     for key in ("type", "subject", "source", "datacontenttype"):
         if key in params:
             given[key] = params[key]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable
 from typing import Final, NoReturn, Protocol
 
 import trio
@@ -58,7 +57,8 @@ class SocketTransport:
 
     async def send_some(self, data: Sendable) -> int:
         while True:
-            await self._wait(trio.lowlevel.wait_writable)
+            self._check_open()
+            await trio.lowlevel.wait_writable(self._sock)
             try:
                 return self._sock.send(data)
             except BlockingIOError:
@@ -67,8 +67,11 @@ class SocketTransport:
                 _broken(error)
 
     async def receive_some(self) -> bytes:
+        # Nearly all connections are in here nearly all the time: what this frame and those above
+        # it hold is what a connection costs.
         while True:
-            await self._wait(trio.lowlevel.wait_readable)
+            self._check_open()
+            await trio.lowlevel.wait_readable(self._sock)
             try:
                 return self._sock.recv(READ_SIZE)
             except BlockingIOError:
@@ -76,10 +79,9 @@ class SocketTransport:
             except OSError as error:
                 _broken(error)
 
-    async def _wait(self, condition: Callable[[socket.socket], object]) -> None:
+    def _check_open(self) -> None:
         if self._sock.fileno() < 0:
             raise trio.BrokenResourceError("this connection was reset")
-        await condition(self._sock)  # type: ignore[misc] # trio's two waits, whose types are overloaded
 
     async def send_eof(self) -> None:
         try:

@@ -17,6 +17,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -31,7 +34,8 @@ from trionotify.http import Request, check_upgrade, problem, read_request
 from trionotify.inbox import Publication
 from trionotify.log import Evicted
 from trionotify.positions import RAW, Position
-from trionotify.query import Query
+from trionotify.notification import Notification
+from trionotify.query import Query, notification_maker
 from trionotify.transport import Transport, linger
 from trionotify.wire import Wire
 
@@ -52,18 +56,18 @@ async def serve_transport(
     While it is open, it is in `opened`. Cancelled while the request is read, it just closes; later it
     says goodbye first.
     """
+    opened = set() if opened is None else opened
+    connection: WebSocketConnection | None = None
     try:
-        accepted = await _open(hub, transport, remote)
-        if accepted is not None:
-            opened = set() if opened is None else opened
-            opened.add(accepted[0])
-            try:
-                await _converse(*accepted)
-            finally:
-                opened.discard(accepted[0])
+        connection = await _open(hub, transport, remote)
+        if connection is not None:
+            opened.add(connection)
+            await _converse(connection)
     except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
         logger.debug("%s left before it was connected", remote)
     finally:
+        if connection is not None:
+            opened.discard(connection)
         transport.reset()  # does nothing to one that was closed in good order
         with trio.CancelScope(shield=True):
             # Closing forcefully never waits: the shield needs no deadline.
@@ -73,9 +77,7 @@ async def serve_transport(
 # --- half-open ---
 
 
-async def _open(
-    hub: Hub, transport: Transport, remote: str
-) -> tuple[WebSocketConnection, bytes, int] | None:
+async def _open(hub: Hub, transport: Transport, remote: str) -> WebSocketConnection | None:
     """Read the request and shake hands; None when it was refused, and answered, or dropped."""
     method = "GET"
     with trio.move_on_after(hub.settings.head_timeout) as scope, hub.half_opened(scope):
@@ -106,10 +108,8 @@ async def _open(
     return None
 
 
-async def _accept(
-    hub: Hub, transport: Transport, request: Request, early: bytes
-) -> tuple[WebSocketConnection, bytes, int]:
-    """Make the client and its connection; return it, the 101, and the offset where it starts."""
+async def _accept(hub: Hub, transport: Transport, request: Request, early: bytes) -> WebSocketConnection:
+    """Make the client, shake hands, and open its connection."""
     hub.check_room()
     client = await hub.admit(request)
     query = Query.of(request.params, client.id)
@@ -122,7 +122,9 @@ async def _accept(
         headers.append((b"Trionotify-Recovered", b"true"))
     response = await _shake_hands(request, headers)
     hub.check_room()
-    return WebSocketConnection(hub, client, query, transport, early), response, offset
+    connection = WebSocketConnection(hub, client)
+    connection.enter(transport, query, early, response, offset)
+    return connection
 
 
 # --- handshake ---
@@ -178,11 +180,10 @@ async def _shake_hands(request: Request, headers: list[tuple[bytes, bytes]]) -> 
 # --- open ---
 
 
-async def _converse(connection: WebSocketConnection, response: bytes, offset: int) -> None:
-    """Run the session on an accepted connection, and close it in good order."""
+async def _converse(connection: WebSocketConnection) -> None:
+    """Run the session on an open connection, and close it in good order."""
     hub, client, wire = connection.hub, connection.client, connection.wire
     code = CloseCode.NORMAL
-    connection.enter(response, offset)
     try:
         await hub.session(client)
     except Exception as error:
@@ -216,12 +217,11 @@ class WebSocketConnection:
 
     hub: Hub
     client: Client
-    _query: Query
-    _transport: Transport
-    _early: bytes
-    key: int = attrs.field(init=False)
     wire: Wire = attrs.field(init=False)
+    key: int = attrs.field(init=False)
     position: Position = attrs.field(init=False)
+    #: Makes its notifications, once it has published any.
+    _make: partial[Notification] | None = attrs.field(default=None, init=False)
     #: The task that catches up is running.
     _catching_up: bool = attrs.field(default=False, init=False)
     # The sweep's memory: since when it is silent, was pinged, has taken nothing of what it is owed.
@@ -229,30 +229,24 @@ class WebSocketConnection:
     _pinged_at: float | None = attrs.field(default=None, init=False)
     _stuck_since: float | None = attrs.field(default=None, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self.key = self.hub.next_key()
-        self.wire = Wire(
-            self._transport, FrameParser(self.hub.settings.max_message_bytes), self, self._early
-        )
-        self.position = Position(
-            self,
-            self.client.predicate,
-            RAW,
-            self._transport.send,
-            self.client,
-            None if self._query.echo else self.key,
-            self._query.lag == "latest",
-        )
-
-    def enter(self, response: bytes, offset: int) -> None:
+    def enter(
+        self, transport: Transport, query: Query, early: bytes, response: bytes, offset: int
+    ) -> None:
         """Send the 101, and take a place in the log behind `offset`."""
-        self.client.connect(self.hub, self)
-        self.hub.connected(self.key, self, self.client)
-        try:
+        hub, client = self.hub, self.client
+        self.key = hub.next_key()
+        self.wire = Wire(transport, FrameParser(hub.settings.max_message_bytes), self, early)
+        deaf_to = None if query.echo else self.key
+        latest_only = query.lag == "latest"
+        self.position = Position(
+            self, client.predicate, RAW, transport.send, client, deaf_to, latest_only
+        )
+        client.connect(hub, self)
+        hub.connected(self.key, self, client)
+        # Had the kernel no room even for this, what is owed would go out before anything else.
+        with suppress(Disconnected):
             self.wire.write(response)
-        except Disconnected:
-            return
-        self.hub.broadcast.join(self.position, offset)
+            hub.broadcast.join(self.position, offset)
 
     def leave(self) -> None:
         """Let go of everything."""
@@ -279,14 +273,16 @@ class WebSocketConnection:
 
     # As the link of the client's record.
 
-    async def receive(self) -> list[str | bytes]:
-        return await self.wire.receive()
+    def receive(self) -> Awaitable[list[str | bytes]]:
+        return self.wire.receive()
 
     async def send(self, message: str | bytes) -> None:
         await self.wire.send(message)
 
     async def publish(self, messages: tuple[str | bytes, ...]) -> None:
-        make, key = self._query.make, self.key
+        if self._make is None:
+            self._make = notification_maker(self.client.params, self.client.id)
+        make, key = self._make, self.key
         await self.hub.inbox.put([Publication(make(message), key) for message in messages])
 
     def end(self, code: int | None, reason: str = "") -> None:

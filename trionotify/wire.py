@@ -179,33 +179,27 @@ class Wire:
             if last := self._last_event:
                 self.end(last.code, "" if isinstance(last, Close) else last.reason)
                 break
-            data, self._early = self._early or await self._read(), b""
+            data, self._early = self._early, b""
+            try:
+                if self._reply_owed:
+                    # Whoever asks and doesn't read the answers is not read either.
+                    await self.drained()
+                    self._reply_owed = False
+                if not data:
+                    self.reading = True
+                    with trio.CancelScope() as self._receive_scope:
+                        data = await self.transport.receive_some()
+                        self.heard = True
+                        if not data:
+                            self._lose()
+            except (trio.BrokenResourceError, trio.ClosedResourceError, Disconnected):
+                self.abort()
+            finally:
+                self.reading = False
+                self._receive_scope = None
             if data and (messages := self._take(self._parser.feed(data))):
                 return messages
         return []
-
-    async def _read(self) -> bytes:
-        """One read; nothing when `end` interrupted it, or at the end of the connection."""
-        try:
-            if self._reply_owed:
-                # Whoever asks and doesn't read the answers is not read either.
-                await self.drained()
-                self._reply_owed = False
-            self.reading = True
-            with trio.CancelScope() as self._receive_scope:
-                data = await self.transport.receive_some()
-                self.heard = True
-                if not data:
-                    self._lose()
-                return data
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.abort()
-        except Disconnected:
-            pass
-        finally:
-            self.reading = False
-            self._receive_scope = None
-        return b""
 
     def _take(self, events: list[Event]) -> list[str | bytes]:
         """Act on control frames, in order; return the messages."""
