@@ -1,8 +1,8 @@
 """Many subscribers in a process of their own: `python -m tests.swarm PORT SUBSCRIBERS PUBLISHES KINDS`.
 
-Subscriber i wants the type `t{i % KINDS}`; message number n has the type `t{n % KINDS}` and is the text n.
-Prints `ready` when all are connected, and at the end `complete`, or who got what instead. A plain epoll
-loop, so that a thousand clients cost less than the server that they test.
+Subscriber i wants the type `t{i % KINDS}`; message number n has the type `t{n % KINDS}` and is the
+text n. Prints `ready` when all are connected, and at the end `complete`, or who got what instead. A
+plain epoll loop, so that a thousand clients cost less than the server that they test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Subscriber:
         self.rest = self.rest.partition(b"\r\n\r\n")[2]
 
     def read(self) -> bool:
-        """Read what there is; True when the sequence is complete. Raises ValueError when it isn't right."""
+        """Read what there is; True when the sequence is complete. ValueError when it isn't right."""
         data = self.rest + self.sock.recv(1 << 16)
         at = 0
         while at + 2 <= len(data) and at + 2 + data[at + 1] <= len(data):

@@ -10,7 +10,7 @@ import trio.testing
 
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel
-from trionotify import EVERYTHING, Client, Exact, Lagged, Notification, Not, Prefix, Receipt, open_hub
+from trionotify import EVERYTHING, Client, Exact, Lagged, Not, Notification, Prefix, Receipt, open_hub
 
 
 async def test_each_gets_what_its_query_asked_for(
@@ -182,7 +182,7 @@ async def test_filters_can_change(room: Room, autojump_clock: trio.testing.MockC
     with pytest.raises(ValueError, match="is not registered on client 'a'"):
         client.unsubscribe(Exact(type="a"))
     with pytest.raises(TypeError, match="neither a predicate nor a callable"):
-        client.subscribe("a")  # type: ignore[arg-type]
+        client.subscribe("a")  # type: ignore[arg-type] # a mistake on purpose
 
 
 async def test_a_predicate_that_raises_ends_its_client_alone(
@@ -227,7 +227,7 @@ async def test_subscriptions_inside_the_process(
     with pytest.raises(ValueError, match="nothing can be resumed at nope:1"):
         room.hub.subscribe(since="nope:1")
     with pytest.raises(TypeError, match="neither a predicate nor a callable"):
-        room.hub.subscribe("t")  # type: ignore[arg-type]
+        room.hub.subscribe("t")  # type: ignore[arg-type] # a mistake on purpose
 
 
 async def test_a_subscription_that_is_too_slow_is_told(autojump_clock: trio.testing.MockClock) -> None:

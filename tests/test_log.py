@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionotify import Notification
-from trionotify.log import Cursor, Evicted, MemoryLog
+from trionotify.log import Cursor, Entry, Evicted, MemoryLog
 
 
 def make(entries: int = 100, size: int = 10_000, age: float = 100.0) -> MemoryLog:
@@ -72,6 +72,28 @@ def test_nothing_is_evicted_before_it_was_broadcast() -> None:
     assert log.start == 4
 
 
+def test_frames_are_kept_on_young_entries_only() -> None:
+    """So the log weighs what its bound says, and not twice as much."""
+    log = make(entries=20, size=100 << 20)
+    encoded: list[int] = []
+
+    def encode(entry: Entry) -> bytes:
+        encoded.append(entry.offset)
+        return b""
+
+    for _ in range(30):
+        fill(log, 1, data="x" * (1 << 20))
+        log.evict(log.head, 0.0)
+    for _ in range(2):
+        for entry in log.read(log.start, 100):
+            entry.frame(encode)
+    assert encoded == [*range(11, 31), *range(11, 28)]
+    fill(log, 1, data="x" * (30 << 20))
+    log.evict(log.head, 0.0)
+    assert log.read(log.head - 1, 1)[0].frame(encode) == b""
+    assert encoded[-1] == 31
+
+
 def test_a_cursor_is_read_as_it_is_written() -> None:
     """epoch:offset, and nothing else."""
     cursor = Cursor("abc", 12)
@@ -79,7 +101,7 @@ def test_a_cursor_is_read_as_it_is_written() -> None:
     assert Cursor.parse("abc:12") == cursor
 
 
-@pytest.mark.parametrize("text", ["", "abc", ":1", "a:", "a:-1", "a:1.0", "a:١", "a:" + "9" * 20])
+@pytest.mark.parametrize("text", ["", "abc", ":1", "a:", "a:-1", "a:1.0", "a:\u0661", "a:" + "9" * 20])
 def test_what_is_no_cursor_is_refused(text: str) -> None:
     """The error shows the text."""
     with pytest.raises(ValueError, match="is no cursor"):

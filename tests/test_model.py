@@ -1,10 +1,10 @@
 """The invariant, against a model: what each client received is the log, filtered, in order, gapless.
 
-A program is a list of steps: clients join with a predicate, change filters, stall in the middle of a frame,
-go on, vanish, resume at a cursor, fall off the log; publishers publish, with and without an audience,
-and are cancelled. It runs on a virtual clock, with a kernel that takes as many bytes as the program
-says, and with a broadcast that gives way after every single send, so that everything happens in the
-middle of everything. The model knows nothing of groups, positions or wires.
+A program is a list of steps: clients join with a predicate, change filters, stall in the middle of a
+frame, go on, vanish, resume at a cursor, fall off the log; publishers publish, with and without an
+audience, and are cancelled. It runs on a virtual clock, with a kernel that takes as many bytes as the
+program says, and with a broadcast that gives way after every single send, so that everything happens in
+the middle of everything. The model knows nothing of groups, positions or wires.
 """
 
 from __future__ import annotations

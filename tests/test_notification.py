@@ -25,9 +25,9 @@ def test_it_is_immutable() -> None:
     """Neither fields nor extensions can be changed."""
     notification = Notification("x", extensions={"severity": "high"})
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        notification.type = "other"  # type: ignore[misc]
+        notification.type = "other"  # type: ignore[misc] # a mistake on purpose
     with pytest.raises(TypeError):
-        notification.extensions["severity"] = "low"  # type: ignore[index]
+        notification.extensions["severity"] = "low"  # type: ignore[index] # a mistake on purpose
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def need(condition: object, what: str) -> None:
     """Skip, and say why; unless the environment says that nothing may be missing."""
     if not condition:
         assert not os.environ.get("TRIONOTIFY_ALL_PEERS"), what
-        pytest.skip(what)
+        pytest.skip(reason=what)
 
 
 async def echo(client: Client) -> None:

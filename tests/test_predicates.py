@@ -79,13 +79,13 @@ def test_they_are_values() -> None:
     assert AnyOf([Exact(type="a")]) != AllOf([Exact(type="a")])
     assert len({~Exact(type="a"), Not(Exact(type="a"))}) == 1
     with pytest.raises(AttributeError):
-        Exact(type="a").attributes = ()  # type: ignore[misc]
+        Exact(type="a").attributes = ()  # type: ignore[misc] # a mistake on purpose
 
 
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: Exact(), ValueError, "Exact needs at least one attribute"),
+        (Exact, ValueError, "Exact needs at least one attribute"),
         (lambda: Exact(type=""), ValueError, "type must not be empty"),
         (lambda: Exact(type=5), TypeError, "type must be str, not int"),
         (lambda: Prefix({"": "x"}), ValueError, "can't name an attribute"),

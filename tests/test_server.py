@@ -150,22 +150,21 @@ async def test_stopping_is_orderly() -> None:
         finished.append(message)
 
     started, going = trio.Event(), trio.Event()
-    async with trio.open_nursery() as nursery:
-        async with open_server(port=0, handler=handler) as server:
-            port = server.port or 0
+    async with trio.open_nursery() as nursery, open_server(port=0, handler=handler) as server:
+        port = server.port or 0
 
-            @nursery.start_soon
-            async def client() -> None:
-                async with raw_client(port) as websocket:
-                    await websocket.stream.send_all(b"\x81\x84\0\0\0\0work")
-                    assert (await websocket.until(lambda peer: peer.close)).close == (1001, "")
-                    with pytest.raises(OSError, match="connect"):
-                        await trio.open_tcp_stream("127.0.0.1", port)
-                    going.set()
+        @nursery.start_soon
+        async def client() -> None:
+            async with raw_client(port) as websocket:
+                await websocket.stream.send_all(b"\x81\x84\0\0\0\0work")
+                assert (await websocket.until(lambda peer: peer.close)).close == (1001, "")
+                with pytest.raises(OSError, match="connect"):
+                    await trio.open_tcp_stream("127.0.0.1", port)
+                going.set()
 
-            # Somebody who is connected and says nothing doesn't hold it up.
-            silent = await trio.open_tcp_stream("127.0.0.1", port)
-            await started.wait()
+        # Somebody who is connected and says nothing doesn't hold it up.
+        silent = await trio.open_tcp_stream("127.0.0.1", port)
+        await started.wait()
     assert finished == ["work"]
     assert not server.hub.connections
     await silent.aclose()
@@ -201,7 +200,7 @@ async def test_an_idle_connection_is_one_task() -> None:
 
 async def test_when_files_run_out_it_waits(caplog: pytest.LogCaptureFixture) -> None:
     """EMFILE: who is connected isn't touched, and whoever comes gets in as soon as there is room."""
-    import resource
+    import resource  # noqa: PLC0415 - absent on Windows
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with open_server(port=0) as server, open_websocket_url(url(server)) as witness:
@@ -247,7 +246,7 @@ async def test_a_slow_client_holds_up_nobody() -> None:
         position = next(iter(server.hub.clients)).position
         assert position is not None
         assert not position.live
-        assert sum(map(len, position.outlet.owed)) <= size + 8  # type: ignore[call-overload]
+        assert sum(map(len, position.outlet.owed)) <= size + 8  # type: ignore[call-overload] # `owed` is a list, behind a protocol that says less
         kernel = FakeKernel()
         peer = Peer(kernel)
         while len(peer.messages) < count:

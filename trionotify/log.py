@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
@@ -48,8 +48,8 @@ class Entry:
     """A notification in its place in the log.
 
     `origin` is the key of the connection that published it (None: not a connection), for `echo=0`.
-    `at` is the moment of the append on Trio's clock, in seconds. The encoded frames are kept here, one
-    per format, because everyone who reads the entry again sends the same bytes.
+    `at` is the moment of the append on Trio's clock, in seconds. While the entry is young its encoded
+    frames are kept here, one per format, because whoever is a little behind sends the same bytes.
     """
 
     offset: int
@@ -57,16 +57,26 @@ class Entry:
     origin: int | None
     size: int
     at: float
-    _frames: dict[object, bytes] | None = None
+    #: None: too old for its frames to be kept.
+    _frames: dict[object, bytes] | None = attrs.field(factory=dict, init=False)
 
     def frame(self, encode: Callable[[Entry], bytes]) -> bytes:
-        """This entry's bytes in one format: encoded the first time, remembered from then on."""
+        """This entry's bytes in one format: encoded the first time, remembered for a while."""
         if self._frames is None:
-            self._frames = {}
+            return encode(self)
         frame = self._frames.get(encode)
         if frame is None:
             frame = self._frames[encode] = encode(self)
         return frame
+
+    def forget_frames(self) -> None:
+        """From now on, encode whenever a frame is asked for."""
+        self._frames = None
+
+
+#: Frames are kept on the newest entries that together weigh this many bytes: every burst sends those
+#: who are far away back a little. They come on top of what the log is bounded by.
+FRAMES_KEPT: Final = 4 << 20
 
 
 class Evicted(Exception):
@@ -76,9 +86,8 @@ class Evicted(Exception):
 class MemoryLog:
     """A log in memory: gone with the process, and cheap.
 
-    Bounded by count, by bytes (`Notification.size`; each format in use keeps its encoded frames in
-    addition) and by age in seconds. Nothing is evicted that has not been broadcast: the caller says
-    up to where that is.
+    Bounded by count, by bytes (`Notification.size`) and by age in seconds. Nothing is evicted that has
+    not been broadcast: the caller says up to where that is.
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int, max_age: float) -> None:
@@ -92,6 +101,8 @@ class MemoryLog:
         self._max_age = max_age
         self._entries: list[Entry | None] = []
         self._blank = 0  # how many of them, from the front, are evicted
+        self._young = 0  # bytes of the entries whose frames are kept
+        self._old = 0  # the offset up to which they aren't
 
     @property
     def start(self) -> int:
@@ -109,7 +120,9 @@ class MemoryLog:
         ]
         self._entries += entries
         self.head += len(entries)
-        self.bytes += sum(entry.size for entry in entries)
+        size = sum(entry.size for entry in entries)
+        self.bytes += size
+        self._young += size
         return entries
 
     def read(self, after: int, limit: int) -> list[Entry]:
@@ -120,7 +133,13 @@ class MemoryLog:
         return self._entries[at : at + limit]  # type: ignore[return-value] # no blanks from `start` on
 
     def evict(self, upto: int, now: float) -> None:
-        """Drop the oldest entries, as the bounds ask, none behind the offset `upto`."""
+        """Drop the oldest entries, as the bounds ask, none behind the offset `upto`; and old frames."""
+        while self._young > FRAMES_KEPT:
+            entry = self._entries[self._old - self.head]
+            assert entry is not None  # young ones are evicted below, and then they are old
+            entry.forget_frames()
+            self._young -= entry.size
+            self._old += 1
         while len(self):
             oldest = self._entries[self._blank]
             assert oldest is not None  # blanks are only in front of `_blank`
@@ -133,6 +152,9 @@ class MemoryLog:
             self._entries[self._blank] = None
             self._blank += 1
             self.bytes -= oldest.size
+            if oldest.offset > self._old:
+                self._old = oldest.offset
+                self._young -= oldest.size
         if self._blank * 2 > len(self._entries):
             del self._entries[: self._blank]
             self._blank = 0

@@ -33,8 +33,8 @@ from trionotify.frames import FrameParser
 from trionotify.http import Request, check_upgrade, problem, read_request
 from trionotify.inbox import Publication
 from trionotify.log import Evicted
-from trionotify.positions import RAW, Position
 from trionotify.notification import Notification
+from trionotify.positions import RAW, Position
 from trionotify.query import Query, notification_maker
 from trionotify.transport import Transport, linger
 from trionotify.wire import Wire
