@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,6 +23,7 @@ import websockets.exceptions
 from trionotify import Client, open_server
 
 PEERS = Path(__file__).parent / "peers"
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
 
 def need(condition: object, what: str) -> None:
@@ -211,16 +213,51 @@ async def run_node(address: str, task_status: Any) -> None:
         await trio.sleep_forever()
 
 
-PAGE = """<!doctype html><meta charset="utf-8"><title>nothing but WebSocket</title>
-<script>
-  const socket = new WebSocket("%s");
-  socket.onmessage = (event) => socket.send("the page got " + event.data);
+async def test_the_examples_feed_a_log_and_watch_it(tmp_path: Path) -> None:
+    """Lines of a file go in; `websockets` and Node's `ws` print what their queries asked for."""
+    need(shutil.which("node"), "Node.js is not installed")
+    need((PEERS / "node_modules" / "ws").exists(), "run npm install --prefix tests/peers")
+    (tmp_path / "node_modules").symlink_to(PEERS / "node_modules")
+    shutil.copy(EXAMPLES / "watch.mjs", tmp_path)
+    logs = {name: "".join(f"{name}: grüße {i}\n" for i in range(500)) for name in ("app", "web")}
+    seen: dict[str, str] = {}
+
+    async def run(*command: str | Path, stdin: str = "") -> str:
+        done = await trio.run_process(
+            [str(part) for part in command],
+            stdin=stdin.encode(),
+            capture_stdout=True,
+            capture_stderr=True,
+        )
+        return done.stdout.decode()
+
+    async def watch(name: str, *command: str | Path) -> None:
+        seen[name] = await run(*command)
+
+    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+        node, watch_py = ("node", tmp_path / "watch.mjs"), (sys.executable, EXAMPLES / "watch.py")
+        nursery.start_soon(watch, "node", *node, url(server, "/?prefix.type=log."))
+        nursery.start_soon(watch, "python", *watch_py, url(server, "/?exact.type=log.web"))
+        while len(server.hub.clients) < 2:
+            await trio.lowlevel.checkpoint()
+        for name, log in logs.items():
+            address = url(server, f"/?role=publisher&type=log.{name}")
+            await run(sys.executable, EXAMPLES / "publish_lines.py", address, stdin=log)
+        server.stop()
+    assert seen == {"node": logs["app"] + logs["web"], "python": logs["web"]}
+
+
+#: Makes the example's page tell what it shows.
+TELL = """<script>
+  const list = document.getElementById("list");
+  new MutationObserver(() => socket.send("it shows " + list.lastChild.textContent))
+    .observe(list, { childList: true });
 </script>
 """
 
 
 async def test_a_browser_with_nothing_but_websocket(tmp_path: Path) -> None:
-    """A page that has no line of ours subscribes, gets what its query asked for, and publishes."""
+    """The example's page subscribes, shows what its query asked for, and can publish."""
     browser = (
         shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     )
@@ -231,12 +268,12 @@ async def test_a_browser_with_nothing_but_websocket(tmp_path: Path) -> None:
         trio.open_nursery() as nursery,
     ):
         page = tmp_path / "page.html"
-        page.write_text(PAGE % url(server, "/?id=page&role=both&echo=0&type=answer&exact.type=question"))
+        page.write_text((EXAMPLES / "page.html").read_text().replace("8765", str(server.port)) + TELL)
         command = [
             *(str(browser), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             *("--disable-quic", "--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}"),
-            page.as_uri(),
+            page.as_uri() + "?id=page&role=both&echo=0&type=answer&exact.type=question",
         ]
         nursery.start_soon(
             partial(
@@ -253,5 +290,5 @@ async def test_a_browser_with_nothing_but_websocket(tmp_path: Path) -> None:
             await server.hub.publish("nothing for you", type="other")
             await server.hub.publish("grüße 🎉", type="question")
             answer = await anext(answers)
-        assert (answer.data, answer.source) == ("the page got grüße 🎉", "/clients/page")
+        assert (answer.data, answer.source) == ("it shows grüße 🎉", "/clients/page")
         nursery.cancel_scope.cancel()
