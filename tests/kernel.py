@@ -39,6 +39,8 @@ class FakeKernel:
     `credit` is how many bytes it takes before it refuses; None takes all. What was taken is in `taken`.
     """
 
+    half_closes = True
+
     def __init__(self, credit: int | None = None, *, synchronous: bool = True) -> None:
         self.credit = credit
         self.synchronous = synchronous

@@ -65,7 +65,7 @@ async def test_a_second_signal_ends_it_at_once() -> None:
             process.send_signal(signal.SIGTERM)
             await client.until(lambda peer: peer.close)
             process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=20) == 0
 
 
 def test_unix_socket(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -17,6 +18,7 @@ from trionotify.frames import (
     FrameParser,
     Ping,
     Pong,
+    check_close,
     close_frame,
     message_frame,
     ping_frame,
@@ -213,3 +215,27 @@ def test_nothing_is_parsed_behind_a_close() -> None:
 def test_what_the_peer_of_the_tests_masks_is_read() -> None:
     """The tests' own helper speaks the protocol."""
     assert ours([masked(message_frame("hällo"))]) == (["hällo"], None)
+
+
+@pytest.mark.parametrize("fragment", [frame(0x00, b""), frame(0x00, b"xy")])
+@pytest.mark.parametrize("first", [0x01, 0x02])
+def test_small_fragments_weigh_what_their_bytes_do(first: int, fragment: bytes) -> None:
+    """Not an object each; empty ones nothing at all."""
+    parser = FrameParser(MAX)
+    parser.feed(frame(first, b""))
+    tracemalloc.start()
+    parser.feed(fragment * 100_000)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 400_000
+
+
+def test_what_a_close_frame_may_bear() -> None:
+    """RFC 6455, section 7.4: refused when it is asked for, not when it is sent."""
+    for code in (1000, 1003, 1007, 1013, 3000, 4999):
+        check_close(code, "why")
+    for code in (-1, 5, 999, 1004, 1005, 1006, 1015, 2999, 5000, 70_000):
+        with pytest.raises(ValueError, match=f"must not bear {code}"):
+            check_close(code, "")
+    with pytest.raises(TypeError, match="must be int and str"):
+        check_close("1000", "")  # type: ignore[arg-type] # a mistake on purpose

@@ -10,7 +10,20 @@ import trio.testing
 
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel
-from trionotify import EVERYTHING, Client, Exact, Lagged, Not, Notification, Prefix, Receipt, open_hub
+from tests.test_predicates import Odd
+from trionotify import (
+    EVERYTHING,
+    Client,
+    Exact,
+    Hub,
+    Lagged,
+    Not,
+    Notification,
+    Predicate,
+    Prefix,
+    Receipt,
+    open_hub,
+)
 
 
 async def test_each_gets_what_its_query_asked_for(
@@ -385,3 +398,108 @@ async def test_a_client_that_falls_off_the_log_is_told_that_it_is_slow(
         await room.quiet()
         assert peer.look().messages == ["number 0"]
         assert peer.close == (1013, "slow")
+
+
+async def test_a_subscription_ends_with_the_hub(autojump_clock: trio.testing.MockClock) -> None:
+    """When it has given out what there was; also one that is in nobody's block any more."""
+    received: list[Any] = []
+
+    async def listen(hub: Hub, task_status: Any) -> None:
+        async with hub.subscribe() as notifications:
+            task_status.started()
+            async for notification in notifications:
+                received.append(notification.data)
+                await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        async with open_hub() as hub:
+            await nursery.start(listen, hub)
+            for data in ("a", "b", "c"):
+                await hub.publish(data)
+    assert received == ["a", "b", "c"]
+
+
+async def test_the_cursor_of_a_subscription_that_was_left(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Is where it stood, though nothing of late was for it."""
+    async with room.hub.subscribe(Exact(type="t")) as notifications:
+        for _ in range(5):
+            await room.hub.publish("x", confirm=True)
+    assert notifications.cursor == f"{room.hub.log.epoch}:5"
+
+
+async def test_a_subscription_gets_what_stands_before_the_error_of_its_predicate(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Live or behind; then the error, and nothing is skipped."""
+
+    def picky(notification: Notification) -> bool:
+        if notification.data == "bad":
+            raise ZeroDivisionError
+        return True
+
+    start = f"{room.hub.log.epoch}:0"
+    for since in (None, start):
+        async with room.hub.subscribe(picky, since=since) as notifications:
+            if since is None:
+                for data in ("a", "b", "bad", "c"):
+                    await room.hub.publish(data)
+            assert [(await anext(notifications)).data for _ in range(2)] == ["a", "b"]
+            for _ in range(2):
+                with pytest.raises(ZeroDivisionError):
+                    await anext(notifications)
+
+
+async def test_callables_count_by_identity(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """Whatever their hash and their equality say, and whenever they change their mind."""
+    await room.connect("/?id=a")
+    await room.connect("/?id=b")
+    odd = [Odd(), Odd()]
+    for client, predicate in zip(room.hub.clients, odd, strict=True):
+        client.subscribe(predicate)
+        client.subscribe(predicate)
+        assert client.predicates == (predicate,)
+    odd[0].value = 2
+    assert await room.hub.publish("x", confirm=True)
+    for client, predicate in zip(room.hub.clients, odd, strict=True):
+        client.unsubscribe(predicate)
+        assert client.predicates == ()
+
+
+async def test_an_audience_of_a_class_of_ones_own_may_raise(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its publisher hears of it, as of any callable."""
+
+    class Broken(Predicate):
+        def __call__(self, subject: Any) -> bool:
+            raise ValueError("mine")
+
+    await room.connect("/")
+    with pytest.raises(ValueError, match="mine"):
+        await room.hub.publish("x", audience=Broken())
+
+
+async def test_publishing_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    """`client.publish()` without messages does nothing, however often."""
+
+    async def session(client: Client) -> None:
+        for _ in range(100):
+            await client.publish()
+        await client.publish("x")
+
+    async with open_room(session=session, max_waiting=10) as room:
+        await room.connect("/?role=publisher")
+        await room.quiet()
+        assert room.hub.log.head == 1
+
+
+def test_a_client_can_not_be_changed_behind_the_registrys_back() -> None:
+    """Neither its parameters."""
+    params = {"team": "ops"}
+    client = Client("al", params)
+    params["team"] = "web"
+    assert client.params["team"] == "ops"
+    with pytest.raises(TypeError):
+        client.params["team"] = "web"  # type: ignore[index] # a mistake on purpose

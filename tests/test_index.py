@@ -99,3 +99,18 @@ def test_one_that_raises_holds_for_nobody_and_is_named() -> None:
     assert isinstance(errors["broken"], ZeroDivisionError)
     with pytest.raises(ZeroDivisionError):
         index.match(Notification())
+
+
+def test_a_subclass_of_a_predicate_is_always_asked() -> None:
+    """What it wants can't be told from its attributes."""
+
+    class Anything(Exact):
+        def __call__(self, subject: object) -> bool:
+            return True
+
+    index: PredicateIndex[str] = PredicateIndex()
+    index.add(Anything(type="t"), "a")
+    assert index.match(Notification(type="u")) == ["a"]
+    (filed,) = index._filed.values()
+    index.remove(filed.predicate, "a")
+    assert index.match(Notification(type="u")) == []

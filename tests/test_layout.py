@@ -13,7 +13,18 @@ PACKAGE = Path(trionotify.__file__).parent
 ORDER = [
     *("errors", "notification", "predicates", "frames", "index", "log", "settings"),
     *("positions", "clients", "audience", "inbox", "catchup", "transport", "wire", "broadcast"),
-    *("reader", "query", "http", "hub", "websocket", "attached", "server", "cli", "__main__"),
+    *(
+        "reader",
+        "query",
+        "http",
+        "hub",
+        "handshake",
+        "websocket",
+        "attached",
+        "server",
+        "cli",
+        "__main__",
+    ),
 ]
 
 

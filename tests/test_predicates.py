@@ -23,7 +23,7 @@ from trionotify import (
     from_json,
     to_json,
 )
-from trionotify.predicates import is_value
+from trionotify.predicates import is_value, key_of
 
 EVENT = Notification("x", type="com.example.created", source="/a/b", subject="s", extensions={"n": 1})
 
@@ -172,3 +172,53 @@ def test_what_has_no_json() -> None:
     with pytest.raises(ValueError, match="NOTHING has no JSON"):
         to_json(NOTHING)
     assert not is_value(~(Exact(type="a") | len))
+
+
+class Odd:
+    """A callable whose hash and equality can't be relied on."""
+
+    def __init__(self) -> None:
+        self.value = 1
+
+    def __call__(self, subject: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return self.value
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("don't ask")
+
+
+def test_keys() -> None:
+    """Built-in predicates count by value, whatever is inside; other callables by identity."""
+    odd = Odd()
+    before = key_of(AllOf([odd, Exact(type="t")]))
+    odd.value = 2
+    assert key_of(AllOf([odd, Exact(type="t")])) == before
+    assert key_of(AllOf([Odd(), Exact(type="t")])) != before
+    assert key_of(~Exact(type="t")) == key_of(Not(Exact(type="t")))
+    assert key_of(odd.__call__) == key_of(odd.__call__)
+
+
+def test_a_subclass_is_a_callable_like_any_other() -> None:
+    """It may decide as it likes."""
+
+    class Moody(Exact):
+        pass
+
+    assert not is_value(Moody(type="t"))
+    assert not is_value(~Moody(type="t"))
+    assert is_value(~Exact(type="t") & Prefix(type="t"))
+
+
+def test_nesting_has_a_limit() -> None:
+    """Evaluating and comparing go down the whole depth."""
+    value: Any = {"exact": {"type": "t"}}
+    for _ in range(31):
+        value = {"not": value}
+    from_json(value)
+    with pytest.raises(ValueError, match="nested too deep: 32 is the most"):
+        from_json({"not": value})
+    with pytest.raises(ValueError, match="nested too deep"):
+        from_json("[" * 100_000)

@@ -8,6 +8,8 @@ import ssl
 import struct
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,19 +36,41 @@ async def test_a_thousand_subscribers_and_ten_thousand_publishes() -> None:
         numbers = [server.port, subscribers, publishes, kinds]
         command = [sys.executable, "-m", "tests.swarm", *map(str, numbers)]
         swarm = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))
-        output = swarm.stdout
-        assert await output.receive_some() == b"ready\n"
+        output = b""
+        while not output.endswith(b"ready\n"):
+            output += await swarm.stdout.receive_some()
         for i in range(publishes):
             await server.hub.publish(f"{i}", type=f"t{i % kinds}")
-        assert await output.receive_some() == b"complete\n"
+        async for chunk in swarm.stdout:
+            output += chunk
+        assert output == b"ready\ncomplete\n"
 
 
-async def test_over_tls() -> None:
-    """The same, through a stream of its own; the URL says so."""
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A client's context and a server's."""
     authority = trustme.CA()
     theirs, ours = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.configure_trust(theirs)
     authority.issue_cert("127.0.0.1").configure_cert(ours)
+    return theirs, ours
+
+
+@asynccontextmanager
+async def tls_client(server: Any, context: ssl.SSLContext) -> AsyncIterator[trio.SSLStream[Any]]:
+    """A connection whose handshakes are done, and that reads nothing by itself."""
+    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    client = trio.SSLStream(stream, context, server_hostname="127.0.0.1")
+    try:
+        await client.send_all(upgrade("/"))
+        assert (await client.receive_some()).startswith(b"HTTP/1.1 101")
+        yield client
+    finally:
+        await trio.aclose_forcefully(client)
+
+
+async def test_over_tls() -> None:
+    """The same, through a stream of its own; the URL says so."""
+    theirs, ours = tls()
     async with open_server(port=0, ssl_context=ours) as server:
         assert server.url.startswith("https://127.0.0.1:")
         async with open_websocket_url(url(server, "/?role=both"), ssl_context=theirs) as websocket:
@@ -59,6 +83,77 @@ async def test_over_tls() -> None:
             assert not (await stream.receive_some()).startswith(b"HTTP")
         async with open_websocket_url(url(server), ssl_context=theirs):
             pass
+
+
+async def test_a_tls_client_that_takes_nothing_is_dropped() -> None:
+    """Its task doesn't stay in the write for ever."""
+    theirs, ours = tls()
+    async with open_server(port=0, ssl_context=ours, stall_timeout=0.2) as server:
+        async with tls_client(server, theirs):
+            await server.hub.publish("x" * 9_000_000)
+            with trio.fail_after(20):
+                while server.hub.connections:
+                    await trio.lowlevel.checkpoint()
+
+
+async def test_a_tls_client_is_closed_soon_after_a_fault() -> None:
+    """It can't see that we have closed, so it waits for us: its answer to our Close is enough."""
+    theirs, ours = tls()
+    async with open_server(port=0, ssl_context=ours, close_timeout=60) as server:
+        for fault, answer in ((b"\xc1\x80abcd", b"\x88\x80abcd"), (b"\x88\x81abcdx", b"")):
+            async with tls_client(server, theirs) as client:
+                await client.send_all(fault)
+                assert (await client.receive_some()).startswith(b"\x88")
+                if answer:
+                    await client.send_all(answer)
+                with trio.fail_after(20):
+                    assert await client.receive_some() == b""
+
+
+async def test_a_cancelled_server_says_goodbye_over_tls() -> None:
+    """Though the hub's own tasks are gone by then."""
+    theirs, ours = tls()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            async with open_server(port=0, ssl_context=ours) as server:
+                async with tls_client(server, theirs) as client:
+
+                    @nursery.start_soon
+                    async def cancel() -> None:
+                        scope.cancel()
+
+                    with trio.CancelScope(shield=True):
+                        assert await client.receive_some() == b"\x88\x02\x03\xe9"
+                        await client.send_all(b"\x88\x80abcd")
+                        assert await client.receive_some() == b""
+    assert scope.cancelled_caught
+
+
+async def test_a_refused_peer_that_lingers_does_not_hold_up_the_stop() -> None:
+    """It has its answer."""
+    async with open_server(port=0, close_timeout=60) as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
+        await stream.send_all(b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 404")
+        server.stop()
+        with trio.fail_after(20):
+            assert await stream.receive_some() == b""
+    await stream.aclose()
+
+
+async def test_a_unix_socket_that_another_server_took_over_stays(tmp_path: Path) -> None:
+    """The old one may end later."""
+    path = tmp_path / "hub.sock"
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        old = await nursery.start(partial(serve, hub, unix=path))
+        path.unlink()
+        async with open_server(unix=path):
+            old.stop()
+            while nursery.child_tasks:
+                await trio.lowlevel.checkpoint()
+            async with await trio.open_unix_socket(path) as stream:
+                await stream.send_all(upgrade("/"))
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
 
 
 async def test_on_a_unix_socket(tmp_path: Path) -> None:
@@ -284,3 +379,33 @@ async def test_the_readme_example_of_embedding() -> None:
             async for notification in notifications:
                 assert notification.data == "42"
                 break
+
+
+async def test_a_closed_hub_refuses_with_503() -> None:
+    """Whoever comes later, by a listener that outlives it."""
+    async with trio.open_nursery() as nursery:
+        async with open_hub() as hub:
+            server = await nursery.start(partial(serve, hub, port=0))
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            await stream.send_all(upgrade("/"))
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 503 ")
+        assert not hub.connections
+        nursery.cancel_scope.cancel()
+
+
+async def test_streams_of_another_nursery_hear_the_goodbye(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """All of them, whichever task the hub's end wakes first."""
+    for _ in range(20):
+        async with trio.open_nursery() as nursery:
+            async with open_hub() as hub:
+                ours, theirs = trio.testing.memory_stream_pair()
+                nursery.start_soon(hub.handle, ours)
+                await theirs.send_all(upgrade("/"))
+                assert (await theirs.receive_some()).startswith(b"HTTP/1.1 101")
+
+                @nursery.start_soon
+                async def peer(stream: Any = theirs) -> None:
+                    assert await stream.receive_some() == b"\x88\x02\x03\xe9"
+                    await stream.send_all(b"\x88\x80abcd")

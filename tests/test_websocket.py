@@ -28,7 +28,7 @@ async def test_the_handshake(room: Room, autojump_clock: Clock) -> None:
     assert peer.status == 101
     # RFC 6455, section 1.3: the key's hash.
     assert peer.header("Sec-WebSocket-Accept") == "BACScCJPNqyz+UBoqMH89VmURoA="
-    assert peer.header("Trionotify-Id") == "al %C3%A9"
+    assert peer.header("Trionotify-Id") == "al%20%C3%A9"
     assert peer.header("Trionotify-Cursor") == f"{room.hub.log.epoch}:1"
     assert peer.header("Trionotify-Recovered") is None
     assert peer.header("Sec-WebSocket-Protocol") is None
@@ -66,7 +66,7 @@ GOOD = upgrade("/").decode()
     ("request_text", "status", "words"),
     [
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 426, "WebSocket"),
-        ("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 404, "nothing is at /nope"),
+        ("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 404, "nothing is at '/nope'"),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 405, "POST is not allowed"),
         (GOOD.replace("Version: 13", "Version: 8"), 426, "Sec-WebSocket-Version: 13"),
         (GOOD.replace(KEY, "short"), 400, "Sec-WebSocket-Key"),

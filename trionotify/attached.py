@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 import trio_websocket
 
-from trionotify.errors import CloseCode, Disconnected
+from trionotify.errors import CloseCode, Disconnected, Refused
 from trionotify.http import Request
 from trionotify.inbox import Publication
 from trionotify.log import Evicted
@@ -36,24 +36,31 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
     headers = tuple((n.decode(), v.decode("latin-1")) for n, v in websocket.handshake_headers)
     request = Request("GET", path, parse_query(query_text), headers, str(websocket.remote))
     if client is None:
-        client = await hub.admit(request)
-    query = Query.of(request.params, client.id)
-    offset = hub.start(query)[0]
-    connection = _AttachedConnection(hub, websocket, client, query)
+        client, query = await hub.admit(request)
+    else:
+        query = Query.of(request.params, client.id)
+    if query.lag == "latest":
+        raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
     hub.check_room()
-    hub.connected(connection.key, connection, client)
+    offset, _ = hub.start(query)
+    connection = _AttachedConnection(hub, websocket, client, query)
     client.connect(hub, connection)
+    hub.connected(connection.key, connection, client)
     hub.broadcast.join(connection.reader.position, offset)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.write_notifications)
             await connection.converse()
-            nursery.cancel_scope.cancel()
+            # The writer may be in the middle of a frame: let it finish, in a reasonable time.
+            connection.end(CloseCode.NORMAL)
+            nursery.cancel_scope.deadline = trio.current_time() + hub.settings.close_timeout
     finally:
         hub.broadcast.leave(connection.reader.position)
         hub.disconnected(connection.key)
         client.connect(hub, None)
-    with trio.move_on_after(hub.settings.close_timeout):
+    with trio.move_on_after(hub.settings.close_timeout) as scope:
+        if connection.torn:
+            scope.cancel()  # no Close frame into the middle of another one: just close the stream
         await websocket.aclose(connection.code, connection.reason)
 
 
@@ -69,6 +76,8 @@ class _AttachedConnection:
         self.reader = Reader(hub.broadcast, client.predicate, client)
         self.position = self.reader.position
         self.position.deaf_to = None if query.echo else self.key
+        #: A send was cut off, so half a frame may be out: the connection is dead.
+        self.torn = False
         self._websocket = websocket
         self._over = False
         self._receiving: trio.CancelScope | None = None
@@ -94,7 +103,6 @@ class _AttachedConnection:
         except Evicted:
             self.end(CloseCode.TRY_AGAIN_LATER, "slow")
         except trio.TooSlowError:
-            # Half a frame may be out: the connection is dead, and only its owner can reset it.
             self.end(CloseCode.TRY_AGAIN_LATER, "stalled")
         except (Disconnected, trio.ClosedResourceError):
             self.end(CloseCode.NORMAL)
@@ -125,6 +133,10 @@ class _AttachedConnection:
         except trio_websocket.ConnectionClosed:
             self._over = True
             raise Disconnected("the connection is closed") from None
+        except trio.Cancelled:
+            self.torn = True
+            self.end(CloseCode.GOING_AWAY)
+            raise
 
     async def publish(self, messages: tuple[str | bytes, ...]) -> None:
         make = notification_maker(self.client.params, self.client.id)
@@ -134,10 +146,10 @@ class _AttachedConnection:
         if not self._over:
             self._over = True
             self.code, self.reason = code or CloseCode.NORMAL, reason
-            self.hub.broadcast.leave(self.position)
-            self.reader.wake()
-            if self._receiving:
-                self._receiving.cancel()
+        self.hub.broadcast.leave(self.position)
+        self.reader.wake()
+        if self._receiving:
+            self._receiving.cancel()
 
     def refilter(self, predicate: Wanted) -> str:
         broadcast = self.hub.broadcast

@@ -79,13 +79,13 @@ class Audiences:
     def _by_hash(self, audience: Wanted) -> dict[Client, None] | None:
         """Everyone for whom `audience` could hold; None when that takes asking all."""
         match audience:
-            case Exact(attributes=((name, value), *_)):
+            case Exact(attributes=((name, value), *_)) if type(audience) is Exact:
                 return dict.fromkeys(self._registry.by_param(name, value))
-            case AllOf(parts=parts):
+            case AllOf(parts=parts) if type(audience) is AllOf:
                 for part in parts:
                     if (found := self._by_hash(part)) is not None:
                         return found
-            case AnyOf(parts=parts):
+            case AnyOf(parts=parts) if type(audience) is AnyOf:
                 together: dict[Client, None] = {}
                 for part in parts:
                     found = self._by_hash(part)

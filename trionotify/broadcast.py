@@ -3,14 +3,16 @@
 Publishers put lists of publications into the channel. The task takes all that waits, appends it to the
 log in one go, finds for each notification the groups that want it, joins each group's frames, and hands
 the same bytes to every live member: one synchronous send per client and batch. A client whose kernel
-takes less falls behind; its own task (`catch_up`) goes on from the log. The rule that keeps this free of
-gaps and duplicates is in `positions`.
+takes less falls behind; its own task goes on from the log, step by step (`advance`). The rule that keeps
+this free of gaps and duplicates is in `positions`.
 
-Everything here but `run` and `catch_up` is synchronous, so it happens between two steps of any other
-task. `run` gives way every `TURN` sends; only there, inside a batch, do others see `done < taken`.
+Everything here but `run` is synchronous, so it happens between two steps of any other task. `run` gives
+way every `TURN` sends; only there, inside a batch, do others see `done < taken`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Hashable
 
 import trio
 
@@ -21,7 +23,7 @@ from trionotify.inbox import Inbox, Publication, Receipt
 from trionotify.index import PredicateIndex
 from trionotify.log import Cursor, Entry, MemoryLog
 from trionotify.positions import Chunk, Group, Position, cut, join_frames
-from trionotify.predicates import NOTHING, Wanted
+from trionotify.predicates import NOTHING, Wanted, key_of
 from trionotify.wire import Wire
 
 __all__ = ["TURN", "Broadcast"]
@@ -41,8 +43,10 @@ class Broadcast:
         self.inbox = inbox
         #: The end of the last batch taken, and of the last that was handed to everyone live.
         self.taken = self.done = log.head
+        #: There will be nothing more.
+        self.over = False
         self._index: PredicateIndex[Group] = PredicateIndex()
-        self._groups: dict[tuple[Wanted, object], Group] = {}
+        self._groups: dict[tuple[Hashable, object], Group] = {}
         self._audiences = Audiences(registry)
         self._turns = 0
 
@@ -52,13 +56,17 @@ class Broadcast:
         """Let a reader start behind `offset`; it gets everything after that, and no gap."""
         position.cursor = offset
         position.joined = True
+        if position.client is None:
+            self._audiences.everywhere[position] = None
         self._enter_group(position)
         self._settle_or_wake(position)
 
     def leave(self, position: Position) -> None:
         """Send it nothing more. May be called again."""
         if position.joined:
+            position.cursor = self.standing(position)
             position.joined = position.live = False
+            self._audiences.everywhere.pop(position, None)
             self._leave_group(position)
 
     def standing(self, position: Position) -> int:
@@ -70,7 +78,7 @@ class Broadcast:
         if not position.joined:
             position.predicate = predicate
             return self.taken
-        position.cursor = self.standing(position)
+        offset = position.cursor = self.standing(position)
         self._leave_group(position)
         position.predicate = predicate
         position.latest = None
@@ -78,14 +86,13 @@ class Broadcast:
         if position.live:
             # In the middle of a batch its position is not at the end of it: then it catches up.
             self._settle_or_wake(position)
-        return position.cursor
+        return offset
 
     def fall_behind(self, position: Position) -> None:
-        """Its Wire owes bytes, or it reads at its own pace: it goes on from where it stands."""
+        """Its Wire owes bytes, or it reads at its own pace: hand it nothing until it has caught up."""
         if position.live:
             position.cursor = self.standing(position)
             position.live = False
-        position.outlet.wake()
 
     def settle(self, position: Position) -> bool:
         """Make it live if it stands where the broadcast does and owes nothing."""
@@ -99,24 +106,21 @@ class Broadcast:
     def _enter_group(self, position: Position) -> None:
         if position.predicate is NOTHING:
             return
-        key = (position.predicate, position.format)
+        key = (key_of(position.predicate), position.format)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(*key)
+            group = self._groups[key] = Group(position.predicate, position.format)
             self._index.add(group.predicate, group)
         group.members[position] = None
         position.group = group
-        if position.client is None:
-            self._audiences.everywhere[position] = None
 
     def _leave_group(self, position: Position) -> None:
         group, position.group = position.group, None
         if group is None:
             return
-        self._audiences.everywhere.pop(position, None)
         del group.members[position]
         if not group.members:
-            del self._groups[group.predicate, group.format]
+            del self._groups[key_of(group.predicate), group.format]
             self._index.remove(group.predicate, group)
 
     # --- the task ---
@@ -135,6 +139,9 @@ class Broadcast:
             for publication in publications + self.inbox.close():
                 if publication.pending:
                     publication.pending.done.set()
+            self.over = True
+            for position in self._audiences.everywhere:
+                position.outlet.wake()
 
     async def _hand_out(self, publications: list[Publication]) -> None:
         now = trio.current_time()
@@ -142,6 +149,8 @@ class Broadcast:
         self.taken = self.log.head
         tally = _Tally(publications, entries)
         shared, singled = self._who_wants(entries, tally)
+        # Who is in a group now: whoever moves while others are served finds its own way.
+        members = {group: tuple(p for p in group.members if p not in singled) for group in shared}
         joined: dict[tuple[object, ...], list[Chunk]] = {}
         for position, own in singled.items():
             wants = own if position.group is None else self._merged(position, own, shared)
@@ -150,8 +159,7 @@ class Broadcast:
                 joined[key] = join_frames(wants, position.format)
             await self._send((position,), wants, joined[key], tally)
         for group, wants in shared.items():
-            members = tuple(p for p in group.members if p not in singled)
-            await self._send(members, wants, join_frames(wants, group.format), tally)
+            await self._send(members[group], wants, join_frames(wants, group.format), tally)
         self.done = self.taken
         self.log.evict(self.done, now)
         tally.tell(self.log.epoch)
@@ -201,9 +209,16 @@ class Broadcast:
         """Hand `wants`, as `chunks`, to those of `positions` who are live and don't have it yet."""
         done, taken = self.done, self.taken
         for position in positions:
-            if position.live and position.cursor <= done:
+            if not (position.live and position.cursor <= done):
+                tally.count(position, wants, len(wants) if position.live else 0)
+                continue
+            whole = 0
+            if position.format is None:
+                # It takes notifications, not bytes, and takes them from the log.
+                self.fall_behind(position)
+                position.outlet.wake()
+            else:
                 position.cursor = taken
-                whole = 0
                 for chunk in chunks:
                     try:
                         sent = position.send(chunk.data)
@@ -216,48 +231,40 @@ class Broadcast:
                         whole += cut(position, chunk, sent)
                         break
                     whole += len(chunk.ends)
-                if not chunks and wants:
-                    # It reads notifications, not bytes, and reads them from the log.
-                    position.cursor = done
-                    self.fall_behind(position)
-                if tally.pending:
-                    tally.count(position, wants, whole)
-                self._turns += 1
-                if self._turns % TURN == 0:
-                    await trio.lowlevel.checkpoint()
-            elif tally.pending:
-                tally.count(position, wants, len(wants) if position.live else 0)
+            tally.count(position, wants, whole)
+            self._turns += 1
+            if self._turns % TURN == 0:
+                await trio.lowlevel.checkpoint()
 
     # --- catching up ---
 
-    async def catch_up(self, position: Position, wire: Wire) -> None:
-        """Bring one client to where the broadcast stands, at the pace at which it reads.
+    def advance(self, position: Position, wire: Wire) -> bool:
+        """Bring one client that is behind a step further; False when it is live, or gone.
 
-        The task of one client, as long as it is behind. Cancelled, nothing is lost: whoever waits
-        for the Wire next goes on writing. Raises `Evicted` when the client fell off the log's old end,
-        `Disconnected` when it is gone, and whatever its own predicate raises.
+        Synchronous. Whenever it returns True, wait until the Wire owes nothing and come back. Raises
+        `Evicted` when the client fell off the log's old end, and whatever its own predicate raises.
         """
-        while True:
-            await wire.drained()
-            if not position.joined or self.settle(position):
-                return
-            read = read_latest if position.latest_only else read_on
-            chunk, offset = read(position, self.log, self.taken)
-            position.cursor = offset
-            if chunk is None:
-                continue
-            if not wire.transport.synchronous:
-                wire.owe(chunk.data)
-                continue
-            try:
-                sent = position.send(chunk.data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                wire.abort()
-                return
-            if sent < len(chunk.data):
-                cut(position, chunk, sent)
+        if not position.joined or self.settle(position):
+            return False
+        read = read_latest if position.latest_only else read_on
+        chunk, offset = read(position, self.log, self.taken)
+        position.cursor = offset
+        if chunk is None:
+            return True
+        if not wire.transport.synchronous:
+            wire.owe(chunk.data)
+            return True
+        try:
+            # Behind an answer that the session is still sending, not into the middle of it.
+            sent = 0 if wire.owed else position.send(chunk.data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            wire.abort()
+            return False
+        if sent < len(chunk.data):
+            cut(position, chunk, sent)
+        return True
 
     def cursor(self, offset: int) -> str:
         """`offset` as the text of a cursor."""
@@ -276,7 +283,7 @@ class _Tally:
 
     def count(self, position: Position, wants: list[Entry], whole: int) -> None:
         """The client wants these entries, and its kernel took the first `whole` of them."""
-        if position.client is None:
+        if position.client is None or not self.pending:
             return
         for at, entry in enumerate(wants):
             if pending := self.pending.get(entry.offset):

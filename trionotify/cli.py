@@ -92,35 +92,43 @@ def serve(host: str, port: int, unix: str | None, insecure: bool, **settings: fl
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     given = {name: value for name, value in settings.items() if value is not None}
+    options = {"host": host, "port": port, "unix": unix, "insecure": insecure, **given}
+    listening = trio.Event()
     try:
-        trio.run(_serve, {"host": host, "port": port, "unix": unix, "insecure": insecure, **given})
-    except* (OSError, ValueError, TypeError) as group:
+        trio.run(_serve, options, listening)
+    except (OSError, ValueError, TypeError, ExceptionGroup) as error:
+        leaves = _leaves(error)
+        if listening.is_set() or not all(isinstance(leaf, _BAD_OPTIONS) for leaf in leaves):
+            raise
         # Bad options, or no way to listen there: one clear line, no traceback.
-        for error in _leaves(group):
-            logger.debug("cannot serve", exc_info=error)
-            click.echo(f"trionotify: {error}", err=True)
+        for leaf in leaves:
+            click.echo(f"trionotify: {leaf}", err=True)
         raise SystemExit(1) from None
 
 
-def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return leaves
+_BAD_OPTIONS: Final = (OSError, ValueError, TypeError)
 
 
-async def _serve(options: dict[str, Any]) -> None:
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+
+
+async def _serve(options: dict[str, Any], listening: trio.Event) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             async with open_server(**options) as server:
+                listening.set()
                 click.echo(f"trionotify: listening on {server.url}")
                 await anext(signals)
                 logger.info("stopping: no new connections, and a goodbye to all that are open")
-                nursery.start_soon(_cancel_at_second, signals, nursery.cancel_scope)
+                nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope)
             nursery.cancel_scope.cancel()
 
 
-async def _cancel_at_second(signals: Any, scope: trio.CancelScope) -> None:
+async def _abort_at_second(signals: Any, hub: trionotify.Hub, scope: trio.CancelScope) -> None:
     await anext(signals)
     logger.info("stopping at once")
+    hub.abort()
     scope.cancel()

@@ -11,17 +11,22 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import attrs
 
 from trionotify.errors import CloseCode, Disconnected
-from trionotify.predicates import EVERYTHING, NOTHING, AnyOf, Wanted
+from trionotify.frames import check_close
+from trionotify.predicates import EVERYTHING, NOTHING, AllOf, AnyOf, Wanted, key_of
 
 if TYPE_CHECKING:
     from trionotify.positions import Position
 
-__all__ = ["ROLES", "Client", "Link", "Registry"]
+__all__ = ["MAX_ID", "ROLES", "Client", "Link", "Registry"]
+
+#: Characters of a client's `id`.
+MAX_ID: Final = 255
 
 ROLES: Final = ("subscriber", "publisher", "both")
 
@@ -49,11 +54,12 @@ class Link(Protocol):
         """From here on the client wants this; "here" is returned."""
 
 
-def _text(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def _identity(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{attribute.name} must be str, not {type(value).__name__}")
-    if not value:
-        raise ValueError(f"{attribute.name} must not be empty")
+    # It goes into heads, into logs, and into the `source` of what the client publishes.
+    if not value or len(value) > MAX_ID or not value.isprintable():
+        raise ValueError(f"{attribute.name} must be 1 to {MAX_ID} printable characters, not {value!r}")
 
 
 def _role(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -68,7 +74,8 @@ def _params(_: object, attribute: attrs.Attribute[Any], value: Mapping[str, str]
 
 
 def _copied(params: Mapping[str, str]) -> Mapping[str, str]:
-    return dict(params)
+    """Nobody's but the record's, and read-only: the registry files by it."""
+    return MappingProxyType(dict(params))
 
 
 _fixed: Final = attrs.setters.frozen
@@ -89,7 +96,7 @@ class Client:
     Raises TypeError or ValueError that begins with the attribute's name when a value won't do.
     """
 
-    id: str = attrs.field(validator=_text, on_setattr=_fixed)
+    id: str = attrs.field(validator=_identity, on_setattr=_fixed)
     params: Mapping[str, str] = attrs.field(
         factory=dict, converter=_copied, validator=_params, on_setattr=_fixed
     )
@@ -99,6 +106,8 @@ class Client:
     format: str = attrs.field(default="raw", on_setattr=_fixed)
     connected_at: float = attrs.field(factory=time.time, on_setattr=_fixed)
     hub: Any = attrs.field(default=None, init=False)
+    #: What its query wants is registered already: see `Request.client`.
+    made_of_query: bool = attrs.field(default=False, init=False)
     #: None: never given a filter, which wants everything.
     _predicates: tuple[Wanted, ...] | None = attrs.field(default=None, init=False)
     _link: Link | None = attrs.field(default=None, init=False)
@@ -130,13 +139,11 @@ class Client:
         """Register `predicate`: from its position on, the client gets also what this one wants.
 
         The first one registered ends "everything". Returns the cursor behind which it holds, None
-        before the client is connected. Raises TypeError for what can't be called or hashed. Doesn't
-        block.
+        before the client is connected. Raises TypeError for what can't be called. Doesn't block.
         """
         if not callable(predicate):
             raise TypeError(f"{predicate!r} is neither a predicate nor a callable")
-        hash(predicate)  # the index files by equality; what can't be hashed is refused here
-        if predicate in self.predicates:
+        if key_of(predicate) in map(key_of, self.predicates):
             return self._refilter(self._predicates)
         return self._refilter((*self.predicates, predicate))
 
@@ -146,12 +153,17 @@ class Client:
         Returns the cursor behind which it holds, None before the client is connected. Raises
         ValueError for one that is not registered, and then takes off none. Doesn't block.
         """
-        remaining = list(self.predicates)
+        remaining = {key_of(predicate): predicate for predicate in self.predicates}
         for predicate in predicates or self.predicates:
-            if predicate not in remaining:
+            if remaining.pop(key_of(predicate), None) is None:
                 raise ValueError(f"{predicate!r} is not registered on client {self.id!r}")
-            remaining.remove(predicate)
-        return self._refilter(tuple(remaining))
+        return self._refilter(tuple(remaining.values()))
+
+    def narrow(self, predicate: Wanted) -> None:
+        """From now on let it have only what `predicate` wants as well: for the hub alone."""
+        if self._predicates is not None:
+            predicate = AllOf([self.predicate, predicate])
+        self._refilter((predicate,))
 
     def get(self, name: str) -> str | None:
         """The query's parameter `name`: what an audience looks at. `id` and `role` are always there."""
@@ -204,12 +216,20 @@ class Client:
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection with `code` and `reason` (cut at 123 bytes). Doesn't block.
 
-        The session's iteration ends; nothing more is sent.
+        The session's iteration ends, what was received and not handled is dropped, and nothing more is
+        sent. Raises ValueError for a code that must not be sent.
         """
-        self._connection().end(code, reason)
+        check_close(code, reason)
+        self._received = None
+        self._connection().end(code, reason.encode(errors="replace").decode())
 
     def connect(self, hub: Any, link: Link | None) -> None:
-        """Tie the record to its connection, or with None untie it: for the hub alone."""
+        """Tie the record to its connection, or with None untie it: for the hub alone.
+
+        Raises ValueError when it has one already.
+        """
+        if link is not None and self._link is not None:
+            raise ValueError(f"client {self.id!r} is connected: make a new Client for each connection")
         self.hub, self._link = hub, link
 
     def _refilter(self, predicates: tuple[Wanted, ...] | None) -> str | None:

@@ -6,7 +6,10 @@ come back. Exceptions carry the sentence that a person needs: the thing at fault
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from enum import IntEnum
+from typing import Final
 
 __all__ = ["CloseCode", "Disconnected", "Lagged", "Refused", "TrionotifyError"]
 
@@ -52,14 +55,33 @@ class TrionotifyError(Exception):
     """The base of every exception that trionotify defines."""
 
 
+# RFC 9110, section 5: what h11 would refuse to send must not come so far.
+_FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?")
+_OURS: Final = frozenset({"connection", "content-length", "content-type", "transfer-encoding"})
+
+
 class Refused(TrionotifyError):
     """A request is refused before it becomes a connection.
 
-    Raise it in `authenticate`. It is answered with `status` and an RFC 9457 problem document that
-    bears `detail`, so write `detail` for the person who reads it at the other end.
+    Raise it in `authenticate`. It is answered with `status` (300 to 599), further `headers`, and an RFC
+    9457 problem document that bears `detail`, so write `detail` for the person who reads it at the other
+    end. What stands in front of its first colon is logged.
+
+    Raises TypeError or ValueError that names what can't be answered with.
     """
 
-    def __init__(self, status: int, detail: str, *, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(self, status: int, detail: str, *, headers: Iterable[tuple[str, str]] = ()) -> None:
+        headers = tuple(headers)
+        if not isinstance(status, int) or not 300 <= status <= 599:
+            raise ValueError(f"status must be from 300 to 599, not {status!r}")
+        if not isinstance(detail, str):
+            raise TypeError(f"detail must be str, not {type(detail).__name__}")
+        for name, value in headers:
+            if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+                raise ValueError(f"headers: {name!r}: {value!r} is no header field (RFC 9110)")
+            if name.lower() in _OURS:
+                raise ValueError(f"headers: {name} is the server's to say")
         super().__init__(status, detail)
         self.status = status
         self.detail = detail

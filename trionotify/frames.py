@@ -30,6 +30,7 @@ __all__ = [
     "FrameParser",
     "Ping",
     "Pong",
+    "check_close",
     "close_frame",
     "message_frame",
     "ping_frame",
@@ -75,6 +76,14 @@ def close_frame(code: int | None, reason: str = "") -> bytes:
     return _frame(_CLOSE, code.to_bytes(2) + text)
 
 
+def check_close(code: int, reason: str) -> None:
+    """Return if a Close frame may bear these (RFC 6455, section 7.4); else raise what says why."""
+    if not isinstance(code, int) or not isinstance(reason, str):
+        raise TypeError(f"code and reason must be int and str, not {code!r} and {reason!r}")
+    if not _may_be_sent(code):
+        raise ValueError(f"code: a Close frame must not bear {code}; 4000 to 4999 are free")
+
+
 def _frame(opcode: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
@@ -108,10 +117,14 @@ class Close:
 
 @attrs.frozen
 class Fault:
-    """The peer broke the protocol: close with `code` and `reason`. Nothing is parsed behind it."""
+    """The peer broke the protocol: close with `code` and `reason`. Nothing is parsed behind it.
+
+    `in_close`: it did so in its Close frame, and has nothing more to say.
+    """
 
     code: CloseCode
     reason: str
+    in_close: bool = False
 
 
 Event = str | bytes | Ping | Pong | Close | Fault
@@ -120,16 +133,19 @@ Event = str | bytes | Ping | Pong | Close | Fault
 class _Broken(Exception):
     """Carries the fault out of the nested steps of one `feed`."""
 
-    def __init__(self, reason: str, code: CloseCode = CloseCode.PROTOCOL_ERROR) -> None:
+    def __init__(
+        self, reason: str, code: CloseCode = CloseCode.PROTOCOL_ERROR, in_close: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.fault = Fault(code, reason)
+        self.fault = Fault(code, reason, in_close)
 
 
 class FrameParser:
     """What a server makes of one client's bytes. Made by the `Wire`, fed by the task that reads.
 
-    Between two calls it holds at most one incomplete header or control frame, and of an incomplete
-    message what has arrived of it: never more than `max_message_bytes` and one read.
+    Between two calls it holds at most one incomplete header or control frame, and the bytes of an
+    incomplete message that have arrived, however small the fragments: never more than
+    `max_message_bytes`.
     """
 
     __slots__ = (
@@ -139,8 +155,8 @@ class FrameParser:
         "_left",
         "_mask",
         "_max_message_bytes",
+        "_message",
         "_over",
-        "_parts",
         "_size",
     )
 
@@ -148,8 +164,9 @@ class FrameParser:
         self._max_message_bytes = max_message_bytes
         self._buffer = b""  # bytes that don't make a header, or a control frame, yet
         self._over = False
-        # The message in progress; `_parts` is None when there is none.
-        self._parts: list[str | bytes] | None = None
+        # The message in progress, None when there is none; text is checked as it arrives, and
+        # decoded at the end: many small strings weigh many times what their bytes do.
+        self._message: bytearray | None = None
         self._decoder: codecs.IncrementalDecoder | None = None  # None: binary
         self._size = 0  # bytes, as its headers have announced so far
         # The data frame whose payload is still arriving, if any.
@@ -168,7 +185,7 @@ class FrameParser:
             self._over = True
             events.append(broken.fault)
         if self._over:
-            self._buffer, self._parts, self._decoder = b"", None, None
+            self._buffer, self._message, self._decoder = b"", None, None
         return events
 
     def _parse(self, data: bytes, events: list[Event]) -> None:
@@ -179,7 +196,7 @@ class FrameParser:
             size = second & 0x7F
             # The everyday frame, a whole message below 64 KiB that is all here, goes the short way.
             # Whatever is odd about it goes the long way, which knows what to say.
-            if first in _WHOLE and second >= _MASKED and self._parts is None:
+            if first in _WHOLE and second >= _MASKED and self._message is None:
                 size, start = second & 0x7F, at + 6
                 if size == 126 and start + 2 <= end:
                     size, start = data[at + 2] << 8 | data[at + 3], at + 8
@@ -243,11 +260,11 @@ class FrameParser:
     def _begin(self, opcode: int, size: int) -> None:
         """A data frame of `size` bytes starts a message or continues the one in progress."""
         if opcode:
-            if self._parts is not None:
+            if self._message is not None:
                 raise _Broken("a new message begins inside a fragmented one")
-            self._parts, self._size = [], 0
+            self._message, self._size = bytearray(), 0
             self._decoder = _new_decoder() if opcode == _TEXT else None
-        elif self._parts is None:
+        elif self._message is None:
             raise _Broken("a continuation frame continues nothing")
         self._size += size
         if self._size > self._max_message_bytes:
@@ -268,19 +285,17 @@ class FrameParser:
         self._left -= size
         payload = _unmasked(part, part_mask)
         complete = self._final and not self._left
-        parts = self._parts
-        assert parts is not None  # a payload belongs to a message in progress
-        if self._decoder is not None:
+        message, decoder = self._message, self._decoder
+        assert message is not None  # a payload belongs to a message in progress
+        if decoder is not None:
             try:
-                parts.append(self._decoder.decode(payload, complete))
+                decoder.decode(payload, complete)
             except UnicodeDecodeError:
                 raise _not_utf_8() from None
-        else:
-            parts.append(payload)
+        message += payload
         if complete:
-            whole = parts[0] if len(parts) == 1 else type(parts[0])().join(parts)  # type: ignore[arg-type] # all str or all bytes, by the decoder
-            events.append(whole)
-            self._parts = self._decoder = None
+            events.append(bytes(message) if decoder is None else message.decode())
+            self._message = self._decoder = None
         return at + size
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
@@ -316,17 +331,22 @@ def _unmasked(payload: bytes, mask: bytes) -> bytes:
     )
 
 
+def _may_be_sent(code: int) -> bool:
+    # 1014 and what lies between 1016 and 2999 is unassigned in RFC 6455 and reserved for it.
+    return 1000 <= code <= 1003 or 1007 <= code <= 1013 or 3000 <= code <= 4999
+
+
 def _read_close(payload: bytes) -> Close:
     """Section 7.4: which codes may be sent. Those that are only for local use may not."""
     if not payload:
         return Close(None)
     if len(payload) == 1:
-        raise _Broken("a Close frame has half a code")
+        raise _Broken("a Close frame has half a code", in_close=True)
     code = int.from_bytes(payload[:2])
-    # 1014 and what lies between 1016 and 2999 is unassigned in RFC 6455 and reserved for it.
-    if not (1000 <= code <= 1003 or 1007 <= code <= 1013 or 3000 <= code <= 4999):
-        raise _Broken(f"a Close frame must not bear the code {code}")
+    if not _may_be_sent(code):
+        raise _Broken(f"a Close frame must not bear the code {code}", in_close=True)
     try:
         return Close(code, payload[2:].decode())
     except UnicodeDecodeError:
-        raise _Broken("a Close frame's reason is not UTF-8", CloseCode.INVALID_DATA) from None
+        reason = "a Close frame's reason is not UTF-8"
+        raise _Broken(reason, CloseCode.INVALID_DATA, in_close=True) from None

@@ -23,7 +23,7 @@ from trionotify.query import Query, parse_query
 if TYPE_CHECKING:
     from trionotify.transport import Transport
 
-__all__ = ["Request", "check_upgrade", "problem", "read_request"]
+__all__ = ["Request", "check_upgrade", "client_of", "problem", "read_head", "request_of"]
 
 #: Where WebSocket clients connect.
 PATHS: Final = ("/", "/events")
@@ -58,58 +58,79 @@ class Request:
 
         What an `authenticate` returns when it has nothing to add. Raises `Refused` (400).
         """
-        query = Query.of(self.params, id)
-        client = Client(query.id, self.params, query.role, self.remote)
-        if query.filter is not None:
-            client.subscribe(query.filter)
-        return client
+        return client_of(self, Query.of(self.params, id))
 
 
-async def read_request(transport: Transport, max_head_bytes: int, remote: str) -> tuple[Request, bytes]:
+def client_of(request: Request, query: Query) -> Client:
+    """The client that a query, which is the request's, names."""
+    client = Client(query.id, request.params, query.role, request.remote)
+    client.made_of_query = True
+    if query.filter is not None:
+        client.subscribe(query.filter)
+    return client
+
+
+async def read_head(transport: Transport, max_head_bytes: int) -> tuple[h11.Request, bytes]:
     """Read one request's head; return it, and what the peer sent behind it already.
 
     Raises `Refused` with the right status for what can't be understood, and EOFError when the peer
     leaves before it has said anything whole. A checkpoint.
     """
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
+    size = 0
     try:
         while (event := connection.next_event()) is h11.NEED_DATA:
             data = await transport.receive_some()
             if not data:
                 raise EOFError
+            size += len(data)
             connection.receive_data(data)
     except h11.RemoteProtocolError as error:
         raise Refused(error.error_status_hint, f"not a request that can be read: {error}") from None
     if not isinstance(event, h11.Request):
         raise EOFError
-    path, _, query = event.target.decode("ascii").partition("?")
-    request = Request(
-        method=event.method.decode("ascii"),
+    early = connection.trailing_data[0]
+    # h11 looks at the size of what is incomplete only: a head may arrive as one piece.
+    if size - len(early) > max_head_bytes:
+        raise Refused(431, f"a request's head may have at most {max_head_bytes} bytes")
+    return event, early
+
+
+def request_of(head: h11.Request, remote: str) -> Request:
+    """What `authenticate` sees of a head; raises `Refused` (400) when its query can't be read."""
+    target = head.target.decode("ascii")
+    if target.lower().startswith(("http://", "https://")):
+        # The absolute form (RFC 9112, section 3.2.2): its authority says nothing that Host doesn't.
+        target = "/" + target.partition("://")[2].partition("/")[2]
+    path, _, query = target.partition("?")
+    return Request(
+        method=head.method.decode("ascii"),
         path=unquote(path),
         params=parse_query(query),
-        headers=tuple((n.decode("ascii"), v.decode("latin-1")) for n, v in event.headers),
+        headers=tuple((n.decode("ascii"), v.decode("latin-1")) for n, v in head.headers),
         remote=remote,
-        http_version=event.http_version.decode("ascii"),
+        http_version=head.http_version.decode("ascii"),
     )
-    return request, connection.trailing_data[0]
 
 
 def check_upgrade(request: Request) -> None:
     """Return if this is a good WebSocket handshake (RFC 6455, section 4.2.1); else raise `Refused`."""
     if request.path not in PATHS:
-        raise Refused(404, f"nothing is at {request.path}; WebSocket clients connect to /events")
+        raise Refused(404, f"nothing is at {request.path!r}; WebSocket clients connect to /events")
     if request.method != "GET":
         raise Refused(405, f"{request.method} is not allowed here", headers=(("Allow", "GET"),))
     if "websocket" not in [token.lower() for token in request.tokens("upgrade")]:
         raise Refused(
             426,
             "this is a WebSocket server: connect with a WebSocket client",
-            headers=(("Upgrade", "websocket"), ("Connection", "Upgrade")),
+            headers=(("Upgrade", "websocket"),),
         )
     if request.http_version != "1.1" or "upgrade" not in [
         token.lower() for token in request.tokens("connection")
     ]:
         raise Refused(400, "a WebSocket handshake is HTTP/1.1 with the header Connection: Upgrade")
+    if request.header("content-length") not in (None, "0") or request.header("transfer-encoding"):
+        raise Refused(400, "a WebSocket handshake has no body")
     if request.header("sec-websocket-version") != "13":
         raise Refused(
             426,
@@ -136,9 +157,8 @@ def problem(refused: Refused, method: str = "GET") -> bytes:
         "status": refused.status,
         "detail": refused.detail,
     }
-    body = json.dumps(document, ensure_ascii=False).encode()
-    headers = dict(refused.headers)
-    closing = f"{headers.pop('Connection', '')}, close".lstrip(", ")
+    body = json.dumps(document).encode()
+    upgrade = any(name.lower() == "upgrade" for name, _ in refused.headers)
     response = h11.Response(
         status_code=refused.status,
         reason=title.encode(),
@@ -146,8 +166,8 @@ def problem(refused: Refused, method: str = "GET") -> bytes:
             ("Content-Type", "application/problem+json"),
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
-            ("Connection", closing),
-            *headers.items(),
+            ("Connection", "Upgrade, close" if upgrade else "close"),
+            *refused.headers,
         ],
     )
     # Only the writing half of h11 is used here: it knows how to spell a head.

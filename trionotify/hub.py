@@ -21,15 +21,15 @@ import trio
 from trionotify.broadcast import Broadcast
 from trionotify.clients import Client, Registry
 from trionotify.errors import CloseCode, Refused
+from trionotify.http import Request, client_of
 from trionotify.inbox import Inbox, Pending, Publication, Receipt
 from trionotify.log import Cursor, MemoryLog
 from trionotify.notification import Data, Notification
-from trionotify.predicates import EVERYTHING, AllOf, Wanted, is_value
+from trionotify.predicates import EVERYTHING, Wanted, is_value
 from trionotify.query import Query
 from trionotify.reader import Subscription
 
 if TYPE_CHECKING:
-    from trionotify.http import Request
     from trionotify.settings import Settings
 
 __all__ = ["Connection", "Hub", "Session", "Statistics", "handler_session", "publishing_session"]
@@ -99,6 +99,7 @@ class Hub:
         self._handle = handle
         self._attach = attach
         self._nursery: trio.Nursery | None = None
+        self._closed = trio.Event()
         self._left = trio.lowlevel.ParkingLot()  # of those who wait for connections to leave
 
     async def publish(
@@ -191,25 +192,31 @@ class Hub:
 
     # --- for connections ---
 
-    def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a connection's helper task, which must raise nothing, in the hub's nursery."""
-        if self._nursery is None:
-            raise RuntimeError("the hub is not open: use it inside `async with open_hub() as hub`")
-        self._nursery.start_soon(task)
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> bool:
+        """Run a connection's helper task, which must raise nothing, in the hub's nursery.
 
-    async def admit(self, request: Request) -> Client:
+        False when the hub is over, and nobody needs to catch up any more.
+        """
+        if self._nursery is None:
+            return False
+        self._nursery.start_soon(task)
+        return True
+
+    async def admit(self, request: Request) -> tuple[Client, Query]:
         """The client whose request this is; raises `Refused`, or what `authenticate` raises."""
         if self.authenticate is None:
-            return request.client()
+            query = Query.of(request.params)
+            return client_of(request, query), query
         found = self.authenticate(request)
         client = found if isinstance(found, Client) else await found
-        wanted = Query.of(request.params, client.id).filter
-        if wanted is not None and wanted not in client.predicates:
-            # Not made by `request.client()`: the query narrows what the application's record allows.
-            allowed = client.predicate
-            client.unsubscribe()
-            client.subscribe(wanted if allowed is EVERYTHING else AllOf([allowed, wanted]))
-        return client
+        if not isinstance(client, Client):
+            raise TypeError(f"authenticate must return a Client, not {type(client).__name__}")
+        if client.position:
+            raise ValueError("authenticate must make a new Client for each request: this one is in use")
+        query = Query.of(request.params, client.id)
+        if query.filter is not None and not client.made_of_query:
+            client.narrow(query.filter)
+        return client, query
 
     def start(self, query: Query) -> tuple[int, bool]:
         """The offset where a client starts, and whether it resumes there; raises `Refused` (410)."""
@@ -227,7 +234,9 @@ class Hub:
         return offset, True
 
     def check_room(self) -> None:
-        """Raise `Refused` (503) when there are `max_connections` already."""
+        """Raise `Refused` (503) when there are `max_connections` already, or the hub is closing."""
+        if self.inbox.closed:
+            raise Refused(503, "the server is going down", headers=(("Retry-After", "5"),))
         if len(self.connections) >= self.settings.max_connections:
             raise Refused(503, "the server is full; try again later", headers=(("Retry-After", "5"),))
 
@@ -267,27 +276,35 @@ class Hub:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the hub's own tasks until `close`. For `open_hub`."""
-        async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._sweep)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._sweep)
             task_status.started()
-            await self.broadcast.run()
-            self._nursery.cancel_scope.cancel()
+            try:
+                await self.broadcast.run()
+                await self._closed.wait()
+            finally:
+                # Cancelled, it may be outlived by connections that say goodbye.
+                self._nursery = None
+            nursery.cancel_scope.cancel()
 
     async def close(self) -> None:
-        """Say goodbye to everyone (1001), and wait for them, at most `close_timeout` seconds.
+        """Say goodbye to everyone (1001), wait at most `close_timeout` seconds, drop who is left.
 
-        What is in the channel is still broadcast to subscriptions inside the process.
+        What is in the channel is still broadcast to subscriptions inside the process. For `open_hub`,
+        cancelled or not: a goodbye has a shield, and a deadline.
         """
         self.inbox.close_to_publishers()
         for connection in tuple(self.connections.values()):
             connection.end(CloseCode.GOING_AWAY)
-        with trio.move_on_after(self.settings.close_timeout):
+        with trio.move_on_after(self.settings.close_timeout, shield=True):
             while self.connections:
                 await self._left.park()
+        self.abort()
+        self._closed.set()
 
-    def abandon(self) -> None:
-        """Drop whoever is still connected, and let no more be published."""
-        self.inbox.close_to_publishers()
+    def abort(self) -> None:
+        """Drop everyone at once, without a goodbye. Doesn't block."""
         for connection in tuple(self.connections.values()):
             connection.abort()
 

@@ -62,7 +62,8 @@ class Inbox:
         #: Publications inside.
         self.count = 0
         self._bytes = 0
-        self._closed = False
+        #: Nothing can be put in any more.
+        self.closed = False
         self._publishers = trio.lowlevel.ParkingLot()
 
     @property
@@ -73,9 +74,12 @@ class Inbox:
     async def put(self, publications: list[Publication]) -> None:
         """Put a list in, whole. Waits while the channel is full, and is a checkpoint only then.
 
-        Cancelled, nothing was put in. Raises `trio.ClosedResourceError` after `close`.
+        An empty one is nothing to wait for. Cancelled, nothing was put in. Raises
+        `trio.ClosedResourceError` after `close`.
         """
-        while self.full and not self._closed:
+        if not publications:
+            return
+        while self.full and not self.closed:
             await self._publishers.park()
         self._send.send_nowait(publications)
         self.count += len(publications)
@@ -92,7 +96,7 @@ class Inbox:
 
     def close_to_publishers(self) -> None:
         """Let no more in. What is inside can still be taken."""
-        self._closed = True
+        self.closed = True
         self._send.close()
         self._publishers.unpark_all()
 

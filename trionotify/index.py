@@ -19,6 +19,7 @@ likewise from the end.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
 import attrs
@@ -29,10 +30,12 @@ from trionotify.predicates import (
     AllOf,
     AnyOf,
     Exact,
+    Predicate,
     Prefix,
     Subject,
     Suffix,
     Wanted,
+    key_of,
 )
 
 __all__ = ["PredicateIndex"]
@@ -67,34 +70,37 @@ class _Shelf(Generic[Member]):
 
 
 _KINDS: Final = (Exact, Prefix, Suffix)
+_BUILT_IN: Final = (*_KINDS, AllOf, AnyOf, type(NOTHING))
 
 
 class PredicateIndex(Generic[Member]):
     """Members registered under predicates. Made by the broadcast, which alone calls it."""
 
     def __init__(self) -> None:
-        self._filed: dict[Wanted, _Filed[Member]] = {}
+        self._filed: dict[Hashable, _Filed[Member]] = {}
         self._unanchored: dict[_Filed[Member], None] = {}
         self._shelves: dict[type, dict[str, _Shelf[Member]]] = {kind: {} for kind in _KINDS}
 
     def add(self, predicate: Wanted, member: Member) -> None:
         """Register `member` under `predicate`; equal predicates share all work."""
-        filed = self._filed.get(predicate)
+        key = key_of(predicate)
+        filed = self._filed.get(key)
         if filed is None:
             anchors = self._anchors(predicate)
             certain = predicate is EVERYTHING or (
-                isinstance(predicate, _KINDS) and len(predicate.attributes) == 1
+                type(predicate) in _KINDS and len(predicate.attributes) == 1  # type: ignore[attr-defined] # mypy doesn't narrow by type()
             )
-            filed = self._filed[predicate] = _Filed(predicate, {}, anchors, certain)
+            filed = self._filed[key] = _Filed(predicate, {}, anchors, certain)
             self._file(filed)
         filed.members[member] = None
 
     def remove(self, predicate: Wanted, member: Member) -> None:
         """Undo `add`; raises KeyError when there was none."""
-        filed = self._filed[predicate]
+        key = key_of(predicate)
+        filed = self._filed[key]
         del filed.members[member]
         if not filed.members:
-            del self._filed[predicate]
+            del self._filed[key]
             self._unfile(filed)
 
     def match(self, subject: Subject, errors: dict[Member, Exception] | None = None) -> list[Member]:
@@ -137,6 +143,8 @@ class PredicateIndex(Generic[Member]):
     def _anchors(self, predicate: Wanted) -> tuple[_Anchor, ...] | None:
         """Where to file `predicate`: under all of these; None when it can't be filed."""
         match predicate:
+            case Predicate() if type(predicate) not in _BUILT_IN:
+                return None  # it may decide as it likes
             case Exact() | Prefix() | Suffix():
                 kind = type(predicate)
                 options = [(_Anchor(kind, n, t),) for n, t in predicate.attributes]

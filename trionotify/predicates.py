@@ -12,7 +12,8 @@ subject can stand wherever a predicate can; it is compared by identity and has n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from types import MethodType
 from typing import Any, Final, Protocol
 
 import attrs
@@ -33,6 +34,7 @@ __all__ = [
     "Wanted",
     "from_json",
     "is_value",
+    "key_of",
     "to_json",
 ]
 
@@ -211,12 +213,17 @@ EVERYTHING: Final = _Constant(True)
 NOTHING: Final = _Constant(False)
 
 
+#: Those that have no parts.
+_PLAIN: Final = frozenset({Exact, Prefix, Suffix, _Constant})
+
 _ON_ATTRIBUTES: Final[dict[str, type[_OnAttributes]]] = {
     "exact": Exact,
     "prefix": Prefix,
     "suffix": Suffix,
 }
 _OF_PARTS: Final[dict[str, type[AllOf | AnyOf]]] = {"all": AllOf, "any": AnyOf}
+#: Evaluating a filter takes a few frames of the stack for each level.
+_MAX_DEPTH: Final = 32
 _DIALECTS: Final = ", ".join([*_ON_ATTRIBUTES, *_OF_PARTS, "not"])
 
 
@@ -234,18 +241,17 @@ def from_json(value: object) -> Predicate:
             raise ValueError(f"filters: not JSON: {error}") from None
         except RecursionError:
             raise ValueError("filters: nested too deep") from None
-    try:
-        if not isinstance(value, list):
-            return _read_filter(value, "filter")
-        filters = [_read_filter(item, f"filters[{at}]") for at, item in enumerate(value)]
-    except RecursionError:
-        raise ValueError("filters: nested too deep") from None
+    if not isinstance(value, list):
+        return _read_filter(value, "filter")
+    filters = [_read_filter(item, f"filters[{at}]") for at, item in enumerate(value)]
     if not filters:
         return EVERYTHING
     return filters[0] if len(filters) == 1 else AllOf(filters)
 
 
-def _read_filter(value: object, where: str) -> Predicate:
+def _read_filter(value: object, where: str, depth: int = 1) -> Predicate:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"filters: nested too deep: {_MAX_DEPTH} is the most")
     if not isinstance(value, Mapping) or len(value) != 1:
         raise ValueError(
             f"{where}: a filter is an object with one key, the name of its dialect ({_DIALECTS})"
@@ -262,20 +268,37 @@ def _read_filter(value: object, where: str) -> Predicate:
     if combine := _OF_PARTS.get(dialect):
         if not isinstance(content, list) or not content:
             raise ValueError(f"{where}: an array of at least one filter is needed")
-        return combine([_read_filter(item, f"{where}[{at}]") for at, item in enumerate(content)])
+        return combine(
+            [_read_filter(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(content)]
+        )
     if dialect == "not":
-        return Not(_read_filter(content, where))
+        return Not(_read_filter(content, where, depth + 1))
     raise ValueError(f"{where}: no such dialect; there are {_DIALECTS}")
 
 
 def is_value(predicate: Wanted) -> bool:
-    """Whether it is built of built-in predicates alone: then it never raises, and has JSON."""
-    match predicate:
-        case AllOf() | AnyOf():
-            return all(map(is_value, predicate.parts))
-        case Not():
-            return is_value(predicate.part)
-    return isinstance(predicate, Predicate)
+    """Whether it is built of built-in predicates alone: then it never raises, and compares by value."""
+    kind = type(predicate)  # of a subclass nothing is known
+    if kind is AllOf or kind is AnyOf:
+        return all(map(is_value, predicate.parts))  # type: ignore[attr-defined] # mypy doesn't narrow by type()
+    if kind is Not:
+        return is_value(predicate.part)  # type: ignore[attr-defined] # the same
+    return kind in _PLAIN
+
+
+def key_of(predicate: Wanted) -> Hashable:
+    """What stands for `predicate` in a dict, as long as the predicate itself is kept.
+
+    Built-in ones are equal by value, whatever they are built of. Other callables count by identity,
+    whatever they say: an `__eq__` or `__hash__` of the application's may raise, or change its mind.
+    """
+    kind = type(predicate)
+    if kind is AllOf or kind is AnyOf:
+        return (kind, tuple(map(key_of, predicate.parts)))  # type: ignore[attr-defined] # mypy doesn't narrow by type()
+    if kind is Not:
+        return (kind, key_of(predicate.part))  # type: ignore[attr-defined] # the same
+    # A bound method is made anew at each look; those of one object are equal.
+    return predicate if kind in _PLAIN or kind is MethodType else id(predicate)
 
 
 def to_json(predicate: Wanted) -> Any:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote
 
 import attrs
 
-from trionotify.clients import ROLES
+from trionotify.clients import MAX_ID, ROLES
 from trionotify.errors import Refused
 from trionotify.log import Cursor
 from trionotify.notification import Notification
@@ -25,7 +25,6 @@ __all__ = ["Query", "notification_maker", "parse_query"]
 
 _ON_ATTRIBUTES: Final = {"exact": Exact, "prefix": Prefix, "suffix": Suffix}
 _LAGS: Final = ("gap", "latest", "disconnect")
-_MAX_ID: Final = 255  # characters; it travels in heads and in `source`
 
 
 def parse_query(text: str) -> dict[str, str]:
@@ -67,8 +66,8 @@ class Query:
         name = id if id is not None else params.get("id")
         if name is None:
             name = secrets.token_urlsafe(9)
-        elif not name or len(name) > _MAX_ID or not name.isprintable():
-            raise _bad(f"id: 1 to {_MAX_ID} printable characters are needed")
+        elif not name or len(name) > MAX_ID or not name.isprintable():
+            raise _bad(f"id: 1 to {MAX_ID} printable characters are needed")
         return cls(
             id=name,
             role=_choice(params, "role", ROLES, "subscriber"),

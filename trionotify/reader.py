@@ -44,28 +44,32 @@ class Reader:
         self._broadcast = broadcast
         self.position = Position(self, predicate, None, _takes_nothing, client)
         self._woken = trio.Event()
-        self._error: Exception | None = None
+        #: What it has looked up already, and the predicate that wanted it.
         self._ahead: deque[Entry] = deque()
+        self._ahead_for = predicate
 
     async def next(self) -> Notification:
         """Wait for the next notification that the position wants.
 
         Always a checkpoint; cancelled, it loses nothing. Raises `Evicted` when what comes next has
-        left the log (`skip` goes on behind the gap), whatever the position's predicate raised, and
-        `trio.ClosedResourceError` once it has left.
+        left the log (`skip` goes on behind the gap), whatever the position's predicate raises at what
+        comes next, and `trio.ClosedResourceError` once it has left, or the hub has nothing more.
         """
         await trio.lowlevel.checkpoint()
         position, broadcast = self.position, self._broadcast
         while True:
-            if self._error:
-                raise self._error
             if not position.joined:
                 raise trio.ClosedResourceError("this subscription has ended")
+            if self._ahead_for is not position.predicate:
+                self._ahead.clear()
+                self._ahead_for = position.predicate
             if self._ahead:
                 entry = self._ahead.popleft()
                 position.cursor = entry.offset
                 return entry.notification
             if position.live or broadcast.settle(position):
+                if broadcast.over:
+                    raise trio.ClosedResourceError("the hub is closed")
                 self._woken = trio.Event()
                 await self._woken.wait()
                 continue
@@ -81,7 +85,13 @@ class Reader:
         for entry in self._broadcast.log.read(position.cursor, SCAN):
             if entry.offset > self._broadcast.taken:
                 return
-            if wants(position, entry):
+            try:
+                wanted = wants(position, entry)
+            except Exception:  # an application's own callable may raise anything
+                if self._ahead:
+                    return  # first what stands before it
+                raise
+            if wanted:
                 self._ahead.append(entry)
             elif not self._ahead:
                 position.cursor = entry.offset
@@ -97,10 +107,9 @@ class Reader:
         self._woken.set()
 
     def fail(self, error: Exception) -> None:
-        """The predicate raised: so will `next`."""
-        self._error = error
-        self._broadcast.leave(self.position)
-        self._woken.set()
+        """The predicate raised: so will `next`, when it comes there."""
+        self._broadcast.fall_behind(self.position)
+        self.wake()
 
     def abort(self) -> None:
         """Never called: there is no connection to lose."""

@@ -84,10 +84,8 @@ async def open_hub(
         await nursery.start(hub.run)
         try:
             yield hub
-            await hub.close()
         finally:
-            # Left by an exception or cancelled, there was no time for that.
-            hub.abandon()
+            await hub.close()
 
 
 async def _handle(hub: Hub, stream: trio.abc.Stream) -> None:
@@ -154,6 +152,7 @@ async def serve(
     """
     if unix is not None:
         sockets = [_listen_unix(os.fspath(unix))]
+        file = os.stat(unix)
     else:
         sockets = await _listen_tcp(host, port, insecure or hub.authenticate is not None)
     opened: set[WebSocketConnection] = set()
@@ -174,8 +173,10 @@ async def serve(
         for sock in sockets:
             sock.close()
         if unix is not None:
+            # Unless another server has taken the place meanwhile.
             with suppress(FileNotFoundError):
-                os.unlink(unix)
+                if os.path.samestat(os.stat(unix), file):
+                    os.unlink(unix)
 
 
 @asynccontextmanager
@@ -243,8 +244,12 @@ async def _accept(
             # Anything else is the fault of a peer that left again.
             await trio.lowlevel.checkpoint()
             continue
-        transport = _transport(sock, ssl_context)
-        connections.start_soon(serve_transport, hub, transport, _address(name), opened)
+        try:
+            transport = _transport(sock, ssl_context)
+        except OSError:  # macOS: EINVAL, when the peer has reset it already
+            sock.close()
+        else:
+            connections.start_soon(serve_transport, hub, transport, _address(name), opened)
         await trio.lowlevel.checkpoint()
 
 
@@ -290,6 +295,8 @@ async def _listen_tcp(host: str, port: int, public: bool) -> list[socket.socket]
 
 def _listen_unix(path: str) -> socket.socket:
     """A socket that listens at `path`. A file left over by a server that is gone is replaced."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise ValueError("unix: this system has no Unix sockets; use host and port")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):

@@ -13,6 +13,8 @@ import attrs
 
 __all__ = ["Settings", "raise_file_limit"]
 
+#: The most open files that macOS lets a process have where it says "unlimited".
+_MACOS_FILES = 10240
 _KIB = 1024
 _MIB = 1024 * _KIB
 
@@ -24,9 +26,12 @@ def raise_file_limit() -> int:
     except ImportError:  # pragma: no cover - Windows
         return 512
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # e.g. macOS refuses "unlimited"
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
+    for limit in (hard, _MACOS_FILES):
+        if soft < limit or limit == resource.RLIM_INFINITY:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                soft = limit
+                break
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
@@ -41,8 +46,14 @@ def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None
         raise ValueError(f"{attribute.name} must be greater than 0, not {value}")
 
 
+def _whole(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, int):
+        raise TypeError(f"{attribute.name} must be a whole number, not {value!r}")
+
+
 def _limit(default: float, about: str) -> Any:
-    return attrs.field(default=default, validator=_positive, metadata={"help": about})
+    checks = [_positive, _whole] if isinstance(default, int) else [_positive]
+    return attrs.field(default=default, validator=checks, metadata={"help": about})
 
 
 @attrs.frozen(kw_only=True)
@@ -55,7 +66,7 @@ class Settings:
     max_message_bytes: int = _limit(_MIB, "the longest message that a client may send")
     max_connections: int = attrs.field(
         factory=_default_connections,
-        validator=_positive,
+        validator=[_positive, _whole],
         metadata={"help": "connections at a time; 503 above  [default: the file limit less 64]"},
     )
     max_half_open: int = _limit(1024, "connections that have not sent a whole request yet")

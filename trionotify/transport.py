@@ -9,14 +9,18 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, NoReturn, Protocol
 
 import trio
 
-__all__ = ["Sendable", "SocketTransport", "StreamTransport", "Transport", "linger"]
+__all__ = ["Sendable", "SocketTransport", "StreamTransport", "Transport", "drop", "linger"]
 
 #: The most that one read takes, in bytes.
 READ_SIZE: Final = 1 << 16
+#: The most that is written to a stream in one go.
+_PIECE: Final = 1 << 14
 
 Sendable = bytes | memoryview
 
@@ -26,6 +30,8 @@ class Transport(Protocol):
 
     #: Whether `send` ever takes anything: else only `send_some` does.
     synchronous: bool
+    #: Whether `send_eof` tells the peer that we have closed.
+    half_closes: bool
 
     def send(self, data: Sendable, /) -> int:
         """Hand over what can be had at once; raises BlockingIOError when that is nothing."""
@@ -43,13 +49,14 @@ class Transport(Protocol):
         """Drop the connection at once, where that can be done without waiting."""
 
     async def aclose(self) -> None:
-        """Give the resource back."""
+        """Close in good order, and give the resource back; cancelled, it just gives it back."""
 
 
 class SocketTransport:
     """A connected non-blocking stream socket of the standard library."""
 
     synchronous = True
+    half_closes = True
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -93,7 +100,8 @@ class SocketTransport:
     def reset(self) -> None:
         if self._sock.fileno() >= 0:
             # Zero seconds of lingering make close() send a reset, and free what the kernel holds.
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with suppress(OSError):  # macOS: EINVAL, once the peer has reset it
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._close()
 
     async def aclose(self) -> None:
@@ -113,17 +121,38 @@ class StreamTransport:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self.half_closes = isinstance(stream, trio.abc.HalfCloseableStream)
+        self._reset = False
+        #: Of those who wait for the stream: a reset wakes them.
+        self._waiting: set[trio.CancelScope] = set()
 
     def send(self, _: Sendable, /) -> int:
         raise BlockingIOError(errno.EAGAIN, "a stream is written by a task that waits")
 
     async def send_some(self, data: Sendable) -> int:
         # A stream that was cancelled in here may have sent half a frame. The Wire knows.
-        await self._stream.send_all(data)
-        return len(data)
+        # A piece at a time, so that it shows whether a slow peer takes any.
+        piece = data[:_PIECE]
+        with self._until_reset():
+            await self._stream.send_all(piece)
+        return len(piece)
 
     async def receive_some(self) -> bytes:
-        return bytes(await self._stream.receive_some(READ_SIZE))
+        with self._until_reset():
+            data = await self._stream.receive_some(READ_SIZE)
+        return bytes(data)
+
+    @contextmanager
+    def _until_reset(self) -> Iterator[None]:
+        with trio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                if not self._reset:
+                    yield
+            finally:
+                self._waiting.discard(scope)
+        if self._reset:
+            raise trio.BrokenResourceError("this connection was reset")
 
     async def send_eof(self) -> None:
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
@@ -132,14 +161,24 @@ class StreamTransport:
             await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:
-        """A stream can't be dropped without waiting: the connection's task will."""
+        """Wake whoever waits; the connection's task closes the stream, which can take waiting."""
+        self._reset = True
+        for scope in self._waiting:
+            scope.cancel()
 
     async def aclose(self) -> None:
-        await trio.aclose_forcefully(self._stream)
+        await self._stream.aclose()
 
 
 def _broken(error: OSError) -> NoReturn:
     raise trio.BrokenResourceError(str(error)) from error
+
+
+async def drop(transport: Transport) -> None:
+    """Close at once, without waiting for anything or anyone."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await transport.aclose()
 
 
 async def linger(transport: Transport) -> None:

@@ -1,13 +1,9 @@
 """A WebSocket client's connection, from its first byte to its last: the work of one task.
 
     half-open:  head read (h11), checked, authenticated       `serve_transport`
-    handshake:  trio-websocket's, on a stream of our own      `_shake_hands`
+    handshake:  trio-websocket's, on a stream of our own      `handshake`
     open:       the session; the Wire has the frames          `_converse`
     closing:    shielded, under a deadline                    `Wire.aclose`
-
-trio-websocket performs the opening handshake through its public API, on a small stream that gives it the
-request, which was checked already, and collects what it answers. Then it is told that the stream is at
-its end, and lets go. The frames are the Wire's, for the reasons in docs/how-it-works.md.
 
 What goes wrong in a connection ends that connection alone. An `except Exception` stands at each border
 where the application's own code comes in: `authenticate`, the session, a predicate.
@@ -20,23 +16,23 @@ import time
 from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import attrs
 import trio
-import trio_websocket
 
 from trionotify.clients import Client
 from trionotify.errors import CloseCode, Disconnected, Refused
 from trionotify.frames import FrameParser
-from trionotify.http import Request, check_upgrade, problem, read_request
+from trionotify.handshake import shake_hands
+from trionotify.http import Request, check_upgrade, problem, read_head, request_of
 from trionotify.inbox import Publication
 from trionotify.log import Evicted
 from trionotify.notification import Notification
 from trionotify.positions import RAW, Position
 from trionotify.query import Query, notification_maker
-from trionotify.transport import Transport, linger
+from trionotify.transport import Transport, drop, linger
 from trionotify.wire import Wire
 
 if TYPE_CHECKING:
@@ -46,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketConnection", "serve_transport"]
 
 logger = logging.getLogger("trionotify")
+
+#: What may stand in a head as it is.
+_SAFE: Final = "!#$&'()*+,/:;=?@[]~"
 
 
 async def serve_transport(
@@ -65,13 +64,14 @@ async def serve_transport(
             await _converse(connection)
     except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
         logger.debug("%s left before it was connected", remote)
+    except Exception:
+        # The last resort: whatever is wrong with one connection, the others go on.
+        logger.exception("the connection of %s failed", remote)
     finally:
         if connection is not None:
             opened.discard(connection)
         transport.reset()  # does nothing to one that was closed in good order
-        with trio.CancelScope(shield=True):
-            # Closing forcefully never waits: the shield needs no deadline.
-            await transport.aclose()
+        await drop(transport)
 
 
 # --- half-open ---
@@ -80,26 +80,28 @@ async def serve_transport(
 async def _open(hub: Hub, transport: Transport, remote: str) -> WebSocketConnection | None:
     """Read the request and shake hands; None when it was refused, and answered, or dropped."""
     method = "GET"
-    with trio.move_on_after(hub.settings.head_timeout) as scope, hub.half_opened(scope):
-        try:
-            request, early = await read_request(transport, hub.settings.max_head_bytes, remote)
-            method = request.method
+    try:
+        with trio.move_on_after(hub.settings.head_timeout) as scope, hub.half_opened(scope):
+            head, early = await read_head(transport, hub.settings.max_head_bytes)
+            method = head.method.decode()
+            request = request_of(head, remote)
             check_upgrade(request)
-            return await _accept(hub, transport, request, early)
-        except Refused as refused:
-            answer = refused
-        except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
-            raise
-        except Exception:
-            # The application's `authenticate` may raise anything; that ends this connection alone.
-            logger.exception("%s: the request failed", remote)
-            answer = Refused(500, "the server failed; its log says how")
-    if scope.cancelled_caught:
+            hub.check_room()
+            client, query = await _admit(hub, request)
+            response = await shake_hands(request)
+            # From here on nothing waits: what is promised in the head holds when the client joins.
+            hub.check_room()
+            connection = WebSocketConnection(hub, client)
+            connection.enter(transport, query, early, response)
+            return connection
         if trio.current_time() < scope.deadline:
-            return None  # it had to make room for newer ones
+            return None  # it had to make room for newer ones, or the server stops
         answer = Refused(408, f"no whole request came in {hub.settings.head_timeout:g} seconds")
-    logger.info("%s refused: %s", remote, answer)
-    with trio.move_on_after(hub.settings.close_timeout):
+    except Refused as refused:
+        answer = refused
+    # What stands behind the first colon may have been in the query.
+    logger.info("%s refused: %d %.80r", remote, answer.status, answer.detail.partition(":")[0])
+    with trio.move_on_after(hub.settings.close_timeout) as scope, hub.half_opened(scope):
         data = memoryview(problem(answer, method))
         while data:
             data = data[await transport.send_some(data) :]
@@ -108,73 +110,23 @@ async def _open(hub: Hub, transport: Transport, remote: str) -> WebSocketConnect
     return None
 
 
-async def _accept(hub: Hub, transport: Transport, request: Request, early: bytes) -> WebSocketConnection:
-    """Make the client, shake hands, and open its connection."""
-    hub.check_room()
-    client = await hub.admit(request)
-    query = Query.of(request.params, client.id)
-    offset, resumed = hub.start(query)
-    headers = [
-        (b"Trionotify-Id", quote(client.id, safe="!#$&'()*+,/:;=?@[]~ ").encode()),
-        (b"Trionotify-Cursor", hub.broadcast.cursor(offset).encode()),
-    ]
-    if resumed:
-        headers.append((b"Trionotify-Recovered", b"true"))
-    response = await _shake_hands(request, headers)
-    hub.check_room()
-    connection = WebSocketConnection(hub, client)
-    connection.enter(transport, query, early, response, offset)
-    return connection
-
-
-# --- handshake ---
-
-
-class _Script(trio.abc.Stream):
-    """A stream that plays the request to trio-websocket, and keeps what it answers."""
-
-    def __init__(self, request: bytes) -> None:
-        self._request = request
-        self._over = trio.Event()
-        self.answer = b""
-
-    def finish(self) -> None:
-        """From now on, the end of the file."""
-        self._over.set()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if self._request:
-            await trio.lowlevel.checkpoint()
-            request, self._request = self._request, b""
-            return request
-        await self._over.wait()
-        return b""
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self.answer += data
-        await trio.lowlevel.checkpoint()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def aclose(self) -> None:
-        self.finish()
-        await trio.lowlevel.checkpoint()
-
-
-async def _shake_hands(request: Request, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Let trio-websocket answer the handshake; return its 101, with our headers in it."""
-    # Only what it has to know: the rest of the head was judged before, and can't confuse it.
-    script = _Script(
-        b"GET / HTTP/1.1\r\nHost: trionotify\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: " + (request.header("sec-websocket-key") or "").encode() + b"\r\n\r\n"
-    )
-    async with trio.open_nursery() as nursery:
-        proposal = await trio_websocket.wrap_server_stream(nursery, script)
-        await proposal.accept(extra_headers=headers)
-        script.finish()
-    return script.answer
+async def _admit(hub: Hub, request: Request) -> tuple[Client, Query]:
+    """Ask `authenticate`, which may raise anything: that ends this connection alone."""
+    try:
+        return await hub.admit(request)
+    except Refused:
+        raise
+    except Exception as error:
+        # Out of a nursery of the application's it comes in a group.
+        if isinstance(error, ExceptionGroup) and (group := error.subgroup(Refused)):
+            raise group.exceptions[0] from None
+        logger.exception("%s: the request failed", request.remote)
+        raise Refused(500, "the server failed; its log says how") from None
+    except BaseExceptionGroup as group:
+        errors, rest = group.split(Exception)
+        logger.error("%s: the request failed", request.remote, exc_info=errors)
+        assert rest is not None  # else it were an ExceptionGroup
+        raise rest from None
 
 
 # --- open ---
@@ -229,23 +181,30 @@ class WebSocketConnection:
     _pinged_at: float | None = attrs.field(default=None, init=False)
     _stuck_since: float | None = attrs.field(default=None, init=False)
 
-    def enter(
-        self, transport: Transport, query: Query, early: bytes, response: bytes, offset: int
-    ) -> None:
-        """Send the 101, and take a place in the log behind `offset`."""
+    def enter(self, transport: Transport, query: Query, early: bytes, response: bytes) -> None:
+        """Take a place in the log, and say so in the head of the 101. Raises `Refused` (410)."""
         hub, client = self.hub, self.client
+        offset, resumed = hub.start(query)
+        fields = f"Trionotify-Id: {quote(client.id, safe=_SAFE)}\r\n"
+        fields += f"Trionotify-Cursor: {hub.broadcast.cursor(offset)}\r\n"
+        if resumed:
+            fields += "Trionotify-Recovered: true\r\n"
         self.key = hub.next_key()
         self.wire = Wire(transport, FrameParser(hub.settings.max_message_bytes), self, early)
-        deaf_to = None if query.echo else self.key
-        latest_only = query.lag == "latest"
         self.position = Position(
-            self, client.predicate, RAW, transport.send, client, deaf_to, latest_only
+            self,
+            client.predicate,
+            RAW,
+            transport.send,
+            client,
+            deaf_to=None if query.echo else self.key,
+            latest_only=query.lag == "latest",
         )
         client.connect(hub, self)
         hub.connected(self.key, self, client)
         # Had the kernel no room even for this, what is owed would go out before anything else.
         with suppress(Disconnected):
-            self.wire.write(response)
+            self.wire.write(response[:-2] + fields.encode() + b"\r\n")
             hub.broadcast.join(self.position, offset)
 
     def leave(self) -> None:
@@ -295,8 +254,13 @@ class WebSocketConnection:
     # As the owner of the Wire.
 
     def on_owing(self) -> None:
-        """Bytes are owed: whoever is live goes on by itself, from where it stands."""
+        """Bytes are owed: it goes on by itself, from where it stands.
+
+        Behind the end what is owed is the Close frame, which the connection's own task sends.
+        """
         self.hub.broadcast.fall_behind(self.position)
+        if self.position.joined:
+            self._start_catching_up()
 
     def on_end(self) -> None:
         """Nothing may be written any more."""
@@ -312,9 +276,9 @@ class WebSocketConnection:
         self.wire.owe(rest)
 
     def wake(self) -> None:
-        if not self._catching_up:
-            self._catching_up = True
-            self.hub.start_soon(self._catch_up)
+        # Often one step does it, and no task is needed.
+        if not self._catching_up and self._advance():
+            self._start_catching_up()
 
     def fail(self, error: Exception) -> None:
         logger.error("serving client %.64r failed: its predicate raised", self.client.id, exc_info=error)
@@ -323,22 +287,33 @@ class WebSocketConnection:
     def abort(self) -> None:
         self.wire.abort()
 
-    async def _catch_up(self) -> None:
-        """The helper task of one client, for as long as it is behind."""
-        failure: Exception | None = None
+    def _start_catching_up(self) -> None:
+        if not self._catching_up:
+            self._catching_up = self.hub.start_soon(self._catch_up)
+
+    def _advance(self) -> bool:
+        """Catch up by one step; whether there is more to do, once nothing is owed.
+
+        The boundary again: whatever goes wrong here is this client's own.
+        """
         try:
-            await self.hub.broadcast.catch_up(self.position, self.wire)
+            return self.hub.broadcast.advance(self.position, self.wire)
+        except Evicted:
+            self.wire.end(CloseCode.TRY_AGAIN_LATER, "slow")
+        except Exception as error:
+            self.fail(error)
+        return False
+
+    async def _catch_up(self) -> None:
+        """The helper task of one client, for as long as it is behind. Raises nothing but `Cancelled`."""
+        try:
+            await self.wire.drained()
+            while self._advance():
+                await self.wire.drained()
         except Disconnected:
             return
-        except Exception as error:
-            # The boundary again: this task runs in the hub's nursery, and must not end that.
-            failure = error
         finally:
             self._catching_up = False
-        if isinstance(failure, Evicted):
-            self.wire.end(CloseCode.TRY_AGAIN_LATER, "slow")
-        elif failure is not None:
-            self.fail(failure)
 
     # As one of the hub's connections.
 

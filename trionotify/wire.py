@@ -18,6 +18,7 @@ a deadline around it; at the deadline the connection is reset.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final, Protocol
 
 import attrs
@@ -78,7 +79,7 @@ class Wire:
     _receive_scope: trio.CancelScope | None = attrs.field(default=None, init=False)
     #: A Close or a fault that was read, to act upon when the messages before it are dealt with.
     _last_event: Close | Fault | None = attrs.field(default=None, init=False)
-    #: A Pong could not go out at once: it goes before the next read.
+    #: Pongs could not go out at once: they go before the next read.
     _reply_owed: bool = attrs.field(default=False, init=False)
 
     # --- out ---
@@ -163,10 +164,8 @@ class Wire:
     def ping(self) -> None:
         """Write a Ping; nothing when bytes are owed, or when the connection ends already."""
         if not (self.owed or self.ended or self.broken):
-            try:
+            with suppress(Disconnected):
                 self._write(_PING)
-            except Disconnected:
-                return
 
     # --- in ---
 
@@ -179,13 +178,16 @@ class Wire:
             if last := self._last_event:
                 self.end(last.code, "" if isinstance(last, Close) else last.reason)
                 break
-            data, self._early = self._early, b""
             try:
                 if self._reply_owed:
                     # Whoever asks and doesn't read the answers is not read either.
                     await self.drained()
                     self._reply_owed = False
-                if not data:
+                if self._early:
+                    await trio.lowlevel.checkpoint()
+                    data, self._early = self._early, b""
+                else:
+                    data = b""
                     self.reading = True
                     with trio.CancelScope() as self._receive_scope:
                         data = await self.transport.receive_some()
@@ -202,19 +204,20 @@ class Wire:
         return []
 
     def _take(self, events: list[Event]) -> list[str | bytes]:
-        """Act on control frames, in order; return the messages."""
+        """Answer Pings, remember a Close or a fault; return the messages."""
         messages: list[str | bytes] = []
+        pongs: list[bytes] = []
         for event in events:
             if isinstance(event, str | bytes):
                 messages.append(event)
             elif isinstance(event, Ping):
-                try:
-                    if not self.write(pong_frame(event.payload)):
-                        self._reply_owed = True
-                except Disconnected:
-                    break
+                pongs.append(pong_frame(event.payload))
             elif not isinstance(event, Pong):
                 self._last_event = event
+        if pongs:
+            # A peer that doesn't hear the answer has still said what stands behind its Ping.
+            with suppress(Disconnected):
+                self._reply_owed = not self.write(b"".join(pongs))
         return messages
 
     # --- the end ---
@@ -226,14 +229,13 @@ class Wire:
         """
         if self.ended or self.broken:
             return
+        frame = close_frame(code, reason)
         self.ended = Close(code, reason)
         self.owner.on_end()
         if self._receive_scope:
             self._receive_scope.cancel()
-        try:
-            self._write(close_frame(code, reason))
-        except Disconnected:
-            return
+        with suppress(Disconnected):
+            self._write(frame)
 
     def abort(self) -> None:
         """Drop the connection: nothing is read or written any more. Doesn't block."""
@@ -256,6 +258,14 @@ class Wire:
         The server closes first (RFC 6455, section 7.1.1), but not before the peer has said all: closing
         with bytes unread would make the kernel reset the connection, and our Close frame would be lost.
         """
+        if isinstance(fault := self._last_event, Fault):
+            # Nothing behind a fault can be understood: what can be awaited is the peer's end of file.
+            # One that can't see ours waits for us; then whatever it says next is its answer.
+            if fault.in_close:
+                return
+            if not self.transport.half_closes:
+                await self.transport.receive_some()
+                return
         while not isinstance(self._last_event, Close):
             data = await self.transport.receive_some()
             if not data:
@@ -275,15 +285,13 @@ class Wire:
             await self.drained()
             await self.transport.send_eof()
             await self._hear_out()
+            await self.transport.aclose()
             self.broken = True
         except (Disconnected, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
             if not self.broken:
                 self.abort()
-            with trio.CancelScope(shield=True):
-                # Closing forcefully never waits: the shield needs no deadline.
-                await self.transport.aclose()
 
 
 _PING: Final = ping_frame()
