@@ -36,13 +36,15 @@ def masked(frame: bytes | bytearray) -> bytes:
 class FakeKernel:
     """A transport whose peer is the test.
 
-    `credit` is how many bytes it takes before it refuses; None takes all. What was taken is in `taken`.
+    `credit` is how many bytes it takes before it refuses; None takes all. `drain` is how many the
+    network carries away each time that it was full. What was taken is in `taken`.
     """
 
     half_closes = True
 
     def __init__(self, credit: int | None = None, *, synchronous: bool = True) -> None:
         self.credit = credit
+        self.drain = 0
         self.synchronous = synchronous
         self.taken = bytearray()
         self.closed = False
@@ -64,8 +66,9 @@ class FakeKernel:
         self.credit = None if credit is None or self.credit is None else self.credit + credit
         self._change()
 
-    def stall(self) -> None:
+    def stall(self, drain: int = 0) -> None:
         self.credit = 0
+        self.drain = drain
 
     # What the Wire does.
 
@@ -78,10 +81,10 @@ class FakeKernel:
 
     def _take(self, data: bytes | memoryview) -> int:
         count = len(data) if self.credit is None else min(len(data), self.credit)
+        if self.credit is not None:
+            self.credit += self.drain * (count < len(data)) - count
         if not count:
             raise BlockingIOError
-        if self.credit is not None:
-            self.credit -= count
         self.taken += data[:count]
         return count
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
+import trio_websocket
 from trio_websocket import WebSocketRequest, open_websocket, serve_websocket
 
 from tests.conftest import raw_client
-from trionotify import Client, Hub, Refused, open_hub
+from tests.kernel import upgrade
+from trionotify import Client, Disconnected, Exact, Hub, Refused, open_hub
 
 
 @asynccontextmanager
@@ -108,3 +111,80 @@ async def test_a_predicate_that_raises(caplog: pytest.LogCaptureFixture) -> None
         closed = (await client.until(lambda peer: peer.close)).close
         assert closed == (1011, "a predicate of this client's failed")
         assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_filter_that_changes_while_it_reads_ahead(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It holds from the cursor on that `subscribe` and `unsubscribe` return, and from there alone."""
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        ours, theirs = trio.testing.memory_stream_pair()
+
+        @nursery.start_soon
+        async def application() -> None:
+            request = await trio_websocket.wrap_server_stream(nursery, ours)
+            await hub.attach(await request.accept())
+
+        reader = await trio_websocket.wrap_client_stream(nursery, theirs, "test", "/?exact.type=a")
+        await trio.testing.wait_all_tasks_blocked()
+        (client,) = hub.clients
+        for number in range(20):
+            await hub.publish(f"{number + 1}", type="ab"[number % 2])
+        while not client.position or client.position.cursor < 5:
+            await trio.lowlevel.checkpoint()
+        behind = int((client.subscribe(Exact(type="b")) or "").rpartition(":")[2])
+        await trio.testing.wait_all_tasks_blocked()
+        due = [number for number in range(1, 21) if number % 2 or number > behind]
+        assert [int(await reader.get_message()) for _ in due] == due
+        await reader.aclose()
+
+
+async def test_an_answer_that_is_cancelled_ends_the_connection() -> None:
+    """Half of it may be out: nothing goes behind that, not even a Close frame."""
+    scope = trio.CancelScope()
+
+    async def session(client: Client) -> None:
+        with scope:
+            await client.send("x" * 9_000_000)
+        with pytest.raises(Disconnected):
+            await client.send("second")
+
+    async with application(session=session) as (_, port):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(upgrade("/"))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            scope.cancel()
+            data = b""
+            with suppress(trio.BrokenResourceError):
+                while chunk := await stream.receive_some():
+                    data += chunk
+            frames = data.partition(b"\r\n\r\n")[2]
+            assert scope.cancelled_caught
+            assert set(frames[10:]) <= {ord("x")}
+
+
+async def test_a_peer_that_closes_is_forgotten_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """The task that writes doesn't wait for another notification."""
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        ours, theirs = trio.testing.memory_stream_pair()
+
+        @nursery.start_soon
+        async def application() -> None:
+            request = await trio_websocket.wrap_server_stream(nursery, ours)
+            await hub.attach(await request.accept())
+
+        websocket = await trio_websocket.wrap_client_stream(nursery, theirs, "test", "/")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(hub.clients) == 1
+        started = trio.current_time()
+        await websocket.aclose()
+        while hub.clients:
+            await trio.lowlevel.checkpoint()
+        assert trio.current_time() == started
+
+
+async def test_what_it_can_not_do_it_refuses() -> None:
+    """The lag policy `latest` belongs to the Wire."""
+    async with application() as (_, port), raw_client(port, "/?lag=latest") as client:
+        code, reason = (await client.until(lambda peer: peer.close)).close or (0, "")
+        assert (code, reason[:11]) == (1008, "lag: latest")

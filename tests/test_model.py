@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from tests.kernel import FakeKernel, Peer, upgrade
-from trionotify import AnyOf, Exact, Not, Prefix, open_hub
+from trionotify import AnyOf, Disconnected, Exact, Not, Prefix, open_hub
 from trionotify import broadcast as broadcast_module
 from trionotify import positions as positions_module
 from trionotify.broadcast import Broadcast
@@ -64,7 +65,8 @@ step = st.one_of(
     st.tuples(st.just("say"), number, st.integers(1, 3)),
     st.tuples(st.just("subscribe"), number, filters),
     st.tuples(st.just("unsubscribe"), number, number),
-    st.tuples(st.just("stall"), number),
+    st.tuples(st.just("answer"), number, st.integers(1, 3), st.integers(0, 100)),
+    st.tuples(st.just("stall"), number, st.sampled_from([0, 0, 3, 40])),
     st.tuples(st.just("grant"), number, st.integers(1, 300)),
     st.tuples(st.just("flow"), number),
     st.tuples(st.just("vanish"), number),
@@ -88,6 +90,8 @@ class Joined:
     wants: list[tuple[int, Any]] = attrs.Factory(list)
     record: Any = None
     said: list[str] = attrs.Factory(list)
+    #: What it was sent outside of the log.
+    answers: list[str] = attrs.Factory(list)
     refused: bool = False
     silent: bool = False
     gone: bool = False
@@ -225,9 +229,23 @@ class Program:
                 offset = int(cursor.rpartition(":")[2])
                 client.wants.append((offset, client.record.predicates))
 
-    async def do_stall(self, at: int) -> None:
+    async def do_answer(self, at: int, count: int, size: int) -> None:
+        """A session's `client.send`, some times, which may wait for long."""
+        client = self.some(at)
+        if client and client.record and client.record.position:
+            texts = [f"answer {self.text(size)}" for _ in range(count)]
+            client.answers += texts
+
+            async def answer() -> None:
+                with suppress(Disconnected):
+                    for text in texts:
+                        await client.record.send(text)
+
+            self.nursery.start_soon(answer)
+
+    async def do_stall(self, at: int, drain: int) -> None:
         if client := self.some(at):
-            client.kernel.stall()
+            client.kernel.stall(drain)
 
     async def do_grant(self, at: int, credit: int) -> None:
         if client := self.some(at):
@@ -272,7 +290,8 @@ class Program:
 
     def received(self, client: Joined) -> list[int]:
         by_text = {entry.notification.data: entry.offset for entry in self.log}
-        return [by_text[message] for message in client.peer.look().messages]
+        messages = client.peer.look().messages
+        return [by_text[message] for message in messages if message not in client.answers]
 
     def expected(self, client: Joined) -> list[int]:
         offsets = []
@@ -313,6 +332,8 @@ class Program:
                 assert client.peer.look().status == 410
                 continue
             received, expected = self.received(client), self.expected(client)
+            answered = [text for text in client.peer.messages if text in client.answers]
+            assert len(set(answered)) == len(answered)
             if client.kernel.closed or client.gone or client.peer.close:
                 assert received == expected[: len(received)]
                 if client.peer.close:
@@ -320,6 +341,7 @@ class Program:
                     assert self.hub.log.start > (received[-1] if received else client.start)
             else:
                 assert received == expected
+                assert set(answered) == set(client.answers)
                 assert client.record.position.live
         assert self.hub.broadcast.done == self.hub.broadcast.taken == self.hub.log.head
 
@@ -387,6 +409,11 @@ MUTATIONS = {
         (positions_module, "cut"),
         "position.cursor = chunk.offsets[whole]",
         "position.cursor = chunk.offsets[-1]",
+    ),
+    "what is read on goes into the middle of an answer": (
+        (Broadcast, "advance"),
+        "0 if wire.owed else position.send(chunk.data)",
+        "position.send(chunk.data)",
     ),
 }
 

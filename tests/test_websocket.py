@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from tests.conftest import Room, open_room
-from tests.kernel import KEY, FakeKernel, Peer, upgrade
+from tests.kernel import KEY, FakeKernel, Peer, masked, upgrade
 from trionotify import Client, Disconnected, Exact, Refused, Request, open_hub
 from trionotify.frames import message_frame
 from trionotify.websocket import serve_transport
@@ -577,3 +577,323 @@ async def test_over_any_stream(autojump_clock: Clock) -> None:
         await theirs.aclose()
         await room.quiet()
         assert len(room.hub.clients) == 1
+
+
+# --- what must not happen ---
+
+
+async def test_a_notification_never_goes_into_an_answer(autojump_clock: Clock) -> None:
+    """The second answer is cut when the task that catches up wakes, and then there is room again."""
+
+    async def handler(client: Client, message: str | bytes) -> None:
+        await client.send("A" * 50)
+        await client.send("B" * 50)
+
+    kernel = FakeKernel()
+    async with open_room(handler=handler) as room:
+        peer = await room.connect("/", kernel=kernel)
+        kernel.stall()
+        kernel.grant(10)
+        peer.say("go")
+        await room.quiet()
+        await room.hub.publish("N", confirm=True)
+        kernel.drain = 1000
+        kernel.grant(42 + 20)  # what is left of the first answer, and a part of the second
+        await room.quiet()
+        assert peer.look().messages == ["A" * 50, "B" * 50, "N"]
+
+
+async def test_an_end_while_a_pong_is_owed(room: Room, autojump_clock: Clock) -> None:
+    """The Close frame goes out behind it, without the peer saying anything more."""
+    kernel = FakeKernel()
+    peer = await room.connect("/", kernel=kernel)
+    kernel.stall()
+    peer.say_ping(b"p")
+    await room.quiet()
+    (client,) = room.hub.clients
+    client.close(4000, "bye")
+    kernel.grant(100)
+    await room.quiet()
+    assert (peer.look().pongs, peer.close) == ([b"p"], (4000, "bye"))
+    assert kernel.eof_sent
+
+
+async def test_what_stands_behind_a_ping_counts_though_nobody_hears_the_pong(
+    room: Room, autojump_clock: Clock
+) -> None:
+    """The peer's last words, and then it was gone."""
+    kernel = FakeKernel()
+    await room.connect("/?role=publisher", kernel=kernel)
+
+    def gone(_: bytes) -> int:
+        raise ConnectionResetError
+
+    kernel.send = gone  # type: ignore[assignment,method-assign] # a kernel that knows of the reset
+    kernel.feed(masked(b"\x89\x00") + masked(b"\x81\x05hello"))
+    await room.quiet()
+    assert [entry.notification.data for entry in room.hub.log.read(0, 9)] == ["hello"]
+
+
+async def test_many_pings_of_one_read_are_answered_at_once(room: Room, autojump_clock: Clock) -> None:
+    """One call of the kernel, however many: one peer must not keep the others waiting."""
+    kernel = FakeKernel()
+    peer = await room.connect("/", kernel=kernel)
+    calls: list[int] = []
+    send = kernel.send
+
+    def counted(data: bytes | memoryview) -> int:
+        calls.append(len(data))
+        return send(data)
+
+    kernel.send = counted  # type: ignore[method-assign] # to count its calls
+    kernel.feed(masked(b"\x89\x01p") * 10_000)
+    await room.quiet()
+    assert calls == [30_000]
+    assert len(peer.look().pongs) == 10_000
+
+
+async def test_close_drops_what_was_received_with_the_last_message(autojump_clock: Clock) -> None:
+    """The iteration ends there and then."""
+    handled: list[Any] = []
+
+    async def handler(client: Client, message: str | bytes) -> None:
+        handled.append(message)
+        client.close(1008, "no more")
+
+    async with open_room(handler=handler) as room:
+        peer = await room.connect("/")
+        peer.say("a", "b", "c")
+        await room.quiet()
+        assert handled == ["a"]
+        assert peer.look().close == (1008, "no more")
+
+
+async def test_a_bad_close_code_closes_nothing(autojump_clock: Clock) -> None:
+    """It is refused, and the connection goes on."""
+
+    async def handler(client: Client, message: str | bytes) -> None:
+        with pytest.raises(ValueError, match="must not bear 1005"):
+            client.close(1005)
+        await client.send("still here")
+        client.close(4000, "\ud800")
+
+    async with open_room(handler=handler) as room:
+        peer = await room.connect("/")
+        peer.say("x")
+        await room.quiet()
+        assert peer.look().messages == ["still here"]
+        assert peer.close == (4000, "?")
+
+
+async def test_from_the_start_of_a_log_that_moves(autojump_clock: Clock) -> None:
+    """What the head promises holds, though the oldest entries go while the client connects."""
+    async with open_room(max_log_entries=5) as room:
+        hub = room.hub
+
+        @room.nursery.start_soon
+        async def publish() -> None:
+            for number in range(60):
+                await hub.publish(f"{number + 1}", confirm=True)
+
+        for _ in range(5):
+            await hub.publish("x", confirm=True)
+        peers = [await room.connect("/?since=start")]
+        numbers: list[int] = []
+        for _ in range(10):
+            kernel = FakeKernel()
+            kernel.feed(upgrade("/?since=start"))
+            room.nursery.start_soon(serve_transport, hub, kernel, "test")
+            peers.append(Peer(kernel))
+            await trio.lowlevel.checkpoint()
+        await room.quiet()
+        for peer in peers:
+            assert peer.look().close is None
+            numbers.append(int((peer.header("Trionotify-Cursor") or "").rpartition(":")[2]))
+            entries = [e.notification.data for e in hub.log.read(hub.log.start, 9)]
+            assert peer.messages[-len(entries) :] == entries[-len(peer.messages) :]
+            assert len(peer.messages) == hub.log.head - numbers[-1]
+
+
+# --- refusals and authenticate ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((99, "x"), "status must be from 300 to 599"),
+        (("401", "x"), "status must be from 300 to 599"),
+        ((401, ValueError("x")), "detail must be str"),
+        ((401, "x", ("WWW-Authenticate", "Bearer\r\nX: y")), "is no header field"),
+        ((401, "x", ("X-Reason", "grüße")), "is no header field"),
+        ((401, "x", ("Content-Length", "5")), "Content-Length is the server's to say"),
+    ],
+)
+def test_a_refusal_that_can_not_be_said(arguments: Any, words: str) -> None:
+    """Is an error where it is made, not where it is sent."""
+    status, detail, *headers = arguments
+    with pytest.raises((ValueError, TypeError), match=words):
+        Refused(status, detail, headers=headers)
+
+
+async def test_a_refusal_says_all_its_headers(autojump_clock: Clock) -> None:
+    """Those given twice, too; and what can't be spelled in UTF-8 does no harm."""
+
+    def authenticate(request: Request) -> Client:
+        raise Refused(401, "who are you? \ud800", headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
+
+    async with open_room(authenticate=authenticate) as room:
+        kernel = FakeKernel()
+        assert (await room.connect(kernel=kernel)).status == 401
+        assert kernel.taken.count(b"\r\nSet-Cookie: ") == 2
+        assert json.loads(kernel.taken.partition(b"\r\n\r\n")[2])["detail"] == "who are you? \ud800"
+
+
+async def cleans_up_badly(request: Request) -> Client:
+    """A nursery that is cancelled, and one of its tasks raises on the way."""
+
+    async def worker() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("the clean-up failed")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker)
+        await trio.sleep_forever()
+    raise AssertionError("it sleeps for ever")
+
+
+async def refuses_in_a_nursery(request: Request) -> Client:
+    async with trio.open_nursery():
+        raise Refused(403, "not you")
+
+
+def loses_its_database(request: Request) -> Client:
+    raise trio.BrokenResourceError("the database is gone")
+
+
+async def is_no_client(request: Request) -> Client:
+    return None  # type: ignore[return-value] # a mistake on purpose
+
+
+@pytest.mark.parametrize(
+    ("authenticate", "status"),
+    [
+        (cleans_up_badly, 408),
+        (refuses_in_a_nursery, 403),
+        (loses_its_database, 500),
+        (is_no_client, 500),
+        (lambda request: Client(" \n"), 500),
+    ],
+)
+async def test_authenticate_may_fail_as_it_likes(
+    authenticate: Any, status: int, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The peer has an answer, the log the reason, and the server goes on."""
+    async with open_room(authenticate=authenticate) as room:
+        kernel = FakeKernel()
+        kernel.feed(upgrade("/"))
+        room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+        await trio.sleep(20)
+        assert kernel.taken.startswith(b"HTTP/1.1 %d " % status)
+        assert status == 403 or "the request failed" in caplog.text
+
+
+async def test_a_record_is_for_one_connection(autojump_clock: Clock) -> None:
+    """A second one is refused, and the first is untouched."""
+    record = Client("al")
+    async with open_room(authenticate=lambda request: record) as room:
+        first, second = await room.connect(), await room.connect()
+        assert (first.status, second.status) == (101, 500)
+        await room.hub.publish("x")
+        await room.quiet()
+        assert first.look().messages == ["x"]
+        with pytest.raises(ValueError, match="make a new Client"):
+            record.connect(room.hub, record._link)
+
+
+@pytest.mark.parametrize("asked", ["a", "c"])
+async def test_the_query_narrows_what_authenticate_allows(asked: str, autojump_clock: Clock) -> None:
+    """Also where it asks for just what one of several predicates allows; and a publisher's."""
+
+    def authenticate(request: Request) -> Client:
+        if request.params["role"] == "publisher":
+            return Client("al", request.params, "publisher")
+        client = Client("al", request.params)
+        client.subscribe(Exact(type="a"))
+        client.subscribe(Exact(type="b"))
+        return client
+
+    async with open_room(authenticate=authenticate) as room:
+        reader = await room.connect(f"/?role=subscriber&exact.type={asked}")
+        publisher = await room.connect(f"/?role=publisher&exact.type={asked}")
+        for kind in ("a", "b", "c"):
+            await room.hub.publish(kind, type=kind)
+        await room.quiet()
+        assert reader.look().messages == ([asked] if asked == "a" else [])
+        assert publisher.look().messages == [asked]
+
+
+# --- heads ---
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (upgrade("/?x=" + "y" * 17_000), 431),
+        (upgrade("/", "Content-Length: 5") + b"hello", 400),
+        (upgrade("/", "Transfer-Encoding: chunked"), 400),
+        (upgrade("/", "Content-Length: 0"), 101),
+        (upgrade("http://test/events?id=al"), 101),
+        (upgrade("http://test"), 101),
+        (upgrade("/?id=%20al"), 101),
+    ],
+)
+async def test_unusual_heads(head: bytes, status: int, room: Room, autojump_clock: Clock) -> None:
+    """Sizes count though all comes in one read; a handshake has no body; the absolute form is a path."""
+    kernel = FakeKernel()
+    kernel.feed(head)
+    room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+    await room.quiet()
+    assert kernel.taken.startswith(b"HTTP/1.1 %d " % status)
+
+
+async def test_a_bad_query_of_head_is_answered_without_a_body(room: Room, autojump_clock: Clock) -> None:
+    """What the method is, is known before the query is read."""
+    kernel = FakeKernel()
+    kernel.feed(b"HEAD /?a=1&a=2 HTTP/1.1\r\nHost: x\r\n\r\n")
+    room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+    await room.quiet()
+    assert kernel.taken.startswith(b"HTTP/1.1 400 ")
+    assert kernel.taken.endswith(b"\r\n\r\n")
+
+
+async def test_the_log_shows_no_query_and_no_forged_line(
+    room: Room, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a refused peer writes."""
+    caplog.set_level("INFO")
+    for target in ("/?format=s3cret", "/?since=s3cret", "/?exakt.s3=cret", "/%0aINFO%20forged"):
+        await room.connect(target)
+    assert len(caplog.records) == 4
+    assert "s3cret" not in caplog.text
+    assert "\nINFO forged" not in caplog.text
+
+
+async def test_receiving_with_early_bytes_is_a_checkpoint_too(autojump_clock: Clock) -> None:
+    """Cancelled there, nothing is lost."""
+    received: list[Any] = []
+
+    async def session(client: Client) -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.receive_batch()
+        received.append(scope.cancelled_caught)
+        received.extend(await client.receive_batch())
+
+    async with open_room(session=session) as room:
+        kernel = FakeKernel()
+        kernel.feed(upgrade("/") + masked(b"\x81\x02hi"))
+        room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+        await room.quiet()
+        assert received == [True, "hi"]

@@ -178,16 +178,17 @@ class Wire:
             if last := self._last_event:
                 self.end(last.code, "" if isinstance(last, Close) else last.reason)
                 break
+            data = b""
             try:
                 if self._reply_owed:
                     # Whoever asks and doesn't read the answers is not read either.
                     await self.drained()
                     self._reply_owed = False
+                    continue  # the end may have come meanwhile
                 if self._early:
                     await trio.lowlevel.checkpoint()
                     data, self._early = self._early, b""
                 else:
-                    data = b""
                     self.reading = True
                     with trio.CancelScope() as self._receive_scope:
                         data = await self.transport.receive_some()
