@@ -238,7 +238,7 @@ class FrameParser:
             if not first & _FIN:
                 raise _Broken("a control frame must not be fragmented")
             if second & 0x7F > _LONGEST_CONTROL:
-                raise _Broken("a control frame is longer than 125 bytes")
+                raise _Broken("a control frame is longer than 125 bytes", in_close=opcode == _CLOSE)
         elif opcode > _BINARY:
             raise _Broken(f"there is no opcode {opcode:#x}")
         if not second & _MASKED:
