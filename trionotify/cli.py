@@ -123,7 +123,7 @@ async def _serve(options: dict[str, Any], listening: trio.Event) -> None:
                 click.echo(f"trionotify: listening on {server.url}")
                 await anext(signals)
                 logger.info("stopping: no new connections, and a goodbye to all that are open")
-                nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope)
+                nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope)  # noqa: ASYNC111 - it watches while the server stops
             nursery.cancel_scope.cancel()
 
 

@@ -289,24 +289,21 @@ class Hub:
             nursery.cancel_scope.cancel()
 
     async def close(self) -> None:
-        """Say goodbye to everyone (1001), wait at most `close_timeout` seconds, drop who is left.
+        """Say goodbye to everyone (1001), and wait until they have left. Put a deadline around it.
 
-        What is in the channel is still broadcast to subscriptions inside the process. For `open_hub`,
-        cancelled or not: a goodbye has a shield, and a deadline.
+        What is in the channel is still broadcast to subscriptions inside the process.
         """
         self.inbox.close_to_publishers()
         for connection in tuple(self.connections.values()):
             connection.end(CloseCode.GOING_AWAY)
-        with trio.move_on_after(self.settings.close_timeout, shield=True):
-            while self.connections:
-                await self._left.park()
-        self.abort()
-        self._closed.set()
+        while self.connections:
+            await self._left.park()
 
     def abort(self) -> None:
-        """Drop everyone at once, without a goodbye. Doesn't block."""
+        """Drop everyone at once, without a goodbye, and let the hub's own tasks end. Doesn't block."""
         for connection in tuple(self.connections.values()):
             connection.abort()
+        self._closed.set()
 
     async def _sweep(self) -> None:
         """Look after connections and the log's age, a few times within the shortest timeout."""

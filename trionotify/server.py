@@ -85,7 +85,9 @@ async def open_hub(
         try:
             yield hub
         finally:
-            await hub.close()
+            with trio.move_on_after(hub.settings.close_timeout, shield=True):
+                await hub.close()
+            hub.abort()
 
 
 async def _handle(hub: Hub, stream: trio.abc.Stream) -> None:

@@ -15,7 +15,7 @@ from typing import Final, NoReturn, Protocol
 
 import trio
 
-__all__ = ["Sendable", "SocketTransport", "StreamTransport", "Transport", "drop", "linger"]
+__all__ = ["Sendable", "SocketTransport", "StreamTransport", "Transport", "linger"]
 
 #: The most that one read takes, in bytes.
 READ_SIZE: Final = 1 << 16
@@ -172,13 +172,6 @@ class StreamTransport:
 
 def _broken(error: OSError) -> NoReturn:
     raise trio.BrokenResourceError(str(error)) from error
-
-
-async def drop(transport: Transport) -> None:
-    """Close at once, without waiting for anything or anyone."""
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await transport.aclose()
 
 
 async def linger(transport: Transport) -> None:

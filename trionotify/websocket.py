@@ -32,7 +32,7 @@ from trionotify.log import Evicted
 from trionotify.notification import Notification
 from trionotify.positions import RAW, Position
 from trionotify.query import Query, notification_maker
-from trionotify.transport import Transport, drop, linger
+from trionotify.transport import Transport, linger
 from trionotify.wire import Wire
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ async def serve_transport(
         if connection is not None:
             opened.discard(connection)
         transport.reset()  # does nothing to one that was closed in good order
-        await drop(transport)
+        with trio.move_on_after(0, shield=True):  # at once, whoever waits for what
+            await transport.aclose()
 
 
 # --- half-open ---
