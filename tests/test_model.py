@@ -396,9 +396,9 @@ MUTATIONS = {
         "position.live = not position.outlet.owed",
     ),
     "the batch goes to those who have it already": (
-        (Broadcast, "_send"),
-        "position.live and position.cursor <= done",
-        "position.live",
+        (Broadcast, "_hand_to"),
+        "not position.live or position.cursor > done",
+        "not position.live",
     ),
     "a change of filter in the middle of a batch stays live": (
         (Broadcast, "refilter"),
@@ -409,11 +409,6 @@ MUTATIONS = {
         (positions_module, "cut"),
         "position.cursor = chunk.offsets[whole]",
         "position.cursor = chunk.offsets[-1]",
-    ),
-    "what is read on goes into the middle of an answer": (
-        (Broadcast, "advance"),
-        "0 if wire.owed else position.send(chunk.data)",
-        "position.send(chunk.data)",
     ),
 }
 

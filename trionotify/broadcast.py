@@ -150,7 +150,10 @@ class Broadcast:
         tally = _Tally(publications, entries)
         shared, singled = self._who_wants(entries, tally)
         # Who is in a group now: whoever moves while others are served finds its own way.
-        members = {group: tuple(p for p in group.members if p not in singled) for group in shared}
+        members = {group: tuple(group.members) for group in shared}
+        if singled:
+            for group, all_ in members.items():
+                members[group] = tuple(position for position in all_ if position not in singled)
         joined: dict[tuple[object, ...], list[Chunk]] = {}
         for position, own in singled.items():
             wants = own if position.group is None else self._merged(position, own, shared)
@@ -207,34 +210,48 @@ class Broadcast:
         self, positions: tuple[Position, ...], wants: list[Entry], chunks: list[Chunk], tally: _Tally
     ) -> None:
         """Hand `wants`, as `chunks`, to those of `positions` who are live and don't have it yet."""
-        done, taken = self.done, self.taken
+        for start in range(0, len(positions), TURN):
+            turn = positions[start : start + TURN]
+            self._hand_to(turn, wants, chunks, tally)
+            self._turns += len(turn)
+            if self._turns >= TURN:
+                self._turns = 0
+                await trio.lowlevel.checkpoint()
+
+    def _hand_to(
+        self, positions: tuple[Position, ...], wants: list[Entry], chunks: list[Chunk], tally: _Tally
+    ) -> None:
+        # The hot path: what is in this loop is paid for each delivery. (`send` has a name because
+        # calling an attribute is a look-up of a method first.)
+        done, taken, counts = self.done, self.taken, bool(tally.pending)
+        pieces = [(chunk.data, len(chunk.data), chunk) for chunk in chunks]
         for position in positions:
-            if not (position.live and position.cursor <= done):
-                tally.count(position, wants, len(wants) if position.live else 0)
-                continue
             whole = 0
-            if position.format is None:
+            if not position.live or position.cursor > done:
+                whole = len(wants) if position.live else 0
+            elif not pieces:
                 # It takes notifications, not bytes, and takes them from the log.
                 self.fall_behind(position)
                 position.outlet.wake()
             else:
                 position.cursor = taken
-                for chunk in chunks:
+                send = position.send
+                for data, size, chunk in pieces:
                     try:
-                        sent = position.send(chunk.data)
+                        sent = send(data)
                     except BlockingIOError:
                         sent = 0
                     except OSError:
                         position.outlet.abort()
                         break
-                    if sent < len(chunk.data):
-                        whole += cut(position, chunk, sent)
+                    if sent != size:
+                        cut(position, chunk, sent)
+                        whole = sum(entry.offset < position.cursor for entry in wants)
                         break
-                    whole += len(chunk.ends)
-            tally.count(position, wants, whole)
-            self._turns += 1
-            if self._turns % TURN == 0:
-                await trio.lowlevel.checkpoint()
+                else:
+                    whole = len(wants)
+            if counts:
+                tally.count(position, wants, whole)
 
     # --- catching up ---
 
@@ -283,7 +300,7 @@ class _Tally:
 
     def count(self, position: Position, wants: list[Entry], whole: int) -> None:
         """The client wants these entries, and its kernel took the first `whole` of them."""
-        if position.client is None or not self.pending:
+        if position.client is None:
             return
         for at, entry in enumerate(wants):
             if pending := self.pending.get(entry.offset):

@@ -142,11 +142,11 @@ def _chunk(frames: list[bytes], offsets: list[int]) -> Chunk:
     return Chunk(frames, offsets, data, list(accumulate(map(len, frames))))
 
 
-def cut(position: Position, chunk: Chunk, sent: int) -> int:
+def cut(position: Position, chunk: Chunk, sent: int) -> None:
     """The kernel took only `sent` bytes of `chunk`: its reader is behind now.
 
     The first frame that didn't go out whole becomes owed: a view of that frame, which all who stall in
-    it share, never of the chunk. Returns how many frames did go out whole.
+    it share, never of the chunk.
     """
     whole = bisect_right(chunk.ends, sent)
     frame = chunk.frames[whole]
@@ -154,4 +154,3 @@ def cut(position: Position, chunk: Chunk, sent: int) -> int:
     position.cursor = chunk.offsets[whole]
     position.latest = None  # what it had noted down may be in the part that didn't go
     position.outlet.owe(memoryview(frame)[sent - (chunk.ends[whole] - len(frame)) :])
-    return whole
