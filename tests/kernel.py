@@ -107,6 +107,9 @@ class FakeKernel:
         finally:
             self._writers -= 1
 
+    def receive_nowait(self) -> bytes:
+        raise BlockingIOError
+
     async def receive_some(self) -> bytes:
         try:
             while not self.closed:

@@ -74,13 +74,17 @@ async def read_head(transport: Transport, max_head_bytes: int) -> tuple[h11.Requ
     """Read one request's head; return it, and what the peer sent behind it already.
 
     Raises `Refused` with the right status for what can't be understood, and EOFError when the peer
-    leaves before it has said anything whole. A checkpoint.
+    leaves before it has said anything whole. A checkpoint when it has to wait.
     """
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
     size = 0
     try:
         while (event := connection.next_event()) is h11.NEED_DATA:
-            data = await transport.receive_some()
+            try:
+                # Often the head came along with the connection.
+                data = transport.receive_nowait()
+            except BlockingIOError:
+                data = await transport.receive_some()
             if not data:
                 raise EOFError
             size += len(data)

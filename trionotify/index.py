@@ -57,7 +57,7 @@ class _Filed(Generic[Member]):
     """A distinct predicate, who registered it, and where it is filed (nowhere: None)."""
 
     predicate: Wanted
-    members: dict[Member, None]
+    members: list[Member]
     anchors: tuple[_Anchor, ...] | None
     certain: bool  # the anchor holding is all there is to it: no need to evaluate
 
@@ -90,15 +90,15 @@ class PredicateIndex(Generic[Member]):
             certain = predicate is EVERYTHING or (
                 type(predicate) in _KINDS and len(predicate.attributes) == 1  # type: ignore[attr-defined] # mypy doesn't narrow by type()
             )
-            filed = self._filed[key] = _Filed(predicate, {}, anchors, certain)
+            filed = self._filed[key] = _Filed(predicate, [], anchors, certain)
             self._file(filed)
-        filed.members[member] = None
+        filed.members.append(member)
 
     def remove(self, predicate: Wanted, member: Member) -> None:
-        """Undo `add`; raises KeyError when there was none."""
+        """Undo `add`; raises KeyError or ValueError when there was none."""
         key = key_of(predicate)
         filed = self._filed[key]
-        del filed.members[member]
+        filed.members.remove(member)
         if not filed.members:
             del self._filed[key]
             self._unfile(filed)

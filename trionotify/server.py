@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import itertools
 import logging
 import os
 import socket
@@ -49,6 +50,7 @@ logger = logging.getLogger("trionotify")
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8765
 _BACKLOG: Final = 4096
+_ACCEPTS: Final = 16  # connections between two checkpoints
 _NOTSENT_LOWAT: Final = 1 << 14
 
 #: What accept() raises when the machine is out of something: waiting helps.
@@ -233,7 +235,7 @@ async def _accept(
     opened: set[WebSocketConnection],
 ) -> None:
     """Accept for ever. Every connection gets a task of its own, which raises nothing."""
-    while True:
+    for number in itertools.count(1):
         try:
             sock, name = listener.accept()
         except BlockingIOError:
@@ -252,7 +254,8 @@ async def _accept(
             sock.close()
         else:
             connections.start_soon(serve_transport, hub, transport, _address(name), opened)
-        await trio.lowlevel.checkpoint()
+        if number % _ACCEPTS == 0:
+            await trio.lowlevel.checkpoint()
 
 
 def _transport(sock: socket.socket, ssl_context: ssl.SSLContext | None) -> Transport:

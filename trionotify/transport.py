@@ -39,6 +39,9 @@ class Transport(Protocol):
     async def send_some(self, data: Sendable) -> int:
         """Wait until at least one byte can be handed over; return how many were."""
 
+    def receive_nowait(self) -> bytes:
+        """Bytes that are there already; raises BlockingIOError when there are none."""
+
     async def receive_some(self) -> bytes:
         """Wait for bytes; none at the peer's end of file."""
 
@@ -54,6 +57,8 @@ class Transport(Protocol):
 
 class SocketTransport:
     """A connected non-blocking stream socket of the standard library."""
+
+    __slots__ = ("_sock", "send")
 
     synchronous = True
     half_closes = True
@@ -72,6 +77,14 @@ class SocketTransport:
                 continue
             except OSError as error:
                 _broken(error)
+
+    def receive_nowait(self) -> bytes:
+        try:
+            return self._sock.recv(READ_SIZE)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            _broken(error)
 
     async def receive_some(self) -> bytes:
         # Nearly all connections are in here nearly all the time: what this frame and those above
@@ -136,6 +149,9 @@ class StreamTransport:
         with self._until_reset():
             await self._stream.send_all(piece)
         return len(piece)
+
+    def receive_nowait(self) -> bytes:
+        raise BlockingIOError(errno.EAGAIN, "a stream is read by a task that waits")
 
     async def receive_some(self) -> bytes:
         with self._until_reset():
