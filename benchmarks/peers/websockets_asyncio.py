@@ -1,0 +1,32 @@
+"""`websockets` on asyncio, with its `broadcast` and without compression, on uvloop."""
+
+import asyncio
+
+import uvloop
+from websockets.asyncio.server import ServerConnection, broadcast, serve
+
+subscribers: set[ServerConnection] = set()
+
+
+async def handle(websocket: ServerConnection) -> None:
+    assert websocket.request is not None
+    if websocket.request.path == "/publish":
+        async for message in websocket:
+            broadcast(subscribers, message)
+    else:
+        subscribers.add(websocket)
+        try:
+            await websocket.wait_closed()
+        finally:
+            subscribers.discard(websocket)
+
+
+async def main() -> None:
+    async with serve(
+        handle, "127.0.0.1", 0, compression=None, ping_interval=None, backlog=4096
+    ) as server:
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await asyncio.get_running_loop().create_future()
+
+
+uvloop.run(main())

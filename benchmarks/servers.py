@@ -1,0 +1,106 @@
+"""The servers that are compared, each in a process of its own on a core of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import attrs
+
+from benchmarks.machine import SERVER_CORE, cpu_time, pin, resident
+
+PEERS = Path(__file__).parent / "peers"
+NODE_PEERS = PEERS / "node_modules"
+
+
+@attrs.frozen
+class Kind:
+    """A server that can be measured: how to start it, and where its publishers connect."""
+
+    name: str
+    command: tuple[str, ...]
+    #: What its version is, or None when it isn't installed.
+    version: Callable[[], str | None]
+    publish: str = "/publish"
+
+
+def _python(name: str, script: str, distribution: str, module: str) -> Kind:
+    def find() -> str | None:
+        return version(distribution) if importlib.util.find_spec(module) else None
+
+    return Kind(name, (sys.executable, str(PEERS / script)), find)
+
+
+def _ws_version() -> str | None:
+    package = NODE_PEERS / "ws" / "package.json"
+    if not shutil.which("node") or not package.exists():
+        return None
+    return str(json.loads(package.read_text())["version"])
+
+
+OURS = "trionotify"
+FLOOR = "floor"
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            OURS,
+            (sys.executable, "-m", "trionotify", "--port=0", "--max-half-open=20000"),
+            lambda: version("trionotify"),
+            publish="/?role=publisher",
+        ),
+        Kind(FLOOR, (sys.executable, str(PEERS / "floor.py")), lambda: ""),
+        _python("uWebSockets", "uwebsockets.py", "socketify", "socketify"),
+        _python("picows", "picows_peer.py", "picows", "picows"),
+        Kind("ws", ("node", str(PEERS / "ws.cjs")), _ws_version),
+        _python("websockets", "websockets_asyncio.py", "websockets", "websockets"),
+        _python("websockets.trio", "websockets_trio.py", "websockets", "websockets"),
+        _python("trio-websocket", "trio_websocket_peer.py", "trio-websocket", "trio_websocket"),
+    )
+}
+
+
+@attrs.frozen
+class Server:
+    """A server that runs."""
+
+    kind: Kind
+    pid: int
+    port: int
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it has used so far."""
+        return cpu_time(self.pid)
+
+    def memory(self) -> int:
+        """Bytes that it has resident."""
+        return resident(self.pid)
+
+
+@contextmanager
+def running(kind: Kind) -> Iterator[Server]:
+    """Start a server, wait until it listens, and kill it at the end."""
+    with subprocess.Popen(
+        kind.command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=partial(pin, SERVER_CORE),
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"{kind.name} did not start: {' '.join(kind.command)}")
+            yield Server(kind, process.pid, int(line.strip().rpartition(":")[2]))
+        finally:
+            process.kill()
