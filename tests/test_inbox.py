@@ -7,11 +7,12 @@ import trio
 import trio.testing
 
 from trionotify import Notification
-from trionotify.inbox import Inbox, Publication
+from trionotify.entries import Entry
+from trionotify.inbox import Inbox
 
 
-def publications(count: int, data: str = "") -> list[Publication]:
-    return [Publication(Notification(data, type="t", source="s")) for _ in range(count)]
+def entries(count: int, data: str = "") -> list[Entry]:
+    return [Entry(Notification(data, type="t", source="s")) for _ in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ async def test_publishers_are_held_back(inbox: Inbox, each: str) -> None:
     """By count and by bytes: who publishes faster than the broadcast takes has to wait."""
     async with trio.open_nursery() as nursery:
         for _ in range(6):
-            nursery.start_soon(inbox.put, publications(1, each))
+            nursery.start_soon(inbox.put, entries(1, each))
         for _ in range(3):
             await trio.testing.wait_all_tasks_blocked()
             assert inbox.full
@@ -32,8 +33,8 @@ async def test_publishers_are_held_back(inbox: Inbox, each: str) -> None:
 async def test_what_is_published_together_stays_together() -> None:
     """One list may go over the bounds; it isn't split, and all that waits is taken at once."""
     inbox = Inbox(2, 1000)
-    await inbox.put(publications(1))
-    await inbox.put(publications(5))
+    await inbox.put(entries(1))
+    await inbox.put(entries(5))
     assert inbox.full
     assert len(await inbox.take_all()) == 6
     assert not inbox.full
@@ -42,9 +43,9 @@ async def test_what_is_published_together_stays_together() -> None:
 async def test_a_cancelled_publisher_published_nothing() -> None:
     """While it waits for room."""
     inbox = Inbox(1, 1000)
-    await inbox.put(publications(1))
+    await inbox.put(entries(1))
     with trio.move_on_after(0) as scope:
-        await inbox.put(publications(1))
+        await inbox.put(entries(1))
     assert scope.cancelled_caught
     assert len(await inbox.take_all()) == 1
 
@@ -52,13 +53,13 @@ async def test_a_cancelled_publisher_published_nothing() -> None:
 async def test_closing() -> None:
     """Publishers that wait learn of it; what is inside can be taken; then comes the end."""
     inbox = Inbox(1, 1000)
-    await inbox.put(publications(1))
+    await inbox.put(entries(1))
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def publisher() -> None:
             with pytest.raises(trio.ClosedResourceError):
-                await inbox.put(publications(1))
+                await inbox.put(entries(1))
 
         await trio.testing.wait_all_tasks_blocked()
         inbox.close_to_publishers()

@@ -11,7 +11,7 @@ PACKAGE = Path(trionotify.__file__).parent
 
 #: The modules in reading order: each imports only from those above it.
 ORDER = [
-    *("errors", "notification", "predicates", "frames", "index", "log", "settings"),
+    *("errors", "notification", "predicates", "frames", "index", "entries", "log", "settings"),
     *("positions", "clients", "audience", "inbox", "catchup", "transport", "wire", "broadcast"),
     *(
         "reader",

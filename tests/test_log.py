@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionotify import Notification
-from trionotify.log import Cursor, Entry, Evicted, MemoryLog
+from trionotify.entries import Entry
+from trionotify.log import Cursor, Evicted, MemoryLog
 
 
 def make(entries: int = 100, size: int = 10_000, age: float = 100.0) -> MemoryLog:
@@ -15,7 +16,7 @@ def make(entries: int = 100, size: int = 10_000, age: float = 100.0) -> MemoryLo
 
 
 def fill(log: MemoryLog, count: int, now: float = 0.0, data: str = "") -> None:
-    log.append([(Notification(data, type="t", source="s"), None) for _ in range(count)], now)
+    log.append([Entry(Notification(data, type="t", source="s")) for _ in range(count)], now)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=30))

@@ -27,6 +27,7 @@ from trionotify import AnyOf, Disconnected, Exact, Not, Prefix, open_hub
 from trionotify import broadcast as broadcast_module
 from trionotify import positions as positions_module
 from trionotify.broadcast import Broadcast
+from trionotify.entries import Entry
 from trionotify.websocket import serve_transport
 
 TYPES = ["a", "ab", "b", "c"]
@@ -109,10 +110,9 @@ class Program:
         self.listeners: list[tuple[int, Any, list[int]]] = []
         append = hub.log.append
 
-        def spy(*args: Any) -> Any:
-            entries = append(*args)
+        def spy(entries: list[Entry], now: float) -> None:
+            append(entries, now)
             self.log += entries
-            return entries
 
         hub.log.append = spy
         self.newest: Any = None

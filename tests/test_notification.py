@@ -106,6 +106,22 @@ def test_equality_is_by_value() -> None:
     assert Notification("x") != "x"
 
 
+def test_another_of_the_same_kind() -> None:
+    """All attributes but `id` and `time`; its data is checked as any."""
+    first = Notification(
+        "x", type="t", source="s", subject="u", datacontenttype="a/b", extensions={"n": 1}
+    )
+    second = first.another("y")
+    assert second.data == "y"
+    assert second.id != first.id
+    for name in ("type", "source", "subject", "datacontenttype", "n"):
+        assert second.get(name) == first.get(name)
+    with pytest.raises(ValueError, match="data can't be written as UTF-8"):
+        first.another("\ud800")
+    with pytest.raises(TypeError, match="data must be str, bytes or None"):
+        first.another(5)  # type: ignore[arg-type] # that is the point
+
+
 def test_size_counts_utf_8() -> None:
     """Data and attributes, in bytes."""
     assert Notification("é", type="t", source="s", subject="u", extensions={"ab": "cd"}).size == 9

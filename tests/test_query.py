@@ -6,7 +6,7 @@ import pytest
 
 from trionotify import AllOf, Exact, Prefix, Refused, Suffix
 from trionotify.log import Cursor
-from trionotify.query import Query, notification_maker, parse_query
+from trionotify.query import Query, parse_query, template
 
 
 def query(text: str) -> Query:
@@ -35,10 +35,10 @@ def test_filters_of_all_kinds_must_all_hold() -> None:
 def test_a_publishers_defaults() -> None:
     """What it sends bears these attributes; `source` is its identity, percent-encoded."""
     params = parse_query("type=t&subject=s&to=bob&datacontenttype=text/csv")
-    made = notification_maker(params, "al/ice")("data")
+    made = template(params, "al/ice").another("data")
     assert (made.type, made.subject, made.to) == ("t", "s", "bob")
     assert (made.source, made.datacontenttype) == ("/clients/al%2Fice", "text/csv")
-    assert notification_maker({"source": "/sensors"}, "al")("x").source == "/sensors"
+    assert template({"source": "/sensors"}, "al").another("x").source == "/sensors"
 
 
 @pytest.mark.parametrize(

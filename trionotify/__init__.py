@@ -5,10 +5,10 @@ async with trionotify.open_server() as server:
 """
 
 from trionotify.clients import Client
+from trionotify.entries import Receipt
 from trionotify.errors import CloseCode, Disconnected, Lagged, Refused, TrionotifyError
 from trionotify.http import Request
 from trionotify.hub import Hub
-from trionotify.inbox import Receipt
 from trionotify.notification import Notification
 from trionotify.predicates import (
     EVERYTHING,

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 import trio_websocket
 
+from trionotify.entries import Entry
 from trionotify.errors import CloseCode, Disconnected, Refused
 from trionotify.http import Request
-from trionotify.inbox import Publication
 from trionotify.log import Evicted
-from trionotify.query import Query, notification_maker, parse_query
+from trionotify.query import Query, parse_query, template
 from trionotify.reader import Reader
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ class _AttachedConnection:
             raise
 
     async def publish(self, messages: tuple[str | bytes, ...]) -> None:
-        make = notification_maker(self.client.params, self.client.id)
-        await self.hub.inbox.put([Publication(make(message), self.key) for message in messages])
+        own = template(self.client.params, self.client.id)
+        await self.hub.inbox.put([Entry(own.another(message), self.key) for message in messages])
 
     def end(self, code: int | None, reason: str = "") -> None:
         if not self._over:

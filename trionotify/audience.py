@@ -45,9 +45,9 @@ class Audiences:
         """Whether neither `to` nor an audience restricts it."""
         return notification.audience is None and "to" not in notification.extensions
 
-    def deaf(self, origin: int) -> Position | None:
+    def deaf(self, origin: int | None) -> Position | None:
         """The position of the connection `origin`, if that doesn't want to hear itself."""
-        client = self._registry.by_key(origin)
+        client = None if origin is None else self._registry.by_key(origin)
         position = client.position if client else None
         return position if position and position.deaf_to is not None else None
 

@@ -1,6 +1,6 @@
 """The broadcast: one task, fed by a memory channel, that appends to the log and hands out.
 
-Publishers put lists of publications into the channel. The task takes all that waits, appends it to the
+Publishers put lists of entries into the channel. The task takes all that waits, appends it to the
 log in one go, finds for each notification the groups that want it, joins each group's frames, and hands
 the same bytes to every live member: one synchronous send per client and batch. A client whose kernel
 takes less falls behind; its own task goes on from the log, step by step (`advance`). The rule that keeps
@@ -19,9 +19,10 @@ import trio
 from trionotify.audience import Audiences
 from trionotify.catchup import read_latest, read_on
 from trionotify.clients import Registry
-from trionotify.inbox import Inbox, Publication, Receipt
+from trionotify.entries import Entry, Receipt
+from trionotify.inbox import Inbox
 from trionotify.index import PredicateIndex
-from trionotify.log import Cursor, Entry, MemoryLog
+from trionotify.log import Cursor, MemoryLog
 from trionotify.positions import Chunk, Group, Position, cut, join_frames
 from trionotify.predicates import NOTHING, Wanted, key_of
 from trionotify.wire import Wire
@@ -127,27 +128,27 @@ class Broadcast:
 
     async def run(self) -> None:
         """Append and hand out, until the inbox is closed and empty."""
-        publications: list[Publication] = []
+        entries: list[Entry] = []
         try:
             while True:
-                publications = await self.inbox.take_all()
-                await self._hand_out(publications)
+                entries = await self.inbox.take_all()
+                await self._hand_out(entries)
         except trio.EndOfChannel:
             return
         finally:
             # Cancelled: whoever waits for a receipt must not wait for ever.
-            for publication in publications + self.inbox.close():
-                if publication.pending:
-                    publication.pending.done.set()
+            for entry in entries + self.inbox.close():
+                if entry.pending:
+                    entry.pending.done.set()
             self.over = True
             for position in self._audiences.everywhere:
                 position.outlet.wake()
 
-    async def _hand_out(self, publications: list[Publication]) -> None:
+    async def _hand_out(self, entries: list[Entry]) -> None:
         now = trio.current_time()
-        entries = self.log.append([(p.notification, p.origin) for p in publications], now)
+        self.log.append(entries, now)
         self.taken = self.log.head
-        tally = _Tally(publications, entries)
+        tally = _Tally(entries)
         shared, singled = self._who_wants(entries, tally)
         # Who is in a group now: whoever moves while others are served finds its own way.
         members = {group: tuple(group.members) for group in shared}
@@ -174,9 +175,10 @@ class Broadcast:
         shared: dict[Group, list[Entry]] = {}
         singled: dict[Position, list[Entry]] = {}
         failed: dict[Group, Exception] = {}
+        for origin in {entry.origin for entry in entries}:
+            if deaf := self._audiences.deaf(origin):
+                singled[deaf] = []
         for entry in entries:
-            if entry.origin is not None and (deaf := self._audiences.deaf(entry.origin)):
-                singled.setdefault(deaf, [])
             if self._audiences.is_for_all(entry.notification):
                 for group in self._index.match(entry.notification, failed):
                     shared.setdefault(group, []).append(entry)
@@ -223,7 +225,7 @@ class Broadcast:
     ) -> None:
         # The hot path: what is in this loop is paid for each delivery. (`send` has a name because
         # calling an attribute is a look-up of a method first.)
-        done, taken, counts = self.done, self.taken, bool(tally.pending)
+        done, taken, counts = self.done, self.taken, bool(tally.asked)
         pieces = [(chunk.data, len(chunk.data), chunk) for chunk in chunks]
         for position in positions:
             whole = 0
@@ -291,32 +293,32 @@ class Broadcast:
 class _Tally:
     """Counts, for the publishers that wait for a receipt, what becomes of their notifications."""
 
-    def __init__(self, publications: list[Publication], entries: list[Entry]) -> None:
-        self.pending = {
-            entry.offset: publication.pending
-            for entry, publication in zip(entries, publications, strict=True)
-            if publication.pending
-        }
+    def __init__(self, entries: list[Entry]) -> None:
+        self.asked = [entry for entry in entries if entry.pending]
 
-    def count(self, position: Position, wants: list[Entry], whole: int) -> None:
+    @staticmethod
+    def count(position: Position, wants: list[Entry], whole: int) -> None:
         """The client wants these entries, and its kernel took the first `whole` of them."""
         if position.client is None:
             return
         for at, entry in enumerate(wants):
-            if pending := self.pending.get(entry.offset):
+            if pending := entry.pending:
                 pending.wanted += 1
                 pending.written += at < whole
 
-    def fail(self, entry: Entry, error: Exception | None) -> None:
+    @staticmethod
+    def fail(entry: Entry, error: Exception | None) -> None:
         """The audience raised; its publisher will be told."""
-        if error and (pending := self.pending.get(entry.offset)):
-            pending.error = error
+        if error and entry.pending:
+            entry.pending.error = error
 
     def tell(self, epoch: str) -> None:
         """Wake the publishers that wait."""
-        for offset, pending in self.pending.items():
+        for entry in self.asked:
+            pending, entry.pending = entry.pending, None
+            assert pending is not None  # that is why it is here
             pending.receipt = Receipt(
-                str(Cursor(epoch, offset)),
+                str(Cursor(epoch, entry.offset)),
                 pending.wanted,
                 pending.written,
                 pending.wanted - pending.written,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from trionotify.audience import is_meant
-from trionotify.log import Entry, MemoryLog
+from trionotify.entries import Entry
+from trionotify.log import MemoryLog
 from trionotify.positions import CHUNK_SIZE, Chunk, Position, join_frames
 from trionotify.predicates import EVERYTHING, NOTHING
 

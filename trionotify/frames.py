@@ -17,6 +17,7 @@ Not here: compression (RFC 7692), and the client's side of the protocol.
 from __future__ import annotations
 
 import codecs
+import struct
 from typing import Final
 
 import attrs
@@ -47,6 +48,11 @@ _MASKED: Final = 0x80
 _WHOLE: Final = (_FIN | _TEXT, _FIN | _BINARY)
 _LONGEST_CONTROL: Final = 125
 _NO_STATUS: Final = 1005
+_int: Final = int.from_bytes
+# The heads of an unmasked frame, by the length of its payload.
+_SHORT: Final = struct.Struct("!BB").pack
+_MEDIUM: Final = struct.Struct("!BBH").pack
+_LONG: Final = struct.Struct("!BBQ").pack
 
 
 def message_frame(data: str | bytes | None) -> bytes:
@@ -87,10 +93,10 @@ def check_close(code: int, reason: str) -> None:
 def _frame(opcode: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
-        return bytes((_FIN | opcode, size)) + payload
+        return _SHORT(_FIN | opcode, size) + payload
     if size < 1 << 16:
-        return bytes((_FIN | opcode, 126)) + size.to_bytes(2) + payload
-    return bytes((_FIN | opcode, 127)) + size.to_bytes(8) + payload
+        return _MEDIUM(_FIN | opcode, 126, size) + payload
+    return _LONG(_FIN | opcode, 127, size) + payload
 
 
 @attrs.frozen
@@ -184,6 +190,9 @@ class FrameParser:
         except _Broken as broken:
             self._over = True
             events.append(broken.fault)
+        except UnicodeDecodeError:
+            self._over = True
+            events.append(Fault(CloseCode.INVALID_DATA, "a text message is not UTF-8"))
         if self._over:
             self._buffer, self._message, self._decoder = b"", None, None
         return events
@@ -205,7 +214,7 @@ class FrameParser:
                 if size != 127 and start + size <= end and size <= self._max_message_bytes:
                     at = start + size
                     payload = _unmasked(data[start:at], data[start - 4 : start])
-                    events.append(_decoded(payload) if first == 0x81 else payload)
+                    events.append(payload.decode() if first == 0x81 else payload)
                     continue
             header = self._read_header(data, at, first, second)
             if header is None:
@@ -288,10 +297,7 @@ class FrameParser:
         message, decoder = self._message, self._decoder
         assert message is not None  # a payload belongs to a message in progress
         if decoder is not None:
-            try:
-                decoder.decode(payload, complete)
-            except UnicodeDecodeError:
-                raise _not_utf_8() from None
+            decoder.decode(payload, complete)
         message += payload
         if complete:
             events.append(bytes(message) if decoder is None else message.decode())
@@ -311,24 +317,11 @@ class FrameParser:
 _new_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 
-def _not_utf_8() -> _Broken:
-    return _Broken("a text message is not UTF-8", CloseCode.INVALID_DATA)
-
-
-def _decoded(payload: bytes) -> str:
-    try:
-        return payload.decode()
-    except UnicodeDecodeError:
-        raise _not_utf_8() from None
-
-
 def _unmasked(payload: bytes, mask: bytes) -> bytes:
     """`payload` with `mask` taken off: one exclusive-or of two long integers, in C."""
     size = len(payload)
     long_mask = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, "little") ^ int.from_bytes(long_mask, "little")).to_bytes(
-        size, "little"
-    )
+    return (_int(payload, "little") ^ _int(long_mask, "little")).to_bytes(size, "little")
 
 
 def _may_be_sent(code: int) -> bool:

@@ -20,9 +20,10 @@ import trio
 
 from trionotify.broadcast import Broadcast
 from trionotify.clients import Client, Registry
+from trionotify.entries import Entry, Pending, Receipt
 from trionotify.errors import CloseCode, Refused
 from trionotify.http import Request, client_of
-from trionotify.inbox import Inbox, Pending, Publication, Receipt
+from trionotify.inbox import Inbox
 from trionotify.log import Cursor, MemoryLog
 from trionotify.notification import Data, Notification
 from trionotify.predicates import EVERYTHING, Wanted, is_value
@@ -131,7 +132,7 @@ class Hub:
         judged = data.audience is not None and not is_value(data.audience)
         pending = Pending() if confirm or judged else None
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self.inbox.put([Publication(data, None, pending)])
+        await self.inbox.put([Entry(data, None, pending)])
         if pending is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return None

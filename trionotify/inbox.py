@@ -1,6 +1,6 @@
 """The memory channel that feeds the broadcast, bounded by count and by bytes.
 
-What goes through it is a list of publications: all that one read of a socket held goes in together,
+What goes through it are lists of entries: all that one read of a socket held goes in together,
 because a hop through a channel per message costs more than everything else an ingest does, and would
 leave the broadcast nothing to batch. When the channel is full, publishers wait, are not read meanwhile,
 and so TCP holds back their peers.
@@ -8,58 +8,22 @@ and so TCP holds back their peers.
 
 from __future__ import annotations
 
-import attrs
 import trio
 
-from trionotify.notification import Notification
+from trionotify.entries import Entry
 
-__all__ = ["Inbox", "Pending", "Publication", "Receipt"]
-
-
-@attrs.frozen
-class Receipt:
-    """What became of a notification: its `cursor`, and how many clients.
-
-    `wanted` of them want it; the kernel took it at once for `written`; `behind` are catching up and get
-    it later, if they don't leave.
-    """
-
-    cursor: str
-    wanted: int
-    written: int
-    behind: int
-
-
-@attrs.define(eq=False)
-class Pending:
-    """A receipt in the making, for the publisher that waits for it."""
-
-    done: trio.Event = attrs.Factory(trio.Event)
-    wanted: int = 0
-    written: int = 0
-    receipt: Receipt | None = None
-    #: What the publisher's own audience raised first.
-    error: Exception | None = None
-
-
-@attrs.define(eq=False)
-class Publication:
-    """A notification on its way to the log; `origin` is the key of the connection it came from."""
-
-    notification: Notification
-    origin: int | None = None
-    pending: Pending | None = None
+__all__ = ["Inbox"]
 
 
 class Inbox:
     """Made by the broadcast, which alone takes from it; any task may put."""
 
     def __init__(self, max_count: int, max_bytes: int) -> None:
-        # Each list holds at least one publication, so the channel has room whenever the count has.
-        self._send, self._receive = trio.open_memory_channel[list[Publication]](max_count)
+        # Each list holds at least one entry, so the channel has room whenever the count has.
+        self._send, self._receive = trio.open_memory_channel[list[Entry]](max_count)
         self._max_count = max_count
         self._max_bytes = max_bytes
-        #: Publications inside.
+        #: Entries inside.
         self.count = 0
         self._bytes = 0
         #: Nothing can be put in any more.
@@ -71,25 +35,25 @@ class Inbox:
         """Whether the next publisher has to wait. One list may go over the bounds, not a second."""
         return self.count >= self._max_count or self._bytes >= self._max_bytes
 
-    async def put(self, publications: list[Publication]) -> None:
+    async def put(self, entries: list[Entry]) -> None:
         """Put a list in, whole. Waits while the channel is full, and is a checkpoint only then.
 
         An empty one is nothing to wait for. Cancelled, nothing was put in. Raises
         `trio.ClosedResourceError` after `close`.
         """
-        if not publications:
+        if not entries:
             return
         while self.full and not self.closed:
             await self._publishers.park()
-        self._send.send_nowait(publications)
-        self.count += len(publications)
-        self._bytes += sum(publication.notification.size for publication in publications)
+        self._send.send_nowait(entries)
+        self.count += len(entries)
+        self._bytes += sum([entry.size for entry in entries])
 
-    async def take_all(self) -> list[Publication]:
-        """Wait for publications; return all that are there. Raises `trio.EndOfChannel` at the end."""
+    async def take_all(self) -> list[Entry]:
+        """Wait for entries; return all that are there. Raises `trio.EndOfChannel` at the end."""
         return await self._receive.receive() + self._take_rest()
 
-    def close(self) -> list[Publication]:
+    def close(self) -> list[Entry]:
         """Let no more in; return what nobody took."""
         self.close_to_publishers()
         return self._take_rest()
@@ -100,8 +64,8 @@ class Inbox:
         self._send.close()
         self._publishers.unpark_all()
 
-    def _take_rest(self) -> list[Publication]:
-        rest: list[Publication] = []
+    def _take_rest(self) -> list[Entry]:
+        rest: list[Entry] = []
         try:
             while True:
                 rest += self._receive.receive_nowait()

@@ -124,6 +124,8 @@ class PredicateIndex(Generic[Member]):
         return found
 
     def _candidates(self, subject: Subject) -> dict[_Filed[Member], None]:
+        if not any(self._shelves.values()):
+            return self._unanchored
         found = dict(self._unanchored)
         for name, shelf in self._shelves[Exact].items():
             text = subject.get(name)

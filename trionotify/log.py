@@ -11,17 +11,14 @@ are blanked at once, and cut off when they are as many as what is left.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from trionotify.entries import Entry
 
-    from trionotify.notification import Notification
-
-__all__ = ["Cursor", "Entry", "Evicted", "MemoryLog"]
+__all__ = ["Cursor", "Evicted", "MemoryLog"]
 
 
 @attrs.frozen
@@ -41,37 +38,6 @@ class Cursor:
 
     def __str__(self) -> str:
         return f"{self.epoch}:{self.offset}"
-
-
-@attrs.define(eq=False)
-class Entry:
-    """A notification in its place in the log.
-
-    `origin` is the key of the connection that published it (None: not a connection), for `echo=0`.
-    `at` is the moment of the append on Trio's clock, in seconds. While the entry is young its encoded
-    frames are kept here, one per format, because whoever is a little behind sends the same bytes.
-    """
-
-    offset: int
-    notification: Notification
-    origin: int | None
-    size: int
-    at: float
-    #: None: too old for its frames to be kept.
-    _frames: dict[object, bytes] | None = attrs.field(factory=dict, init=False)
-
-    def frame(self, encode: Callable[[Entry], bytes]) -> bytes:
-        """This entry's bytes in one format: encoded the first time, remembered for a while."""
-        if self._frames is None:
-            return encode(self)
-        frame = self._frames.get(encode)
-        if frame is None:
-            frame = self._frames[encode] = encode(self)
-        return frame
-
-    def forget_frames(self) -> None:
-        """From now on, encode whenever a frame is asked for."""
-        self._frames = None
 
 
 #: Frames are kept on the newest entries that together weigh this many bytes: every burst sends those
@@ -112,18 +78,17 @@ class MemoryLog:
     def __len__(self) -> int:
         return len(self._entries) - self._blank
 
-    def append(self, published: Iterable[tuple[Notification, int | None]], now: float) -> list[Entry]:
-        """Append notifications with their origins at the moment `now`; return their entries."""
-        entries = [
-            Entry(offset, notification, origin, notification.size, now)
-            for offset, (notification, origin) in enumerate(published, self.head + 1)
-        ]
+    def append(self, entries: list[Entry], now: float) -> None:
+        """Append entries at the moment `now`, and give each its offset."""
+        size, offset = 0, self.head
+        for entry in entries:
+            offset += 1
+            entry.offset, entry.at = offset, now
+            size += entry.size
         self._entries += entries
-        self.head += len(entries)
-        size = sum(entry.size for entry in entries)
+        self.head = offset
         self.bytes += size
         self._young += size
-        return entries
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """At most `limit` entries behind the offset `after`; raises Evicted when they are gone."""
@@ -140,21 +105,24 @@ class MemoryLog:
             entry.forget_frames()
             self._young -= entry.size
             self._old += 1
-        while len(self):
-            oldest = self._entries[self._blank]
+        entries, at = self._entries, self._blank
+        too_many = len(self) - self._max_entries
+        too_old = now - self._max_age
+        while at < len(entries):
+            oldest = entries[at]
             assert oldest is not None  # blanks are only in front of `_blank`
             if oldest.offset > upto or not (
-                len(self) > self._max_entries
-                or self.bytes > self._max_bytes
-                or now - oldest.at > self._max_age
+                too_many > 0 or self.bytes > self._max_bytes or oldest.at < too_old
             ):
                 break
-            self._entries[self._blank] = None
-            self._blank += 1
+            entries[at] = None
+            at += 1
+            too_many -= 1
             self.bytes -= oldest.size
             if oldest.offset > self._old:
                 self._old = oldest.offset
                 self._young -= oldest.size
+        self._blank = at
         if self._blank * 2 > len(self._entries):
             del self._entries[: self._blank]
             self._blank = 0

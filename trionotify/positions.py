@@ -27,7 +27,7 @@ from trionotify.predicates import Wanted
 
 if TYPE_CHECKING:
     from trionotify.clients import Client
-    from trionotify.log import Entry
+    from trionotify.entries import Entry
 
 __all__ = ["RAW", "Chunk", "Format", "Group", "Outlet", "Position"]
 

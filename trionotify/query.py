@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
@@ -21,7 +20,7 @@ from trionotify.log import Cursor
 from trionotify.notification import Notification
 from trionotify.predicates import AllOf, Exact, Predicate, Prefix, Suffix, from_json
 
-__all__ = ["Query", "notification_maker", "parse_query"]
+__all__ = ["Query", "parse_query", "template"]
 
 _ON_ATTRIBUTES: Final = {"exact": Exact, "prefix": Prefix, "suffix": Suffix}
 _LAGS: Final = ("gap", "latest", "disconnect")
@@ -62,7 +61,7 @@ class Query:
         `id`, where it is given, is who the client is, whatever the query says.
         """
         _refuse_unknown(params)
-        notification_maker(params, "")
+        template(params, "")
         name = id if id is not None else params.get("id")
         if name is None:
             name = secrets.token_urlsafe(9)
@@ -108,8 +107,8 @@ def _filter(params: Mapping[str, str]) -> Predicate | None:
     return parts[0] if len(parts) == 1 else AllOf(parts)
 
 
-def notification_maker(params: Mapping[str, str], id: str) -> partial[Notification]:
-    """What makes a notification of a publisher's data, with the attributes that its query gives.
+def template(params: Mapping[str, str], id: str) -> Notification:
+    """The notification that has the attributes that a publisher's query gives, and no data.
 
     They are checked here, once. Raises `Refused` (400) that begins with the attribute at fault.
     """
@@ -120,12 +119,9 @@ def notification_maker(params: Mapping[str, str], id: str) -> partial[Notificati
     if "to" in params:
         given["extensions"] = {"to": params["to"]}
     try:
-        template = Notification(**given)
+        return Notification(**given)
     except ValueError as error:
         raise _bad(str(error)) from None
-    if "extensions" in given:
-        given["extensions"] = template.extensions
-    return partial(Notification, **given)
 
 
 def _lag(params: Mapping[str, str]) -> str:

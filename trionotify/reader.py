@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from trionotify.catchup import wants
+from trionotify.entries import Entry
 from trionotify.errors import Lagged
-from trionotify.log import Entry, Evicted
+from trionotify.log import Evicted
 from trionotify.positions import Position
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Awaitable
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -23,15 +22,15 @@ import attrs
 import trio
 
 from trionotify.clients import Client
+from trionotify.entries import Entry
 from trionotify.errors import CloseCode, Disconnected, Refused
 from trionotify.frames import FrameParser
 from trionotify.handshake import shake_hands
 from trionotify.http import Request, check_upgrade, problem, read_head, request_of
-from trionotify.inbox import Publication
 from trionotify.log import Evicted
 from trionotify.notification import Notification
 from trionotify.positions import RAW, Position
-from trionotify.query import Query, notification_maker
+from trionotify.query import Query, template
 from trionotify.transport import Transport, linger
 from trionotify.wire import Wire
 
@@ -173,8 +172,8 @@ class WebSocketConnection:
     wire: Wire = attrs.field(init=False)
     key: int = attrs.field(init=False)
     position: Position = attrs.field(init=False)
-    #: Makes its notifications, once it has published any.
-    _make: partial[Notification] | None = attrs.field(default=None, init=False)
+    #: What its notifications are like, once it has published any.
+    _template: Notification | None = attrs.field(default=None, init=False)
     #: The task that catches up is running.
     _catching_up: bool = attrs.field(default=False, init=False)
     # The sweep's memory: since when it is silent, was pinged, has taken nothing of what it is owed.
@@ -240,10 +239,10 @@ class WebSocketConnection:
         await self.wire.send(message)
 
     async def publish(self, messages: tuple[str | bytes, ...]) -> None:
-        if self._make is None:
-            self._make = notification_maker(self.client.params, self.client.id)
-        make, key = self._make, self.key
-        await self.hub.inbox.put([Publication(make(message), key) for message in messages])
+        if self._template is None:
+            self._template = template(self.client.params, self.client.id)
+        another, key = self._template.another, self.key
+        await self.hub.inbox.put([Entry(another(message), key) for message in messages])
 
     def end(self, code: int | None, reason: str = "") -> None:
         self.wire.end(code, reason)

@@ -1,0 +1,84 @@
+"""An entry: a notification on its way, from its publisher through the channel into the log.
+
+The publisher makes it; the log gives it its place; after that it doesn't change, but for what is
+remembered beside it: its frames, while it is young.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trionotify.notification import Notification
+
+__all__ = ["Entry", "Pending", "Receipt"]
+
+
+@attrs.frozen
+class Receipt:
+    """What became of a notification: its `cursor`, and how many clients.
+
+    `wanted` of them want it; the kernel took it at once for `written`; `behind` are catching up and get
+    it later, if they don't leave.
+    """
+
+    cursor: str
+    wanted: int
+    written: int
+    behind: int
+
+
+@attrs.define(eq=False)
+class Pending:
+    """A receipt in the making, for the publisher that waits for it."""
+
+    done: trio.Event = attrs.Factory(trio.Event)
+    wanted: int = 0
+    written: int = 0
+    receipt: Receipt | None = None
+    #: What the publisher's own audience raised first.
+    error: Exception | None = None
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A notification, where it comes from, and its place in the log.
+
+    `origin` is the key of the connection that published it (None: not a connection), for `echo=0`.
+    """
+
+    notification: Notification
+    origin: int | None = None
+    #: Who waits for its receipt; None, too, once it has been given.
+    pending: Pending | None = None
+    #: What it weighs, in bytes.
+    size: int = attrs.field(init=False)
+    #: Its place in the log, 0 before it has one.
+    offset: int = attrs.field(default=0, init=False)
+    #: The moment of the append on Trio's clock, in seconds.
+    at: float = attrs.field(default=0.0, init=False)
+    #: Encoded frames, one per format, because whoever is a little behind sends the same bytes.
+    #: None: too old for its frames to be kept.
+    _frames: dict[object, bytes] | None = attrs.field(factory=dict, init=False)
+
+    @size.default
+    def _measured(self) -> int:
+        return self.notification.size
+
+    def frame(self, encode: Callable[[Entry], bytes]) -> bytes:
+        """This entry's bytes in one format: encoded the first time, remembered for a while."""
+        if self._frames is None:
+            return encode(self)
+        frame = self._frames.get(encode)
+        if frame is None:
+            frame = self._frames[encode] = encode(self)
+        return frame
+
+    def forget_frames(self) -> None:
+        """From now on, encode whenever a frame is asked for."""
+        self._frames = None
