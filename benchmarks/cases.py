@@ -117,6 +117,41 @@ def fanout(subscribers: int, size: int, flight: int, seconds: float = 2.0) -> Ru
     return run
 
 
+def events(subscribers: int, seconds: float = 2.0) -> Run:
+    """Everybody gets everything as CloudEvents; and beside it, raw messages of the same size."""
+
+    def run(server: Server) -> Figures:
+        with closing(connect_all(server.port, ["/?format=cloudevents"] * subscribers)) as clients:
+            publisher, probe = connect(server.port, server.kind.publish), clients.pop()
+            probe.setblocking(True)
+            readers = Readers(clients)
+            while any(got for _, got in readers.read_some(0.2)):
+                pass  # what came behind the heads
+            frame, sizes = client_frame(b"." * 128), []
+            cpu, start = server.cpu(), time.perf_counter()
+            while time.perf_counter() - start < seconds:
+                send_all(publisher, frame)
+                # One of them tells how long an event is: its id and its cursor grow.
+                sizes.append(_one_frame(probe))
+                readers.wait(sizes[-1] * len(clients))
+            cpu = server.cpu() - cpu
+            publisher.close()
+            probe.close()
+        raw = fanout(subscribers, int(percentile(sizes, 0.5)) - 4, 1, seconds)(server)
+        figure = "CPU us/delivery"
+        return {figure: cpu / len(sizes) / subscribers * US, f"{figure}, raw": raw[figure]}
+
+    return run
+
+
+def _one_frame(client: socket.socket) -> int:
+    """Read one frame of 126 bytes to 64 KiB; returns how many bytes it has."""
+    data = client.recv(4, socket.MSG_WAITALL)
+    size = int.from_bytes(data[2:])
+    client.recv(size, socket.MSG_WAITALL)
+    return 4 + size
+
+
 def one_of_many(targets: list[str], publish: str, matching: int, seconds: float = 2.0) -> Run:
     """Of the subscribers at `targets`, the first `matching` want what is published."""
 
@@ -365,6 +400,7 @@ CASES = {
             )
         ),
         Case("targeted", "one of 10,000 is told", "CPU us/publish", targeted(10_000), (OURS,)),
+        Case("events", "1,000 CloudEvents subscribers, one at a time", _FANOUT, events(1000), (OURS,)),
         Case("ingest-1", "one publisher, 128 bytes, 64 in flight", "CPU us/message", ingest(1, 64)),
         Case("ingest-10", "ten publishers, 128 bytes, 64 in flight", "CPU us/message", ingest(10, 64)),
         Case(

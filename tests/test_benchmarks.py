@@ -46,6 +46,8 @@ def test_steady_cases_come_through() -> None:
 def test_filters_and_targets_come_through() -> None:
     """Those that only our server has."""
     with running(KINDS[OURS]) as server:
+        assert set(cases.events(5, seconds=0.1)(server)) == {"CPU us/delivery", "CPU us/delivery, raw"}
+    with running(KINDS[OURS]) as server:
         assert cases.filtered(10, 10, seconds=0.05)(server)["CPU us/publish"] > 0
     with running(KINDS[OURS]) as server:
         assert cases.targeted(10, seconds=0.05)(server)["CPU us/publish"] > 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trionotify import EVERYTHING, NOTHING, AllOf, AnyOf, Exact, Not, Notification, Prefix, Suffix
+from trionotify import EVERYTHING, NOTHING, AllOf, AnyOf, Exact, Not, Notification, Prefix, Sql, Suffix
 from trionotify.index import PredicateIndex
 
 words = st.text("ab", min_size=1, max_size=3)
@@ -16,6 +16,17 @@ pairs = st.dictionaries(st.sampled_from(["type", "subject", "n1"]), words, min_s
 leaves = st.one_of(
     *(pairs.map(kind) for kind in (Exact, Prefix, Suffix)),
     st.sampled_from([EVERYTHING, NOTHING, lambda event: event.type == "a"]),
+    st.sampled_from(
+        [
+            Sql(text)
+            for text in (
+                *("type = 'a'", "'ab' = subject", "type LIKE 'a%'", "subject LIKE '%b'"),
+                *("type LIKE 'a%b'", "type LIKE 'a_'", "type IN ('a', 'b')", "n1 IN ('5', '05')"),
+                *("'05' = n1", "n1 = 5", "type = 'a' AND subject LIKE 'b%'", "NOT (type = 'a')"),
+                *("type = 'a' OR EXISTS n1", "LENGTH(type) = 1 AND type LIKE '%a%'", "n1"),
+            )
+        ]
+    ),
 )
 predicates = st.recursive(
     leaves,
@@ -30,7 +41,7 @@ events = st.builds(
     lambda type, subject, n1: Notification.of(None, type=type, subject=subject, n1=n1),
     words,
     st.none() | words,
-    st.none() | words,
+    st.none() | words | st.sampled_from([5, True, "true", "05"]),
 )
 
 
@@ -77,6 +88,9 @@ class Counted:
         lambda i: AnyOf([Exact(id=f"{i}"), Exact(id=f"x{i}")]),
         lambda i: Suffix(id=f"-{i:05}"),
         lambda i: AllOf([lambda event: True, Exact(id=f"{i}")]),
+        lambda i: Sql(f"type = 't' AND id = '{i}'"),
+        lambda i: Sql(f"id LIKE '{i:05}%'"),
+        lambda i: AnyOf([Sql(f"id IN ('{i}', 'x{i}')"), Exact(id=f"y{i}")]),
     ],
 )
 def test_cost_follows_what_matches(make: Any) -> None:

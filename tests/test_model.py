@@ -110,9 +110,10 @@ class Program:
         self.listeners: list[tuple[int, Any, list[int]]] = []
         append = hub.log.append
 
-        def spy(entries: list[Entry], now: float) -> None:
-            append(entries, now)
-            self.log += entries
+        def spy(entries: list[Entry], now: float) -> list[Entry]:
+            fresh: list[Entry] = append(entries, now)
+            self.log += fresh
+            return fresh
 
         hub.log.append = spy
         self.newest: Any = None

@@ -19,6 +19,7 @@ from trionotify import (
     Not,
     Notification,
     Prefix,
+    Sql,
     Suffix,
     from_json,
     to_json,
@@ -72,11 +73,19 @@ def test_they_look_at_clients_too() -> None:
 
 
 def test_they_are_values() -> None:
-    """Equal when they say the same in the same words, whatever the order of keywords; immutable."""
+    """Equal when they say the same, whatever the order and the nesting; hashable; immutable."""
     assert Exact(type="a", subject="b") == Exact(subject="b", type="a")
     assert hash(AllOf([Exact(type="a")])) == hash(AllOf([Exact(type="a")]))
     assert Exact(type="a") != Prefix(type="a")
-    assert AnyOf([Exact(type="a")]) != AllOf([Exact(type="a")])
+    a, b = Exact(type="a"), Prefix(subject="b")
+    assert AnyOf([a, b]) != AllOf([a, b])
+    assert AnyOf([a]) == AllOf([a]) == a
+    assert AllOf([a, AllOf([b, a])]) == AllOf([b, a])
+    assert Exact(type="a", subject="c") == AllOf([Exact(subject="c"), a])
+    assert AnyOf([a, NOTHING]) == a == Not(Not(a))
+    assert AllOf([a, NOTHING]) == NOTHING == Not(EVERYTHING) != AllOf([a, EVERYTHING])
+    assert Sql("type = 'a'") == Sql("type = 'a'") != Sql("type='a'")
+    assert hash(AllOf([a, b])) == hash(AllOf([b, a, b]))
     assert len({~Exact(type="a"), Not(Exact(type="a"))}) == 1
     with pytest.raises(AttributeError):
         Exact(type="a").attributes = ()  # type: ignore[misc] # a mistake on purpose
@@ -141,7 +150,15 @@ def test_a_list_is_an_implicit_all() -> None:
     ("value", "words"),
     [
         ("[", "not JSON"),
-        ("[" * 100_000, "nested too deep"),
+        ("[" * 10_000, "nested too deep"),
+        ("[" * 100_000, "max_filter_bytes: at most 16384"),
+        ('"\\ud800"', "not JSON"),
+        ("[NaN]", "not JSON"),
+        ({"sql": "type ="}, "filter.sql: line 1, column 7"),
+        ({"sql": 5}, "filter.sql: an SQL expression must be str"),
+        ({"sql": "x" * 17_000}, "max_filter_bytes: at most 16384"),
+        ({"any": [{"exact": {"type": "a"}}] * 300}, "max_filters: at most 256"),
+        ({"exact": {f"a{i}": "a" for i in range(300)}}, "max_filters: at most 256"),
         ([5], r"filters\[0\]: a filter is an object with one key"),
         ({"exact": {"type": "a"}, "prefix": {"type": "a"}}, "one key"),
         ({}, "one key"),
@@ -220,5 +237,5 @@ def test_nesting_has_a_limit() -> None:
     from_json(value)
     with pytest.raises(ValueError, match="nested too deep: 32 is the most"):
         from_json({"not": value})
-    with pytest.raises(ValueError, match="nested too deep"):
+    with pytest.raises(ValueError, match="max_filter_bytes: at most 16384 bytes, not 100000"):
         from_json("[" * 100_000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trionotify import AllOf, Exact, Prefix, Refused, Suffix
+from trionotify import AllOf, Exact, Prefix, Refused, Sql, Suffix
 from trionotify.log import Cursor
 from trionotify.query import Query, parse_query, template
 
@@ -17,9 +17,9 @@ def test_defaults() -> None:
     """A subscriber to everything, with an id of its own."""
     one, two = query(""), query("")
     assert one.id != two.id
-    assert (one.role, one.filter, one.echo, one.lag, one.since) == (
-        *("subscriber", None, True, "disconnect"),
-        None,
+    assert (one.role, one.filter, one.echo, one.format, one.lag, one.since) == (
+        *("subscriber", None, True, "raw"),
+        *(None, None),
     )
 
 
@@ -27,8 +27,8 @@ def test_filters_of_all_kinds_must_all_hold() -> None:
     """`exact.*`, `prefix.*`, `suffix.*` and `filters` together."""
     assert query("exact.type=a").filter == Exact(type="a")
     text = 'exact.type=a&prefix.subject=b%2Fc&suffix.source=d&filters=[{"exact":{"n":"1"}}]'
-    assert query(text).filter == AllOf(
-        [Exact(type="a"), Prefix(subject="b/c"), Suffix(source="d"), Exact(n="1")]
+    assert query(text + "&sql=n+%3D+1").filter == AllOf(
+        [Exact(type="a"), Prefix(subject="b/c"), Suffix(source="d"), Exact(n="1"), Sql("n = 1")]
     )
 
 
@@ -66,7 +66,7 @@ def test_since(text: str, since: object) -> None:
         ("exact.type=", "exact.type: type must not be empty"),
         ("exact.data=x", "exact.data: 'data' is not an attribute"),
         ("exact.a.b=x", "exact.a.b: 'a.b' can't name"),
-        ("filters=[", "filters: filters: not JSON"),
+        ("filters=[", "filters: not JSON that can be read"),
         ("filters=[{}]", "filters: "),
         ("role=admin", "role: one of subscriber, publisher, both"),
         ("echo=yes", "echo: one of 0, 1"),
@@ -79,8 +79,10 @@ def test_since(text: str, since: object) -> None:
         ("id=" + "x" * 300, "id: 1 to 255 printable"),
         ("type=", "type must not be empty"),
         ("subject=a%0Ab", "subject must not contain"),
-        ("sql=true", "sql: this server has no SQL"),
-        ("format=cloudevents", "format: this server speaks raw"),
+        ("sql=type+%3D", "sql: filter.sql: line 1, column 7"),
+        ("format=xml", "format: one of raw, cloudevents"),
+        ("type=trionotify.gap", "type: what begins with trionotify. is the server's own"),
+        ("datacontenttype=", "datacontenttype must not be empty"),
         ("a=%ff", "the query can't be read"),
     ],
 )

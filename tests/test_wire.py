@@ -27,6 +27,9 @@ class Owner:
     def on_end(self) -> None:
         self.ended += 1
 
+    def understand(self, messages: list[Any], /) -> list[Any]:
+        return messages
+
 
 def make(credit: int | None = None, **options: Any) -> tuple[Wire, FakeKernel, Peer, Owner]:
     kernel = FakeKernel(credit, **options)

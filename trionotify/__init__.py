@@ -7,6 +7,7 @@ async with trionotify.open_server() as server:
 from trionotify.clients import Client
 from trionotify.entries import Receipt
 from trionotify.errors import CloseCode, Disconnected, Lagged, Refused, TrionotifyError
+from trionotify.explain import Explanation, explain
 from trionotify.http import Request
 from trionotify.hub import Hub
 from trionotify.notification import Notification
@@ -19,6 +20,7 @@ from trionotify.predicates import (
     Not,
     Predicate,
     Prefix,
+    Sql,
     Suffix,
     from_json,
     to_json,
@@ -37,6 +39,7 @@ __all__ = [
     "CloseCode",
     "Disconnected",
     "Exact",
+    "Explanation",
     "Hub",
     "Lagged",
     "Not",
@@ -47,9 +50,11 @@ __all__ = [
     "Refused",
     "Request",
     "Server",
+    "Sql",
     "Subscription",
     "Suffix",
     "TrionotifyError",
+    "explain",
     "from_json",
     "open_hub",
     "open_server",

@@ -8,13 +8,14 @@ business. Two tasks serve it in a nursery of the call: one runs the session, whi
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import trio
 import trio_websocket
 
-from trionotify.entries import Entry
 from trionotify.errors import CloseCode, Disconnected, Refused
+from trionotify.events import publish, understand, welcome
 from trionotify.http import Request
 from trionotify.log import Evicted
 from trionotify.query import Query, parse_query, template
@@ -22,10 +23,13 @@ from trionotify.reader import Reader
 
 if TYPE_CHECKING:
     from trionotify.clients import Client
+    from trionotify.formats import Message
     from trionotify.hub import Hub
     from trionotify.predicates import Wanted
 
 __all__ = ["serve_attached"]
+
+_SUBPROTOCOLS = "sec-websocket-protocol"
 
 logger = logging.getLogger("trionotify")
 
@@ -33,18 +37,28 @@ logger = logging.getLogger("trionotify")
 async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> None:
     """Serve `websocket`, a `trio_websocket.WebSocketConnection`, until it is over: see `Hub.attach`."""
     path, _, query_text = (websocket.path or "/").partition("?")
-    headers = tuple((n.decode(), v.decode("latin-1")) for n, v in websocket.handshake_headers)
-    request = Request("GET", path, parse_query(query_text), headers, str(websocket.remote))
+    headers = [(n.decode(), v.decode("latin-1")) for n, v in websocket.handshake_headers]
+    # What was offered is of no interest any more, but what was agreed on.
+    headers = [(name, value) for name, value in headers if name != _SUBPROTOCOLS]
+    if websocket.subprotocol:
+        headers.append((_SUBPROTOCOLS, websocket.subprotocol))
+    request = Request(
+        *("GET", path, parse_query(query_text), tuple(headers), str(websocket.remote)),
+        limits=hub.settings.filter_limits,
+    )
     if client is None:
         client, query = await hub.admit(request)
     else:
-        query = Query.of(request.params, client.id)
+        query = request.query(client.id)
+        client.bound()
     if query.lag == "latest":
         raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
     hub.check_room()
-    offset, _ = hub.start(query)
+    offset, recovered = hub.start(query)
     connection = _AttachedConnection(hub, websocket, client, query)
     client.connect(hub, connection)
+    client.speak(query.format, query.subprotocol)
+    connection.answer(welcome(connection, offset, recovered))
     hub.connected(connection.key, connection, client)
     hub.broadcast.join(connection.reader.position, offset)
     try:
@@ -70,6 +84,9 @@ class _AttachedConnection:
     def __init__(self, hub: Hub, websocket: Any, client: Client, query: Query) -> None:
         self.hub = hub
         self.client = client
+        self.format = hub.formats[query.format]
+        self.filter_limits = hub.settings.filter_limits
+        self.bad = 0
         self.key = hub.next_key()
         self.code: int = CloseCode.NORMAL
         self.reason = ""
@@ -78,9 +95,14 @@ class _AttachedConnection:
         self.position.deaf_to = None if query.echo else self.key
         #: A send was cut off, so half a frame may be out: the connection is dead.
         self.torn = False
+        self._lag = query.lag or self.format.default_lag
         self._websocket = websocket
         self._over = False
         self._receiving: trio.CancelScope | None = None
+        # What the writer is to send next, the wait that this interrupts, and who waits until it is out.
+        self._answers: deque[str] = deque()
+        self._waiting: trio.CancelScope | None = None
+        self._answered = trio.lowlevel.ParkingLot()
 
     async def converse(self) -> None:
         """Run the session; what it raises ends this connection alone."""
@@ -94,14 +116,13 @@ class _AttachedConnection:
             self.end(CloseCode.INTERNAL_ERROR)
 
     async def write_notifications(self) -> None:
-        """Send what the position wants, until the connection is over."""
+        """Send answers, and what the position wants, each in its turn, until the connection is over."""
         try:
             while not self._over:
-                data = (await self.reader.next()).data
-                with trio.fail_after(self.hub.settings.stall_timeout):
-                    await self.send("" if data is None else data)
-        except Evicted:
-            self.end(CloseCode.TRY_AGAIN_LATER, "slow")
+                message = await self._next()
+                if message is not None:
+                    with trio.fail_after(self.hub.settings.stall_timeout):
+                        await self._send(message)
         except trio.TooSlowError:
             self.end(CloseCode.TRY_AGAIN_LATER, "stalled")
         except (Disconnected, trio.ClosedResourceError):
@@ -111,21 +132,48 @@ class _AttachedConnection:
             logger.exception("a predicate of client %.64r failed", self.client.id)
             self.end(CloseCode.INTERNAL_ERROR, "a predicate of this client's failed")
 
+    async def _next(self) -> str | bytes | None:
+        """The next message to send; None when it is better to look again."""
+        if self._answers:
+            answer = self._answers.popleft()
+            self._answered.unpark_all()
+            return answer
+        try:
+            with trio.CancelScope() as self._waiting:
+                notification = await self.reader.next()
+                return self.format.message(notification, self.here())
+        except Evicted:
+            after, upto = self.reader.skip()
+            gap = self.format.say("gap", {"from": after, "to": upto}, upto)
+            if gap is None or self._lag == "disconnect":
+                self.end(CloseCode.TRY_AGAIN_LATER, "slow")
+            return gap
+        finally:
+            self._waiting = None
+        return None
+
     # As the link of the client's record.
 
-    async def receive(self) -> list[str | bytes]:
-        if self._over:
-            return []
-        try:
-            with trio.CancelScope() as self._receiving:
-                return [await self._websocket.get_message()]
-        except trio_websocket.ConnectionClosed:
-            self._over = True
-        finally:
-            self._receiving = None
-        return []
+    async def receive(self) -> list[Message]:
+        messages: list[Message] = []
+        while not messages and not self._over:
+            if self._answers:
+                # Whoever asks and doesn't read the answers is not read either.
+                await self._answered.park()
+                continue
+            try:
+                with trio.CancelScope() as self._receiving:
+                    messages = understand(self, [await self._websocket.get_message()])
+            except trio_websocket.ConnectionClosed:
+                self._over = True
+            finally:
+                self._receiving = None
+        return messages
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
+        await self._send(self.format.message(message))
+
+    async def _send(self, message: str | bytes) -> None:
         if self._over:
             raise Disconnected("the connection is closed")
         try:
@@ -138,9 +186,8 @@ class _AttachedConnection:
             self.end(CloseCode.GOING_AWAY)
             raise
 
-    async def publish(self, messages: tuple[str | bytes, ...]) -> None:
-        own = template(self.client.params, self.client.id)
-        await self.hub.inbox.put([Entry(own.another(message), self.key) for message in messages])
+    async def publish(self, messages: tuple[Message, ...]) -> None:
+        await publish(self, template(self.client.params, self.client.id), messages)
 
     def end(self, code: int | None, reason: str = "") -> None:
         if not self._over:
@@ -148,6 +195,7 @@ class _AttachedConnection:
             self.code, self.reason = code or CloseCode.NORMAL, reason
         self.hub.broadcast.leave(self.position)
         self.reader.wake()
+        self._answered.unpark_all()
         if self._receiving:
             self._receiving.cancel()
 
@@ -155,7 +203,21 @@ class _AttachedConnection:
         broadcast = self.hub.broadcast
         return broadcast.cursor(broadcast.refilter(self.position, predicate))
 
+    # As one who takes part in a conversation of events.
+
+    def here(self) -> str:
+        broadcast = self.hub.broadcast
+        return broadcast.cursor(broadcast.standing(self.position))
+
+    def answer(self, *messages: str | None) -> None:
+        self._answers += [message for message in messages if message is not None]
+        if self._answers and self._waiting is not None:
+            self._waiting.cancel()
+
     # As one of the hub's connections.
+
+    def go_away(self) -> None:
+        self.end(CloseCode.GOING_AWAY)
 
     def check(self, now: float) -> None:
         """Its pings are the application's business, or trio-websocket's."""

@@ -65,7 +65,7 @@ class Broadcast:
     def leave(self, position: Position) -> None:
         """Send it nothing more. May be called again."""
         if position.joined:
-            position.cursor = self.standing(position)
+            self.fix(position)
             position.joined = position.live = False
             self._audiences.everywhere.pop(position, None)
             self._leave_group(position)
@@ -74,12 +74,17 @@ class Broadcast:
         """The offset up to which the reader has got what it wants."""
         return max(position.cursor, self.done) if position.live else position.cursor
 
+    def fix(self, position: Position) -> int:
+        """Let its cursor be where it stands, and return that."""
+        position.cursor = self.standing(position)
+        return position.cursor
+
     def refilter(self, position: Position, predicate: Wanted) -> int:
         """Change what the reader wants, behind the returned offset: its own position."""
         if not position.joined:
             position.predicate = predicate
             return self.taken
-        offset = position.cursor = self.standing(position)
+        offset = self.fix(position)
         self._leave_group(position)
         position.predicate = predicate
         position.latest = None
@@ -92,7 +97,7 @@ class Broadcast:
     def fall_behind(self, position: Position) -> None:
         """Its Wire owes bytes, or it reads at its own pace: hand it nothing until it has caught up."""
         if position.live:
-            position.cursor = self.standing(position)
+            self.fix(position)
             position.live = False
 
     def settle(self, position: Position) -> bool:
@@ -107,10 +112,10 @@ class Broadcast:
     def _enter_group(self, position: Position) -> None:
         if position.predicate is NOTHING:
             return
-        key = (key_of(position.predicate), position.format)
+        key = (key_of(position.predicate), position.encode)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(position.predicate, position.format)
+            group = self._groups[key] = Group(position.predicate, position.encode)
             self._index.add(group.predicate, group)
         group.members[position] = None
         position.group = group
@@ -121,7 +126,7 @@ class Broadcast:
             return
         del group.members[position]
         if not group.members:
-            del self._groups[key_of(group.predicate), group.format]
+            del self._groups[key_of(group.predicate), group.encode]
             self._index.remove(group.predicate, group)
 
     # --- the task ---
@@ -146,10 +151,10 @@ class Broadcast:
 
     async def _hand_out(self, entries: list[Entry]) -> None:
         now = trio.current_time()
-        self.log.append(entries, now)
+        fresh = self.log.append(entries, now)
         self.taken = self.log.head
         tally = _Tally(entries)
-        shared, singled = self._who_wants(entries, tally)
+        shared, singled = self._who_wants(fresh, tally)
         # Who is in a group now: whoever moves while others are served finds its own way.
         members = {group: tuple(group.members) for group in shared}
         if singled:
@@ -158,12 +163,12 @@ class Broadcast:
         joined: dict[tuple[object, ...], list[Chunk]] = {}
         for position, own in singled.items():
             wants = own if position.group is None else self._merged(position, own, shared)
-            key = (position.format, *[entry.offset for entry in wants])
+            key = (position.encode, *[entry.offset for entry in wants])
             if key not in joined:
-                joined[key] = join_frames(wants, position.format)
+                joined[key] = join_frames(wants, position.encode)
             await self._send((position,), wants, joined[key], tally)
         for group, wants in shared.items():
-            await self._send(members[group], wants, join_frames(wants, group.format), tally)
+            await self._send(members[group], wants, join_frames(wants, group.encode), tally)
         self.done = self.taken
         self.log.evict(self.done, now)
         tally.tell(self.log.epoch)
@@ -269,6 +274,7 @@ class Broadcast:
         chunk, offset = read(position, self.log, self.taken)
         position.cursor = offset
         if chunk is None:
+            position.passed = offset
             return True
         if not wire.transport.synchronous:
             wire.owe(chunk.data)

@@ -22,10 +22,10 @@ SCAN: Final = 512
 
 
 def wants(position: Position, entry: Entry) -> bool:
-    """Whether this reader gets this entry: its own predicate, the audience, and `echo`."""
-    if position.is_deaf_to(entry):
-        return False
+    """Whether this reader, who is behind, gets this entry: predicate, audience, `echo`, `expirytime`."""
     notification = entry.notification
+    if position.is_deaf_to(entry) or notification.expired:
+        return False
     if position.predicate is not EVERYTHING and not position.predicate(notification):
         return False
     return is_meant(position.client, notification)
@@ -39,19 +39,19 @@ def read_on(position: Position, log: MemoryLog, taken: int) -> tuple[Chunk | Non
     offset = position.cursor
     if position.predicate is NOTHING:
         return None, taken
-    assert position.format is not None  # this is for those who read bytes
+    assert position.encode is not None  # this is for those who read bytes
     found: list[Entry] = []
     size = 0
     for entry in log.read(offset, SCAN):
         if entry.offset > taken:
             break
         if wants(position, entry):
-            size += len(entry.frame(position.format))
+            size += len(entry.frame(position.encode))
             if found and size > CHUNK_SIZE:
                 break
             found.append(entry)
         offset = entry.offset
-    return (join_frames(found, position.format)[0] if found else None), offset
+    return (join_frames(found, position.encode)[0] if found else None), offset
 
 
 def read_latest(position: Position, log: MemoryLog, taken: int) -> tuple[Chunk | None, int]:
@@ -74,12 +74,12 @@ def read_latest(position: Position, log: MemoryLog, taken: int) -> tuple[Chunk |
             notes[key] = entry.offset
     if position.scanned < taken:
         return None, position.cursor
-    assert position.format is not None  # this is for those who read bytes
+    assert position.encode is not None  # this is for those who read bytes
     found: list[Entry] = []
     size = 0
     for key, offset in tuple(notes.items()):
         (entry,) = log.read(offset - 1, 1)
-        size += len(entry.frame(position.format))
+        size += len(entry.frame(position.encode))
         if found and size > CHUNK_SIZE:
             break
         found.append(entry)
@@ -87,4 +87,4 @@ def read_latest(position: Position, log: MemoryLog, taken: int) -> tuple[Chunk |
     if not notes:
         position.latest = None
     offset = found[-1].offset if notes else taken
-    return (join_frames(found, position.format)[0] if found else None), offset
+    return (join_frames(found, position.encode)[0] if found else None), offset

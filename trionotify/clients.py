@@ -18,9 +18,11 @@ import attrs
 
 from trionotify.errors import CloseCode, Disconnected
 from trionotify.frames import check_close
+from trionotify.notification import Notification
 from trionotify.predicates import EVERYTHING, NOTHING, AllOf, AnyOf, Wanted, key_of
 
 if TYPE_CHECKING:
+    from trionotify.formats import Message
     from trionotify.positions import Position
 
 __all__ = ["MAX_ID", "ROLES", "Client", "Link", "Registry"]
@@ -38,13 +40,13 @@ class Link(Protocol):
     def position(self) -> Position:
         """Where the client stands in the log."""
 
-    def receive(self) -> Awaitable[list[str | bytes]]:
+    def receive(self) -> Awaitable[list[Message]]:
         """The messages of one read; an empty list means that there will be no more."""
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
         """Send one message, and wait until the kernel has it."""
 
-    async def publish(self, messages: tuple[str | bytes, ...]) -> None:
+    async def publish(self, messages: tuple[Message, ...]) -> None:
         """Publish what the client sent, as the client's."""
 
     def end(self, code: int | None, reason: str = "") -> None:
@@ -108,10 +110,12 @@ class Client:
     hub: Any = attrs.field(default=None, init=False)
     #: What its query wants is registered already: see `Request.client`.
     made_of_query: bool = attrs.field(default=False, init=False)
+    #: What `authenticate` allows it: whatever it asks for itself, it gets no more than this.
+    _allowed: Wanted | None = attrs.field(default=None, init=False)
     #: None: never given a filter, which wants everything.
     _predicates: tuple[Wanted, ...] | None = attrs.field(default=None, init=False)
     _link: Link | None = attrs.field(default=None, init=False)
-    _received: deque[str | bytes] | None = attrs.field(default=None, init=False)
+    _received: deque[Message] | None = attrs.field(default=None, init=False)
 
     @property
     def position(self) -> Position | None:
@@ -159,11 +163,21 @@ class Client:
                 raise ValueError(f"{predicate!r} is not registered on client {self.id!r}")
         return self._refilter(tuple(remaining.values()))
 
-    def narrow(self, predicate: Wanted) -> None:
-        """From now on let it have only what `predicate` wants as well: for the hub alone."""
+    def bound(self) -> None:
+        """What is registered now is all that it may ever have, whatever it asks for: for the hub."""
         if self._predicates is not None:
-            predicate = AllOf([self.predicate, predicate])
+            self._allowed = self.predicate
+
+    def choose(self, predicate: Wanted) -> None:
+        """Let it have what it asked for in its query, or later, within its bounds: for the hub alone."""
+        if self._allowed is not None:
+            predicate = AllOf([self._allowed, predicate])
         self._refilter((predicate,))
+
+    def speak(self, format: str, subprotocol: str | None) -> None:
+        """Note down what was agreed on: for the hub alone."""
+        object.__setattr__(self, "format", format)
+        object.__setattr__(self, "subprotocol", subprotocol)
 
     def get(self, name: str) -> str | None:
         """The query's parameter `name`: what an audience looks at. `id` and `role` are always there."""
@@ -182,11 +196,15 @@ class Client:
             self._received = deque(await self._connection().receive()) or None
             if not self._received:
                 raise StopAsyncIteration
-        return self._received.popleft()
+        message = self._received.popleft()
+        if isinstance(message, Notification):
+            return "" if message.data is None else message.data
+        return message
 
-    async def receive_batch(self) -> list[str | bytes]:
+    async def receive_batch(self) -> list[Message]:
         """All messages of one read from the connection, at least one; empty when it is over.
 
+        Each is `str` or `bytes`, or of a client that speaks CloudEvents, a whole `Notification`.
         A checkpoint, unless messages are left from the last read. Cancelled, it loses none.
         """
         if self._received:
@@ -194,22 +212,27 @@ class Client:
             return batch
         return await self._connection().receive()
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
         """Send this client alone `message`, outside of the log, and wait until the kernel has it.
+
+        Of a `Notification` a raw client gets the data. What isn't one, a client that speaks CloudEvents
+        gets as an event with default attributes.
 
         Always a checkpoint. When the client is slow this waits; cancelled then, the message
         still goes out whole, or the connection ends. Raises `Disconnected` when the client is gone.
         """
-        if not isinstance(message, str | bytes):
-            raise TypeError(f"message must be str or bytes, not {type(message).__name__}")
+        if not isinstance(message, str | bytes | Notification):
+            raise TypeError(f"message must be str, bytes or Notification, not {type(message).__name__}")
         await self._connection().send(message)
 
-    async def publish(self, *messages: str | bytes) -> None:
+    async def publish(self, *messages: Message) -> None:
         """Publish messages of this client: with the attributes that its query gives, `echo` in force.
 
-        All go into the channel together. Waits, and checkpoints, only while the channel is full;
-        cancelled then, none was published. Raises `Disconnected` when the client is gone, and
-        `trio.ClosedResourceError` when the hub is closed.
+        A `Notification` is published as it is, and acknowledged to a client that speaks CloudEvents.
+        All go into the channel together. Waits, and checkpoints, only while the channel is full, and for
+        what is to be acknowledged; cancelled while the channel is full, none was published. Raises
+        `Disconnected` when the client is gone, `trio.ClosedResourceError` when the hub is closed, and
+        ValueError when a message isn't what the query's `datacontenttype` says; then none was published.
         """
         await self._connection().publish(messages)
 

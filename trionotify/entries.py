@@ -12,11 +12,11 @@ import attrs
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from trionotify.notification import Notification
 
-__all__ = ["Entry", "Pending", "Receipt"]
+__all__ = ["Entry", "Pending", "Receipt", "repetition_key"]
 
 
 @attrs.frozen
@@ -45,6 +45,15 @@ class Pending:
     error: Exception | None = None
 
 
+def repetition_key(notification: Notification, publisher: str) -> Hashable | None:
+    """By what to know a notification that comes again; None where its `id` was made up.
+
+    The publisher's own `id` is a part of it: so nobody can pre-empt what another will publish.
+    """
+    given = notification.given_id
+    return None if given is None else (publisher, notification.source, given)
+
+
 @attrs.define(eq=False)
 class Entry:
     """A notification, where it comes from, and its place in the log.
@@ -56,6 +65,8 @@ class Entry:
     origin: int | None = None
     #: Who waits for its receipt; None, too, once it has been given.
     pending: Pending | None = None
+    #: What a repetition has in common with the first: see `repetition_key`.
+    key: Hashable | None = None
     #: What it weighs, in bytes.
     size: int = attrs.field(init=False)
     #: Its place in the log, 0 before it has one.

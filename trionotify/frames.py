@@ -36,6 +36,7 @@ __all__ = [
     "message_frame",
     "ping_frame",
     "pong_frame",
+    "text_frame",
 ]
 
 _TEXT: Final = 0x1
@@ -60,6 +61,11 @@ def message_frame(data: str | bytes | None) -> bytes:
     if isinstance(data, bytes):
         return _frame(_BINARY, data)
     return _frame(_TEXT, data.encode() if data else b"")
+
+
+def text_frame(payload: bytes) -> bytes:
+    """The frame of a text message that is UTF-8 already."""
+    return _frame(_TEXT, payload)
 
 
 def ping_frame(payload: bytes = b"") -> bytes:

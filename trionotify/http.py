@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -18,6 +17,9 @@ import h11
 
 from trionotify.clients import Client
 from trionotify.errors import Refused
+from trionotify.formats import SUBPROTOCOL
+from trionotify.jsontext import write_json
+from trionotify.predicates import DEFAULT_LIMITS, FilterLimits
 from trionotify.query import Query, parse_query
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Request:
     headers: tuple[tuple[str, str], ...]
     remote: str
     http_version: str = "1.1"
+    _limits: FilterLimits = DEFAULT_LIMITS
 
     def header(self, name: str) -> str | None:
         """The value of the header `name` (in lower case), several joined by commas; None if absent."""
@@ -58,7 +61,16 @@ class Request:
 
         What an `authenticate` returns when it has nothing to add. Raises `Refused` (400).
         """
-        return client_of(self, Query.of(self.params, id))
+        return client_of(self, self.query(id))
+
+    def query(self, id: str | None = None) -> Query:
+        """What the query says; raises `Refused` (400)."""
+        return Query.of(self.params, id, subprotocol=self.subprotocol, limits=self._limits)
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that is agreed on: ours, if the client offers it."""
+        return SUBPROTOCOL if SUBPROTOCOL in self.tokens("sec-websocket-protocol") else None
 
 
 def client_of(request: Request, query: Query) -> Client:
@@ -100,7 +112,7 @@ async def read_head(transport: Transport, max_head_bytes: int) -> tuple[h11.Requ
     return event, early
 
 
-def request_of(head: h11.Request, remote: str) -> Request:
+def request_of(head: h11.Request, remote: str, limits: FilterLimits) -> Request:
     """What `authenticate` sees of a head; raises `Refused` (400) when its query can't be read."""
     target = head.target.decode("ascii")
     if target.lower().startswith(("http://", "https://")):
@@ -117,6 +129,7 @@ def request_of(head: h11.Request, remote: str) -> Request:
         ),
         remote=remote,
         http_version=head.http_version.decode("ascii"),
+        limits=limits,
     )
 
 
@@ -162,9 +175,9 @@ def problem(refused: Refused, method: str = "GET") -> bytes:
         "type": "about:blank",
         "title": title,
         "status": refused.status,
-        "detail": refused.detail,
+        "detail": refused.detail.encode(errors="replace").decode(),  # an application may say anything
     }
-    body = json.dumps(document).encode()
+    body = write_json(document)
     upgrade = any(name.lower() == "upgrade" for name, _ in refused.headers)
     response = h11.Response(
         status_code=refused.status,

@@ -20,12 +20,14 @@ import trio
 
 from trionotify.broadcast import Broadcast
 from trionotify.clients import Client, Registry
-from trionotify.entries import Entry, Pending, Receipt
+from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, Refused
+from trionotify.explain import Explanation, explain_delivery
+from trionotify.formats import CloudEventsFormat, Format, RawFormat
 from trionotify.http import Request, client_of
 from trionotify.inbox import Inbox
 from trionotify.log import Cursor, MemoryLog
-from trionotify.notification import Data, Notification
+from trionotify.notification import RESERVED_TYPE, Data, Notification
 from trionotify.predicates import EVERYTHING, Wanted, is_value
 from trionotify.query import Query
 from trionotify.reader import Subscription
@@ -48,8 +50,8 @@ class Connection(Protocol):
     def check(self, now: float) -> None:
         """Ping it when it is silent, drop it when it is dead or stalled."""
 
-    def end(self, code: int | None, reason: str = "") -> None:
-        """Say the last word."""
+    def go_away(self) -> None:
+        """Say goodbye: the server goes down."""
 
     def abort(self) -> None:
         """Drop it."""
@@ -92,6 +94,9 @@ class Hub:
         )
         self.inbox = Inbox(settings.max_waiting, settings.max_waiting_bytes)
         self.broadcast = Broadcast(self.log, self.clients, self.inbox)
+        self.formats: dict[str, Format] = {
+            format.name: format for format in (RawFormat(), CloudEventsFormat(self.log.epoch))
+        }
         #: Open connections, by the key that they have in the registry too.
         self.connections: dict[int, Connection] = {}
         #: Connections whose request has not arrived yet, oldest first.
@@ -124,15 +129,22 @@ class Hub:
         Raises TypeError or ValueError that names a bad attribute, whatever an `audience` that is a
         callable raises (it is false for that client, and true or false for the others), and
         `trio.ClosedResourceError` when the hub is closed.
+
+        With an `id` that this process has published under the same `source` before, and that the log
+        still has, it is a repetition: it isn't published again, and the receipt has the first cursor.
         """
         if not isinstance(data, Notification):
             data = Notification.of(data, to=to, audience=audience, **attributes)
         elif to is not None or audience is not None or attributes:
             raise TypeError("a Notification is published as it is: give it its attributes")
+        if data.type.startswith(RESERVED_TYPE):
+            raise ValueError(
+                f"type: what begins with {RESERVED_TYPE} is the server's own: choose another"
+            )
         judged = data.audience is not None and not is_value(data.audience)
         pending = Pending() if confirm or judged else None
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self.inbox.put([Entry(data, None, pending)])
+        await self.inbox.put([Entry(data, None, pending, repetition_key(data, ""))])
         if pending is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return None
@@ -180,6 +192,14 @@ class Hub:
         """
         await self._attach(self, websocket, client)
 
+    def explain(self, notification: Notification, client: Client) -> Explanation:
+        """Whether `client` gets `notification`, and which of its filter and of the audience says no.
+
+        Print it, or walk through its parts. (What the connection itself published under `echo=0`, and
+        whether the client is behind, is not looked at.)
+        """
+        return explain_delivery(notification, client)
+
     def statistics(self) -> Statistics:
         """What the hub holds now."""
         return Statistics(
@@ -206,7 +226,7 @@ class Hub:
     async def admit(self, request: Request) -> tuple[Client, Query]:
         """The client whose request this is; raises `Refused`, or what `authenticate` raises."""
         if self.authenticate is None:
-            query = Query.of(request.params)
+            query = request.query()
             return client_of(request, query), query
         found = self.authenticate(request)
         client = found if isinstance(found, Client) else await found
@@ -214,18 +234,25 @@ class Hub:
             raise TypeError(f"authenticate must return a Client, not {type(client).__name__}")
         if client.position:
             raise ValueError("authenticate must make a new Client for each request: this one is in use")
-        query = Query.of(request.params, client.id)
-        if query.filter is not None and not client.made_of_query:
-            client.narrow(query.filter)
+        query = request.query(client.id)
+        if not client.made_of_query:
+            client.bound()
+            if query.filter is not None:
+                client.choose(query.filter)
         return client, query
 
-    def start(self, query: Query) -> tuple[int, bool]:
-        """The offset where a client starts, and whether it resumes there; raises `Refused` (410)."""
+    def start(self, query: Query) -> tuple[int, bool | None]:
+        """The offset where a client starts, and whether it resumes there; None: it didn't ask to.
+
+        Raises `Refused` (410) to one that can't be told in another way.
+        """
         if query.since is None:
-            return self.broadcast.taken, False
+            return self.broadcast.taken, None
         if not isinstance(query.since, Cursor):
-            return self.log.start, False
+            return self.log.start, None
         offset = self.resume(query.since)
+        if offset is None and query.format != "raw":
+            return self.broadcast.taken, False
         if offset is None:
             raise Refused(
                 410,
@@ -296,7 +323,7 @@ class Hub:
         """
         self.inbox.close_to_publishers()
         for connection in tuple(self.connections.values()):
-            connection.end(CloseCode.GOING_AWAY)
+            connection.go_away()
         while self.connections:
             await self._left.park()
 
@@ -308,8 +335,7 @@ class Hub:
 
     async def _sweep(self) -> None:
         """Look after connections and the log's age, a few times within the shortest timeout."""
-        settings = self.settings
-        interval = min(settings.ping_interval, settings.ping_timeout, settings.stall_timeout) / 4
+        interval = self.settings.shortest_interval / 4
         while True:
             await trio.sleep(interval)
             now = trio.current_time()
@@ -319,7 +345,10 @@ class Hub:
 
 
 async def publishing_session(client: Client) -> None:
-    """The default session: publish what publishers send, refuse others with 1008."""
+    """The default session: publish what publishers send, refuse others with 1008.
+
+    What isn't what the query's `datacontenttype` says ends it with 1007.
+    """
     while batch := await client.receive_batch():
         if client.role == "subscriber":
             client.close(
@@ -327,7 +356,14 @@ async def publishing_session(client: Client) -> None:
                 "a subscriber may not publish: connect with role=publisher or role=both",
             )
             return
-        await client.publish(*batch)
+        try:
+            await client.publish(*batch)
+        except ValueError:
+            try:
+                for message in batch:  # up to the one that won't do
+                    await client.publish(message)
+            except ValueError as error:
+                client.close(CloseCode.INVALID_DATA, str(error))
 
 
 def handler_session(handler: Handler) -> Session:

@@ -10,6 +10,7 @@ follows what nearly matches, not how many predicates there are.
 | `Exact`, `Prefix`, `Suffix` | one of its conditions, the one with the fewest others beside it |
 | `AllOf` | the anchors of one of its parts, chosen the same way |
 | `AnyOf` | the anchors of all of its parts |
+| `Sql` | what one of the parts that it ANDs asks by `=`, `IN` or `LIKE` |
 | anything else (`Not`, a callable, `EVERYTHING`) | no anchor: evaluated every time |
 
 A prefix of length n is found by hashing the first n characters, once for each length in use; a suffix
@@ -32,6 +33,7 @@ from trionotify.predicates import (
     Exact,
     Predicate,
     Prefix,
+    Sql,
     Subject,
     Suffix,
     Wanted,
@@ -70,7 +72,12 @@ class _Shelf(Generic[Member]):
 
 
 _KINDS: Final = (Exact, Prefix, Suffix)
-_BUILT_IN: Final = (*_KINDS, AllOf, AnyOf, type(NOTHING))
+_BUILT_IN: Final = (*_KINDS, AllOf, AnyOf, Sql, type(NOTHING))
+_BY_NAME: Final[dict[str, type[Exact] | type[Prefix] | type[Suffix]]] = {
+    "exact": Exact,
+    "prefix": Prefix,
+    "suffix": Suffix,
+}
 
 
 class PredicateIndex(Generic[Member]):
@@ -87,10 +94,7 @@ class PredicateIndex(Generic[Member]):
         filed = self._filed.get(key)
         if filed is None:
             anchors = self._anchors(predicate)
-            certain = predicate is EVERYTHING or (
-                type(predicate) in _KINDS and len(predicate.attributes) == 1  # type: ignore[attr-defined] # mypy doesn't narrow by type()
-            )
-            filed = self._filed[key] = _Filed(predicate, [], anchors, certain)
+            filed = self._filed[key] = _Filed(predicate, [], anchors, _says_all(predicate))
             self._file(filed)
         filed.members.append(member)
 
@@ -142,7 +146,7 @@ class PredicateIndex(Generic[Member]):
                         found.update(shelf.by_text.get(part, ()))
         return found
 
-    def _anchors(self, predicate: Wanted) -> tuple[_Anchor, ...] | None:
+    def _anchors(self, predicate: Wanted) -> tuple[_Anchor, ...] | None:  # noqa: PLR0911 - a table
         """Where to file `predicate`: under all of these; None when it can't be filed."""
         match predicate:
             case Predicate() if type(predicate) not in _BUILT_IN:
@@ -151,6 +155,12 @@ class PredicateIndex(Generic[Member]):
                 kind = type(predicate)
                 options = [(_Anchor(kind, n, t),) for n, t in predicate.attributes]
                 return min(options, key=self._crowd)
+            case Sql():
+                conditions = predicate.expression.conditions()
+                found = [
+                    tuple(_Anchor(_BY_NAME[c.kind], c.name, t) for t in c.texts) for c in conditions
+                ]
+                return min(found, key=self._crowd) if found else None
             case AllOf():
                 parts = [a for part in predicate.parts if (a := self._anchors(part)) is not None]
                 return min(parts, key=self._crowd) if parts else None
@@ -198,3 +208,13 @@ class PredicateIndex(Generic[Member]):
                 del shelf.lengths[len(anchor.text)]
             if not shelf.by_text:
                 del self._shelves[anchor.kind][anchor.name]
+
+
+def _says_all(predicate: Wanted) -> bool:
+    """Whether its anchors are all there is to it: where one of them holds, it does."""
+    kind = type(predicate)
+    if kind in _KINDS:
+        return len(predicate.attributes) == 1  # type: ignore[attr-defined] # mypy doesn't narrow by type()
+    if kind is Sql:
+        return bool(predicate.expression.is_one_condition)  # type: ignore[attr-defined] # the same
+    return predicate is EVERYTHING

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from trionotify.entries import Entry
 
 __all__ = ["Cursor", "Evicted", "MemoryLog"]
@@ -66,6 +68,8 @@ class MemoryLog:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._entries: list[Entry | None] = []
+        #: Where what can be repeated stands.
+        self._offsets: dict[Hashable, int] = {}
         self._blank = 0  # how many of them, from the front, are evicted
         self._young = 0  # bytes of the entries whose frames are kept
         self._old = 0  # the offset up to which they aren't
@@ -78,17 +82,28 @@ class MemoryLog:
     def __len__(self) -> int:
         return len(self._entries) - self._blank
 
-    def append(self, entries: list[Entry], now: float) -> None:
-        """Append entries at the moment `now`, and give each its offset."""
+    def append(self, entries: list[Entry], now: float) -> list[Entry]:
+        """Append entries at the moment `now`, and give each its offset; return those that are new.
+
+        One that repeats what is still kept has that one's offset, and is not appended.
+        """
         size, offset = 0, self.head
+        fresh: list[Entry] = []
         for entry in entries:
+            if entry.key is not None:
+                first = self._offsets.setdefault(entry.key, offset + 1)
+                if first <= offset:
+                    entry.offset = first
+                    continue
             offset += 1
             entry.offset, entry.at = offset, now
             size += entry.size
-        self._entries += entries
+            fresh.append(entry)
+        self._entries += fresh
         self.head = offset
         self.bytes += size
         self._young += size
+        return fresh
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """At most `limit` entries behind the offset `after`; raises Evicted when they are gone."""
@@ -119,6 +134,8 @@ class MemoryLog:
             at += 1
             too_many -= 1
             self.bytes -= oldest.size
+            if oldest.key is not None:
+                del self._offsets[oldest.key]
             if oldest.offset > self._old:
                 self._old = oldest.offset
                 self._young -= oldest.size

@@ -8,6 +8,7 @@ characters only where there are any.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import secrets
@@ -19,10 +20,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from trionotify.jsontext import check_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ATTRIBUTES", "ExtensionValue", "Notification", "check_attribute_name"]
+__all__ = [
+    "ATTRIBUTES",
+    "RESERVED_TYPE",
+    "Data",
+    "ExtensionValue",
+    "Notification",
+    "check_attribute_name",
+    "is_json",
+    "new_id",
+]
 
 Data = str | bytes | None
 ExtensionValue = str | int | bool
@@ -33,6 +45,9 @@ ATTRIBUTES: Final = frozenset(
 )
 _CORE: Final = ("id", "source", "type", "subject", "time", "datacontenttype")
 _RESERVED: Final = ATTRIBUTES - {"to"} | {"data", "audience"}
+
+#: Types that begin with this are the server's own, and can't be published.
+RESERVED_TYPE: Final = "trionotify."
 
 _NAME: Final = re.compile(r"[a-z0-9]+", re.ASCII)
 # CloudEvents 1.0, section "Type System": control characters, lone surrogates and the Unicode
@@ -108,6 +123,7 @@ class Notification:
             _set(self, "_time", _checked_time(self._time))
         if self._datacontenttype is not None:
             _check_text("datacontenttype", self._datacontenttype)
+            _check_json(self.data, self._datacontenttype)
         if self.audience is not None and not callable(self.audience):
             raise TypeError(
                 "audience must be a predicate or a callable of the Client, not"
@@ -145,6 +161,8 @@ class Notification:
         """
         if data.__class__ is not bytes and not (data.__class__ is str and data.isascii()):
             _check_data(data)
+        if self._datacontenttype is not None:
+            _check_json(data, self._datacontenttype)
         made = object.__new__(Notification)
         set_field = _bind(made)
         set_field("data", data)
@@ -161,7 +179,20 @@ class Notification:
     @property
     def id(self) -> str:
         """Unique among the notifications of one `source`."""
-        return self._id if isinstance(self._id, str) else f"{_PREFIX}-{self._id - _FIRST}"
+        return _text_of(self._id)
+
+    @property
+    def given_id(self) -> str | None:
+        """The `id` if the publisher gave it: the same again is a repetition. None if it was made up."""
+        return self._id if isinstance(self._id, str) else None
+
+    @property
+    def expired(self) -> bool:
+        """Whether the moment in the extension attribute `expirytime` has passed: don't send it late."""
+        moment = self.extensions.get("expirytime")
+        return (
+            moment is not None and datetime.fromisoformat(str(moment).upper()).timestamp() < clock.time()
+        )
 
     @property
     def time(self) -> str:
@@ -216,6 +247,10 @@ class Notification:
             return "true" if extension else "false"
         return str(extension)
 
+    def value(self, name: str) -> ExtensionValue | None:
+        """The attribute `name` with the type that it has in CloudEvents, or None: what SQL looks at."""
+        return self.get(name) if name in ATTRIBUTES else self.extensions.get(name)
+
     def __eq__(self, other: object) -> bool:
         """Whether data and all attributes are equal, `id` and `time` included."""
         if not isinstance(other, Notification):
@@ -268,6 +303,31 @@ def _check_data(data: object) -> None:
         raise TypeError(f"data must be str, bytes or None, not {_name_of(data)}")
 
 
+def _check_json(data: object, kind: str) -> None:
+    """Who is told that this is JSON must be able to read it; bytes are nobody's to judge."""
+    if isinstance(data, str) and is_json(kind):
+        try:
+            check_json(data)
+        except ValueError as error:
+            raise ValueError(f"data: {error} (datacontenttype is {kind})") from None
+
+
+@functools.lru_cache(maxsize=256)
+def is_json(kind: str) -> bool:
+    """Whether a media type is one of JSON's (RFC 6839, section 3.1)."""
+    subtype = kind.partition(";")[0].strip().lower().rpartition("/")[2]
+    return subtype == "json" or subtype.endswith("+json")
+
+
+def new_id() -> str:
+    """An `id` that nobody else has."""
+    return _text_of(_count())
+
+
+def _text_of(id: int | str) -> str:
+    return id if isinstance(id, str) else f"{_PREFIX}-{id - _FIRST}"
+
+
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be str, not {_name_of(value)}")
@@ -285,13 +345,17 @@ def _checked_time(value: object) -> str:
         return value.isoformat().replace("+00:00", "Z")
     if not isinstance(value, str):
         raise TypeError(f"time must be RFC 3339 text or a datetime, not {value!r}")
-    if not _RFC_3339.fullmatch(value):
-        raise ValueError(f"time must be RFC 3339 like '2026-01-31T23:59:59Z', not {value!r}")
+    _check_moment("time", value)
+    return value
+
+
+def _check_moment(name: str, value: object) -> None:
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        raise ValueError(f"{name} must be RFC 3339 like '2026-01-31T23:59:59Z', not {value!r}")
     try:
         datetime.fromisoformat(value.upper())
     except ValueError as error:
-        raise ValueError(f"time {value!r} is not a moment: {error}") from None
-    return value
+        raise ValueError(f"{name} {value!r} is not a moment: {error}") from None
 
 
 def _checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
@@ -307,6 +371,8 @@ def _checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
             raise TypeError(f"{name} must be str, int or bool, not {_name_of(value)}")
         elif not -(2**31) <= value < 2**31:
             raise ValueError(f"{name} must fit 32 bits (CloudEvents Integer), not {value}")
+        if name == "expirytime":
+            _check_moment(name, value)
     return MappingProxyType(dict(values))
 
 

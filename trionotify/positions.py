@@ -22,22 +22,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from trionotify.frames import message_frame
 from trionotify.predicates import Wanted
 
 if TYPE_CHECKING:
     from trionotify.clients import Client
     from trionotify.entries import Entry
 
-__all__ = ["RAW", "Chunk", "Format", "Group", "Outlet", "Position"]
+__all__ = ["Chunk", "Encode", "Group", "Outlet", "Position"]
 
-#: Makes an entry's bytes in one wire format. Functions compare by identity, which makes the groups.
-Format = Callable[["Entry"], bytes]
-
-
-def RAW(entry: Entry) -> bytes:  # noqa: N802 - a constant that happens to be a function
-    """The raw format: a message is the notification's data, verbatim."""
-    return message_frame(entry.notification.data)
+#: Makes an entry's frame in one format. Functions compare by identity, which makes the groups.
+Encode = Callable[["Entry"], bytes]
 
 
 class Outlet(Protocol):
@@ -70,7 +64,7 @@ class Position:
     outlet: Outlet
     predicate: Wanted
     #: None: it reads notifications, not bytes, and is only woken.
-    format: Format | None
+    encode: Encode | None
     #: Hands bytes to the kernel, as a socket's `send`: the one call on the hot path.
     send: Callable[[bytes], int]
     #: None: a subscription inside the process, to which every audience is open.
@@ -81,6 +75,8 @@ class Position:
     latest_only: bool = False
 
     cursor: int = attrs.field(default=0, init=False)
+    #: Where it came while catching up without being sent anything.
+    passed: int = attrs.field(default=-1, init=False)
     live: bool = attrs.field(default=False, init=False)
     group: Group | None = attrs.field(default=None, init=False)
     joined: bool = attrs.field(default=False, init=False)
@@ -98,7 +94,7 @@ class Group:
     """The positions with equal predicates and one format. Its first member makes it."""
 
     predicate: Wanted
-    format: Format | None
+    encode: Encode | None
     members: dict[Position, None] = attrs.Factory(dict)
 
 
@@ -116,16 +112,16 @@ class Chunk:
 CHUNK_SIZE: Final = 1 << 16
 
 
-def join_frames(entries: list[Entry], format: Format | None) -> list[Chunk]:
-    """The entries' frames as chunks of at most `CHUNK_SIZE` bytes; none without a format."""
+def join_frames(entries: list[Entry], encode: Encode | None) -> list[Chunk]:
+    """The entries' frames as chunks of at most `CHUNK_SIZE` bytes; none without an encoding."""
     chunks: list[Chunk] = []
-    if format is None:
+    if encode is None:
         return chunks
     frames: list[bytes] = []
     offsets: list[int] = []
     size = 0
     for entry in entries:
-        frame = entry.frame(format)
+        frame = entry.frame(encode)
         if frames and size + len(frame) > CHUNK_SIZE:
             chunks.append(_chunk(frames, offsets))
             frames, offsets, size = [], [], 0

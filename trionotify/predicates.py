@@ -4,31 +4,36 @@ A predicate decides on a *subject*, anything with `get(name) -> str | None`: a n
 is a subscription's filter) or a client (then it is a publisher's audience). The built-in ones are the
 dialects of the CloudEvents Subscriptions API (section 3.2.4, "filters"), with its names and its JSON.
 
-They are values: immutable, equal when they say the same in the same words, hashable, combined with
-`&`, `|` and `~`. That is what lets the hub find equal ones and index them. Any callable of the
-subject can stand wherever a predicate can; it is compared by identity and has no JSON.
+They are values: immutable, hashable, combined with `&`, `|` and `~`, and equal when they have the same
+canonical form (`key_of`): in whatever order and nesting their parts stand, said once or twice. That is
+what lets the hub find equal ones and index them. Any callable of the subject can stand wherever a
+predicate can; it is compared by identity and has no JSON.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MethodType
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import attrs
 
+from trionotify import cesql
+from trionotify.jsontext import read_json
 from trionotify.notification import check_attribute_name
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "EVERYTHING",
     "NOTHING",
     "AllOf",
     "AnyOf",
     "Exact",
+    "FilterLimits",
     "Not",
     "Predicate",
     "Prefix",
+    "Sql",
     "Subject",
     "Suffix",
     "Wanted",
@@ -58,6 +63,12 @@ class Predicate:
     def __call__(self, subject: Subject) -> bool:
         raise NotImplementedError  # pragma: no cover - every predicate defines it
 
+    def __eq__(self, other: object) -> bool:
+        return key_of(self) == key_of(other) if isinstance(other, Predicate) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(key_of(self))
+
     def __and__(self, other: Wanted) -> AllOf:
         return AllOf([self, other]) if callable(other) else NotImplemented
 
@@ -78,11 +89,13 @@ class Predicate:
         return to_json(self)
 
 
-@attrs.frozen(init=False, repr=False)
+@attrs.frozen(init=False, repr=False, eq=False)
 class _OnAttributes(Predicate):
     """One condition on each of some attributes; all of them must hold."""
 
     attributes: tuple[tuple[str, str], ...]
+    #: Whether an attribute's text does, given the condition's.
+    _test: ClassVar[Any]
 
     def __init__(self, mapping: Mapping[str, str] | None = None, /, **attributes: str) -> None:
         """Take the attributes by keyword, or in `mapping` where a name is no Python identifier.
@@ -101,43 +114,36 @@ class _OnAttributes(Predicate):
                 raise ValueError(f"{name} must not be empty")
         self.__attrs_init__(tuple(sorted(pairs.items())))
 
+    def __call__(self, subject: Subject) -> bool:
+        for name, value in self.attributes:
+            text = subject.get(name)
+            if text is None or not self._test(text, value):
+                return False
+        return True
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in self.attributes)})"
 
 
-@attrs.frozen(init=False, repr=False)
+@attrs.frozen(init=False, repr=False, eq=False)
 class Exact(_OnAttributes):
     """Every named attribute is there and equals the given text, case included."""
 
-    def __call__(self, subject: Subject) -> bool:
-        for name, value in self.attributes:
-            if subject.get(name) != value:
-                return False
-        return True
+    _test = staticmethod(str.__eq__)
 
 
-@attrs.frozen(init=False, repr=False)
+@attrs.frozen(init=False, repr=False, eq=False)
 class Prefix(_OnAttributes):
     """Every named attribute is there and begins with the given text, case included."""
 
-    def __call__(self, subject: Subject) -> bool:
-        for name, value in self.attributes:
-            text = subject.get(name)
-            if text is None or not text.startswith(value):
-                return False
-        return True
+    _test = staticmethod(str.startswith)
 
 
-@attrs.frozen(init=False, repr=False)
+@attrs.frozen(init=False, repr=False, eq=False)
 class Suffix(_OnAttributes):
     """Every named attribute is there and ends with the given text, case included."""
 
-    def __call__(self, subject: Subject) -> bool:
-        for name, value in self.attributes:
-            text = subject.get(name)
-            if text is None or not text.endswith(value):
-                return False
-        return True
+    _test = staticmethod(str.endswith)
 
 
 def _checked_parts(parts: Iterable[Wanted]) -> tuple[Wanted, ...]:
@@ -154,7 +160,7 @@ def _check_callable(part: object) -> None:
         raise TypeError(f"{part!r} is neither a predicate nor a callable")
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class AllOf(Predicate):
     """Every one of `parts` holds."""
 
@@ -167,7 +173,7 @@ class AllOf(Predicate):
         return True
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class AnyOf(Predicate):
     """At least one of `parts` holds."""
 
@@ -180,7 +186,7 @@ class AnyOf(Predicate):
         return False
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Not(Predicate):
     """`part` doesn't hold."""
 
@@ -194,7 +200,31 @@ class Not(Predicate):
         return not self.part(subject)
 
 
-@attrs.frozen
+@attrs.frozen(init=False, repr=False, eq=False)
+class Sql(Predicate):
+    """A CloudEvents SQL expression (CESQL 1.0.0) is true, and nothing went wrong in finding that out.
+
+    `source` is the expression as it was written. Raises `cesql.ParseError`, a ValueError that says where
+    it can't be understood, and what was expected there.
+    """
+
+    source: str
+    expression: cesql.Expression
+
+    def __init__(self, source: str) -> None:
+        if not isinstance(source, str):
+            raise TypeError(f"an SQL expression must be str, not {type(source).__name__}")
+        self.__attrs_init__(source, cesql.parse(source))
+
+    def __call__(self, subject: Subject) -> bool:
+        # A notification's attributes have types, which the language heeds; a client's are text.
+        return self.expression.holds(getattr(subject, "value", subject.get))
+
+    def __repr__(self) -> str:
+        return f"Sql({self.source!r})"
+
+
+@attrs.frozen(eq=False)
 class _Constant(Predicate):
     """The same answer whatever the subject; `EVERYTHING` and `NOTHING` are the only two."""
 
@@ -214,7 +244,7 @@ NOTHING: Final = _Constant(False)
 
 
 #: Those that have no parts.
-_PLAIN: Final = frozenset({Exact, Prefix, Suffix, _Constant})
+_PLAIN: Final = frozenset({Exact, Prefix, Suffix, Sql, _Constant})
 
 _ON_ATTRIBUTES: Final[dict[str, type[_OnAttributes]]] = {
     "exact": Exact,
@@ -222,58 +252,102 @@ _ON_ATTRIBUTES: Final[dict[str, type[_OnAttributes]]] = {
     "suffix": Suffix,
 }
 _OF_PARTS: Final[dict[str, type[AllOf | AnyOf]]] = {"all": AllOf, "any": AnyOf}
-#: Evaluating a filter takes a few frames of the stack for each level.
-_MAX_DEPTH: Final = 32
-_DIALECTS: Final = ", ".join([*_ON_ATTRIBUTES, *_OF_PARTS, "not"])
+_DIALECTS: Final = ", ".join([*_ON_ATTRIBUTES, *_OF_PARTS, "not", "sql"])
 
 
-def from_json(value: object) -> Predicate:
+@attrs.frozen
+class FilterLimits:
+    """How large the JSON of a filter may be: its bytes, its nesting, the filters in it altogether.
+
+    Whoever evaluates a filter pays for it with every notification, and with some frames of the stack
+    for each level.
+    """
+
+    max_filter_bytes: int = 16 << 10
+    max_filter_depth: int = 32
+    max_filters: int = 256
+
+
+DEFAULT_LIMITS: Final = FilterLimits()
+
+
+def from_json(value: object, limits: FilterLimits = DEFAULT_LIMITS) -> Predicate:
     """Read a predicate from the JSON of the CloudEvents Subscriptions API.
 
     `value` is one filter (a mapping with the name of its dialect as the only key), or a list of
     filters, which must all hold; an empty list wants everything. JSON text does as well.
-    Raises ValueError that names the fault and where it is.
+    Raises ValueError that names the fault and where it is, or the limit that is passed.
     """
     if isinstance(value, str | bytes):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise ValueError(f"filters: not JSON: {error}") from None
-        except RecursionError:
-            raise ValueError("filters: nested too deep") from None
-    if not isinstance(value, list):
-        return _read_filter(value, "filter")
-    filters = [_read_filter(item, f"filters[{at}]") for at, item in enumerate(value)]
-    if not filters:
-        return EVERYTHING
-    return filters[0] if len(filters) == 1 else AllOf(filters)
+        size = len(value.encode(errors="replace") if isinstance(value, str) else value)
+        if size > limits.max_filter_bytes:
+            raise ValueError(f"max_filter_bytes: at most {limits.max_filter_bytes} bytes, not {size}")
+        value = read_json(value)
+    return _Reader(limits).read(value)
 
 
-def _read_filter(value: object, where: str, depth: int = 1) -> Predicate:
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"filters: nested too deep: {_MAX_DEPTH} is the most")
-    if not isinstance(value, Mapping) or len(value) != 1:
-        raise ValueError(
-            f"{where}: a filter is an object with one key, the name of its dialect ({_DIALECTS})"
-        )
-    ((dialect, content),) = value.items()
-    where = f"{where}.{dialect}"
-    if make := _ON_ATTRIBUTES.get(dialect):
-        if not isinstance(content, Mapping):
-            raise ValueError(f"{where}: an object of attributes and their texts is needed")
-        try:
-            return make(content)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {error}") from None
-    if combine := _OF_PARTS.get(dialect):
-        if not isinstance(content, list) or not content:
-            raise ValueError(f"{where}: an array of at least one filter is needed")
-        return combine(
-            [_read_filter(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(content)]
-        )
-    if dialect == "not":
-        return Not(_read_filter(content, where, depth + 1))
-    raise ValueError(f"{where}: no such dialect; there are {_DIALECTS}")
+class _Reader:
+    """Reads one JSON value, and counts the filters in it."""
+
+    def __init__(self, limits: FilterLimits) -> None:
+        self._limits = limits
+        self._count = 0
+
+    def read(self, value: object) -> Predicate:
+        if not isinstance(value, list):
+            return self._filter(value, "filter", 1)
+        filters = self._filters(value, "filters", 1)
+        if not filters:
+            return EVERYTHING
+        return filters[0] if len(filters) == 1 else AllOf(filters)
+
+    def _filters(self, values: list[object], where: str, depth: int) -> list[Predicate]:
+        return [self._filter(item, f"{where}[{at}]", depth) for at, item in enumerate(values)]
+
+    def _filter(self, value: object, where: str, depth: int) -> Predicate:
+        limits = self._limits
+        if depth > limits.max_filter_depth:
+            raise ValueError(f"max_filter_depth: nested too deep: {limits.max_filter_depth} is the most")
+        self._add(1)
+        if not isinstance(value, Mapping) or len(value) != 1:
+            raise ValueError(
+                f"{where}: a filter is an object with one key, the name of its dialect ({_DIALECTS})"
+            )
+        ((dialect, content),) = value.items()
+        where = f"{where}.{dialect}"
+        if make := _ON_ATTRIBUTES.get(dialect):
+            if not isinstance(content, Mapping):
+                raise ValueError(f"{where}: an object of attributes and their texts is needed")
+            self._add(len(content) - 1)  # each attribute is a condition like any other
+            return _made(make, content, where)
+        if combine := _OF_PARTS.get(dialect):
+            if not isinstance(content, list) or not content:
+                raise ValueError(f"{where}: an array of at least one filter is needed")
+            return combine(self._filters(content, where, depth + 1))
+        if dialect == "not":
+            return Not(self._filter(content, where, depth + 1))
+        if dialect == "sql":
+            if (
+                isinstance(content, str)
+                and len(content.encode(errors="replace")) > limits.max_filter_bytes
+            ):
+                raise ValueError(
+                    f"max_filter_bytes: at most {limits.max_filter_bytes} bytes are allowed"
+                )
+            return _made(Sql, content, where)
+        raise ValueError(f"{where}: no such dialect; there are {_DIALECTS}")
+
+    def _add(self, count: int) -> None:
+        self._count += count
+        if self._count > self._limits.max_filters:
+            raise ValueError(f"max_filters: at most {self._limits.max_filters} filters altogether")
+
+
+def _made(make: Callable[[Any], Predicate], content: object, where: str) -> Predicate:
+    try:
+        return make(content)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def is_value(predicate: Wanted) -> bool:
@@ -286,19 +360,49 @@ def is_value(predicate: Wanted) -> bool:
     return kind in _PLAIN
 
 
-def key_of(predicate: Wanted) -> Hashable:
-    """What stands for `predicate` in a dict, as long as the predicate itself is kept.
+def key_of(predicate: Wanted) -> Hashable:  # noqa: PLR0911 - a table
+    """The canonical form of `predicate`: what stands for it in a dict, as long as it is kept itself.
 
-    Built-in ones are equal by value, whatever they are built of. Other callables count by identity,
-    whatever they say: an `__eq__` or `__hash__` of the application's may raise, or change its mind.
+    Every condition is an atom on one attribute; sets of them are flattened, in no order, and hold
+    nothing twice; what decides nothing is left out. So the same meaning has the same key wherever that
+    is cheap to see. Callables count by identity, whatever they say: an `__eq__` or `__hash__` of the
+    application's may raise, or change its mind.
     """
     kind = type(predicate)
-    if kind is AllOf or kind is AnyOf:
-        return (kind, tuple(map(key_of, predicate.parts)))  # type: ignore[attr-defined] # mypy doesn't narrow by type()
+    if isinstance(predicate, _OnAttributes) and kind in _PLAIN:
+        return _joined("all", [(kind, name, text) for name, text in predicate.attributes])
+    if kind is AllOf:
+        return _joined("all", map(key_of, predicate.parts))  # type: ignore[attr-defined] # mypy doesn't narrow by type()
+    if kind is AnyOf:
+        return _joined("any", map(key_of, predicate.parts))  # type: ignore[attr-defined] # the same
+    if kind is Sql:
+        return ("sql", predicate.source)  # type: ignore[attr-defined] # the same
     if kind is Not:
-        return (kind, key_of(predicate.part))  # type: ignore[attr-defined] # the same
+        return _negated(key_of(predicate.part))  # type: ignore[attr-defined] # the same
+    if kind is _Constant:
+        return bool(predicate.answer)  # type: ignore[attr-defined] # the same
     # A bound method is made anew at each look; those of one object are equal.
-    return predicate if kind in _PLAIN or kind is MethodType else id(predicate)
+    return predicate if kind is MethodType else id(predicate)
+
+
+def _joined(how: str, keys: Iterable[Hashable]) -> Hashable:
+    """The key of `all` or `any` of these: flat, without what changes nothing."""
+    neutral = how == "all"
+    found: set[Hashable] = set()
+    for key in keys:
+        if key is (not neutral):
+            return key
+        if key is not neutral:
+            found |= key[1] if isinstance(key, tuple) and key[0] == how else {key}
+    if len(found) < 2:
+        return found.pop() if found else neutral
+    return (how, frozenset(found))
+
+
+def _negated(key: Hashable) -> Hashable:
+    if isinstance(key, bool):
+        return not key
+    return key[1] if isinstance(key, tuple) and key[0] == "not" else ("not", key)
 
 
 def to_json(predicate: Wanted) -> Any:
@@ -320,8 +424,10 @@ def _write(predicate: Wanted) -> dict[str, Any]:
             return {"any": [_write(part) for part in predicate.parts]}
         case Not():
             return {"not": _write(predicate.part)}
+        case Sql():
+            return {"sql": predicate.source}
         case _Constant():
             raise ValueError(f"{predicate} has no JSON but as a whole: leave it out")
     raise TypeError(
-        f"{predicate!r} has no JSON: use Exact, Prefix, Suffix, AllOf, AnyOf and Not instead"
+        f"{predicate!r} has no JSON: use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
     )

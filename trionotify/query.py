@@ -16,13 +16,24 @@ import attrs
 
 from trionotify.clients import MAX_ID, ROLES
 from trionotify.errors import Refused
+from trionotify.formats import SUBPROTOCOL
 from trionotify.log import Cursor
-from trionotify.notification import Notification
-from trionotify.predicates import AllOf, Exact, Predicate, Prefix, Suffix, from_json
+from trionotify.notification import RESERVED_TYPE, Notification
+from trionotify.predicates import (
+    DEFAULT_LIMITS,
+    AllOf,
+    Exact,
+    FilterLimits,
+    Predicate,
+    Prefix,
+    Suffix,
+    from_json,
+)
 
 __all__ = ["Query", "parse_query", "template"]
 
 _ON_ATTRIBUTES: Final = {"exact": Exact, "prefix": Prefix, "suffix": Suffix}
+_FORMATS: Final = ("raw", "cloudevents")
 _LAGS: Final = ("gap", "latest", "disconnect")
 
 
@@ -44,21 +55,31 @@ def parse_query(text: str) -> dict[str, str]:
 class Query:
     """What a query says, checked.
 
-    `filter` is None when it names none.
+    `filter` is None when it names none, `lag` when the format's default holds.
     """
 
     id: str
     role: str
     filter: Predicate | None
     echo: bool
-    lag: str
+    format: str
+    subprotocol: str | None
+    lag: str | None
     since: str | Cursor | None
 
     @classmethod
-    def of(cls, params: Mapping[str, str], id: str | None = None) -> Query:
+    def of(
+        cls,
+        params: Mapping[str, str],
+        id: str | None = None,
+        *,
+        subprotocol: str | None = None,
+        limits: FilterLimits = DEFAULT_LIMITS,
+    ) -> Query:
         """Read the parameters; raises `Refused` (400) that begins with the key at fault.
 
-        `id`, where it is given, is who the client is, whatever the query says.
+        `id`, where it is given, is who the client is, whatever the query says; a `subprotocol` that is
+        ours says what the format is.
         """
         _refuse_unknown(params)
         template(params, "")
@@ -67,12 +88,17 @@ class Query:
             name = secrets.token_urlsafe(9)
         elif not name or len(name) > MAX_ID or not name.isprintable():
             raise _bad(f"id: 1 to {MAX_ID} printable characters are needed")
+        format = _choice(params, "format", _FORMATS, "raw")
+        if subprotocol == SUBPROTOCOL:
+            format = "cloudevents"
         return cls(
             id=name,
             role=_choice(params, "role", ROLES, "subscriber"),
-            filter=_filter(params),
+            filter=_filter(params, limits),
             echo=_choice(params, "echo", ("0", "1"), "1") == "1",
-            lag=_lag(params),
+            format=format,
+            subprotocol=subprotocol,
+            lag=_lag(params, format),
             since=_since(params),
         )
 
@@ -84,13 +110,9 @@ def _refuse_unknown(params: Mapping[str, str]) -> None:
             raise _bad(
                 f"{key}: no such key; with a dot there are exact.ATTR, prefix.ATTR and suffix.ATTR"
             )
-    if "sql" in params:
-        raise _bad("sql: this server has no SQL filters; use exact.ATTR, prefix.ATTR or filters")
-    if _choice(params, "format", ("raw", "cloudevents"), "raw") != "raw":
-        raise _bad("format: this server speaks raw only; leave it out")
 
 
-def _filter(params: Mapping[str, str]) -> Predicate | None:
+def _filter(params: Mapping[str, str], limits: FilterLimits) -> Predicate | None:
     """Everything the query asks for, of which all must hold."""
     parts: list[Predicate] = []
     for key, value in params.items():
@@ -99,7 +121,9 @@ def _filter(params: Mapping[str, str]) -> Predicate | None:
             if dot:
                 parts.append(_ON_ATTRIBUTES[kind]({name: value}))
             elif key == "filters":
-                parts.append(from_json(value))
+                parts.append(from_json(value, limits))
+            elif key == "sql":
+                parts.append(from_json({"sql": value}, limits))
         except ValueError as error:
             raise _bad(f"{key}: {error}") from None
     if not parts:
@@ -119,14 +143,19 @@ def template(params: Mapping[str, str], id: str) -> Notification:
     if "to" in params:
         given["extensions"] = {"to": params["to"]}
     try:
-        return Notification(**given)
+        made = Notification(**given)
     except ValueError as error:
         raise _bad(str(error)) from None
+    if made.type.startswith(RESERVED_TYPE):
+        raise _bad(f"type: what begins with {RESERVED_TYPE} is the server's own; choose another")
+    return made
 
 
-def _lag(params: Mapping[str, str]) -> str:
-    lag = _choice(params, "lag", _LAGS, "disconnect")
-    if lag == "gap":
+def _lag(params: Mapping[str, str], format: str) -> str | None:
+    if "lag" not in params:
+        return None
+    lag = _choice(params, "lag", _LAGS, "")
+    if lag == "gap" and format == "raw":
         raise _bad("lag: the raw format can't tell of a gap; use latest or disconnect")
     return lag
 

@@ -30,7 +30,6 @@ import attrs
 import trio
 
 from trionotify.attached import serve_attached
-from trionotify.errors import CloseCode
 from trionotify.hub import (
     Authenticate,
     Handler,
@@ -172,7 +171,7 @@ async def serve(
             connections.cancel_scope.deadline = trio.current_time() + hub.settings.close_timeout
             hub.drop_half_open()
             for connection in tuple(opened):
-                connection.end(CloseCode.GOING_AWAY)
+                connection.go_away()
     finally:
         for sock in sockets:
             sock.close()

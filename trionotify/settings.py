@@ -11,6 +11,8 @@ from typing import Any
 
 import attrs
 
+from trionotify.predicates import FilterLimits
+
 __all__ = ["Settings", "raise_file_limit"]
 
 #: The most open files that macOS lets a process have where it says "unlimited".
@@ -76,11 +78,31 @@ class Settings:
     max_log_entries: int = _limit(10_000, "notifications that the log keeps")
     max_log_bytes: int = _limit(64 * _MIB, "the same, in bytes")
     max_log_age: float = _limit(3600.0, "the same, in seconds")
+    max_filter_bytes: int = _limit(16 * _KIB, "the longest filters of a client, as JSON or SQL")
+    max_filter_depth: int = attrs.field(
+        default=32,
+        validator=[_positive, _whole, attrs.validators.le(100)],
+        metadata={"help": "how deep a filter may be nested, 100 at most"},
+    )
+    max_filters: int = _limit(256, "the filters of a client, those inside others included")
     head_timeout: float = _limit(10.0, "seconds for a request's head to arrive")
     close_timeout: float = _limit(5.0, "seconds for a connection to close in good order")
     ping_interval: float = _limit(30.0, "seconds of silence before a client is pinged")
     ping_timeout: float = _limit(30.0, "seconds a pinged client has to be heard from")
     stall_timeout: float = _limit(60.0, "seconds a client may take nothing that it is owed")
+    position_interval: float = _limit(
+        30.0, "seconds without an event until a client is told where it is"
+    )
+
+    @property
+    def shortest_interval(self) -> float:
+        """How soon the sweep may have something to do."""
+        return min(self.ping_interval, self.ping_timeout, self.stall_timeout, self.position_interval)
+
+    @property
+    def filter_limits(self) -> FilterLimits:
+        """Those of them that are about filters."""
+        return FilterLimits(self.max_filter_bytes, self.max_filter_depth, self.max_filters)
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Settings:

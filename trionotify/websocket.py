@@ -1,6 +1,6 @@
 """A WebSocket client's connection, from its first byte to its last: the work of one task.
 
-    half-open:  head read (h11), checked, authenticated       `serve_transport`
+    half-open:  head read (h11), checked, authenticated       `handshake`
     handshake:  trio-websocket's, on a stream of our own      `handshake`
     open:       the session; the Wire has the frames          `_converse`
     closing:    shielded, under a deadline                    `Wire.aclose`
@@ -22,21 +22,21 @@ import attrs
 import trio
 
 from trionotify.clients import Client
-from trionotify.entries import Entry
-from trionotify.errors import CloseCode, Disconnected, Refused
-from trionotify.frames import FrameParser
-from trionotify.handshake import shake_hands
-from trionotify.http import Request, check_upgrade, problem, read_head, request_of
+from trionotify.errors import CloseCode, Disconnected
+from trionotify.events import drain, publish, understand, welcome
+from trionotify.frames import FrameParser, message_frame
+from trionotify.handshake import open_connection
 from trionotify.log import Evicted
 from trionotify.notification import Notification
-from trionotify.positions import RAW, Position
+from trionotify.positions import Position
 from trionotify.query import Query, template
-from trionotify.transport import Transport, linger
+from trionotify.transport import Transport
 from trionotify.wire import Wire
 
 if TYPE_CHECKING:
+    from trionotify.formats import Format, Message
     from trionotify.hub import Hub
-    from trionotify.predicates import Wanted
+    from trionotify.predicates import FilterLimits, Wanted
 
 __all__ = ["WebSocketConnection", "serve_transport"]
 
@@ -55,9 +55,15 @@ async def serve_transport(
     says goodbye first.
     """
     opened = set() if opened is None else opened
+
+    def enter(client: Client, query: Query, early: bytes, response: bytes) -> WebSocketConnection:
+        connection = WebSocketConnection(hub, client)
+        connection.enter(transport, query, early, response)
+        return connection
+
     connection: WebSocketConnection | None = None
     try:
-        connection = await _open(hub, transport, remote)
+        connection = await open_connection(hub, transport, remote, enter)
         if connection is not None:
             opened.add(connection)
             await _converse(connection)
@@ -72,64 +78,6 @@ async def serve_transport(
         transport.reset()  # does nothing to one that was closed in good order
         with trio.move_on_after(0, shield=True):  # at once, whoever waits for what
             await transport.aclose()
-
-
-# --- half-open ---
-
-
-async def _open(hub: Hub, transport: Transport, remote: str) -> WebSocketConnection | None:
-    """Read the request and shake hands; None when it was refused, and answered, or dropped."""
-    method = "GET"
-    try:
-        with trio.move_on_after(hub.settings.head_timeout) as scope, hub.half_opened(scope):
-            head, early = await read_head(transport, hub.settings.max_head_bytes)
-            method = head.method.decode()
-            request = request_of(head, remote)
-            check_upgrade(request)
-            hub.check_room()
-            client, query = await _admit(hub, request)
-            response = await shake_hands(request)
-            # From here on nothing waits: what is promised in the head holds when the client joins.
-            hub.check_room()
-            connection = WebSocketConnection(hub, client)
-            connection.enter(transport, query, early, response)
-            return connection
-        if trio.current_time() < scope.deadline:
-            return None  # it had to make room for newer ones, or the server stops
-        answer = Refused(408, f"no whole request came in {hub.settings.head_timeout:g} seconds")
-    except Refused as refused:
-        answer = refused
-    # What stands behind the first colon may have been in the query.
-    logger.info("%s refused: %d %.80r", remote, answer.status, answer.detail.partition(":")[0])
-    with trio.move_on_after(hub.settings.close_timeout) as scope, hub.half_opened(scope):
-        data = memoryview(problem(answer, method))
-        while data:
-            data = data[await transport.send_some(data) :]
-        await linger(transport)
-        await transport.aclose()
-    return None
-
-
-async def _admit(hub: Hub, request: Request) -> tuple[Client, Query]:
-    """Ask `authenticate`, which may raise anything: that ends this connection alone."""
-    try:
-        return await hub.admit(request)
-    except Refused:
-        raise
-    except Exception as error:
-        # Out of a nursery of the application's it comes in a group.
-        if isinstance(error, ExceptionGroup) and (group := error.subgroup(Refused)):
-            raise group.exceptions[0] from None
-        logger.exception("%s: the request failed", request.remote)
-        raise Refused(500, "the server failed; its log says how") from None
-    except BaseExceptionGroup as group:
-        errors, rest = group.split(Exception)
-        logger.error("%s: the request failed", request.remote, exc_info=errors)
-        assert rest is not None  # else it were an ExceptionGroup
-        raise rest from None
-
-
-# --- open ---
 
 
 async def _converse(connection: WebSocketConnection) -> None:
@@ -153,6 +101,8 @@ async def _converse(connection: WebSocketConnection) -> None:
     finally:
         # The goodbye, one of the places for a shield: it has a deadline.
         with trio.move_on_after(hub.settings.close_timeout, shield=True):
+            if code == CloseCode.GOING_AWAY:
+                connection.go_away()
             wire.end(code)
             await wire.aclose()
         connection.leave()
@@ -169,6 +119,7 @@ class WebSocketConnection:
 
     hub: Hub
     client: Client
+    format: Format = attrs.field(init=False)
     wire: Wire = attrs.field(init=False)
     key: int = attrs.field(init=False)
     position: Position = attrs.field(init=False)
@@ -176,35 +127,49 @@ class WebSocketConnection:
     _template: Notification | None = attrs.field(default=None, init=False)
     #: The task that catches up is running.
     _catching_up: bool = attrs.field(default=False, init=False)
+    #: Its lag policy: what happens when it falls off the log.
+    _lag: str = attrs.field(default="", init=False)
+    #: Messages in a row that were no events.
+    bad: int = attrs.field(default=0, init=False)
     # The sweep's memory: since when it is silent, was pinged, has taken nothing of what it is owed.
     _silent_since: float = attrs.field(factory=trio.current_time, init=False)
     _pinged_at: float | None = attrs.field(default=None, init=False)
     _stuck_since: float | None = attrs.field(default=None, init=False)
+    # And the offset that the client knows of, and since when.
+    _told: int = attrs.field(default=0, init=False)
+    _told_at: float = attrs.field(factory=trio.current_time, init=False)
 
     def enter(self, transport: Transport, query: Query, early: bytes, response: bytes) -> None:
         """Take a place in the log, and say so in the head of the 101. Raises `Refused` (410)."""
         hub, client = self.hub, self.client
-        offset, resumed = hub.start(query)
+        offset, recovered = hub.start(query)
+        cursor = hub.broadcast.cursor(offset)
         fields = f"Trionotify-Id: {quote(client.id, safe=_SAFE)}\r\n"
-        fields += f"Trionotify-Cursor: {hub.broadcast.cursor(offset)}\r\n"
-        if resumed:
-            fields += "Trionotify-Recovered: true\r\n"
+        fields += f"Trionotify-Cursor: {cursor}\r\n"
+        if recovered is not None:
+            fields += f"Trionotify-Recovered: {'true' if recovered else 'false'}\r\n"
+        self.format = hub.formats[query.format]
+        self._lag = query.lag or self.format.default_lag
+        self._told = offset
         self.key = hub.next_key()
         self.wire = Wire(transport, FrameParser(hub.settings.max_message_bytes), self, early)
         self.position = Position(
             self,
             client.predicate,
-            RAW,
+            self.format.encode,
             transport.send,
             client,
             deaf_to=None if query.echo else self.key,
-            latest_only=query.lag == "latest",
+            latest_only=self._lag == "latest",
         )
         client.connect(hub, self)
+        client.speak(query.format, query.subprotocol)
         hub.connected(self.key, self, client)
         # Had the kernel no room even for this, what is owed would go out before anything else.
         with suppress(Disconnected):
-            self.wire.write(response[:-2] + fields.encode() + b"\r\n")
+            first = welcome(self, offset, recovered)
+            hello = b"" if first is None else message_frame(first)
+            self.wire.write(response[:-2] + fields.encode() + b"\r\n" + hello)
             hub.broadcast.join(self.position, offset)
 
     def leave(self) -> None:
@@ -232,17 +197,16 @@ class WebSocketConnection:
 
     # As the link of the client's record.
 
-    def receive(self) -> Awaitable[list[str | bytes]]:
+    def receive(self) -> Awaitable[list[Message]]:
         return self.wire.receive()
 
-    async def send(self, message: str | bytes) -> None:
-        await self.wire.send(message)
+    async def send(self, message: Message) -> None:
+        await self.wire.send(self.format.message(message))
 
-    async def publish(self, messages: tuple[str | bytes, ...]) -> None:
+    async def publish(self, messages: tuple[Message, ...]) -> None:
         if self._template is None:
             self._template = template(self.client.params, self.client.id)
-        another, key = self._template.another, self.key
-        await self.hub.inbox.put([Entry(another(message), key) for message in messages])
+        await publish(self, self._template, messages)
 
     def end(self, code: int | None, reason: str = "") -> None:
         self.wire.end(code, reason)
@@ -251,7 +215,24 @@ class WebSocketConnection:
         broadcast = self.hub.broadcast
         return broadcast.cursor(broadcast.refilter(self.position, predicate))
 
+    # As one who takes part in a conversation of events.
+
+    @property
+    def filter_limits(self) -> FilterLimits:
+        return self.hub.settings.filter_limits
+
+    def here(self) -> str:
+        return self.hub.broadcast.cursor(self.hub.broadcast.standing(self.position))
+
+    def answer(self, *messages: str | None) -> None:
+        frames = [message_frame(message) for message in messages if message is not None]
+        if frames:
+            self.wire.reply(b"".join(frames))
+
     # As the owner of the Wire.
+
+    def understand(self, messages: list[str | bytes], /) -> list[Message]:
+        return understand(self, messages)
 
     def on_owing(self) -> None:
         """Bytes are owed: it goes on by itself, from where it stands.
@@ -299,10 +280,23 @@ class WebSocketConnection:
         try:
             return self.hub.broadcast.advance(self.position, self.wire)
         except Evicted:
-            self.wire.end(CloseCode.TRY_AGAIN_LATER, "slow")
+            return self._skip()
         except Exception as error:
             self.fail(error)
         return False
+
+    def _skip(self) -> bool:
+        """It fell off the log: tell it of the gap, and go on at the head; or else it must go."""
+        broadcast, position = self.hub.broadcast, self.position
+        after = broadcast.cursor(position.cursor)
+        upto = broadcast.cursor(broadcast.taken)
+        gap = self.format.say("gap", {"from": after, "to": upto}, upto)
+        if gap is None or self._lag == "disconnect":
+            self.wire.end(CloseCode.TRY_AGAIN_LATER, "slow")
+            return False
+        position.cursor, position.latest = broadcast.taken, None
+        self.answer(gap)
+        return True
 
     async def _catch_up(self) -> None:
         """The helper task of one client, for as long as it is behind. Raises nothing but `Cancelled`."""
@@ -317,7 +311,30 @@ class WebSocketConnection:
 
     # As one of the hub's connections.
 
+    def go_away(self) -> None:
+        if not (self.wire.ended or self.wire.broken):
+            drain(self)
+        self.wire.end(CloseCode.GOING_AWAY)
+
     def check(self, now: float) -> None:
+        """Look after its life, and let it know how far the log has gone."""
+        self._tell_position(now)
+        self._check_life(now)
+
+    def _tell_position(self, now: float) -> None:
+        """One whom nothing concerned for a while learns where to resume: behind what it needn't see."""
+        position = self.position
+        if position.cursor not in (self._told, position.passed):
+            self._told, self._told_at = position.cursor, now
+        elif (
+            now - self._told_at >= self.hub.settings.position_interval
+            and position.live
+            and self.hub.broadcast.fix(position) > self._told
+        ):
+            self._told, self._told_at = position.cursor, now
+            self.answer(self.format.say("position", {}, self.here()))
+
+    def _check_life(self, now: float) -> None:
         """Silent: ping it. Pinged and still silent, or owing and stuck: it is dead, drop it.
 
         One that is owed bytes answers a ping late, behind them: only the kernel's taking some counts.

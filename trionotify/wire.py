@@ -19,7 +19,7 @@ a deadline around it; at the deadline the connection is reset.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import trio
@@ -39,6 +39,9 @@ from trionotify.frames import (
 )
 from trionotify.transport import Sendable, Transport
 
+if TYPE_CHECKING:
+    from trionotify.formats import Message
+
 __all__ = ["Owner", "Wire"]
 
 
@@ -50,6 +53,9 @@ class Owner(Protocol):
 
     def on_end(self) -> None:
         """Nothing may be written any more."""
+
+    def understand(self, messages: list[str | bytes], /) -> list[Message]:
+        """What of these messages is for the session; the rest is answered."""
 
 
 @attrs.define(eq=False)
@@ -79,7 +85,7 @@ class Wire:
     _receive_scope: trio.CancelScope | None = attrs.field(default=None, init=False)
     #: A Close or a fault that was read, to act upon when the messages before it are dealt with.
     _last_event: Close | Fault | None = attrs.field(default=None, init=False)
-    #: Pongs could not go out at once: they go before the next read.
+    #: Answers could not go out at once: they go before the next read.
     _reply_owed: bool = attrs.field(default=False, init=False)
 
     # --- out ---
@@ -161,6 +167,15 @@ class Wire:
         self.write(message_frame(message))
         await self.drained()
 
+    def reply(self, frames: bytes) -> None:
+        """Write an answer that nobody waits for. As long as it is owed, the peer isn't read.
+
+        To a peer that is gone it is not written, and that is no error: it has said what it said.
+        """
+        with suppress(Disconnected):
+            if not self.write(frames):
+                self._reply_owed = True
+
     def ping(self) -> None:
         """Write a Ping; nothing when bytes are owed, or when the connection ends already."""
         if not (self.owed or self.ended or self.broken):
@@ -169,7 +184,7 @@ class Wire:
 
     # --- in ---
 
-    async def receive(self) -> list[str | bytes]:
+    async def receive(self) -> list[Message]:
         """The messages of one read, at least one; none when there will be no more.
 
         Always a checkpoint but at the end. Cancelled, it loses nothing.
@@ -204,8 +219,8 @@ class Wire:
                 return messages
         return []
 
-    def _take(self, events: list[Event]) -> list[str | bytes]:
-        """Answer Pings, remember a Close or a fault; return the messages."""
+    def _take(self, events: list[Event]) -> list[Message]:
+        """Answer Pings, remember a Close or a fault; return what is for the session."""
         messages: list[str | bytes] = []
         pongs: list[bytes] = []
         for event in events:
@@ -216,10 +231,8 @@ class Wire:
             elif not isinstance(event, Pong):
                 self._last_event = event
         if pongs:
-            # A peer that doesn't hear the answer has still said what stands behind its Ping.
-            with suppress(Disconnected):
-                self._reply_owed = not self.write(b"".join(pongs))
-        return messages
+            self.reply(b"".join(pongs))
+        return self.owner.understand(messages) if messages else []
 
     # --- the end ---
 

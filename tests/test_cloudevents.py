@@ -1,0 +1,225 @@
+"""Notifications as events in JSON, and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trionotify import AllOf, Exact, Notification
+from trionotify.cloudevents import NotAnEvent, decode, encode, encode_own
+
+EVENT: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
+
+
+def decoded(**members: Any) -> Notification:
+    return decode(json.dumps({**EVENT, **members}))
+
+
+def encoded(notification: Notification, cursor: str | None = None) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(encode(notification, cursor))
+    return event
+
+
+def test_attributes_come_through() -> None:
+    """Those of the specification, and extensions with their types."""
+    event = decoded(
+        subject="s",
+        time="2026-01-02T03:04:05+01:00",
+        dataschema="https://example.com/x",
+        traceparent="00-x",
+        sequence=5,
+        urgent=True,
+        to="alice",
+        cursor="e:1",
+    )
+    assert (event.id, event.source, event.type, event.subject) == ("1", "/s", "t", "s")
+    assert event.time == "2026-01-02T03:04:05+01:00"
+    assert event.to == "alice"
+    assert event.extensions == {
+        "dataschema": "https://example.com/x",
+        "traceparent": "00-x",
+        "sequence": 5,
+        "urgent": True,
+        "to": "alice",
+    }
+    assert event.data is None
+    assert encoded(event, "e:7") == {
+        **EVENT,
+        **event.extensions,
+        "subject": "s",
+        "time": "2026-01-02T03:04:05+01:00",
+        "cursor": "e:7",
+    }
+
+
+def test_null_is_no_attribute() -> None:
+    """As the format has it."""
+    event = decoded(subject=None, x=None)
+    assert event.subject is None
+    assert not event.extensions
+
+
+@pytest.mark.parametrize(
+    ("members", "data", "kind"),
+    [
+        ({}, None, None),
+        ({"data": "text", "datacontenttype": "text/plain"}, "text", "text/plain"),
+        ({"data": "<x/>", "datacontenttype": "text/xml"}, "<x/>", "text/xml"),
+        ({"data": {"a": [1, 2]}}, '{"a": [1, 2]}', "application/json"),
+        ({"data": "text"}, '"text"', "application/json"),
+        ({"data": None}, "null", "application/json"),
+        ({"data": 5, "datacontenttype": "application/x+json"}, "5", "application/x+json"),
+        ({"data": 5, "datacontenttype": "Application/JSON; x=y"}, "5", "Application/JSON; x=y"),
+        ({"data": None, "datacontenttype": "text/plain"}, None, "text/plain"),
+        ({"data_base64": "AP8="}, b"\x00\xff", "application/octet-stream"),
+        ({"data_base64": "AP8=", "datacontenttype": "image/png"}, b"\x00\xff", "image/png"),
+    ],
+)
+def test_data_by_content_type(
+    members: dict[str, Any], data: str | bytes | None, kind: str | None
+) -> None:
+    """JSON is the text that was written, other text is a string, bytes are base64; and back."""
+    event = decoded(**members)
+    assert event.data == data
+    assert event.datacontenttype == kind
+    again = encoded(event)
+    if data is not None:
+        assert {name: again[name] for name in ("data", "data_base64") if name in again} == {
+            name: value for name, value in members.items() if name != "datacontenttype"
+        }
+    assert again.get("datacontenttype") == kind
+
+
+def test_json_stays_as_it_was_written() -> None:
+    """Numbers of any size and the order of members included."""
+    text = '{"b": 1.00, "a":  12345678901234567890123}'
+    event = decode(f'{{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{text}}}')
+    assert event.data == text
+    assert text.encode() in encode(event, None)
+
+
+def test_what_a_raw_publisher_said_is_an_event() -> None:
+    """With a unique `id`, a `time`, and a content type that says what it is."""
+    event = encoded(Notification("hello", source="/clients/al"), "e:1")
+    assert event["id"]
+    assert event["time"].endswith("Z")
+    assert (event["data"], event["datacontenttype"]) == ("hello", "text/plain")
+    assert encoded(Notification(b"\xff"))["data_base64"] == "/w=="
+
+
+def test_an_audience_is_a_condition_and_stays_here() -> None:
+    """A JSON array of filters as a string; receivers see `to`, not `audience`."""
+    filters = [{"exact": {"team": "ops"}}, {"exact": {"role": "both"}}]
+    event = decoded(audience=json.dumps(filters), to="alice")
+    assert event.audience == AllOf([Exact(team="ops"), Exact(role="both")])
+    assert "audience" not in encoded(event)
+    assert encoded(event)["to"] == "alice"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "id"),
+    [
+        ("", "not JSON", None),
+        ("[]", "not JSON that can be read: Expected `object`", None),
+        ("5", "Expected `object`", None),
+        ('{"id":"1","x":NaN}', "not JSON", None),
+        ('{"id":"1","x":"\\ud800"}', "not JSON", None),
+        ("{" * 100_000, "not JSON", None),
+        ('{"data":' + "[" * 100_000, "nested too deep", None),
+        ('{"data":' + '{"a":' * 100_000, "nested too deep", None),
+        ("\ud800", "UTF-8", None),
+        ({"id": None}, "id is missing", None),
+        ({"source": None}, "source is missing", "1"),
+        ({"type": None}, "type is missing", "1"),
+        ({"specversion": None}, "specversion is missing", "1"),
+        ({"specversion": "0.3"}, "specversion must be '1.0'", "1"),
+        ({"id": 5}, "id must be str", None),
+        ({"id": ""}, "id must not be empty", ""),
+        ({"type": ["t"]}, "type must be str", "1"),
+        ({"time": "yesterday"}, "time must be RFC 3339", "1"),
+        ({"time": 5}, "time must be RFC 3339", "1"),
+        ({"expirytime": "soon"}, "expirytime must be RFC 3339", "1"),
+        ({"expirytime": 5}, "expirytime must be RFC 3339", "1"),
+        ({"subject": ""}, "subject must not be empty", "1"),
+        ({"Big": "x"}, "'Big' can't name an attribute", "1"),
+        ({"snake_case": "x"}, "'snake_case' can't name", "1"),
+        ({"x": 1.5}, "x must be str, int or bool, not float", "1"),
+        ({"x": {}}, "x must be str, int or bool", "1"),
+        ({"x": 2**31}, "x must fit 32 bits", "1"),
+        ({"x": 10**400}, "x must fit 32 bits", "1"),
+        ({"x": "\n"}, "x must not contain", "1"),
+        ({"data": "x", "data_base64": "eA=="}, "data and data_base64", "1"),
+        ({"data_base64": "?"}, "data_base64 must be a string of base64", "1"),
+        ({"data_base64": 5}, "data_base64 must be", "1"),
+        ({"data": 5, "datacontenttype": "text/plain"}, "data must be a string", "1"),
+        ({"data": "x", "datacontenttype": 5}, "datacontenttype must be str", "1"),
+        ({"audience": [{"exact": {"id": "a"}}]}, "audience must be a string", "1"),
+        ({"audience": '{"exact":{"id":"a"}}'}, "audience: a JSON array", "1"),
+        ({"audience": "["}, "audience: not JSON", "1"),
+        ({"audience": '[{"exakt":{}}]'}, "audience: filters[0].exakt: no such dialect", "1"),
+        ({"audience": "[" * 20_000}, "audience: max_filter_bytes", "1"),
+        ({"time": "9999-12-31T23:59:59-23:59", "expirytime": "0001-01-01T00:00:00+23:59"}, "", "1"),
+    ],
+)
+def test_what_is_no_event_is_refused(text: str | dict[str, Any], words: str, id: str | None) -> None:
+    """With the thing at fault, and the `id` if it can be read."""
+    if isinstance(text, dict):
+        text = json.dumps(
+            {name: value for name, value in {**EVENT, **text}.items() if value is not None}
+        )
+    if not words:
+        assert decode(text).expired
+        return
+    with pytest.raises(NotAnEvent) as caught:
+        decode(text)
+    assert words in str(caught.value)
+    assert caught.value.id == id
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+members = st.dictionaries(
+    st.sampled_from([*EVENT, "data", "data_base64", "subject", "time", "to", "audience", "x", "A"]),
+    json_values,
+)
+
+
+@given(st.one_of(st.text(), st.binary(), members.map(lambda found: json.dumps({**EVENT, **found}))))
+def test_any_text_is_an_event_or_refused(text: str | bytes) -> None:
+    """Nothing else is raised; and an event that was taken can be written and read again."""
+    try:
+        event = decode(text)
+    except NotAnEvent:
+        return
+    again = decode(encode(event, "e:1"))
+    assert again == Notification.of(
+        event.data,
+        id=event.id,
+        source=event.source,
+        type=event.type,
+        subject=event.subject,
+        time=event.time,
+        datacontenttype=event.datacontenttype,
+        **event.extensions,
+    )
+
+
+def test_the_servers_own_events() -> None:
+    """Each has an `id` of its own, and its `data` is JSON."""
+    one, two = (json.loads(encode_own("gap", {"from": "e:1"}, "e:9")) for _ in range(2))
+    assert one.pop("id") != two.pop("id")
+    assert one == {
+        "specversion": "1.0",
+        "source": "/trionotify",
+        "type": "trionotify.gap",
+        "datacontenttype": "application/json",
+        "cursor": "e:9",
+        "data": {"from": "e:1"},
+    }

@@ -1,0 +1,82 @@
+"""Explanations agree with decisions, and name what was at fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+
+from tests.test_index import events, predicates
+from trionotify import (
+    EVERYTHING,
+    AllOf,
+    Client,
+    Exact,
+    Explanation,
+    Not,
+    Notification,
+    Prefix,
+    Sql,
+    explain,
+    open_hub,
+)
+
+
+@given(predicates, events)
+def test_it_comes_to_what_was_decided(predicate: Any, event: Notification) -> None:
+    """Whatever the predicate is built of."""
+    assert bool(explain(predicate, event)) == bool(predicate(event))
+
+
+def test_each_condition_says_what_it_found() -> None:
+    """As a tree, a line for each."""
+    event = Notification(type="order.created", subject="s", extensions={"n": 5})
+    predicate = AllOf(
+        [
+            Prefix(type="order."),
+            Not(Exact(subject="s", missing="x")),
+            Sql("n > 3 AND subject = 't' AND x = 1"),
+            Sql("n > 'a'"),
+            EVERYTHING,
+        ]
+    )
+    assert str(explain(predicate, event)).splitlines() == [
+        "no  all of",
+        "    yes type begins with 'order.': it is 'order.created'",
+        "    yes not",
+        "        no  all of",
+        "            no  missing equals 'x': there is no missing",
+        "            yes subject equals 's': it is 's'",
+        "    no  sql, all of",
+        "        yes n > 3: it is True",
+        "        no  subject = 't': it is False",
+        "        no  x = 1: the event has no attribute x",
+        "    no  sql n > 'a': 'a' is not an integer of 32 bits",
+        "    yes everything",
+    ]
+
+
+def test_a_callable_that_raises_says_no() -> None:
+    """And what it raised."""
+    shown = explain(lambda event: 1 / 0, Notification())
+    assert not shown
+    assert "ZeroDivisionError" in shown.why
+
+
+async def test_the_hub_explains_a_delivery(autojump_clock: Any) -> None:
+    """The client's own filter, `to`, and the audience: all of them count."""
+    async with open_hub() as hub:
+        client = Client("al", {"team": "ops"})
+        client.subscribe(Exact(type="t"))
+        event = Notification.of("x", type="t", to="bo", audience=Exact(team="dev"))
+        shown = hub.explain(event, client)
+        assert isinstance(shown, Explanation)
+        assert str(shown).splitlines() == [
+            "no  client 'al' gets 't'",
+            "    yes its filter",
+            "        yes type equals 't': it is 't'",
+            "    no  it is for 'bo': the client is 'al'",
+            "    no  its audience",
+            "        no  team equals 'dev': it is 'ops'",
+        ]
+        assert hub.explain(Notification(type="t"), client)

@@ -1,0 +1,142 @@
+"""The built-in functions (section 3.5), and the casting ones, which section 3.7 takes as given.
+
+A function is a row of `_FUNCTIONS`: its name, how each argument is cast, how those beyond are cast if
+there may be more, its zero value, and what it does. What it does gets the list of errors and then the
+arguments, cast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from trionotify.cesql.values import (
+    MAX_INTEGER,
+    MAX_TEXT,
+    MIN_INTEGER,
+    Error,
+    Errors,
+    Value,
+    to_boolean,
+    to_integer,
+    to_text,
+)
+
+__all__ = ["Function", "find", "missing"]
+
+Cast = Callable[[Value, Errors], Value]
+
+
+@attrs.frozen
+class Function:
+    """A function of one name and of one number of arguments, or of that many and more."""
+
+    name: str
+    parameters: tuple[Cast, ...]
+    zero: Value
+    run: Callable[..., Value]
+    others: Cast | None = None
+
+    def takes(self, count: int) -> bool:
+        """Whether it can be called with `count` arguments."""
+        fixed = len(self.parameters)
+        return count == fixed or (count > fixed and self.others is not None)
+
+    def casts(self, count: int) -> list[Cast]:
+        """How each of `count` arguments is cast."""
+        fixed = self.parameters
+        return [*fixed, *([self.others] * (count - len(fixed)) if self.others else [])]
+
+
+def find(name: str, count: int) -> Function | None:
+    """The function `name`, upper-case, that takes `count` arguments."""
+    return next((one for one in _FUNCTIONS if one.name == name and one.takes(count)), None)
+
+
+def missing(name: str, count: int) -> Error:
+    """The error of calling what `find` doesn't find."""
+    arities = [
+        f"{len(one.parameters)}{' or more' if one.others else ''}"
+        for one in _FUNCTIONS
+        if one.name == name
+    ]
+    if not arities:
+        return Error("missingFunction", f"there is no function {name}")
+    return Error("missingFunction", f"{name} takes {' or '.join(arities)} arguments, not {count}")
+
+
+# Section 3.5.1 leaves control characters where they are; `str.strip` alone would take four of them.
+_WHITE_SPACE: Final = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+
+
+def _bad_argument(message: str) -> Error:
+    return Error("functionEvaluation", message)
+
+
+def _concat_ws(errors: Errors, delimiter: str, *texts: str) -> str:
+    size = sum(map(len, texts)) + len(delimiter) * max(0, len(texts) - 1)
+    if size > MAX_TEXT:  # known before anything is put together
+        errors.append(_bad_argument(f"a text may have at most {MAX_TEXT} characters, not {size}"))
+        return ""
+    return delimiter.join(texts)
+
+
+def _left(errors: Errors, text: str, count: int) -> str:
+    if count < 0:
+        errors.append(_bad_argument(f"LEFT can't take {count} characters"))
+        return text
+    return text[:count]
+
+
+def _right(errors: Errors, text: str, count: int) -> str:
+    if count < 0:
+        errors.append(_bad_argument(f"RIGHT can't take {count} characters"))
+        return text
+    return text[max(0, len(text) - count) :]
+
+
+def _substring(errors: Errors, text: str, position: int, count: int = MAX_INTEGER) -> str:
+    if abs(position) > len(text):
+        errors.append(_bad_argument(f"SUBSTRING: there is no character {position} of {len(text)}"))
+        return ""
+    if count < 0:
+        errors.append(_bad_argument(f"SUBSTRING can't take {count} characters"))
+        return ""
+    if position == 0:
+        return ""
+    start = position - 1 if position > 0 else len(text) + position
+    return text[start : start + count]
+
+
+def _abs(errors: Errors, number: int) -> int:
+    if number == MIN_INTEGER:
+        errors.append(Error("math", f"ABS: {-number} is beyond the 32 bits of an integer"))
+        return MAX_INTEGER
+    return abs(number)
+
+
+def _same(errors: Errors, value: Value) -> Value:
+    return value  # the cast of the argument did it all
+
+
+_FUNCTIONS: Final = (
+    Function("LENGTH", (to_text,), 0, lambda _, text: len(text)),
+    Function("CONCAT", (), "", lambda errors, *texts: _concat_ws(errors, "", *texts), others=to_text),
+    Function("CONCAT_WS", (to_text,), "", _concat_ws, others=to_text),
+    Function("LOWER", (to_text,), "", lambda _, text: text.lower()),
+    Function("UPPER", (to_text,), "", lambda _, text: text.upper()),
+    Function("TRIM", (to_text,), "", lambda _, text: text.strip(_WHITE_SPACE)),
+    Function("LEFT", (to_text, to_integer), "", _left),
+    Function("RIGHT", (to_text, to_integer), "", _right),
+    Function("SUBSTRING", (to_text, to_integer), "", _substring),
+    Function("SUBSTRING", (to_text, to_integer, to_integer), "", _substring),
+    Function("ABS", (to_integer,), 0, _abs),
+    Function("INT", (to_integer,), 0, _same),
+    Function("BOOL", (to_boolean,), False, _same),
+    Function("STRING", (to_text,), "", _same),
+)

@@ -1,0 +1,160 @@
+"""CloudEvents in JSON: notifications as events, events as notifications, and what the server says.
+
+By the CloudEvents JSON event format 1.0.2, in structured mode: one event is one JSON object. Of what
+`datacontenttype` calls JSON, the text stays as the publisher wrote it, in both directions; other text is
+a JSON string, bytes are base64 in `data_base64`. What this module adds to an event is the extension
+attribute `cursor`, which always means: resume after here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Final
+
+from trionotify.jsontext import Verbatim, read_json, read_members, write_json
+from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json, new_id
+from trionotify.predicates import DEFAULT_LIMITS, FilterLimits, from_json
+
+__all__ = ["SUBSCRIBE", "NotAnEvent", "decode", "encode", "encode_own"]
+
+#: The type of the one event that a client sends to the server itself.
+SUBSCRIBE: Final = RESERVED_TYPE + "subscribe"
+
+#: What the server calls itself.
+_SOURCE: Final = "/trionotify"
+_REQUIRED: Final = ("specversion", "id", "source", "type")
+_DATA: Final = ("data", "data_base64")
+_FIELDS: Final = ("id", "source", "type", "subject", "time", "datacontenttype")
+
+
+class NotAnEvent(ValueError):
+    """A message is no event that can be taken; `id` is its `id`, if it has one that can be read."""
+
+    def __init__(self, detail: str, id: str | None = None) -> None:
+        super().__init__(detail)
+        self.id = id
+
+
+def decode(text: str | bytes, limits: FilterLimits = DEFAULT_LIMITS) -> Notification:
+    """The notification that an event in JSON is; raises NotAnEvent that names what is wrong with it.
+
+    The attribute `audience`, a JSON array of filters as a string, becomes the notification's audience;
+    `cursor` is the server's to say, and is dropped.
+    """
+    try:
+        members = read_members(text)
+    except ValueError as error:
+        raise NotAnEvent(str(error)) from None
+    try:
+        attributes = {name: read_json(raw) for name, raw in members.items() if name not in _DATA}
+    except ValueError as error:
+        raise NotAnEvent(str(error)) from None
+    try:
+        return _notification(attributes, members, limits)
+    except (TypeError, ValueError) as error:
+        id = attributes.get("id")
+        raise NotAnEvent(str(error), id if isinstance(id, str) else None) from None
+
+
+def _notification(
+    attributes: dict[str, Any], members: Mapping[str, Verbatim], limits: FilterLimits
+) -> Notification:
+    # A null attribute is one that isn't there (section 2.2 of the format).
+    given = {name: value for name, value in attributes.items() if value is not None}
+    for name in _REQUIRED:
+        if name not in given:
+            raise ValueError(f"{name} is missing: an event needs {', '.join(_REQUIRED)}")
+    if (version := given.pop("specversion")) != "1.0":
+        raise ValueError(f"specversion must be '1.0', not {version!r}")
+    given.pop("cursor", None)
+    audience = given.pop("audience", None)
+    if audience is not None:
+        audience = _audience(audience, limits)
+    kind = given.get("datacontenttype")
+    data = _data(members, kind)
+    if data is not None and kind is None:
+        # What doesn't say what it is, is JSON (section 3.1 of the format); base64 is what it is.
+        kind = "application/json" if isinstance(data, str) else "application/octet-stream"
+        given["datacontenttype"] = kind
+    fields = {name: given.pop(name) for name in _FIELDS if name in given}
+    return Notification(data, audience=audience, extensions=given, **fields)
+
+
+def _audience(value: object, limits: FilterLimits) -> Any:
+    if not isinstance(value, str):
+        raise TypeError("audience must be a string that holds a JSON array of filters")
+    if not value.lstrip().startswith("["):
+        raise ValueError("audience: a JSON array of filters is needed")
+    try:
+        return from_json(value, limits)
+    except ValueError as error:
+        raise ValueError(f"audience: {error}") from None
+
+
+def _data(members: Mapping[str, Verbatim], kind: object) -> Data:
+    if "data_base64" in members:
+        if "data" in members:
+            raise ValueError("data and data_base64: an event has one of them")
+        return _unbase64(read_json(members["data_base64"]))
+    if "data" not in members:
+        return None
+    text = members["data"]
+    if not isinstance(kind, str) or is_json(kind):
+        return bytes(text).decode()
+    value = read_json(text)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"data must be a string, for {kind} isn't JSON")
+    return value
+
+
+def _unbase64(value: object) -> bytes:
+    try:
+        if isinstance(value, str):
+            return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        pass
+    raise ValueError("data_base64 must be a string of base64")
+
+
+def encode(notification: Notification, cursor: str | None) -> bytes:
+    """The event that a notification is, as JSON, at a place in the log.
+
+    The audience stays with the server.
+    """
+    event: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": notification.id,
+        "source": notification.source,
+        "type": notification.type,
+        "time": notification.time,
+    }
+    if notification.subject is not None:
+        event["subject"] = notification.subject
+    kind = notification.datacontenttype
+    if kind is not None:
+        event["datacontenttype"] = kind
+    event.update(notification.extensions)
+    if cursor is not None:
+        event["cursor"] = cursor
+    data = notification.data
+    if isinstance(data, bytes):
+        event["data_base64"] = base64.b64encode(data).decode()
+    elif data is not None:
+        event["data"] = Verbatim(data.encode()) if kind and is_json(kind) else data
+    return write_json(event)
+
+
+def encode_own(kind: str, data: Mapping[str, object], cursor: str | None) -> bytes:
+    """An event of the server's own: `kind` is its type behind `trionotify.`."""
+    event: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": new_id(),
+        "source": _SOURCE,
+        "type": RESERVED_TYPE + kind,
+        "datacontenttype": "application/json",
+    }
+    if cursor is not None:
+        event["cursor"] = cursor
+    return write_json({**event, "data": data})

@@ -1,0 +1,174 @@
+"""What a client says in the CloudEvents format, and what it is answered.
+
+Its events go to the session. `trionotify.subscribe` is for the server itself; what is no event gets
+`trionotify.error`, and costs the client that message, not its connection. So that a client which
+understands nothing doesn't go on for ever, `MAX_BAD` of those in a row end it, with 1008.
+"""
+
+from __future__ import annotations
+
+import secrets
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, Protocol
+
+from trionotify.cloudevents import SUBSCRIBE, NotAnEvent, decode
+from trionotify.entries import Entry, Pending, Receipt, repetition_key
+from trionotify.errors import CloseCode
+from trionotify.jsontext import read_json
+from trionotify.notification import RESERVED_TYPE, Notification
+from trionotify.predicates import FilterLimits, from_json
+
+if TYPE_CHECKING:
+    from trionotify.clients import Client
+    from trionotify.formats import Format, Message
+    from trionotify.hub import Hub
+
+__all__ = ["MAX_BAD", "Peer", "drain", "publish", "understand", "welcome"]
+
+#: Messages in a row that may be no events.
+MAX_BAD: Final = 20
+
+#: All clients of a server that goes down should not come back in the same moment: milliseconds.
+_RETRY_AFTER: Final = range(500, 5500)
+
+
+class Peer(Protocol):
+    """A connection, as far as it takes part in this."""
+
+    hub: Hub
+    client: Client
+    format: Format
+    #: The key of the connection.
+    key: int
+    #: Messages in a row that were no events.
+    bad: int
+
+    @property
+    def filter_limits(self) -> FilterLimits:
+        """How large its filters may be."""
+
+    def here(self) -> str:
+        """The cursor where it stands: what was sent to it came before, what will be comes behind."""
+
+    def answer(self, *messages: str | None) -> None:
+        """Send it these, in their turn; None stands for what can't be said."""
+
+    def end(self, code: int | None, reason: str = "") -> None:
+        """Say the last word."""
+
+
+def welcome(peer: Peer, offset: int, recovered: bool | None) -> str | None:
+    """The first that a client hears, when its stream starts behind `offset`."""
+    hub = peer.hub
+    data: dict[str, object] = {"epoch": hub.log.epoch, "head": hub.log.head, "id": peer.client.id}
+    if recovered is not None:
+        data["recovered"] = recovered
+    return peer.format.say("welcome", data, hub.broadcast.cursor(offset))
+
+
+def understand(peer: Peer, messages: list[str | bytes]) -> list[Message]:
+    """What of these messages is for the session. The rest is answered, or acted upon."""
+    if peer.format.name == "raw":
+        return list(messages)
+    found: list[Message] = []
+    for message in messages:
+        try:
+            event = _read(peer, message)
+        except NotAnEvent as error:
+            _refuse(peer, error)
+            if peer.bad == MAX_BAD:
+                peer.end(CloseCode.POLICY_VIOLATION, f"{MAX_BAD} messages in a row were no events")
+                break
+        else:
+            peer.bad = 0
+            if event is not None:
+                found.append(event)
+    return found
+
+
+def _read(peer: Peer, message: str | bytes) -> Notification | None:
+    if isinstance(message, bytes):
+        raise NotAnEvent("events are JSON in text messages, and this one is binary")
+    event = decode(message, peer.filter_limits)
+    if event.type == SUBSCRIBE:
+        _subscribe(peer, event)
+        return None
+    if event.type.startswith(RESERVED_TYPE):
+        raise NotAnEvent(
+            f"type: what begins with {RESERVED_TYPE} is the server's own, but for {SUBSCRIBE}", event.id
+        )
+    return event
+
+
+def _subscribe(peer: Peer, event: Notification) -> None:
+    """Replace the client's filters. The answer goes first: they hold behind the cursor that it names."""
+    try:
+        limit = peer.filter_limits.max_filter_bytes
+        if isinstance(event.data, str) and len(event.data.encode()) > limit:
+            raise ValueError(f"max_filter_bytes: at most {limit} bytes are allowed")
+        data = read_json(event.data) if isinstance(event.data, str) else None
+        filters = data.get("filters") if isinstance(data, dict) else None
+        if not isinstance(filters, list):
+            raise ValueError('data: {"filters": [...]} is needed, a JSON array of filters')
+        predicate = from_json(filters, peer.filter_limits)
+    except ValueError as error:
+        raise NotAnEvent(str(error), event.id) from None
+    peer.answer(peer.format.say("ack", {"id": event.id, "filters": filters}, peer.here()))
+    peer.client.choose(predicate)
+
+
+def _refuse(peer: Peer, error: NotAnEvent) -> None:
+    peer.bad += 1
+    status = HTTPStatus.BAD_REQUEST
+    problem: dict[str, object] = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": str(error),
+    }
+    if error.id is not None:
+        problem["id"] = error.id
+    peer.answer(peer.format.say("error", problem, peer.here()))
+
+
+async def publish(peer: Peer, template: Notification, messages: tuple[Message, ...]) -> None:
+    """Put a client's messages into the channel together, and tell it what became of its events.
+
+    Text and bytes get the attributes of `template`; raises ValueError when one isn't what they say.
+    """
+    entries: list[Entry] = []
+    events: list[tuple[Entry, Pending]] = []
+    for message in messages:
+        if not isinstance(message, Notification):
+            entries.append(Entry(template.another(message), peer.key))
+            continue
+        entry = Entry(message, peer.key, None, repetition_key(message, peer.client.id))
+        entries.append(entry)
+        if peer.format.name != "raw":
+            entry.pending = Pending()
+            events.append((entry, entry.pending))
+    await peer.hub.inbox.put(entries)
+    if events:
+        # What was put in together is broadcast together.
+        await events[-1][1].done.wait()
+        said = [_acknowledgement(peer, e, p.receipt) for e, p in events if p.receipt is not None]
+        peer.answer(*said)
+
+
+def _acknowledgement(peer: Peer, entry: Entry, receipt: Receipt) -> str | None:
+    """Its cursor is in `data` alone: it is the event's, not the client's."""
+    notification = entry.notification
+    data = {
+        "source": notification.source,
+        "id": notification.id,
+        "cursor": receipt.cursor,
+        "wanted": receipt.wanted,
+        "written": receipt.written,
+        "behind": receipt.behind,
+    }
+    return peer.format.say("ack", data, None)
+
+
+def drain(peer: Peer) -> None:
+    """Tell it that the server goes down, and when to come back."""
+    peer.answer(peer.format.say("drain", {"retry_after_ms": secrets.choice(_RETRY_AFTER)}, peer.here()))
