@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from trionotify.cloudevents import SUBSCRIBE, NotAnEvent, decode
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
@@ -69,7 +69,7 @@ def welcome(peer: Peer, offset: int, recovered: bool | None) -> str | None:
 def understand(peer: Peer, messages: list[str | bytes]) -> list[Message]:
     """What of these messages is for the session. The rest is answered, or acted upon."""
     if peer.format.name == "raw":
-        return list(messages)
+        return cast("list[Message]", messages)
     found: list[Message] = []
     for message in messages:
         try:
@@ -138,11 +138,12 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
     """
     entries: list[Entry] = []
     events: list[tuple[Entry, Pending]] = []
+    another, key = template.another, peer.key
     for message in messages:
         if not isinstance(message, Notification):
-            entries.append(Entry(template.another(message), peer.key))
+            entries.append(Entry(another(message), key))
             continue
-        entry = Entry(message, peer.key, None, repetition_key(message, peer.client.id))
+        entry = Entry(message, key, None, repetition_key(message, peer.client.id))
         entries.append(entry)
         if peer.format.name != "raw":
             entry.pending = Pending()
