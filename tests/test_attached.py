@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -16,6 +17,9 @@ from trio_websocket import WebSocketRequest, open_websocket, serve_websocket
 from tests.conftest import raw_client
 from tests.kernel import upgrade
 from trionotify import Client, Disconnected, Exact, Hub, Refused, open_hub
+from trionotify.formats import SUBPROTOCOL
+
+EVENT = {"specversion": "1.0", "source": "/s"}
 
 
 @asynccontextmanager
@@ -24,7 +28,8 @@ async def application(**options: Any) -> AsyncIterator[tuple[Hub, int]]:
     async with open_hub(**options) as hub, trio.open_nursery() as nursery:
 
         async def handler(request: WebSocketRequest) -> None:
-            websocket = await request.accept()
+            offered = SUBPROTOCOL in request.proposed_subprotocols
+            websocket = await request.accept(subprotocol=SUBPROTOCOL if offered else None)
             try:
                 await hub.attach(websocket)
             except Refused as refused:
@@ -37,8 +42,8 @@ async def application(**options: Any) -> AsyncIterator[tuple[Hub, int]]:
     assert not hub.broadcast._groups
 
 
-def connect(port: int, target: str) -> Any:
-    return open_websocket("127.0.0.1", port, target, use_ssl=False)
+def connect(port: int, target: str, **options: Any) -> Any:
+    return open_websocket("127.0.0.1", port, target, use_ssl=False, **options)
 
 
 async def test_it_is_a_client_like_any_other() -> None:
@@ -63,6 +68,99 @@ async def test_it_is_a_client_like_any_other() -> None:
             assert (receipt.wanted, receipt.written, receipt.behind) == (2, 0, 2)
         async with connect(port, f"/?since={hub.log.epoch}:2&exact.type=t") as again:
             assert [await again.get_message() for _ in range(2)] == ["5", "6"]
+
+
+async def test_it_may_speak_events() -> None:
+    """If the application agreed on the subprotocol: all that other connections have, in order."""
+    async with application(max_log_entries=3) as (hub, port):
+        options = {"subprotocols": [SUBPROTOCOL]}
+        async with connect(port, "/?id=al&role=both&exact.type=t", **options) as client:
+
+            async def hear() -> dict[str, Any]:
+                return cast("dict[str, Any]", json.loads(await client.get_message()))
+
+            async def say(**members: Any) -> None:
+                await client.send_message(json.dumps({**EVENT, **members}))
+
+            welcome = await hear()
+            epoch = hub.log.epoch
+            assert welcome["data"] == {"epoch": epoch, "head": 0, "id": "al"}
+            await say(id="1", type="t", data={"n": 1})
+            # Which comes first is trio-websocket's business.
+            heard = sorted([await hear() for _ in range(2)], key=lambda got: str(got["source"]))
+            event, ack = heard
+            assert (event["data"], event["cursor"]) == ({"n": 1}, f"{epoch}:1")
+            assert ack["data"] == {
+                "source": "/s",
+                "id": "1",
+                "cursor": f"{epoch}:1",
+                "wanted": 1,
+                "written": 0,
+                "behind": 1,
+            }
+            await client.send_message("nonsense")
+            assert (await hear())["type"] == "trionotify.error"
+            await hub.publish(type="u", confirm=True)
+            await say(id="2", type="trionotify.subscribe", data={"filters": [{"exact": {"type": "u"}}]})
+            ack = await hear()
+            assert (ack["data"]["id"], ack["cursor"]) == ("2", f"{epoch}:2")
+            (record,) = hub.clients
+            assert (record.format, record.subprotocol) == ("cloudevents", SUBPROTOCOL)
+            await record.send("just you")
+            assert (await hear())["data"] == "just you"
+            await hub.publish("seen", type="u")
+            assert (await hear())["data"] == "seen"
+
+
+async def test_a_gap_is_told_to_events_and_ends_the_rest(autojump_clock: trio.testing.MockClock) -> None:
+    """As of the other connections."""
+    async with open_hub(max_log_entries=3) as hub, trio.open_nursery() as nursery:
+        for target, closed in (("/?format=cloudevents", None), ("/", 1013)):
+            websocket = SlowWebSocket(target)
+            nursery.start_soon(hub.attach, websocket)
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(9):
+                await hub.publish(f"{number}", confirm=True)
+            websocket.go_on.set()
+            await trio.testing.wait_all_tasks_blocked()
+            await hub.publish("live", confirm=True)
+            await trio.testing.wait_all_tasks_blocked()
+            assert websocket.closed == closed
+            if closed is None:
+                events = [json.loads(message) for message in websocket.sent]
+                kinds = [event["type"].rpartition(".")[2] for event in events]
+                assert kinds == ["welcome", "message", "gap", "message"]
+                assert events[2]["cursor"] == events[2]["data"]["to"]
+                assert events[3]["data"] == "live"
+        nursery.cancel_scope.cancel()
+
+
+class SlowWebSocket:
+    """A connection whose second send takes until `go_on`."""
+
+    handshake_headers = ()
+    remote = "test"
+    subprotocol = None
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.sent: list[str] = []
+        self.closed: int | None = None
+        self.go_on = trio.Event()
+
+    async def get_message(self) -> str:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def send_message(self, message: str) -> None:
+        self.sent.append(message)
+        await trio.lowlevel.checkpoint()
+        if "welcome" not in message:
+            await self.go_on.wait()
+
+    async def aclose(self, code: int, reason: str) -> None:
+        self.closed = code
+        await trio.lowlevel.checkpoint()
 
 
 async def test_a_session_and_an_own_record() -> None:

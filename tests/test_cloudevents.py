@@ -132,6 +132,7 @@ def test_an_audience_is_a_condition_and_stays_here() -> None:
         ('{"data":' + "[" * 100_000, "nested too deep", None),
         ('{"data":' + '{"a":' * 100_000, "nested too deep", None),
         ("\ud800", "UTF-8", None),
+        ({f"a{n}": 1 for n in range(100)}, "at most 100 members, not 104", None),
         ({"id": None}, "id is missing", None),
         ({"source": None}, "source is missing", "1"),
         ({"type": None}, "type is missing", "1"),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import attrs
 import pytest
+import trio.testing
 
+from tests.conftest import open_room
+from tests.kernel import masked
 from tests.test_layout import ORDER
 from trionotify import CloseCode
+from trionotify.frames import message_frame
 from trionotify.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 
 _PROGRAM = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
+_JSON = re.compile(r"^```json\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)#:]*)(#[^)]*)?\)")
 
 PROGRAMS = [
@@ -42,6 +49,61 @@ def test_every_python_snippet_is_such_a_program(page: Path) -> None:
     """None escapes the test above."""
     text = page.read_text()
     assert text.count("```python\n") == len(_PROGRAM.findall(text))
+
+
+_EPOCH = re.compile(r"\b[0-9a-f]{12}(?=:\d+$|$)")
+
+
+def normal(event: dict[str, Any]) -> dict[str, Any]:
+    """An event without what is different each time."""
+    if event["source"] == "/trionotify":
+        event["id"] = "ID"
+    if "time" in event:
+        event["time"] = "TIME"
+    if "retry_after_ms" in event["data"]:
+        event["data"]["retry_after_ms"] = 0
+    text = json.dumps(event, sort_keys=True)
+    return cast("dict[str, Any]", json.loads(text, object_hook=_without_epoch))
+
+
+def _without_epoch(found: dict[str, Any]) -> dict[str, Any]:
+    return {k: _EPOCH.sub("EPOCH", v) if isinstance(v, str) else v for k, v in found.items()}
+
+
+async def test_every_event_is_what_is_shown(autojump_clock: trio.testing.MockClock) -> None:
+    """The page's messages, sent to a server, are answered by the page's events and no others."""
+    blocks = _JSON.findall((ROOT / "docs" / "wire.md").read_text())
+    shown = [json.loads(block) for block in blocks]
+    published, bad, subscribe = (
+        block for block, event in zip(blocks, shown, strict=True) if event.keys() <= _SENT
+    )
+    async with open_room(max_log_entries=100, ping_interval=1e6) as room:
+        for _ in range(41):
+            await room.hub.publish(confirm=True, type="news")
+        peer = await room.connect(
+            f"/?id=alice&role=both&exact.type=order.paid&since={room.hub.log.epoch}:39",
+            "Sec-WebSocket-Protocol: cloudevents.json",
+        )
+        for message in (published, bad, subscribe):
+            peer.kernel.feed(masked(message_frame(message)))
+            await room.quiet()
+        await room.hub.publish(type="news", confirm=True)
+        await trio.sleep(60)
+        peer.kernel.stall()
+        for _ in range(200):
+            await room.hub.publish(type="order.paid", confirm=True)
+        peer.kernel.credit = None
+        peer.kernel.grant(0)
+        await room.quiet()
+    heard = [json.loads(message) for message in peer.look().messages]
+    heard = [event for event in heard if event["source"] != "/hub"]
+    expected = [event for event in shown if not event.keys() <= _SENT]
+    found = [json.dumps(normal(event), sort_keys=True) for event in heard]
+    assert sorted(found) == sorted(json.dumps(normal(event), sort_keys=True) for event in expected)
+
+
+#: The members of what the page's client sends.
+_SENT = {"specversion", "id", "source", "type", "subject", "data"}
 
 
 def anchors(page: Path) -> set[str]:

@@ -10,7 +10,9 @@ the middle of everything. The model knows nothing of groups, positions or wires.
 from __future__ import annotations
 
 import inspect
+import json
 import textwrap
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -45,6 +47,15 @@ filters = st.sampled_from(
         lambda notification: notification.type == "c",
     ]
 )
+#: What a client may ask for itself.
+asked = st.sampled_from(
+    [
+        [],
+        [{"exact": {"type": "a"}}],
+        [{"not": {"exact": {"type": "b"}}}],
+        [{"sql": "type IN ('b', 'c') AND EXISTS subject"}],
+    ]
+)
 number = st.integers(0, 7)
 publications = st.fixed_dictionaries(
     {
@@ -57,7 +68,8 @@ publications = st.fixed_dictionaries(
 )
 step = st.one_of(
     st.tuples(
-        st.just("join"), st.none() | filters, st.sampled_from(TEAMS), st.booleans(), st.booleans()
+        *(st.just("join"), st.none() | filters, st.sampled_from(TEAMS)),
+        *(st.booleans(), st.booleans(), st.booleans()),
     ),
     st.tuples(st.just("listen"), filters),
     st.tuples(st.just("publish"), st.lists(publications, min_size=1, max_size=4)),
@@ -66,6 +78,7 @@ step = st.one_of(
     st.tuples(st.just("say"), number, st.integers(1, 3)),
     st.tuples(st.just("subscribe"), number, filters),
     st.tuples(st.just("unsubscribe"), number, number),
+    st.tuples(st.just("ask"), number, asked),
     st.tuples(st.just("answer"), number, st.integers(1, 3), st.integers(0, 100)),
     st.tuples(st.just("stall"), number, st.sampled_from([0, 0, 3, 40])),
     st.tuples(st.just("grant"), number, st.integers(1, 300)),
@@ -86,6 +99,8 @@ class Joined:
     peer: Peer
     id: str
     echo: bool
+    #: It speaks CloudEvents.
+    events: bool
     start: int = 0
     #: (offset, predicate or None): behind the offset it wants what the predicate wants.
     wants: list[tuple[int, Any]] = attrs.Factory(list)
@@ -93,6 +108,8 @@ class Joined:
     said: list[str] = attrs.Factory(list)
     #: What it was sent outside of the log.
     answers: list[str] = attrs.Factory(list)
+    #: How often it asked for other filters.
+    asked: int = 0
     refused: bool = False
     silent: bool = False
     gone: bool = False
@@ -116,6 +133,17 @@ class Program:
             return fresh
 
         hub.log.append = spy
+        refilter = hub.broadcast.refilter
+
+        def note(position: Any, predicate: Any) -> int:
+            """From which offset on which client wants what."""
+            offset: int = refilter(position, predicate)
+            for client in self.clients:
+                if client.record and client.record.position is position:
+                    client.wants.append((offset, predicate))
+            return offset
+
+        hub.broadcast.refilter = note
         self.newest: Any = None
         connected = hub.connected
 
@@ -141,14 +169,17 @@ class Program:
 
     # --- steps ---
 
-    async def do_join(self, predicate: Any, team: str, echo: bool, direct: bool, since: str = "") -> Any:
+    async def do_join(  # noqa: PLR0917 - one for each part of the step
+        self, predicate: Any, team: str, echo: bool, direct: bool, events: bool, since: str = ""
+    ) -> Any:
         if len(self.clients) >= 8:
             return None
         kernel = FakeKernel(synchronous=direct)
         name = f"id{len(self.clients) % 3}"
-        client = Joined(kernel, Peer(kernel), name, echo)
+        client = Joined(kernel, Peer(kernel), name, echo, events)
         self.clients.append(client)
         target = f"/?role=both&id={name}&team={team}&type=a&echo={int(echo)}{since}"
+        target += "&format=cloudevents" if events else ""
         kernel.feed(upgrade(target))
         self.newest = None
 
@@ -213,22 +244,31 @@ class Program:
         if client and client.record and not client.silent and not client.kernel.closed:
             texts = [self.text() for _ in range(count)]
             client.said += texts
-            client.peer.say(*texts)
+            # Events are said twice, and must count once.
+            client.peer.say(*(map(self.event, texts * 2) if client.events else texts))
+
+    def event(self, text: str) -> str:
+        event = {"specversion": "1.0", "id": text, "source": "/c", "type": "a"}
+        return json.dumps({**event, "datacontenttype": "text/plain", "data": text})
+
+    async def do_ask(self, at: int, filters: list[Any]) -> None:
+        client = self.some(at)
+        if client and client.record and client.events and not (client.silent or client.kernel.closed):
+            client.asked += 1
+            event = {"specversion": "1.0", "id": "ask", "source": "/c", "type": "trionotify.subscribe"}
+            client.peer.say(json.dumps({**event, "data": {"filters": filters}}))
 
     async def do_subscribe(self, at: int, predicate: Any) -> None:
         client = self.some(at)
         if client and client.record and client.record.position and client.record.position.joined:
-            offset = int(client.record.subscribe(predicate).rpartition(":")[2])
-            client.wants.append((offset, client.record.predicates))
+            client.record.subscribe(predicate)
 
     async def do_unsubscribe(self, at: int, which: int) -> None:
         client = self.some(at)
         if client and client.record and client.record.position and client.record.position.joined:
             registered = client.record.predicates
             if registered:
-                cursor = client.record.unsubscribe(registered[which % len(registered)])
-                offset = int(cursor.rpartition(":")[2])
-                client.wants.append((offset, client.record.predicates))
+                client.record.unsubscribe(registered[which % len(registered)])
 
     async def do_answer(self, at: int, count: int, size: int) -> None:
         """A session's `client.send`, some times, which may wait for long."""
@@ -265,11 +305,15 @@ class Program:
     async def do_resume(self, at: int) -> None:
         client = self.some(at)
         if client and client.record and (client.gone or client.kernel.closed):
-            offset = self.received(client)[-1] if self.received(client) else client.start
-            cursor = self.hub.broadcast.cursor(offset)
-            if again := await self.do_join(None, "red", True, True, f"&since={cursor}"):
-                assert again.start == offset
-                assert again.peer.header("Trionotify-Recovered") == "true"
+            seen = self.cursors(client) if client.events else self.received(client)
+            offset = seen[-1] if seen else client.start
+            since = f"&since={self.hub.broadcast.cursor(offset)}"
+            if again := await self.do_join(None, "red", True, True, client.events, since):
+                if again.peer.header("Trionotify-Recovered") == "true":
+                    assert again.start == offset
+                else:
+                    assert again.events
+                    assert offset < self.hub.log.start
 
     async def do_ping(self, at: int) -> None:
         client = self.some(at)
@@ -289,19 +333,42 @@ class Program:
             client.kernel.grant(None)
         await trio.testing.wait_all_tasks_blocked()
 
+    def heard(self, client: Joined) -> list[dict[str, Any]]:
+        """What came, as events; of a raw client, as if they were."""
+        messages = client.peer.look().messages
+        if client.events:
+            return [json.loads(message) for message in messages]
+        return [{"source": "", "data": message} for message in messages]
+
     def received(self, client: Joined) -> list[int]:
         by_text = {entry.notification.data: entry.offset for entry in self.log}
-        messages = client.peer.look().messages
-        return [by_text[message] for message in messages if message not in client.answers]
+        offsets = []
+        for event in self.heard(client):
+            if event["source"] == "/trionotify" or event["data"] in client.answers:
+                continue
+            offsets.append(by_text[event["data"]])
+            assert offset_of(event.get("cursor", f"e:{offsets[-1]}")) == offsets[-1]
+        return offsets
+
+    def cursors(self, client: Joined) -> list[int]:
+        """Where it could resume, after each of the events that came."""
+        return [offset_of(event["cursor"]) for event in self.heard(client) if "cursor" in event]
+
+    def told(self, client: Joined, kind: str) -> list[dict[str, Any]]:
+        """The data of the server's own events of that kind."""
+        return [e["data"] for e in self.heard(client) if e.get("type") == f"trionotify.{kind}"]
 
     def expected(self, client: Joined) -> list[int]:
         offsets = []
+        gaps = [(offset_of(gap["from"]), offset_of(gap["to"])) for gap in self.told(client, "gap")]
         for entry in self.log:
             if entry.offset <= client.start:
                 continue
+            if any(after < entry.offset <= upto for after, upto in gaps):
+                continue
             in_force = [wants for offset, wants in client.wants if offset < entry.offset][-1]
             notification = entry.notification
-            if in_force is not None and not any(predicate(notification) for predicate in in_force):
+            if in_force is not None and not in_force(notification):
                 continue
             if notification.to not in (None, client.id):
                 continue
@@ -333,7 +400,9 @@ class Program:
                 assert client.peer.look().status == 410
                 continue
             received, expected = self.received(client), self.expected(client)
-            answered = [text for text in client.peer.messages if text in client.answers]
+            if client.events:
+                self.check_events(client, received, expected)
+            answered = [e["data"] for e in self.heard(client) if e["data"] in client.answers]
             assert len(set(answered)) == len(answered)
             if client.kernel.closed or client.gone or client.peer.close:
                 assert received == expected[: len(received)]
@@ -345,6 +414,25 @@ class Program:
                 assert set(answered) == set(client.answers)
                 assert client.record.position.live
         assert self.hub.broadcast.done == self.hub.broadcast.taken == self.hub.log.head
+
+    def check_events(self, client: Joined, received: list[int], expected: list[int]) -> None:
+        """Cursors only grow, all up to the last of them came, and everything said was answered."""
+        cursors = self.cursors(client)
+        assert cursors == sorted(cursors)
+        if cursors:
+            upto = cursors[-1]
+            assert [offset for offset in received if offset <= upto] == received
+            assert [offset for offset in expected if offset <= upto] == received
+        if not client.gone and not client.peer.close:
+            offsets = {entry.notification.data: entry.offset for entry in self.log}
+            acks = [ack for ack in self.told(client, "ack") if "cursor" in ack]
+            assert Counter(ack["id"] for ack in acks) == Counter(client.said * 2)
+            assert all(offset_of(ack["cursor"]) == offsets[ack["id"]] for ack in acks)
+            assert len(self.told(client, "ack")) == len(acks) + client.asked
+
+
+def offset_of(cursor: str) -> int:
+    return int(cursor.rpartition(":")[2])
 
 
 def run(steps: list[tuple[Any, ...]]) -> None:

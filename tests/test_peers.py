@@ -19,6 +19,7 @@ import trio
 import websockets
 import websockets.asyncio.client
 import websockets.exceptions
+import websockets.typing
 
 from trionotify import Client, open_server
 
@@ -102,6 +103,25 @@ async def test_websockets_sees_why_it_was_refused() -> None:
         await trio.to_thread.run_sync(asyncio.run, client(url(server, "/?exakt.type=a")))
 
 
+async def test_websockets_speaks_events() -> None:
+    """The subprotocol is agreed on; an event goes in, is acknowledged, and comes out."""
+
+    async def client(address: str) -> None:
+        async with websockets.asyncio.client.connect(
+            address, subprotocols=[websockets.typing.Subprotocol("cloudevents.json")]
+        ) as websocket:
+            assert websocket.subprotocol == "cloudevents.json"
+            assert json.loads(await websocket.recv())["type"] == "trionotify.welcome"
+            event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"é": 1}}
+            await websocket.send(json.dumps(event))
+            heard, ack = [json.loads(await websocket.recv()) for _ in range(2)]
+            assert {name: heard[name] for name in event} == event
+            assert ack["data"]["cursor"] == heard["cursor"]
+
+    async with open_server(port=0) as server:
+        await trio.to_thread.run_sync(asyncio.run, client(url(server, "/?role=both")))
+
+
 class NodeClient:
     """A `ws` client in a process of its own."""
 
@@ -176,6 +196,22 @@ async def test_node_ws_publishes_and_subscribes() -> None:
             await writer.say(text=f"line {i}")
         assert [await reader.hears() for _ in range(100)] == [{"text": f"line {i}"} for i in range(100)]
     assert server.hub.statistics().clients == 0
+
+
+async def test_node_ws_speaks_events() -> None:
+    """`ws` is content with the subprotocol that was agreed on."""
+    async with (
+        open_server(port=0) as server,
+        node(url(server, "/?id=al&sql=type+LIKE+%27a%25%27"), "cloudevents.json") as client,
+    ):
+        assert await client.hears() == {"id": "al"}
+        assert await client.hears() == {"open": "cloudevents.json"}
+        welcome = json.loads((await client.hears())["text"])
+        assert welcome["type"] == "trionotify.welcome"
+        await server.hub.publish("no", type="b")
+        await server.hub.publish("yes", type="ab")
+        event = json.loads((await client.hears())["text"])
+        assert (event["data"], event["cursor"]) == ("yes", f"{server.hub.log.epoch}:2")
 
 
 @pytest.mark.parametrize(

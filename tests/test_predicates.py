@@ -150,13 +150,13 @@ def test_a_list_is_an_implicit_all() -> None:
     ("value", "words"),
     [
         ("[", "not JSON"),
-        ("[" * 10_000, "nested too deep"),
-        ("[" * 100_000, "max_filter_bytes: at most 16384"),
+        ("[" * 5_000, "nested too deep"),
+        ("[" * 100_000, "max_filter_bytes: at most 8192"),
         ('"\\ud800"', "not JSON"),
         ("[NaN]", "not JSON"),
         ({"sql": "type ="}, "filter.sql: line 1, column 7"),
         ({"sql": 5}, "filter.sql: an SQL expression must be str"),
-        ({"sql": "x" * 17_000}, "max_filter_bytes: at most 16384"),
+        ({"sql": "x" * 9_000}, "max_filter_bytes: at most 8192"),
         ({"any": [{"exact": {"type": "a"}}] * 300}, "max_filters: at most 256"),
         ({"exact": {f"a{i}": "a" for i in range(300)}}, "max_filters: at most 256"),
         ([5], r"filters\[0\]: a filter is an object with one key"),
@@ -237,5 +237,5 @@ def test_nesting_has_a_limit() -> None:
     from_json(value)
     with pytest.raises(ValueError, match="nested too deep: 32 is the most"):
         from_json({"not": value})
-    with pytest.raises(ValueError, match="max_filter_bytes: at most 16384 bytes, not 100000"):
+    with pytest.raises(ValueError, match="max_filter_bytes: at most 8192 bytes, not 100000"):
         from_json("[" * 100_000)

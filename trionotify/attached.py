@@ -44,7 +44,7 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
         headers.append((_SUBPROTOCOLS, websocket.subprotocol))
     request = Request(
         *("GET", path, parse_query(query_text), tuple(headers), str(websocket.remote)),
-        limits=hub.settings.filter_limits,
+        limits=hub.filter_limits,
     )
     if client is None:
         client, query = await hub.admit(request)
@@ -85,7 +85,7 @@ class _AttachedConnection:
         self.hub = hub
         self.client = client
         self.format = hub.formats[query.format]
-        self.filter_limits = hub.settings.filter_limits
+        self.filter_limits = hub.filter_limits
         self.bad = 0
         self.key = hub.next_key()
         self.code: int = CloseCode.NORMAL

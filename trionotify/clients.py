@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import attrs
 
+from trionotify.bags import Bags
 from trionotify.errors import CloseCode, Disconnected
 from trionotify.frames import check_close
 from trionotify.notification import Notification
@@ -279,8 +280,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._by_key: dict[int, Client] = {}
-        self._by_id: dict[str, dict[Client, None]] = {}
-        self._by_param: dict[str, dict[str, dict[Client, None]]] = {}
+        self._by_id: Bags[str, Client] = Bags()
+        self._by_param: dict[str, Bags[str, Client]] = {}
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -294,7 +295,7 @@ class Registry:
 
     def by_id(self, id: str) -> tuple[Client, ...]:
         """Every connection of the client that calls itself `id`."""
-        return tuple(self._by_id.get(id, ()))
+        return tuple(self._by_id.get(id))
 
     def by_param(self, name: str, value: str) -> tuple[Client, ...]:
         """The clients whose query says `name=value`.
@@ -308,33 +309,27 @@ class Registry:
         if index is None:
             if len(self._by_param) >= self.MAX_INDEXED:
                 return tuple(client for client in self if client.get(name) == value)
-            index = self._by_param[name] = {}
+            index = self._by_param[name] = Bags()
             for client in self:
-                _put(index, client.get(name), client)
-        return tuple(index.get(value, ()))
+                if (found := client.get(name)) is not None:
+                    index.add(found, client)
+        return tuple(index.get(value))
 
     def add(self, key: int, client: Client) -> None:
         """Enter a client under its connection's key."""
         self._by_key[key] = client
-        _put(self._by_id, client.id, client)
-        for name, index in self._by_param.items():
-            _put(index, client.get(name), client)
+        for index, value in self._filed(client):
+            index.add(value, client)
 
     def remove(self, key: int) -> None:
         """Forget the client of the connection with this key."""
         client = self._by_key.pop(key)
-        _take(self._by_id, client.id, client)
+        for index, value in self._filed(client):
+            index.remove(value, client)
+
+    def _filed(self, client: Client) -> Iterator[tuple[Bags[str, Client], str]]:
+        """Where it is found, and under what."""
+        yield self._by_id, client.id
         for name, index in self._by_param.items():
-            _take(index, client.get(name), client)
-
-
-def _put(index: dict[str, dict[Client, None]], value: str | None, client: Client) -> None:
-    if value is not None:
-        index.setdefault(value, {})[client] = None
-
-
-def _take(index: dict[str, dict[Client, None]], value: str | None, client: Client) -> None:
-    if value is not None:
-        del index[value][client]
-        if not index[value]:
-            del index[value]
+            if (value := client.get(name)) is not None:
+                yield index, value

@@ -22,6 +22,9 @@ __all__ = ["SUBSCRIBE", "NotAnEvent", "decode", "encode", "encode_own"]
 #: The type of the one event that a client sends to the server itself.
 SUBSCRIBE: Final = RESERVED_TYPE + "subscribe"
 
+#: Of an event: whoever sends thousands of attributes doesn't mean well.
+MAX_MEMBERS: Final = 100
+
 #: What the server calls itself.
 _SOURCE: Final = "/trionotify"
 _REQUIRED: Final = ("specversion", "id", "source", "type")
@@ -45,9 +48,8 @@ def decode(text: str | bytes, limits: FilterLimits = DEFAULT_LIMITS) -> Notifica
     """
     try:
         members = read_members(text)
-    except ValueError as error:
-        raise NotAnEvent(str(error)) from None
-    try:
+        if len(members) > MAX_MEMBERS:
+            raise ValueError(f"an event may have at most {MAX_MEMBERS} members, not {len(members)}")
         attributes = {name: read_json(raw) for name, raw in members.items() if name not in _DATA}
     except ValueError as error:
         raise NotAnEvent(str(error)) from None

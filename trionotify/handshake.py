@@ -46,7 +46,7 @@ async def open_connection(
         with trio.move_on_after(hub.settings.head_timeout) as scope, hub.half_opened(scope):
             head, early = await read_head(transport, hub.settings.max_head_bytes)
             method = head.method.decode()
-            request = request_of(head, remote, hub.settings.filter_limits)
+            request = request_of(head, remote, hub.filter_limits)
             check_upgrade(request)
             hub.check_room()
             client, query = await _admit(hub, request)

@@ -46,11 +46,17 @@ class Request:
     remote: str
     http_version: str = "1.1"
     _limits: FilterLimits = DEFAULT_LIMITS
+    _joined: dict[str, str] = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        joined: dict[str, str] = {}
+        for name, value in self.headers:
+            joined[name] = f"{joined[name]}, {value}" if name in joined else value
+        object.__setattr__(self, "_joined", joined)
 
     def header(self, name: str) -> str | None:
         """The value of the header `name` (in lower case), several joined by commas; None if absent."""
-        values = [value for header, value in self.headers if header == name]
-        return ", ".join(values) if values else None
+        return self._joined.get(name)
 
     def tokens(self, name: str) -> list[str]:
         """The items of a header that is a comma-separated list, as they are."""

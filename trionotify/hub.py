@@ -84,6 +84,7 @@ class Hub:
         attach: Callable[[Hub, Any, Client | None], Awaitable[None]],
     ) -> None:
         self.settings = settings
+        self.filter_limits = settings.filter_limits
         self.session = session
         self.authenticate = authenticate
         self.clients = Registry()

@@ -25,6 +25,7 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
+from trionotify.bags import Bags
 from trionotify.predicates import (
     EVERYTHING,
     NOTHING,
@@ -42,7 +43,7 @@ from trionotify.predicates import (
 
 __all__ = ["PredicateIndex"]
 
-Member = TypeVar("Member")
+Member = TypeVar("Member", bound=Hashable)
 
 
 @attrs.frozen
@@ -56,10 +57,9 @@ class _Anchor:
 
 @attrs.define(eq=False)
 class _Filed(Generic[Member]):
-    """A distinct predicate, who registered it, and where it is filed (nowhere: None)."""
+    """A distinct predicate, and where it is filed (nowhere: None)."""
 
     predicate: Wanted
-    members: list[Member]
     anchors: tuple[_Anchor, ...] | None
     certain: bool  # the anchor holding is all there is to it: no need to evaluate
 
@@ -67,7 +67,7 @@ class _Filed(Generic[Member]):
 #: attribute -> text -> what is filed there; the lengths are those of the texts in use
 @attrs.define(eq=False)
 class _Shelf(Generic[Member]):
-    by_text: dict[str, dict[_Filed[Member], None]] = attrs.Factory(dict)
+    by_text: Bags[str, _Filed[Member]] = attrs.Factory(Bags)
     lengths: Counter[int] = attrs.Factory(Counter)
 
 
@@ -85,6 +85,7 @@ class PredicateIndex(Generic[Member]):
 
     def __init__(self) -> None:
         self._filed: dict[Hashable, _Filed[Member]] = {}
+        self._members: Bags[_Filed[Member], Member] = Bags()
         self._unanchored: dict[_Filed[Member], None] = {}
         self._shelves: dict[type, dict[str, _Shelf[Member]]] = {kind: {} for kind in _KINDS}
 
@@ -94,16 +95,16 @@ class PredicateIndex(Generic[Member]):
         filed = self._filed.get(key)
         if filed is None:
             anchors = self._anchors(predicate)
-            filed = self._filed[key] = _Filed(predicate, [], anchors, _says_all(predicate))
+            filed = self._filed[key] = _Filed(predicate, anchors, _says_all(predicate))
             self._file(filed)
-        filed.members.append(member)
+        self._members.add(filed, member)
 
     def remove(self, predicate: Wanted, member: Member) -> None:
-        """Undo `add`; raises KeyError or ValueError when there was none."""
+        """Undo `add`; raises KeyError when there was none."""
         key = key_of(predicate)
         filed = self._filed[key]
-        filed.members.remove(member)
-        if not filed.members:
+        self._members.remove(filed, member)
+        if not self._members.count(filed):
             del self._filed[key]
             self._unfile(filed)
 
@@ -122,9 +123,9 @@ class PredicateIndex(Generic[Member]):
                 except Exception as error:  # an application's own callable may raise anything
                     if errors is None:
                         raise
-                    errors.update(dict.fromkeys(filed.members, error))
+                    errors.update(dict.fromkeys(self._members.get(filed), error))
                     continue
-            found += filed.members
+            found += self._members.get(filed)
         return found
 
     def _candidates(self, subject: Subject) -> dict[_Filed[Member], None]:
@@ -133,8 +134,9 @@ class PredicateIndex(Generic[Member]):
         found = dict(self._unanchored)
         for name, shelf in self._shelves[Exact].items():
             text = subject.get(name)
-            if text is not None and (filed := shelf.by_text.get(text)):
-                found.update(filed)
+            if text is not None:
+                for filed in shelf.by_text.get(text):
+                    found[filed] = None
         for kind in (Prefix, Suffix):
             for name, shelf in self._shelves[kind].items():
                 text = subject.get(name)
@@ -143,7 +145,8 @@ class PredicateIndex(Generic[Member]):
                 for length in shelf.lengths:
                     if length <= len(text):
                         part = text[:length] if kind is Prefix else text[-length:]
-                        found.update(shelf.by_text.get(part, ()))
+                        for filed in shelf.by_text.get(part):
+                            found[filed] = None
         return found
 
     def _anchors(self, predicate: Wanted) -> tuple[_Anchor, ...] | None:  # noqa: PLR0911 - a table
@@ -177,7 +180,7 @@ class PredicateIndex(Generic[Member]):
     def _crowd(self, anchors: tuple[_Anchor, ...]) -> tuple[int, int]:
         """How bad these anchors are: what is filed there already, then how little they ask."""
         others = sum(
-            len(shelf.by_text.get(anchor.text, ()))
+            shelf.by_text.count(anchor.text)
             for anchor in anchors
             if (shelf := self._shelves[anchor.kind].get(anchor.name))
         )
@@ -190,7 +193,7 @@ class PredicateIndex(Generic[Member]):
             return
         for anchor in filed.anchors:
             shelf = self._shelves[anchor.kind].setdefault(anchor.name, _Shelf())
-            shelf.by_text.setdefault(anchor.text, {})[filed] = None
+            shelf.by_text.add(anchor.text, filed)
             shelf.lengths[len(anchor.text)] += 1
 
     def _unfile(self, filed: _Filed[Member]) -> None:
@@ -199,10 +202,7 @@ class PredicateIndex(Generic[Member]):
             return
         for anchor in filed.anchors:
             shelf = self._shelves[anchor.kind][anchor.name]
-            beside = shelf.by_text[anchor.text]
-            del beside[filed]
-            if not beside:
-                del shelf.by_text[anchor.text]
+            shelf.by_text.remove(anchor.text, filed)
             shelf.lengths[len(anchor.text)] -= 1
             if not shelf.lengths[len(anchor.text)]:
                 del shelf.lengths[len(anchor.text)]

@@ -263,7 +263,7 @@ class FilterLimits:
     for each level.
     """
 
-    max_filter_bytes: int = 16 << 10
+    max_filter_bytes: int = 8 << 10
     max_filter_depth: int = 32
     max_filters: int = 256
 

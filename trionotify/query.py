@@ -33,6 +33,9 @@ from trionotify.predicates import (
 __all__ = ["Query", "parse_query", "template"]
 
 _ON_ATTRIBUTES: Final = {"exact": Exact, "prefix": Prefix, "suffix": Suffix}
+#: What a publisher's query says of what it publishes.
+_TEMPLATE: Final = ("type", "subject", "source", "datacontenttype")
+_OF_TEMPLATE: Final = frozenset({*_TEMPLATE, "to"})
 _FORMATS: Final = ("raw", "cloudevents")
 _LAGS: Final = ("gap", "latest", "disconnect")
 
@@ -82,7 +85,8 @@ class Query:
         ours says what the format is.
         """
         _refuse_unknown(params)
-        template(params, "")
+        if not _OF_TEMPLATE.isdisjoint(params):
+            template(params, "")
         name = id if id is not None else params.get("id")
         if name is None:
             name = secrets.token_urlsafe(9)
@@ -137,7 +141,7 @@ def template(params: Mapping[str, str], id: str) -> Notification:
     They are checked here, once. Raises `Refused` (400) that begins with the attribute at fault.
     """
     given: dict[str, Any] = {"source": f"/clients/{quote(id, safe='')}"}
-    for key in ("type", "subject", "source", "datacontenttype"):
+    for key in _TEMPLATE:
         if key in params:
             given[key] = params[key]
     if "to" in params:

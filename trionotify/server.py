@@ -29,6 +29,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from trionotify import cesql
 from trionotify.attached import serve_attached
 from trionotify.hub import (
     Authenticate,
@@ -153,6 +154,7 @@ async def serve(
     Raises OSError when it can't listen there, and ValueError when it would listen beyond loopback with
     neither `authenticate` nor `insecure`.
     """
+    cesql.parse("TRUE")  # the parser's tables take 40 ms: not while somebody is connected
     if unix is not None:
         sockets = [_listen_unix(os.fspath(unix))]
         file = os.stat(unix)

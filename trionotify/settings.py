@@ -78,7 +78,7 @@ class Settings:
     max_log_entries: int = _limit(10_000, "notifications that the log keeps")
     max_log_bytes: int = _limit(64 * _MIB, "the same, in bytes")
     max_log_age: float = _limit(3600.0, "the same, in seconds")
-    max_filter_bytes: int = _limit(16 * _KIB, "the longest filters of a client, as JSON or SQL")
+    max_filter_bytes: int = _limit(8 * _KIB, "the longest filters of a client, as JSON or SQL")
     max_filter_depth: int = attrs.field(
         default=32,
         validator=[_positive, _whole, attrs.validators.le(100)],

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -55,15 +56,11 @@ async def serve_transport(
     says goodbye first.
     """
     opened = set() if opened is None else opened
-
-    def enter(client: Client, query: Query, early: bytes, response: bytes) -> WebSocketConnection:
-        connection = WebSocketConnection(hub, client)
-        connection.enter(transport, query, early, response)
-        return connection
-
     connection: WebSocketConnection | None = None
     try:
+        enter = partial(WebSocketConnection.enter, hub=hub, transport=transport)
         connection = await open_connection(hub, transport, remote, enter)
+        del enter  # what isn't needed any more isn't kept for as long as the connection lives
         if connection is not None:
             opened.add(connection)
             await _converse(connection)
@@ -137,11 +134,21 @@ class WebSocketConnection:
     _stuck_since: float | None = attrs.field(default=None, init=False)
     # And the offset that the client knows of, and since when.
     _told: int = attrs.field(default=0, init=False)
-    _told_at: float = attrs.field(factory=trio.current_time, init=False)
+    _told_at: float = attrs.field(default=0.0, init=False)
 
-    def enter(self, transport: Transport, query: Query, early: bytes, response: bytes) -> None:
+    @classmethod
+    def enter(
+        cls,
+        client: Client,
+        query: Query,
+        early: bytes,
+        response: bytes,
+        *,
+        hub: Hub,
+        transport: Transport,
+    ) -> WebSocketConnection:
         """Take a place in the log, and say so in the head of the 101. Raises `Refused` (410)."""
-        hub, client = self.hub, self.client
+        self = cls(hub, client)
         offset, recovered = hub.start(query)
         cursor = hub.broadcast.cursor(offset)
         fields = f"Trionotify-Id: {quote(client.id, safe=_SAFE)}\r\n"
@@ -150,7 +157,7 @@ class WebSocketConnection:
             fields += f"Trionotify-Recovered: {'true' if recovered else 'false'}\r\n"
         self.format = hub.formats[query.format]
         self._lag = query.lag or self.format.default_lag
-        self._told = offset
+        self._told, self._told_at = offset, self._silent_since
         self.key = hub.next_key()
         self.wire = Wire(transport, FrameParser(hub.settings.max_message_bytes), self, early)
         self.position = Position(
@@ -171,6 +178,7 @@ class WebSocketConnection:
             hello = b"" if first is None else message_frame(first)
             self.wire.write(response[:-2] + fields.encode() + b"\r\n" + hello)
             hub.broadcast.join(self.position, offset)
+        return self
 
     def leave(self) -> None:
         """Let go of everything."""
@@ -219,7 +227,7 @@ class WebSocketConnection:
 
     @property
     def filter_limits(self) -> FilterLimits:
-        return self.hub.settings.filter_limits
+        return self.hub.filter_limits
 
     def here(self) -> str:
         return self.hub.broadcast.cursor(self.hub.broadcast.standing(self.position))

@@ -36,7 +36,7 @@ not another number. Left out are functions of one's own (a SHOULD).
 
 from trionotify.cesql.conditions import Condition
 from trionotify.cesql.expression import Expression, Part, evaluate, parse
-from trionotify.cesql.grammar import MAX_LENGTH
+from trionotify.cesql.grammar import MAX_LENGTH, MAX_WORDS
 from trionotify.cesql.mistakes import ParseError
 from trionotify.cesql.patterns import MAX_PATTERN
 from trionotify.cesql.tree import MAX_DEPTH
@@ -47,6 +47,7 @@ __all__ = [
     "MAX_LENGTH",
     "MAX_PATTERN",
     "MAX_TEXT",
+    "MAX_WORDS",
     "Condition",
     "Error",
     "Expression",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import attrs
 
@@ -92,8 +93,9 @@ class Expression:
         return f"parse({self.source!r})"
 
 
+@lru_cache(maxsize=1024)
 def parse(expression: str) -> Expression:
-    """The expression that the text is; raises ParseError if it is none.
+    """The expression that the text is; raises ParseError if it is none. Remembers the last of them.
 
     The first call in a process takes some 40 ms, for the parser's tables; others far below one.
     """

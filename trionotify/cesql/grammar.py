@@ -2,8 +2,8 @@
 
 lark makes the tables of an LALR parser from the grammar, at the first use. That parser keeps a stack of
 its own, and builds each node when its operands are there: no text can exhaust Python's. Between its
-lexer and it stands `_Tokens`, for the two things that a table can't say: which sign belongs to a
-number, and how deep parentheses go.
+lexer and it stands `_Tokens`, for what a table can't say: which sign belongs to a number, how deep
+parentheses go, and how many words there may be.
 
 From the tightest to the loosest, operators bind as in section 3.6: NOT and minus; LIKE and IN; `*`, `/`
 and `%`; `+` and `-`; the comparisons; AND, OR and XOR. So `NOT a = b` is `(NOT a) = b`.
@@ -39,10 +39,12 @@ from trionotify.cesql.tree import (
 )
 from trionotify.cesql.values import integer_in, shown
 
-__all__ = ["MAX_LENGTH", "tree_of"]
+__all__ = ["MAX_LENGTH", "MAX_WORDS", "tree_of"]
 
-#: Characters of an expression. At the worst, parsing takes 10 to 20 µs for each.
+#: Characters of an expression.
 MAX_LENGTH: Final = 4_096
+#: Names, texts, numbers, operators, parentheses and commas in it. Parsing takes some 15 µs for each.
+MAX_WORDS: Final = 512
 
 # Whatever no other terminal wants is JUNK, which the grammar never does. So all errors of syntax are
 # the parser's, and tell what it was waiting for.
@@ -133,7 +135,9 @@ class _Tokens(PostLex):
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
         before, depth = "", 0
-        for token in stream:
+        for count, token in enumerate(stream, 1):
+            if count > MAX_WORDS:
+                raise at(token, f"an expression may have at most {MAX_WORDS} words")
             if token.type == "LPAR":
                 depth += 1
                 if depth > MAX_DEPTH:
