@@ -122,6 +122,21 @@ def test_another_of_the_same_kind() -> None:
         first.another(5)  # type: ignore[arg-type] # that is the point
 
 
+def test_it_is_restored_from_its_state() -> None:
+    """Equal, whether its `id` was given or made up, which is then known to be another process's."""
+    values: dict[str, Any] = {"type": "t", "subject": "u", "extensions": {"n": 1, "yes": True}}
+    for original in (
+        Notification(b"x"),
+        Notification("x", id="1", time="2026-01-02T03:04:05Z", **values),
+    ):
+        restored = Notification.restored(original.state())
+        assert restored == original
+        assert (restored.id, restored.time, restored.given_id) == (
+            *(original.id, original.time, original.given_id),
+        )
+        assert Notification.restored(restored.state()) == original
+
+
 def test_size_counts_utf_8() -> None:
     """Data and attributes, in bytes."""
     assert Notification("é", type="t", source="s", subject="u", extensions={"ab": "cd"}).size == 9
