@@ -6,7 +6,7 @@ async with trionotify.open_server() as server:
 
 from trionotify.clients import Client
 from trionotify.entries import Receipt
-from trionotify.errors import CloseCode, Disconnected, Lagged, Refused, TrionotifyError
+from trionotify.errors import CloseCode, Disconnected, Lagged, Refused, StoreError, TrionotifyError
 from trionotify.explain import Explanation, explain
 from trionotify.http import Request
 from trionotify.hub import Hub
@@ -51,6 +51,7 @@ __all__ = [
     "Request",
     "Server",
     "Sql",
+    "StoreError",
     "Subscription",
     "Suffix",
     "TrionotifyError",

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["CloseCode", "Disconnected", "Lagged", "Refused", "TrionotifyError"]
+__all__ = ["CloseCode", "Disconnected", "Lagged", "Refused", "StoreError", "TrionotifyError"]
 
 
 class CloseCode(IntEnum):
@@ -113,3 +113,20 @@ class Lagged(TrionotifyError):
             " read: iterate faster, or let the log keep more (max_log_entries, max_log_bytes,"
             " max_log_age)"
         )
+
+
+class StoreError(TrionotifyError):
+    """A durable log can't be opened, read or written, or can't take a notification.
+
+    `detail` names the file, what is wrong with it, and the fix. `status` is what a publisher is answered
+    with: 507 when the disk or the quota is full, or the notification is larger than the log may be; 422
+    when it can't be stored at all; 503 for anything else.
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
