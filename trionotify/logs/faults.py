@@ -1,0 +1,158 @@
+"""What goes wrong with a file, as errors that name the file, the reason and the fix.
+
+SQLite says "unable to open database file" or "disk I/O error", and keeps the errno to itself. So the
+reason is looked for where it shows again: by writing to a scratch file in the same directory, at the
+same position. SQLite's own files are never opened here: when a process closes any descriptor of a
+file, POSIX takes all its locks on that file away, SQLite's included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import tempfile
+from typing import Final
+
+from trionotify.errors import StoreError
+
+__all__ = [
+    "FAULTS",
+    "check_access",
+    "damaged",
+    "database_files",
+    "not_a_database",
+    "os_fault",
+    "store_fault",
+]
+
+#: What a call of sqlite3 raises when the fault is not the program's.
+FAULTS: Final = (sqlite3.Error, MemoryError, OverflowError, UnicodeError)
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_FIXES: Final = {
+    errno.ENOSPC: "free some space there",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.ENOENT: "create the directory, or name another path",
+    errno.ENOTDIR: "name a path whose directory is one",
+    errno.EISDIR: "name a file in it",
+    errno.EROFS: "make the file system writable, or name a path on another",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "raise the system's limit on open files",
+    errno.ENOLCK: "name a path on a local file system",
+    errno.EIO: "look at the disk and the system's log",
+    errno.EACCES: "let the user that the server runs as write the file and its directory",
+}
+_FIXES[getattr(errno, "EDQUOT", errno.ENOSPC)] = "free some space, or have the quota raised"
+_FIXES[errno.EPERM] = _FIXES[errno.EACCES]
+
+#: How much is written to see whether there is room.
+_PROBE: Final = 64 << 10
+#: How many files SQLite has open at once: those three, and for a moment their directory.
+_DESCRIPTORS: Final = 4
+
+
+def os_fault(path: str, error: OSError) -> StoreError:
+    """The error for what the operating system said of `path`."""
+    number = error.errno or 0
+    why = f"{error.strerror or error} ({errno.errorcode.get(number, number)})"
+    fix = _FIXES.get(number, "see what the system says of that path")
+    return StoreError(507 if number in _FULL else 503, f"{path}: {why}: {fix}")
+
+
+def damaged(path: str, why: str) -> StoreError:
+    """The error for a file that isn't what was written to it."""
+    return StoreError(
+        503,
+        f"{path} is damaged: {why}: stop the server and move it away together with its -wal; then"
+        " begin anew, or put a backup there and renew its epoch; `sqlite3 FILE .recover` shows what can"
+        " still be read",
+    )
+
+
+def store_fault(path: str, error: BaseException) -> StoreError:
+    """The error for one of `FAULTS` that befell the database at `path`."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(error, UnicodeEncodeError | OverflowError):
+        return StoreError(422, f"{path}: a notification can't be stored: {error}")
+    if isinstance(error, MemoryError):
+        return StoreError(503, f"{path}: out of memory: give the server more, or smaller limits")
+    if code is None:
+        # The module's own: a text that isn't UTF-8 any more; or a mistake in this package.
+        return damaged(path, str(error))
+    return _by_code(path, code & 0xFF, error)
+
+
+def _by_code(path: str, code: int, error: BaseException) -> StoreError:
+    if code in _KNOWN:
+        status, why = _KNOWN[code]
+        return StoreError(status, f"{path} {why}")
+    if code not in _SYSTEM:
+        return damaged(path, str(error))
+    if reason := _reason(path):
+        return os_fault(reason.filename if reason.filename in database_files(path) else path, reason)
+    if code == sqlite3.SQLITE_FULL:
+        return StoreError(507, f"{path}: the disk is full: {_FIXES[errno.ENOSPC]}")
+    return StoreError(503, f"{path}: {error}: look at the disk, and at who may write the file")
+
+
+_NOT_OURS: Final = "isn't an SQLite database: name another path; it is left as it is"
+_WRITTEN: Final = (
+    "is being written by another program: end that; while a server has it, others may only read it"
+)
+_KNOWN: Final = {
+    sqlite3.SQLITE_NOTADB: (503, _NOT_OURS),
+    sqlite3.SQLITE_BUSY: (503, _WRITTEN),
+    sqlite3.SQLITE_LOCKED: (503, _WRITTEN),
+    sqlite3.SQLITE_PROTOCOL: (503, _WRITTEN),
+    sqlite3.SQLITE_TOOBIG: (507, "can't hold so large a notification: publish smaller ones"),
+}
+#: What SQLite says when a system call of its has failed.
+_SYSTEM: Final = frozenset(
+    {
+        *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
+        *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
+    }
+)
+
+
+def not_a_database(path: str) -> StoreError:
+    """The error for a file of another kind."""
+    return StoreError(503, f"{path} {_NOT_OURS}")
+
+
+def _reason(path: str) -> OSError | None:
+    """Why a database at `path` can't be opened or written, if that still shows."""
+    try:
+        largest = max(_size(name) for name in database_files(path))
+        with contextlib.ExitStack() as scratches:
+            for _ in range(_DESCRIPTORS):
+                scratch = scratches.enter_context(tempfile.TemporaryFile(dir=os.path.dirname(path)))
+            scratch.seek(largest)  # it takes no space up to there, but limits on size count it
+            scratch.write(bytes(_PROBE))
+            scratch.flush()
+            os.fsync(scratch.fileno())
+    except OSError as error:
+        return error
+    return None
+
+
+def _size(name: str) -> int:
+    try:
+        size = os.stat(name).st_size
+    except FileNotFoundError:
+        return 0
+    check_access(name)
+    return size
+
+
+def check_access(name: str) -> None:
+    """Raise OSError if we may not read and write the file."""
+    if not os.access(name, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+
+def database_files(path: str) -> tuple[str, str, str]:
+    """The names of a database's file, its WAL, and what its users share."""
+    return path, path + "-wal", path + "-shm"

@@ -1,0 +1,82 @@
+"""One server at a time: a lock file, which the kernel unlocks when its process dies, however that is.
+
+SQLite's own locks let any number of programs write in turn, and a second server would give the same
+offsets again. The lock is on a file of its own because SQLite's readers are welcome, and because
+SQLite must be the only one in the process that opens and closes a database.
+
+The file stays when the lock is gone: if it were removed, two servers could hold a lock each, one of
+them on a file that has no name any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Final, Self
+
+from trionotify.errors import StoreError
+from trionotify.logs.faults import os_fault
+
+__all__ = ["FileLock"]
+
+if sys.platform == "win32":  # pragma: no cover
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        # Windows keeps others from reading what is locked; so it is a byte that nobody wants to read.
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+    _HELD: Final = PermissionError
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    _HELD: Final = BlockingIOError
+
+
+class FileLock:
+    """Held from `take` to `release`, or to the end of the process."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: str) -> Self:
+        """Lock the file beside `path`, which is made when it is missing.
+
+        Raises StoreError when another process has it, and when the file can't be opened or locked.
+        """
+        name = path + "-lock"
+        try:
+            descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise os_fault(name, error) from error
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            if isinstance(error, _HELD):
+                raise _taken(path, holder) from error
+            raise os_fault(name, error) from error
+        # For the one who comes second. Nothing depends on it, so a full disk doesn't matter.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, b"%d\n" % os.getpid())
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """Let others have it. Once only."""
+        os.close(self._descriptor)
+
+
+def _taken(path: str, holder: str) -> StoreError:
+    who = f"process {holder}" if holder else "another process"
+    return StoreError(
+        503, f"{path} belongs to a server that runs ({who}): stop that one, or name another path"
+    )

@@ -1,0 +1,120 @@
+"""What is stored of an entry: a row of plain values, from which an equal entry is made again.
+
+Nothing is checked when an entry is made of a row: it was checked when it was first made. Both
+directions are on the path of every notification.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from trionotify.entries import Entry
+from trionotify.jsontext import read_json, write_json
+from trionotify.notification import Notification
+from trionotify.predicates import NOTHING, FilterLimits, Wanted, from_json, is_value, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["COLUMNS", "SIZE", "TOTAL", "Row", "audience_text", "entry_of", "row_of"]
+
+#: One entry as the database has it: a value per column.
+Row = tuple[Any, ...]
+
+#: The columns, in this order: first what eviction looks at; `data` last, as it may fill many pages.
+COLUMNS: Final = (
+    *("offset", "moment", "size", "total", "origin", "publisher", "id", "given", "source", "type"),
+    *("time", "subject", "datacontenttype", "audience", "extensions", "data"),
+)
+#: Where in a row they are.
+SIZE: Final = COLUMNS.index("size")
+TOTAL: Final = COLUMNS.index("total")
+
+#: How deep an audience may be nested: reading one takes some frames of the stack for each level.
+_DEEPEST: Final = 128
+_LIMITS: Final = FilterLimits(
+    max_filter_bytes=sys.maxsize, max_filter_depth=_DEEPEST, max_filters=sys.maxsize
+)
+_INSTEAD: Final = "use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
+#: What the form of the CloudEvents Subscriptions API can't say.
+_NOBODY: Final = "false"
+
+_NO_EXTENSIONS: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def row_of(entry: Entry, offset: int, moment: float, total: int) -> Row:
+    """What to store of an entry at `offset`; `total` counts the bytes of all up to and including it.
+
+    Raises TypeError or ValueError for an audience that can't be stored.
+    """
+    data, type, source, subject, id, given, time, kind, audience, extensions = entry.notification.state()
+    # The rest of a key is the notification's `source` and `id`: see `repetition_key`.
+    publisher = None if entry.key is None else cast("tuple[str, str, str]", entry.key)[0]
+    return (
+        *(offset, moment, entry.size, total, entry.origin, publisher, id, given, source, type),
+        *(time, subject, kind),
+        None if audience is None else audience_text(audience),
+        write_json(_plain(extensions)).decode() if extensions else None,
+        data,
+    )
+
+
+def entry_of(row: Row, ours: bool) -> Entry:
+    """The entry that a row was made of, with its offset, and its `origin` if that is `ours`.
+
+    Raises TypeError, ValueError or AttributeError for a row that isn't as it was written.
+    """
+    offset, _, _, _, origin, publisher, id, given, source, type, *rest = row
+    time, subject, kind, audience, extensions, data = rest
+    if audience is not None:
+        audience = _audience(audience)
+    extensions = MappingProxyType(read_json(extensions)) if extensions else _NO_EXTENSIONS
+    notification = Notification.restored(
+        (data, type, source, subject, id, given, time, kind, audience, extensions)
+    )
+    key = None if publisher is None else (publisher, source, id)
+    entry = Entry(notification, origin if ours else None, None, key)
+    entry.offset = offset
+    return entry
+
+
+def _plain(extensions: Mapping[str, Any]) -> dict[str, Any]:
+    """Without subclasses of str and int, which are allowed, but which JSON doesn't take."""
+    return {
+        name: value if value.__class__ in _JSON else _plain_value(value)
+        for name, value in extensions.items()
+    }
+
+
+_JSON: Final = frozenset({str, int, bool})
+
+
+def _plain_value(value: Any) -> str | int:
+    return int(value) if isinstance(value, int) else str.__str__(value)
+
+
+def audience_text(audience: Wanted) -> str:
+    """An audience as JSON; raises TypeError or ValueError that says what to use instead."""
+    if audience is NOTHING:
+        return _NOBODY
+    try:
+        if not is_value(audience):
+            raise TypeError(f"audience {audience!r} can't be stored: {_INSTEAD}")
+        text = write_json(to_json(audience)).decode()
+        # A short one can be read: a level takes at least 8 characters.
+        if len(text) > _DEEPEST * 8:
+            from_json(text, _LIMITS)
+    except RecursionError:
+        raise ValueError("audience can't be stored: it is nested too deep") from None
+    except ValueError as error:
+        raise ValueError(f"audience can't be stored: {error}") from None
+    return text
+
+
+@functools.lru_cache(maxsize=256)
+def _audience(text: str) -> Wanted:
+    """Read once: many notifications have the same audience."""
+    return NOTHING if text == _NOBODY else from_json(text, _LIMITS)
