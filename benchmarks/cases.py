@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +23,13 @@ from benchmarks.load import (
     send_all,
 )
 from benchmarks.proxy import delaying_proxy
-from benchmarks.servers import FLOOR, KINDS, OURS, Server
+from benchmarks.servers import FLOOR, FULL, KINDS, NORMAL, OURS, Server
 
 Figures = dict[str, float]
+
+#: Ours on each log, and everybody's usual way.
+LOGS = (OURS, NORMAL, FULL)
+USUAL = tuple(name for name in KINDS if name not in (NORMAL, FULL))
 Run = Callable[[Server], Figures]
 
 #: Microseconds, milliseconds, KiB: the units of the figures.
@@ -39,7 +44,7 @@ class Case:
     about: str
     compare: str
     run: Run
-    kinds: tuple[str, ...] = tuple(KINDS)
+    kinds: tuple[str, ...] = USUAL
 
 
 @contextmanager
@@ -373,6 +378,76 @@ def far(subscribers: int, round_trip: float, seconds: float = 5.0) -> Run:
     return run
 
 
+# --- logs ---
+
+
+def acknowledged(publishers: int, seconds: float = 2.0) -> Run:
+    """Each publishes one event at a time, and waits until it is acknowledged."""
+
+    def run(server: Server) -> Figures:
+        target = "/?role=publisher&format=cloudevents"
+        with closing(connect_all(server.port, [target] * publishers)) as clients:
+            poll = select.epoll()
+            by_fd = {client.fileno(): client for client in clients}
+            waits: dict[int, float] = {}
+            taken: list[float] = []
+            for fd, client in by_fd.items():
+                client.setblocking(True)
+                waits[fd] = _say_event(client, fd, 0)  # the welcome came with the head
+                poll.register(fd, select.EPOLLIN)
+            cpu, start = server.cpu(), time.perf_counter()
+            while (now := time.perf_counter()) - start < seconds:
+                for fd, _ in poll.poll(PATIENCE):
+                    _one_frame(by_fd[fd])
+                    taken.append(time.perf_counter() - waits[fd])
+                    waits[fd] = _say_event(by_fd[fd], fd, len(taken))
+        return {
+            "publishes/s": len(taken) / (now - start),
+            "CPU us/publish": (server.cpu() - cpu) / len(taken) * US,
+            **latencies(taken),
+        }
+
+    return run
+
+
+def _say_event(client: socket.socket, source: int, id: int) -> float:
+    event = f'{{"specversion":"1.0","type":"t","source":"/{source}","id":"{id}","data":"{"." * 64}"}}'
+    client.sendall(client_frame(event.encode()))
+    return time.perf_counter()
+
+
+def replay(count: int) -> Run:
+    """One client reads back a log of so many, of which it wants one in a hundred."""
+    size = 128
+
+    def run(server: Server) -> Figures:
+        targets = ["/", *[f"/?role=publisher&type={type}" for type in "ab"]]
+        with closing(connect_all(server.port, targets)) as (reader, *publishers):
+            reader.setblocking(True)
+            for _ in range(count // 1000):
+                for publisher, times in zip(publishers, (990, 10), strict=True):
+                    send_all(publisher, client_frame(b"." * size) * times)
+                due = 1000 * frame_size(size)
+                while due > 0:
+                    due -= len(reader.recv(due))
+        memory, cpu, start = server.memory(), server.cpu(), time.perf_counter()
+        with closing(connect_all(server.port, ["/?exact.type=b&since=start"])) as (reader,):
+            due, most = count // 100 * frame_size(size), memory
+            reader.setblocking(True)
+            while due > 0:
+                due -= len(reader.recv(1 << 16))
+                most = max(most, server.memory())
+        clock = time.perf_counter() - start
+        return {
+            "seconds": clock,
+            "read/s": count / clock,
+            "CPU us/read": (server.cpu() - cpu) / count * US,
+            "memory growth MiB": (most - memory) * MIB,
+        }
+
+    return run
+
+
 #: Those that can't push back, or lose what they can't send, are not asked to.
 _WITH_LIMITS = (OURS, "ws", "websockets")
 _FANOUT = "CPU us/delivery"
@@ -408,7 +483,7 @@ CASES = {
             "5,000 connections (ours each with an id and a filter)",
             "KiB/connection",
             idle(5000),
-            tuple(name for name in KINDS if name != FLOOR),
+            tuple(name for name in USUAL if name != FLOOR),
         ),
         Case("calm", "1,000 clients, 1 KiB, 100 a second", "p99 ms", slow(1000, False), _WITH_LIMITS),
         Case(
@@ -417,6 +492,18 @@ CASES = {
             "p99 ms",
             slow(1000, True),
             _WITH_LIMITS,
+        ),
+        Case("fanout-log", "fanout-1, by log", _FANOUT, fanout(1000, 128, 1), LOGS),
+        Case("fanout-16-log", "fanout-16, by log", _FANOUT, fanout(1000, 128, 16), LOGS),
+        Case("ingest-log", "ingest-1, by log", "CPU us/message", ingest(1, 64), LOGS),
+        Case("ack-1", "one publisher waits for each commit", "publishes/s", acknowledged(1), LOGS),
+        Case("ack-64", "64 publishers wait, each for its own", "publishes/s", acknowledged(64), LOGS),
+        Case(
+            "replay",
+            "a log of 1,000,000, of which one client wants 1 %",
+            "seconds",
+            replay(1_000_000),
+            (NORMAL,),
         ),
         Case("near", "100 clients, bursts of 1 MiB", _FANOUT, far(100, 0.0), (OURS,)),
         Case("far", "the same, 100 ms away", _FANOUT, far(100, 0.1), (OURS,)),

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -47,17 +48,28 @@ def _ws_version() -> str | None:
 
 
 OURS = "trionotify"
+#: The same on a file, with a commit that waits for the disk, and one that doesn't.
+FULL = "trionotify full"
+NORMAL = "trionotify normal"
 FLOOR = "floor"
+
+
+def _ours(name: str, *options: str) -> Kind:
+    command = (sys.executable, "-m", "trionotify", "--port=0", "--max-half-open=20000", *options)
+    return Kind(name, command, lambda: version("trionotify"), publish="/?role=publisher")
+
+
+def _on_a_file(name: str, durability: str) -> Kind:
+    store = ("--store=sqlite:{directory}/log", f"--durability={durability}")
+    return _ours(name, *store, "--max-log-entries=2000000", f"--max-log-bytes={1 << 40}")
+
 
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind(
-            OURS,
-            (sys.executable, "-m", "trionotify", "--port=0", "--max-half-open=20000"),
-            lambda: version("trionotify"),
-            publish="/?role=publisher",
-        ),
+        _ours(OURS),
+        _on_a_file(FULL, "full"),
+        _on_a_file(NORMAL, "normal"),
         Kind(FLOOR, (sys.executable, str(PEERS / "floor.py")), lambda: ""),
         _python("uWebSockets", "uwebsockets.py", "socketify", "socketify"),
         _python("picows", "picows_peer.py", "picows", "picows"),
@@ -89,13 +101,16 @@ class Server:
 @contextmanager
 def running(kind: Kind) -> Iterator[Server]:
     """Start a server, wait until it listens, and kill it at the end."""
-    with subprocess.Popen(
-        kind.command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        preexec_fn=partial(pin, SERVER_CORE),
-    ) as process:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        subprocess.Popen(
+            [word.replace("{directory}", directory) for word in kind.command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=partial(pin, SERVER_CORE),
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             line = process.stdout.readline()

@@ -12,9 +12,9 @@ PACKAGE = Path(trionotify.__file__).parent
 #: The modules in reading order: each imports only from those above it.
 ORDER = [
     *("errors", "jsontext", "notification", "cesql", "predicates", "cloudevents", "frames", "bags"),
-    *("index", "entries", "log", "logs", "formats", "settings", "positions", "clients", "audience"),
-    *("inbox", "catchup", "transport", "wire", "broadcast", "reader", "events", "query", "http"),
-    *("explain", "hub", "handshake", "websocket", "attached", "server", "cli", "__main__"),
+    *("index", "entries", "inbox", "log", "since", "logs", "formats", "settings", "positions"),
+    *("clients", "audience", "catchup", "transport", "wire", "broadcast", "reader", "events", "query"),
+    *("http", "explain", "hub", "handshake", "websocket", "attached", "server", "cli", "__main__"),
 ]
 
 

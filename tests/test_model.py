@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import tempfile
 import textwrap
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -25,16 +27,20 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from tests.kernel import FakeKernel, Peer, upgrade
-from trionotify import AnyOf, Disconnected, Exact, Not, Prefix, open_hub
+from trionotify import AnyOf, Disconnected, Exact, Lagged, Not, Notification, Prefix, open_hub
 from trionotify import broadcast as broadcast_module
 from trionotify import positions as positions_module
 from trionotify.broadcast import Broadcast
 from trionotify.entries import Entry
+from trionotify.logs import durable as durable_module
+from trionotify.logs.durable import DurableLog
 from trionotify.websocket import serve_transport
 
 TYPES = ["a", "ab", "b", "c"]
 TEAMS = ["red", "blue"]
 LOG_ENTRIES = 12
+#: Where files are made that nobody needs to find again.
+SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 filters = st.sampled_from(
     [
@@ -124,15 +130,14 @@ class Program:
         self.clients: list[Joined] = []
         self.log: list[Any] = []  # every entry ever appended, evicted or not
         self.published: list[str] = []
-        self.listeners: list[tuple[int, Any, list[int]]] = []
-        append = hub.log.append
+        self.listeners: list[tuple[int, Any, list[int], list[tuple[int, int]]]] = []
+        hand_out = hub.broadcast._hand_out
 
-        def spy(entries: list[Entry], now: float) -> list[Entry]:
-            fresh: list[Entry] = append(entries, now)
+        async def spy(entries: list[Entry], fresh: list[Entry]) -> None:
             self.log += fresh
-            return fresh
+            await hand_out(entries, fresh)
 
-        hub.log.append = spy
+        hub.broadcast._hand_out = spy
         refilter = hub.broadcast.refilter
 
         def note(position: Any, predicate: Any) -> int:
@@ -203,7 +208,11 @@ class Program:
     async def do_publish(self, publications: list[dict[str, Any]]) -> None:
         for publication in publications:
             arguments, attributes = self.arguments(publication)
-            await self.hub.publish(*arguments, **attributes)
+            if self.hub.log.durable:
+                # Without waiting for the commit, so that there is something to wait together.
+                await self.hub.inbox.put([Entry(Notification.of(*arguments, **attributes))])
+            else:
+                await self.hub.publish(*arguments, **attributes)
 
     def arguments(self, publication: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         publication = dict(publication)
@@ -229,13 +238,18 @@ class Program:
     async def do_listen(self, predicate: Any) -> None:
         """A subscription inside the process, which reads whatever comes."""
         received: list[int] = []
+        gaps: list[tuple[int, int]] = []
 
         async def listen(task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
             async with self.hub.subscribe(predicate) as notifications:
-                self.listeners.append((self.hub.broadcast.taken, predicate, received))
+                self.listeners.append((self.hub.broadcast.taken, predicate, received, gaps))
                 task_status.started()
-                async for _ in notifications:
-                    received.append(int(notifications.cursor.rpartition(":")[2]))
+                while not self.hub.broadcast.over:
+                    try:
+                        async for _ in notifications:
+                            received.append(offset_of(notifications.cursor))
+                    except Lagged as lagged:
+                        gaps.append((offset_of(lagged.after), offset_of(lagged.upto)))
 
         await self.nursery.start(listen)
 
@@ -384,11 +398,12 @@ class Program:
         assert len(set(texts)) == len(texts), "published twice"
         said = [text for client in self.clients for text in client.said]
         assert [text for text in texts if text not in said] == self.published
-        for start, predicate, received in self.listeners:
+        for start, predicate, received, gaps in self.listeners:
             assert received == [
                 entry.offset
                 for entry in self.log
                 if entry.offset > start and predicate(entry.notification)
+                if not any(after < entry.offset <= upto for after, upto in gaps)
             ]
         for client in self.clients:
             in_log = [text for text in texts if text in client.said]
@@ -435,10 +450,12 @@ def offset_of(cursor: str) -> int:
     return int(cursor.rpartition(":")[2])
 
 
-def run(steps: list[tuple[Any, ...]]) -> None:
+def run_on(steps: list[tuple[Any, ...]], **options: Any) -> None:
     async def main() -> None:
         async with (
-            open_hub(max_log_entries=LOG_ENTRIES, ping_interval=1e6, stall_timeout=1e6) as hub,
+            open_hub(
+                max_log_entries=LOG_ENTRIES, ping_interval=1e6, stall_timeout=1e6, **options
+            ) as hub,
             trio.open_nursery() as nursery,
         ):
             await Program(hub, nursery).run(steps)
@@ -447,6 +464,15 @@ def run(steps: list[tuple[Any, ...]]) -> None:
         assert not hub.connections
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def run(steps: list[tuple[Any, ...]]) -> None:
+    run_on(steps)
+
+
+def run_on_a_file(steps: list[tuple[Any, ...]]) -> None:
+    with tempfile.TemporaryDirectory(dir=SHM) as directory:
+        run_on(steps, store=f"sqlite:{directory}/log", durability="normal", max_tail_bytes=400)
 
 
 every_program = given(st.lists(step, min_size=10, max_size=80))
@@ -467,6 +493,29 @@ def interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_client_receives_the_filtered_log() -> None:
     """For every client: the log from its cursor, filtered as of its position, in order, once."""
     often(every_program(run))()
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a durable log have little in memory, and its thread's turns be turns of the virtual clock."""
+    monkeypatch.setattr(durable_module, "_PAGE", 3)
+    monkeypatch.setattr(durable_module, "_PAGE_BYTES", 300)
+    monkeypatch.setattr(durable_module, "_PAGES_BYTES", 10_000)
+
+    async def in_turn(self: DurableLog, function: Any, *arguments: Any) -> Any:
+        async with self._thread:
+            await trio.lowlevel.checkpoint()
+            result = function(*arguments)
+            await trio.lowlevel.cancel_shielded_checkpoint()  # what has begun is waited for
+            return result
+
+    monkeypatch.setattr(DurableLog, "_in_thread", in_turn)
+
+
+@pytest.mark.usefixtures("interleaved", "small_pages")
+def test_every_client_receives_the_filtered_log_of_a_file() -> None:
+    """The same, where what was published is committed first, and most of it is not in memory."""
+    often(every_program(run_on_a_file))()
 
 
 def mutated(function: Any, before: str, after: str) -> Any:

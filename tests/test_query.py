@@ -7,6 +7,7 @@ import pytest
 from trionotify import AllOf, Exact, Prefix, Refused, Sql, Suffix
 from trionotify.log import Cursor
 from trionotify.query import Query, parse_query, template
+from trionotify.since import START, Moment
 
 
 def query(text: str) -> Query:
@@ -44,14 +45,15 @@ def test_a_publishers_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "since"),
     [
-        ("since=start", "start"),
+        ("since=start", START),
+        ("since=1970-01-01T00:01:00Z", Moment(60.0)),
         ("since=ab:3", Cursor("ab", 3)),
         ("last_event_id=ab:3", Cursor("ab", 3)),
         ("", None),
     ],
 )
 def test_since(text: str, since: object) -> None:
-    """A cursor, or the oldest that is kept."""
+    """A cursor, a moment, or the oldest that is kept."""
     assert query(text).since == since
 
 

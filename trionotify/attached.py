@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 import trio_websocket
 
-from trionotify.errors import CloseCode, Disconnected, Refused
+from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
 from trionotify.events import publish, understand, welcome
 from trionotify.http import Request
 from trionotify.log import Evicted
@@ -49,7 +49,7 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
     if client is None:
         client, query = await hub.admit(request)
     else:
-        query = request.query(client.id)
+        query = await hub.locate(request.query(client.id))
         client.bound()
     if query.lag == "latest":
         raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
@@ -127,6 +127,9 @@ class _AttachedConnection:
             self.end(CloseCode.TRY_AGAIN_LATER, "stalled")
         except (Disconnected, trio.ClosedResourceError):
             self.end(CloseCode.NORMAL)
+        except StoreError as error:
+            logger.error("serving client %.64r failed: %s", self.client.id, error)
+            self.end(CloseCode.TRY_AGAIN_LATER, "the log can't be read")
         except Exception:
             # The boundary: the client's own predicate may raise anything.
             logger.exception("a predicate of client %.64r failed", self.client.id)
@@ -145,8 +148,12 @@ class _AttachedConnection:
         except Evicted:
             after, upto = self.reader.skip()
             gap = self.format.say("gap", {"from": after, "to": upto}, upto)
+            lag = self.hub.broadcast.lag
             if gap is None or self._lag == "disconnect":
+                lag.closed += 1
                 self.end(CloseCode.TRY_AGAIN_LATER, "slow")
+            else:
+                lag.gaps += 1
             return gap
         finally:
             self._waiting = None

@@ -1,8 +1,9 @@
-"""The broadcast: one task, fed by a memory channel, that appends to the log and hands out.
+"""The broadcast: one task, fed by a memory channel through the log, that hands out.
 
-Publishers put lists of entries into the channel. The task takes all that waits, appends it to the
-log in one go, finds for each notification the groups that want it, joins each group's frames, and hands
-the same bytes to every live member: one synchronous send per client and batch. A client whose kernel
+Publishers put lists of entries into the channel. The task takes from the log all that is new there (a
+log in memory appends it at that moment, in one go; another one has committed it by then), finds for each
+notification the groups that want it, joins each group's frames, and hands the same bytes to every live
+member: one synchronous send per client and batch. A client whose kernel
 takes less falls behind; its own task goes on from the log, step by step (`advance`). The rule that keeps
 this free of gaps and duplicates is in `positions`.
 
@@ -17,14 +18,15 @@ from collections.abc import Hashable
 import trio
 
 from trionotify.audience import Audiences
-from trionotify.catchup import read_latest, read_on
+from trionotify.catchup import Lag, read_latest, read_on
 from trionotify.clients import Registry
 from trionotify.entries import Entry, Receipt
 from trionotify.inbox import Inbox
 from trionotify.index import PredicateIndex
-from trionotify.log import Cursor, MemoryLog
+from trionotify.log import Cursor, Log
 from trionotify.positions import Chunk, Group, Position, cut, join_frames
 from trionotify.predicates import NOTHING, Wanted, key_of
+from trionotify.since import Moment
 from trionotify.wire import Wire
 
 __all__ = ["TURN", "Broadcast"]
@@ -39,9 +41,11 @@ class Broadcast:
     Positions join, move and leave by synchronous calls from their own tasks.
     """
 
-    def __init__(self, log: MemoryLog, registry: Registry, inbox: Inbox) -> None:
+    def __init__(self, log: Log, registry: Registry, inbox: Inbox) -> None:
         self.log = log
         self.inbox = inbox
+        #: What became of those who were too slow.
+        self.lag = Lag()
         #: The end of the last batch taken, and of the last that was handed to everyone live.
         self.taken = self.done = log.head
         #: There will be nothing more.
@@ -50,6 +54,26 @@ class Broadcast:
         self._groups: dict[tuple[Hashable, object], Group] = {}
         self._audiences = Audiences(registry)
         self._turns = 0
+
+    # --- places in the log ---
+
+    def cursor(self, offset: int) -> str:
+        """`offset` as the text of a cursor."""
+        return str(Cursor(self.log.epoch, offset))
+
+    def resume(self, cursor: Cursor) -> int | None:
+        """The offset to go on behind, or None when not everything since `cursor` is there."""
+        if cursor.epoch != self.log.epoch:
+            return None
+        return cursor.offset if self.log.start <= cursor.offset <= self.taken else None
+
+    async def find(self, moment: Moment) -> int:
+        """The offset behind which all stands that was published then or later. A checkpoint."""
+        return self.within(await self.log.offset_at(moment.at))
+
+    def within(self, offset: int) -> int:
+        """The nearest offset where a reader can start."""
+        return max(self.log.start, min(offset, self.taken))
 
     # --- positions ---
 
@@ -132,12 +156,12 @@ class Broadcast:
     # --- the task ---
 
     async def run(self) -> None:
-        """Append and hand out, until the inbox is closed and empty."""
+        """Hand out, until the inbox is closed and empty."""
         entries: list[Entry] = []
         try:
             while True:
-                entries = await self.inbox.take_all()
-                await self._hand_out(entries)
+                entries, fresh = await self.log.take(self.inbox)
+                await self._hand_out(entries, fresh)
         except trio.EndOfChannel:
             return
         finally:
@@ -149,9 +173,7 @@ class Broadcast:
             for position in self._audiences.everywhere:
                 position.outlet.wake()
 
-    async def _hand_out(self, entries: list[Entry]) -> None:
-        now = trio.current_time()
-        fresh = self.log.append(entries, now)
+    async def _hand_out(self, entries: list[Entry], fresh: list[Entry]) -> None:
         self.taken = self.log.head
         tally = _Tally(entries)
         shared, singled = self._who_wants(fresh, tally)
@@ -170,7 +192,7 @@ class Broadcast:
         for group, wants in shared.items():
             await self._send(members[group], wants, join_frames(wants, group.encode), tally)
         self.done = self.taken
-        self.log.evict(self.done, now)
+        self.log.evict(self.done, trio.current_time())
         tally.tell(self.log.epoch)
 
     def _who_wants(
@@ -266,12 +288,15 @@ class Broadcast:
         """Bring one client that is behind a step further; False when it is live, or gone.
 
         Synchronous. Whenever it returns True, wait until the Wire owes nothing and come back. Raises
-        `Evicted` when the client fell off the log's old end, and whatever its own predicate raises.
+        `Evicted` when the client fell off the log's old end, `NotLoaded` when the log must load first
+        what stands behind the offset that it names, and whatever the client's own predicate raises.
         """
         if not position.joined or self.settle(position):
             return False
-        read = read_latest if position.latest_only else read_on
-        chunk, offset = read(position, self.log, self.taken)
+        if position.latest_only:
+            chunk, offset = read_latest(position, self.log, self.taken, self.lag)
+        else:
+            chunk, offset = read_on(position, self.log, self.taken)
         position.cursor = offset
         if chunk is None:
             position.passed = offset
@@ -290,10 +315,6 @@ class Broadcast:
         if sent < len(chunk.data):
             cut(position, chunk, sent)
         return True
-
-    def cursor(self, offset: int) -> str:
-        """`offset` as the text of a cursor."""
-        return str(Cursor(self.log.epoch, offset))
 
 
 class _Tally:

@@ -9,16 +9,32 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 from trionotify.audience import is_meant
 from trionotify.entries import Entry
-from trionotify.log import MemoryLog
+from trionotify.log import Log, NotLoaded
 from trionotify.positions import CHUNK_SIZE, Chunk, Position, join_frames
 from trionotify.predicates import EVERYTHING, NOTHING
 
-__all__ = ["read_latest", "read_on", "wants"]
+__all__ = ["Lag", "read_latest", "read_on", "wants"]
 
 #: How many entries one step looks at.
 SCAN: Final = 512
+#: How many kinds of notifications `latest` tells apart at a time, per client.
+KINDS: Final = 10_000
+
+
+@attrs.define
+class Lag:
+    """What became of clients that were too slow: how often, by their policies."""
+
+    #: Gaps that were told.
+    gaps: int = 0
+    #: Notifications left out because a newer one of their kind came.
+    thinned: int = 0
+    #: Connections closed for it.
+    closed: int = 0
 
 
 def wants(position: Position, entry: Entry) -> bool:
@@ -31,10 +47,10 @@ def wants(position: Position, entry: Entry) -> bool:
     return is_meant(position.client, notification)
 
 
-def read_on(position: Position, log: MemoryLog, taken: int) -> tuple[Chunk | None, int]:
+def read_on(position: Position, log: Log, taken: int) -> tuple[Chunk | None, int]:
     """The next frames behind the cursor, up to `taken`, and the offset up to which it has been read.
 
-    Raises `Evicted` when the log no longer has what comes next.
+    Raises `Evicted` when the log no longer has what comes next, `NotLoaded` when it isn't in memory.
     """
     offset = position.cursor
     if position.predicate is NOTHING:
@@ -54,37 +70,55 @@ def read_on(position: Position, log: MemoryLog, taken: int) -> tuple[Chunk | Non
     return (join_frames(found, position.encode)[0] if found else None), offset
 
 
-def read_latest(position: Position, log: MemoryLog, taken: int) -> tuple[Chunk | None, int]:
+def read_latest(position: Position, log: Log, taken: int, lag: Lag) -> tuple[Chunk | None, int]:
     """The same under the lag policy `latest`: only the newest per (`source`, `subject`), in log order.
 
     What it wants is noted by offset until all up to `taken` has been seen, a newer notification in
-    the place of an older one of its kind; then the notes are sent, oldest first.
+    the place of an older one of its kind; then the notes are sent, oldest first. (Or until there are
+    `KINDS` notes: they must not grow with the log.)
     """
     if position.latest is None:
         position.latest = {}
         position.scanned = position.cursor
     notes = position.latest
-    for entry in log.read(position.scanned, SCAN):
-        if entry.offset > taken:
-            break
-        position.scanned = entry.offset
-        if position.predicate is not NOTHING and wants(position, entry):
-            key = (entry.notification.source, entry.notification.subject)
-            notes.pop(key, None)
-            notes[key] = entry.offset
-    if position.scanned < taken:
-        return None, position.cursor
+    if position.scanned < taken and len(notes) < KINDS:
+        _note(position, notes, log, taken, lag)
+        if position.scanned < taken and len(notes) < KINDS:
+            return None, position.cursor
     assert position.encode is not None  # this is for those who read bytes
     found: list[Entry] = []
     size = 0
-    for key, offset in tuple(notes.items()):
-        (entry,) = log.read(offset - 1, 1)
-        size += len(entry.frame(position.encode))
-        if found and size > CHUNK_SIZE:
-            break
-        found.append(entry)
-        del notes[key]
+    try:
+        for offset in notes.values():
+            (entry,) = log.read(offset - 1, 1)
+            size += len(entry.frame(position.encode))
+            if found and size > CHUNK_SIZE:
+                break
+            found.append(entry)
+    except NotLoaded:
+        if not found:
+            raise
+    for entry in found:
+        del notes[_kind(entry)]
+    offset = found[-1].offset if notes else position.scanned
     if not notes:
         position.latest = None
-    offset = found[-1].offset if notes else taken
     return (join_frames(found, position.encode)[0] if found else None), offset
+
+
+def _note(
+    position: Position, notes: dict[tuple[str, str | None], int], log: Log, taken: int, lag: Lag
+) -> None:
+    """Look at the next entries."""
+    for entry in log.read(position.scanned, SCAN):
+        if entry.offset > taken or len(notes) == KINDS:
+            break
+        if position.predicate is not NOTHING and wants(position, entry):
+            # Behind all others: notes are in the order of the log.
+            lag.thinned += notes.pop(_kind(entry), None) is not None
+            notes[_kind(entry)] = entry.offset
+        position.scanned = entry.offset
+
+
+def _kind(entry: Entry) -> tuple[str, str | None]:
+    return entry.notification.source, entry.notification.subject

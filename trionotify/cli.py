@@ -17,8 +17,10 @@ import trio_websocket
 
 import trionotify
 from trionotify.cloudevents import NotAnEvent, decode
-from trionotify.errors import CloseCode
+from trionotify.errors import CloseCode, StoreError
 from trionotify.jsontext import read_json
+from trionotify.logs import DURABILITIES
+from trionotify.logs.sqlite import new_epoch as renew
 from trionotify.predicates import EVERYTHING, AllOf, Predicate, Sql, from_json
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, open_server
 from trionotify.settings import Settings
@@ -28,6 +30,7 @@ __all__ = ["main"]
 logger = logging.getLogger("trionotify")
 
 _DEFAULT_COMMAND: Final = "serve"
+_BAD_OPTIONS: Final = (OSError, ValueError, TypeError, StoreError)
 _ANY_SIZE: Final = 1 << 62  # the server decides what is too large
 
 
@@ -86,8 +89,24 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=True,
     help="Let anyone in, from anywhere: else the server listens on loopback only.",
 )
+@click.option(
+    "--store",
+    envvar="TRIONOTIFY_STORE",
+    default="memory:",
+    show_default=True,
+    metavar="memory:|sqlite:PATH",
+    help="Where the log is: in memory, or in a file that outlives the process.",
+)
+@click.option(
+    "--durability",
+    envvar="TRIONOTIFY_DURABILITY",
+    type=click.Choice(DURABILITIES),
+    default="full",
+    show_default=True,
+    help="Of a log in a file: with full, each commit waits for the disk, and survives a power cut.",
+)
 @_settings_options
-def serve(host: str, port: int, unix: str | None, insecure: bool, **settings: float | None) -> None:
+def serve(**given: Any) -> None:
     """Run the server until SIGINT or SIGTERM; a second one ends it at once.
 
     Every option can also be given as the environment variable TRIONOTIFY_OPTION.
@@ -99,16 +118,15 @@ def serve(host: str, port: int, unix: str | None, insecure: bool, **settings: fl
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    given = {name: value for name, value in settings.items() if value is not None}
+    options = {name: value for name, value in given.items() if value is not None}
     # A connection is some hundred objects that stay. Looking at them again and again, as by default,
     # costs a fifth of what connecting does.
     gc.freeze()
     gc.set_threshold(2_000, 20, 20)
-    options = {"host": host, "port": port, "unix": unix, "insecure": insecure, **given}
     listening = trio.Event()
     try:
         trio.run(_serve, options, listening)
-    except (OSError, ValueError, TypeError, ExceptionGroup) as error:
+    except (*_BAD_OPTIONS, ExceptionGroup) as error:
         leaves = _leaves(error)
         if listening.is_set() or not all(isinstance(leaf, _BAD_OPTIONS) for leaf in leaves):
             raise
@@ -116,6 +134,25 @@ def serve(host: str, port: int, unix: str | None, insecure: bool, **settings: fl
         for leaf in leaves:
             click.echo(f"trionotify: {leaf}", err=True)
         raise SystemExit(1) from None
+
+
+@main.group()
+def store() -> None:
+    """Look after the file of a durable log."""
+
+
+@store.command("new-epoch")
+@click.argument("store", metavar="sqlite:PATH")
+def new_epoch(store: str) -> None:
+    """Void every cursor, after the file was restored from a backup.
+
+    Its notifications stay. But offsets that clients have seen may be given again, and so a cursor from
+    before must not be resumed: clients are told so, and load their state anew.
+    """
+    try:
+        click.echo(f"trionotify: the new epoch is {renew(store.removeprefix('sqlite:'))}")
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -211,9 +248,6 @@ def _reason(error: BaseException) -> str:
         except (ValueError, KeyError, TypeError):
             return f"it answered {error.status_code}"
     return str(error.__cause__ or error)
-
-
-_BAD_OPTIONS: Final = (OSError, ValueError, TypeError)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

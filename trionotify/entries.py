@@ -41,8 +41,13 @@ class Pending:
     wanted: int = 0
     written: int = 0
     receipt: Receipt | None = None
-    #: What the publisher's own audience raised first.
+    #: What the publisher's own audience raised first, or why the log didn't take it.
     error: Exception | None = None
+
+    def refuse(self, error: Exception | None) -> None:
+        """There will be no receipt: it is not published, and why; or nobody knows (None)."""
+        self.error = error
+        self.done.set()
 
 
 def repetition_key(notification: Notification, publisher: str) -> Hashable | None:

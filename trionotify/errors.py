@@ -115,18 +115,26 @@ class Lagged(TrionotifyError):
         )
 
 
+_TOLD: Final = {
+    503: "the log takes nothing at the moment: publish it again later",
+    507: "the server has no room left for the log: publish it again later",
+}
+
+
 class StoreError(TrionotifyError):
     """A durable log can't be opened, read or written, or can't take a notification.
 
-    `detail` names the file, what is wrong with it, and the fix. `status` is what a publisher is answered
-    with: 507 when the disk or the quota is full, or the notification is larger than the log may be; 422
-    when it can't be stored at all; 503 for anything else.
+    `detail` names the file, what is wrong with it, and the fix. A publisher at the other end is answered
+    with `status` and `told`, which doesn't name the server's files: 507 when the disk or the quota is
+    full, or the notification is larger than the log may be; 422 when it can't be stored at all; 503 for
+    anything else.
     """
 
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(status, detail)
+    def __init__(self, status: int, detail: str, told: str | None = None) -> None:
+        super().__init__(status, detail, told)
         self.status = status
         self.detail = detail
+        self.told = told or _TOLD[status]
 
     def __str__(self) -> str:
         return self.detail

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from trionotify.cloudevents import SUBSCRIBE, NotAnEvent, decode
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
-from trionotify.errors import CloseCode
+from trionotify.errors import CloseCode, StoreError
 from trionotify.jsontext import read_json
 from trionotify.notification import RESERVED_TYPE, Notification
 from trionotify.predicates import FilterLimits, from_json
@@ -119,41 +119,69 @@ def _subscribe(peer: Peer, event: Notification) -> None:
 
 def _refuse(peer: Peer, error: NotAnEvent) -> None:
     peer.bad += 1
-    status = HTTPStatus.BAD_REQUEST
+    peer.answer(_problem(peer, HTTPStatus.BAD_REQUEST, str(error), error.id))
+
+
+def _problem(peer: Peer, status: HTTPStatus, detail: str, id: str | None) -> str | None:
+    """What is wrong with the event `id`, as an RFC 9457 problem document."""
     problem: dict[str, object] = {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
-        "detail": str(error),
+        "detail": detail,
     }
-    if error.id is not None:
-        problem["id"] = error.id
-    peer.answer(peer.format.say("error", problem, peer.here()))
+    if id is not None:
+        problem["id"] = id
+    return peer.format.say("error", problem, peer.here())
 
 
 async def publish(peer: Peer, template: Notification, messages: tuple[Message, ...]) -> None:
     """Put a client's messages into the channel together, and tell it what became of its events.
 
-    Text and bytes get the attributes of `template`; raises ValueError when one isn't what they say.
+    Text and bytes get the attributes of `template`; raises ValueError when one isn't what they say, and
+    `StoreError` when the log doesn't take what can't be answered to.
     """
+    log, another, key = peer.hub.log, template.another, peer.key
+    durable, answers = log.durable, peer.format.name != "raw"
     entries: list[Entry] = []
-    events: list[tuple[Entry, Pending]] = []
-    another, key = template.another, peer.key
+    waiting: list[tuple[Entry, Pending, bool]] = []
+    said: list[str | None] = []
     for message in messages:
-        if not isinstance(message, Notification):
-            entries.append(Entry(another(message), key))
+        if isinstance(message, Notification):
+            entry = Entry(message, key, None, repetition_key(message, peer.client.id))
+            answered = answers
+        else:
+            entry = Entry(another(message), key)
+            answered = False
+        if durable and (refusal := log.refusal(entry)):
+            if not answered:
+                raise refusal
+            said.append(_unpublished(peer, entry, refusal))
             continue
-        entry = Entry(message, key, None, repetition_key(message, peer.client.id))
         entries.append(entry)
-        if peer.format.name != "raw":
+        if answered or durable:
             entry.pending = Pending()
-            events.append((entry, entry.pending))
+            waiting.append((entry, entry.pending, answered))
     await peer.hub.inbox.put(entries)
-    if events:
-        # What was put in together is broadcast together.
-        await events[-1][1].done.wait()
-        said = [_acknowledgement(peer, e, p.receipt) for e, p in events if p.receipt is not None]
+    for entry, pending, answered in waiting:
+        if not pending.done.is_set():  # else it would be a checkpoint
+            await pending.done.wait()
+        if pending.error and not answered:
+            raise pending.error
+        if pending.error:
+            said.append(_unpublished(peer, entry, pending.error))
+        elif pending.receipt and answered:
+            said.append(_acknowledgement(peer, entry, pending.receipt))
+    if said:
         peer.answer(*said)
+
+
+def _unpublished(peer: Peer, entry: Entry, error: Exception) -> str | None:
+    """The publisher is a stranger: it is told what concerns it, and the server's log has the rest."""
+    id = entry.notification.id
+    if isinstance(error, StoreError):
+        return _problem(peer, HTTPStatus(error.status), error.told, id)
+    return _problem(peer, HTTPStatus.BAD_REQUEST, str(error), id)
 
 
 def _acknowledgement(peer: Peer, entry: Entry, receipt: Receipt) -> str | None:

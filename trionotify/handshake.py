@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 import trio_websocket
 
-from trionotify.errors import Refused
+from trionotify.errors import Refused, StoreError
 from trionotify.http import Request, check_upgrade, problem, read_head, request_of
 from trionotify.transport import Transport, linger
 
@@ -76,6 +76,9 @@ async def _admit(hub: Hub, request: Request) -> tuple[Client, Query]:
         return await hub.admit(request)
     except Refused:
         raise
+    except StoreError as error:
+        logger.error("%s: the request failed: %s", request.remote, error)
+        raise Refused(503, "the log can't be read at the moment; try again later") from None
     except Exception as error:
         # Out of a nursery of the application's it comes in a group.
         if isinstance(error, ExceptionGroup) and (group := error.subgroup(Refused)):

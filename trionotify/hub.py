@@ -13,7 +13,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 import trio
@@ -21,16 +21,17 @@ import trio
 from trionotify.broadcast import Broadcast
 from trionotify.clients import Client, Registry
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
-from trionotify.errors import CloseCode, Refused
+from trionotify.errors import CloseCode, Refused, StoreError
 from trionotify.explain import Explanation, explain_delivery
-from trionotify.formats import CloudEventsFormat, Format, RawFormat
+from trionotify.formats import CloudEventsFormat, Format, Message, RawFormat
 from trionotify.http import Request, client_of
 from trionotify.inbox import Inbox
-from trionotify.log import Cursor, MemoryLog
+from trionotify.log import Cursor, Log
 from trionotify.notification import RESERVED_TYPE, Data, Notification
 from trionotify.predicates import EVERYTHING, Wanted, is_value
 from trionotify.query import Query
 from trionotify.reader import Subscription
+from trionotify.since import Moment, parse_since
 
 if TYPE_CHECKING:
     from trionotify.settings import Settings
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Hub", "Session", "Statistics", "handler_session", "publishing_session"]
 
 logger = logging.getLogger("trionotify")
+
+#: Steps of clients that catch up, each well below a millisecond, for one turn of all other tasks.
+_STEPS: Final = 2
 
 Session = Callable[[Client], Awaitable[None]]
 Handler = Callable[[Client, "str | bytes"], Awaitable[None]]
@@ -67,6 +71,11 @@ class Statistics:
     log_bytes: int
     waiting: int
     head: str
+    #: How often clients were too slow for the log: told of a gap, closed, and notifications that a
+    #: client under `lag=latest` was spared.
+    gaps: int
+    slow_closed: int
+    thinned: int
 
 
 class Hub:
@@ -78,8 +87,10 @@ class Hub:
     def __init__(
         self,
         settings: Settings,
+        log: Log,
         session: Session,
         authenticate: Authenticate | None,
+        *,
         handle: Callable[[Hub, trio.abc.Stream], Awaitable[None]],
         attach: Callable[[Hub, Any, Client | None], Awaitable[None]],
     ) -> None:
@@ -88,11 +99,7 @@ class Hub:
         self.session = session
         self.authenticate = authenticate
         self.clients = Registry()
-        self.log = MemoryLog(
-            max_entries=settings.max_log_entries,
-            max_bytes=settings.max_log_bytes,
-            max_age=settings.max_log_age,
-        )
+        self.log = log
         self.inbox = Inbox(settings.max_waiting, settings.max_waiting_bytes)
         self.broadcast = Broadcast(self.log, self.clients, self.inbox)
         self.formats: dict[str, Format] = {
@@ -100,6 +107,9 @@ class Hub:
         }
         #: Open connections, by the key that they have in the registry too.
         self.connections: dict[int, Connection] = {}
+        #: Who catches up without waiting for its network makes its steps in here: between two turns of
+        #: the broadcast there are few of them, however many come back at once.
+        self.pace = trio.CapacityLimiter(_STEPS)
         #: Connections whose request has not arrived yet, oldest first.
         self._half_open: dict[trio.CancelScope, None] = {}
         self.next_key = itertools.count(1).__next__
@@ -122,13 +132,14 @@ class Hub:
 
         `to` restricts it to the clients with that `id`, `audience` to those that meet a condition: a
         predicate over the client's query, or any callable of the `Client`; with both, both must hold.
-        Returns when it is in the channel; with `confirm`, when it has been broadcast, and then
-        the receipt.
+        Returns when it is in the channel, if the log is durable when it is committed and broadcast; with
+        `confirm`, always then, and with the receipt.
 
         Always a checkpoint. Waits while the channel is full. Cancelled, it was published or it was
-        not: without `confirm`, a call that raises `Cancelled` published nothing.
-        Raises TypeError or ValueError that names a bad attribute, whatever an `audience` that is a
-        callable raises (it is false for that client, and true or false for the others), and
+        not: without `confirm`, and with the log in memory, a call that raises `Cancelled` published
+        nothing. Raises TypeError or ValueError that names a bad attribute, whatever an `audience` that
+        is a callable raises (it is false for that client, and true or false for the others; a durable
+        log can't keep one, and it is a TypeError), `StoreError` when the log doesn't take it, and
         `trio.ClosedResourceError` when the hub is closed.
 
         With an `id` that this process has published under the same `source` before, and that the log
@@ -142,10 +153,16 @@ class Hub:
             raise ValueError(
                 f"type: what begins with {RESERVED_TYPE} is the server's own: choose another"
             )
+        durable = self.log.durable
         judged = data.audience is not None and not is_value(data.audience)
-        pending = Pending() if confirm or judged else None
+        if judged and durable:
+            raise TypeError("audience: a durable log keeps predicates only, like Exact(team='ops')")
+        pending = Pending() if confirm or judged or durable else None
+        entry = Entry(data, None, pending, repetition_key(data, ""))
+        if refusal := self.log.refusal(entry):
+            raise refusal
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self.inbox.put([Entry(data, None, pending, repetition_key(data, ""))])
+        await self.inbox.put([entry])
         if pending is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return None
@@ -160,21 +177,19 @@ class Hub:
         """Receive, inside the process, the notifications that `predicate` wants.
 
         Use it as `async with hub.subscribe(Exact(type="t")) as notifications: async for ...`. It
-        begins when entered, at the head of the log or behind the cursor `since`. Raises TypeError for
-        a predicate that can't be called, ValueError for a cursor that can't be resumed.
+        begins when entered, at the head of the log or at `since`: a cursor, `start`, a time (RFC 3339)
+        or a duration (`10m`). Raises TypeError for a predicate that can't be called, ValueError for
+        another `since`, or for a cursor that can't be resumed.
         """
         if not callable(predicate):
             raise TypeError(f"{predicate!r} is neither a predicate nor a callable")
-        offset = None
-        if since is not None and (offset := self.resume(Cursor.parse(since))) is None:
-            raise ValueError(f"nothing can be resumed at {since}: it is not in the log any more")
-        return Subscription(self.broadcast, predicate, offset)
-
-    def resume(self, cursor: Cursor) -> int | None:
-        """The offset to go on behind, or None when not everything since `cursor` is there."""
-        if cursor.epoch != self.log.epoch:
-            return None
-        return cursor.offset if self.log.start <= cursor.offset <= self.broadcast.taken else None
+        start = None if since is None else parse_since(since)
+        if isinstance(start, Cursor):
+            offset = self.broadcast.resume(start)
+            if offset is None:
+                raise ValueError(f"nothing can be resumed at {start}: it is not in the log any more")
+            return Subscription(self.broadcast, predicate, offset)
+        return Subscription(self.broadcast, predicate, start)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection on any Trio stream, from its first byte to its last, and close it.
@@ -210,6 +225,9 @@ class Hub:
             log_bytes=self.log.bytes,
             waiting=self.inbox.count,
             head=str(Cursor(self.log.epoch, self.log.head)),
+            gaps=self.broadcast.lag.gaps,
+            slow_closed=self.broadcast.lag.closed,
+            thinned=self.broadcast.lag.thinned,
         )
 
     # --- for connections ---
@@ -228,7 +246,7 @@ class Hub:
         """The client whose request this is; raises `Refused`, or what `authenticate` raises."""
         if self.authenticate is None:
             query = request.query()
-            return client_of(request, query), query
+            return client_of(request, query), await self.locate(query)
         found = self.authenticate(request)
         client = found if isinstance(found, Client) else await found
         if not isinstance(client, Client):
@@ -240,18 +258,25 @@ class Hub:
             client.bound()
             if query.filter is not None:
                 client.choose(query.filter)
-        return client, query
+        return client, await self.locate(query)
+
+    async def locate(self, query: Query) -> Query:
+        """The same query, and where its moment is in the log."""
+        if not isinstance(query.since, Moment):
+            return query
+        return attrs.evolve(query, offset=await self.broadcast.find(query.since))
 
     def start(self, query: Query) -> tuple[int, bool | None]:
         """The offset where a client starts, and whether it resumes there; None: it didn't ask to.
 
-        Raises `Refused` (410) to one that can't be told in another way.
+        The query has been located. Raises `Refused` (410) to one that can't be told in another way.
         """
-        if query.since is None:
-            return self.broadcast.taken, None
+        if query.offset is not None:
+            # Some time has passed.
+            return self.broadcast.within(query.offset), None
         if not isinstance(query.since, Cursor):
-            return self.log.start, None
-        offset = self.resume(query.since)
+            return self.broadcast.taken, None
+        offset = self.broadcast.resume(query.since)
         if offset is None and query.format != "raw":
             return self.broadcast.taken, False
         if offset is None:
@@ -308,6 +333,7 @@ class Hub:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._sweep)
+            await nursery.start(self.log.run, self.inbox)
             task_status.started()
             try:
                 await self.broadcast.run()
@@ -348,7 +374,8 @@ class Hub:
 async def publishing_session(client: Client) -> None:
     """The default session: publish what publishers send, refuse others with 1008.
 
-    What isn't what the query's `datacontenttype` says ends it with 1007.
+    What isn't what the query's `datacontenttype` says ends it with 1007, and what the log doesn't take
+    with 1013: one who speaks CloudEvents is told in an event instead.
     """
     while batch := await client.receive_batch():
         if client.role == "subscriber":
@@ -358,13 +385,20 @@ async def publishing_session(client: Client) -> None:
             )
             return
         try:
-            await client.publish(*batch)
-        except ValueError:
-            try:
-                for message in batch:  # up to the one that won't do
-                    await client.publish(message)
-            except ValueError as error:
-                client.close(CloseCode.INVALID_DATA, str(error))
+            await _publish_all(client, batch)
+        except ValueError as error:
+            client.close(CloseCode.INVALID_DATA, str(error))
+        except StoreError as error:
+            client.close(CloseCode.TRY_AGAIN_LATER, error.told)
+
+
+async def _publish_all(client: Client, batch: list[Message]) -> None:
+    """Publish them together, or where one won't do, those before it."""
+    try:
+        await client.publish(*batch)
+    except ValueError:
+        for message in batch:
+            await client.publish(message)
 
 
 def handler_session(handler: Handler) -> Session:

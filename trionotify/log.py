@@ -1,26 +1,31 @@
 """The log: the one ordered, bounded sequence of notifications.
 
-Only the broadcast task appends and evicts; everyone may read. An *offset* counts the notifications
-of one life of the log, its *epoch*; `epoch:offset` is a *cursor* and means "resume after here". Offsets
-grow, and are compared but never counted: a log may skip some.
+It is fed by the memory channel, and only the broadcast task takes from it what is new; everyone may
+read. An *offset* counts the notifications of one life of the log, its *epoch*; `epoch:offset` is a
+*cursor* and means "resume after here". Offsets grow, and are compared but never counted: a log may skip
+some.
 
-Entries lie in a list in order, so appending, finding and evicting take constant time: evicted places
-are blanked at once, and cut off when they are as many as what is left.
+`Log` is the seam where the hub meets what keeps its notifications. Here is the one in memory; what
+outlives the process is in `logs`.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final, Self
+import time
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import attrs
+import trio
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from trionotify.entries import Entry
+    from trionotify.inbox import Inbox
 
-__all__ = ["Cursor", "Evicted", "MemoryLog"]
+__all__ = ["Cursor", "Evicted", "Log", "MemoryLog", "NotLoaded"]
 
 
 @attrs.frozen
@@ -51,17 +56,99 @@ class Evicted(Exception):
     """What should be read next is not kept any more."""
 
 
+class NotLoaded(Exception):
+    """What stands behind the offset `after` is kept, but not in memory: `await log.load(after)`."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(after)
+        self.after = after
+
+
+class Log(Protocol):
+    """What the hub needs of a log."""
+
+    epoch: str
+    #: An acknowledgement is worth something: what was accepted outlives the process. Publishing then
+    #: waits until it has been.
+    durable: bool
+
+    @property
+    def head(self) -> int:
+        """The offset of the newest entry that `take` has given."""
+
+    @property
+    def start(self) -> int:
+        """The oldest offset to read after: everything behind it is kept."""
+
+    @property
+    def bytes(self) -> int:
+        """What is held, by `Notification.size`."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def problem(self) -> str | None:
+        """Why it takes no entries at the moment, in words; None when it does."""
+
+    def refusal(self, entry: Entry) -> Exception | None:
+        """Why it will never take this entry, or None."""
+
+    async def run(
+        self, inbox: Inbox, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Do what must be done beside the broadcast, until the inbox is closed and empty."""
+
+    async def take(self, inbox: Inbox) -> tuple[list[Entry], list[Entry]]:
+        """Wait for what has been published next: all of it, and of that what is no repetition.
+
+        Every entry has its offset, and what is no repetition can be read. Raises `trio.EndOfChannel`
+        at the end.
+        """
+
+    def read(self, after: int, limit: int) -> list[Entry]:
+        """Some entries behind the offset `after`, at most `limit`; none at the head.
+
+        Raises `Evicted` when they are gone, `NotLoaded` when they must be loaded first.
+        """
+
+    async def load(self, after: int) -> None:
+        """Let `read` have what stands behind `after`. A checkpoint."""
+
+    async def offset_at(self, moment: float) -> int:
+        """The offset behind which everything was taken at this time of day, or later."""
+
+    def evict(self, upto: int, now: float) -> None:
+        """Drop what the bounds ask, none behind the offset `upto`. `now` is Trio's."""
+
+    async def aclose(self) -> None:
+        """Let go of everything, when `run` is over. A checkpoint."""
+
+
 class MemoryLog:
     """A log in memory: gone with the process, and cheap.
 
     Bounded by count, by bytes (`Notification.size`) and by age in seconds. Nothing is evicted that has
     not been broadcast: the caller says up to where that is.
+
+    Entries lie in a list in order, so appending, finding and evicting take constant time: evicted places
+    are blanked at once, and cut off when they are as many as what is left.
     """
 
-    def __init__(self, *, max_entries: int, max_bytes: int, max_age: float) -> None:
-        self.epoch = secrets.token_hex(6)
+    durable = False
+    problem = None
+
+    def __init__(
+        self,
+        *,
+        max_entries: int,
+        max_bytes: int,
+        max_age: float,
+        epoch: str | None = None,
+        head: int = 0,
+    ) -> None:
+        self.epoch = epoch or secrets.token_hex(6)
         #: The offset of the newest entry, 0 before the first.
-        self.head = 0
+        self.head = head
         #: Bytes held, by `Notification.size`.
         self.bytes = 0
         self._max_entries = max_entries
@@ -72,7 +159,7 @@ class MemoryLog:
         self._offsets: dict[Hashable, int] = {}
         self._blank = 0  # how many of them, from the front, are evicted
         self._young = 0  # bytes of the entries whose frames are kept
-        self._old = 0  # the offset up to which they aren't
+        self._old = head  # the offset up to which they aren't
 
     @property
     def start(self) -> int:
@@ -81,6 +168,21 @@ class MemoryLog:
 
     def __len__(self) -> int:
         return len(self._entries) - self._blank
+
+    async def run(
+        self, inbox: Inbox, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """There is nothing to do beside the broadcast."""
+        task_status.started()
+        await trio.lowlevel.checkpoint()
+
+    def refusal(self, entry: Entry) -> None:
+        """It takes everything."""
+
+    async def take(self, inbox: Inbox) -> tuple[list[Entry], list[Entry]]:
+        """Append all that waits."""
+        entries = await inbox.take_all()
+        return entries, self.append(entries, trio.current_time())
 
     def append(self, entries: list[Entry], now: float) -> list[Entry]:
         """Append entries at the moment `now`, and give each its offset; return those that are new.
@@ -111,6 +213,22 @@ class MemoryLog:
             raise Evicted
         at = len(self._entries) - (self.head - after)
         return self._entries[at : at + limit]  # type: ignore[return-value] # no blanks from `start` on
+
+    async def load(self, after: int) -> None:
+        """Everything is in memory."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """There is nothing to let go of."""
+        await trio.lowlevel.checkpoint()
+
+    async def offset_at(self, moment: float) -> int:
+        """Where the first entry of that time of day, or later, is the next one."""
+        await trio.lowlevel.checkpoint()
+        at = trio.current_time() - (time.time() - moment)
+        entries = self._entries
+        first = bisect_left(entries, at, lo=self._blank, key=lambda entry: entry.at)  # type: ignore[union-attr] # no blanks from there
+        return self.head - len(entries) + first
 
     def evict(self, upto: int, now: float) -> None:
         """Drop the oldest entries, as the bounds ask, none behind the offset `upto`; and old frames."""

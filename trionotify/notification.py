@@ -34,6 +34,7 @@ __all__ = [
     "State",
     "check_attribute_name",
     "is_json",
+    "moment_of",
     "new_id",
 ]
 
@@ -225,9 +226,7 @@ class Notification:
     def expired(self) -> bool:
         """Whether the moment in the extension attribute `expirytime` has passed: don't send it late."""
         moment = self.extensions.get("expirytime")
-        return (
-            moment is not None and datetime.fromisoformat(str(moment).upper()).timestamp() < clock.time()
-        )
+        return moment is not None and moment_of("expirytime", moment) < clock.time()
 
     @property
     def time(self) -> str:
@@ -382,16 +381,20 @@ def _checked_time(value: object) -> str:
         return value.isoformat().replace("+00:00", "Z")
     if not isinstance(value, str):
         raise TypeError(f"time must be RFC 3339 text or a datetime, not {value!r}")
-    _check_moment("time", value)
+    moment_of("time", value)
     return value
 
 
-def _check_moment(name: str, value: object) -> None:
+def moment_of(name: str, value: object) -> float:
+    """The moment that RFC 3339 text names, in seconds since 1970.
+
+    Raises ValueError that begins with `name`.
+    """
     if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
         raise ValueError(f"{name} must be RFC 3339 like '2026-01-31T23:59:59Z', not {value!r}")
     try:
-        datetime.fromisoformat(value.upper())
-    except ValueError as error:
+        return datetime.fromisoformat(value.upper()).timestamp()
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{name} {value!r} is not a moment: {error}") from None
 
 
@@ -409,7 +412,7 @@ def _checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
         elif not -(2**31) <= value < 2**31:
             raise ValueError(f"{name} must fit 32 bits (CloudEvents Integer), not {value}")
         if name == "expirytime":
-            _check_moment(name, value)
+            moment_of(name, value)
     return MappingProxyType(dict(values))
 
 

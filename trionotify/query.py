@@ -29,6 +29,7 @@ from trionotify.predicates import (
     Suffix,
     from_json,
 )
+from trionotify.since import Moment, parse_since
 
 __all__ = ["Query", "parse_query", "template"]
 
@@ -58,7 +59,8 @@ def parse_query(text: str) -> dict[str, str]:
 class Query:
     """What a query says, checked.
 
-    `filter` is None when it names none, `lag` when the format's default holds.
+    `filter` is None when it names none, `lag` when the format's default holds. `offset` is
+    where the moment in `since` is, once the hub has looked it up.
     """
 
     id: str
@@ -68,7 +70,8 @@ class Query:
     format: str
     subprotocol: str | None
     lag: str | None
-    since: str | Cursor | None
+    since: Cursor | Moment | None
+    offset: int | None = None
 
     @classmethod
     def of(
@@ -164,14 +167,14 @@ def _lag(params: Mapping[str, str], format: str) -> str | None:
     return lag
 
 
-def _since(params: Mapping[str, str]) -> str | Cursor | None:
+def _since(params: Mapping[str, str]) -> Cursor | Moment | None:
     text = params.get("since", params.get("last_event_id"))
-    if text is None or text == "start":
-        return text
+    if text is None:
+        return None
     try:
-        return Cursor.parse(text)
-    except ValueError:
-        raise _bad(f"since: a cursor (EPOCH:OFFSET) or 'start' is needed, not {text!r}") from None
+        return parse_since(text)
+    except ValueError as error:
+        raise _bad(str(error)) from None
 
 
 def _choice(params: Mapping[str, str], key: str, options: tuple[str, ...], default: str) -> str:

@@ -15,8 +15,9 @@ import trio
 from trionotify.catchup import wants
 from trionotify.entries import Entry
 from trionotify.errors import Lagged
-from trionotify.log import Evicted
+from trionotify.log import Evicted, NotLoaded
 from trionotify.positions import Position
+from trionotify.since import Moment
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -54,7 +55,8 @@ class Reader:
 
         Always a checkpoint; cancelled, it loses nothing. Raises `Evicted` when what comes next has
         left the log (`skip` goes on behind the gap), whatever the position's predicate raises at what
-        comes next, and `trio.ClosedResourceError` once it has left, or the hub has nothing more.
+        comes next, `StoreError` when the log can't be read, and `trio.ClosedResourceError` once it has
+        left, or the hub has nothing more.
         """
         await trio.lowlevel.checkpoint()
         position, broadcast = self.position, self._broadcast
@@ -74,7 +76,10 @@ class Reader:
                 self._woken = trio.Event()
                 await self._woken.wait()
                 continue
-            self._look_ahead()
+            try:
+                self._look_ahead()
+            except NotLoaded as absent:
+                await broadcast.log.load(absent.after)
 
     def skip(self) -> tuple[str, str]:
         """Go on at the head; return the cursors between which all is lost to this reader."""
@@ -120,19 +125,24 @@ class Reader:
 class Subscription:
     """What `hub.subscribe()` gives: an async context manager, and inside it an async iterator.
 
-    It begins at the head of the log, or behind the cursor `since`, when it is entered. It sees every
-    notification that its predicate wants, whatever their audience: it is the server's own. Iterating
-    never skips silently: it raises `Lagged` when it was too slow, and may be continued after that.
+    It begins at the head of the log, or at `since`, when it is entered. It sees every notification that
+    its predicate wants, whatever their audience: it is the server's own. Iterating never skips silently:
+    it raises `Lagged` when it was too slow, and may be continued after that.
     """
 
-    def __init__(self, broadcast: Broadcast, predicate: Wanted, since: int | None) -> None:
+    def __init__(self, broadcast: Broadcast, predicate: Wanted, since: int | Moment | None) -> None:
         self._broadcast = broadcast
         self._reader = Reader(broadcast, predicate)
         self._since = since
 
     async def __aenter__(self) -> Self:
-        since = self._broadcast.taken if self._since is None else self._since
-        self._broadcast.join(self._reader.position, since)
+        """Begin. A checkpoint."""
+        broadcast, since = self._broadcast, self._since
+        if isinstance(since, Moment):
+            since = await broadcast.find(since)
+        else:
+            await trio.lowlevel.checkpoint()
+        broadcast.join(self._reader.position, broadcast.taken if since is None else since)
         return self
 
     async def __aexit__(
@@ -150,11 +160,12 @@ class Subscription:
     async def __anext__(self) -> Notification:
         """The next notification. Always a checkpoint; cancelled, it loses nothing.
 
-        Raises `Lagged`, or what the predicate raised; ends when the subscription does.
+        Raises `Lagged`, `StoreError` or what the predicate raised; ends when the subscription does.
         """
         try:
             return await self._reader.next()
         except Evicted:
+            self._broadcast.lag.gaps += 1
             raise Lagged(*self._reader.skip()) from None
         except trio.ClosedResourceError:
             raise StopAsyncIteration from None

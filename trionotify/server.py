@@ -39,6 +39,7 @@ from trionotify.hub import (
     handler_session,
     publishing_session,
 )
+from trionotify.logs import open_log
 from trionotify.settings import Settings
 from trionotify.transport import SocketTransport, StreamTransport, Transport
 from trionotify.websocket import WebSocketConnection, serve_transport
@@ -61,6 +62,7 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 async def open_hub(
     *,
     store: str = "memory:",
+    durability: str = "full",
     session: Session | None = None,
     handler: Handler | None = None,
     authenticate: Authenticate | None = None,
@@ -68,28 +70,42 @@ async def open_hub(
 ) -> AsyncIterator[Hub]:
     """Open a hub: its log and its broadcast run while the block does.
 
+    `store` says where the log is: `memory:`, or `sqlite:PATH`, a file; of that, with the `durability`
+    `full` what was acknowledged survives a power cut, with `normal` the end of the process.
     `session(client)` serves each client, or in short `handler(client, message)` each message; by
     default publishers publish. `authenticate(request)`, plain or async, returns the `Client` or raises
     `Refused`. `options` are those of `Settings`.
 
     Leaving the block says goodbye to all clients, and waits for them at most `close_timeout` seconds.
-    Raises TypeError or ValueError that names a bad option.
+    Raises TypeError or ValueError that names a bad option, and `StoreError` when the file can't be
+    opened.
     """
-    if store != "memory:":
-        raise ValueError(f"store: there is 'memory:' only, not {store!r}")
     if session and handler:
         raise TypeError("session or handler, not both: handler is the short form of session")
     if handler:
         session = handler_session(handler)
-    hub = Hub(Settings.of(options), session or publishing_session, authenticate, _handle, serve_attached)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(hub.run)
-        try:
-            yield hub
-        finally:
-            with trio.move_on_after(hub.settings.close_timeout, shield=True):
-                await hub.close()
-            hub.abort()
+    settings = Settings.of(options)
+    log = await open_log(store, durability, settings)
+    try:
+        hub = Hub(
+            settings,
+            log,
+            session or publishing_session,
+            authenticate,
+            handle=_handle,
+            attach=serve_attached,
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hub.run)
+            try:
+                yield hub
+            finally:
+                with trio.move_on_after(settings.close_timeout, shield=True):
+                    await hub.close()
+                hub.abort()
+    finally:
+        with trio.move_on_after(settings.close_timeout, shield=True):
+            await log.aclose()
 
 
 async def _handle(hub: Hub, stream: trio.abc.Stream) -> None:

@@ -78,6 +78,9 @@ class Settings:
     max_log_entries: int = _limit(10_000, "notifications that the log keeps")
     max_log_bytes: int = _limit(64 * _MIB, "the same, in bytes")
     max_log_age: float = _limit(3600.0, "the same, in seconds")
+    max_tail_bytes: int = _limit(
+        16 * _MIB, "of a log in a file, how many bytes of its newest are in memory too"
+    )
     max_filter_bytes: int = _limit(8 * _KIB, "the longest filters of a client, as JSON or SQL")
     max_filter_depth: int = attrs.field(
         default=32,

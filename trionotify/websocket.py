@@ -23,11 +23,11 @@ import attrs
 import trio
 
 from trionotify.clients import Client
-from trionotify.errors import CloseCode, Disconnected
+from trionotify.errors import CloseCode, Disconnected, StoreError
 from trionotify.events import drain, publish, understand, welcome
 from trionotify.frames import FrameParser, message_frame
 from trionotify.handshake import open_connection
-from trionotify.log import Evicted
+from trionotify.log import Evicted, NotLoaded
 from trionotify.notification import Notification
 from trionotify.positions import Position
 from trionotify.query import Query, template
@@ -124,6 +124,8 @@ class WebSocketConnection:
     _template: Notification | None = attrs.field(default=None, init=False)
     #: The task that catches up is running.
     _catching_up: bool = attrs.field(default=False, init=False)
+    #: Behind this offset it must be loaded what the next step reads.
+    _to_load: int | None = attrs.field(default=None, init=False)
     #: Its lag policy: what happens when it falls off the log.
     _lag: str = attrs.field(default="", init=False)
     #: Messages in a row that were no events.
@@ -287,6 +289,9 @@ class WebSocketConnection:
         """
         try:
             return self.hub.broadcast.advance(self.position, self.wire)
+        except NotLoaded as absent:
+            self._to_load = absent.after
+            return True
         except Evicted:
             return self._skip()
         except Exception as error:
@@ -300,20 +305,34 @@ class WebSocketConnection:
         upto = broadcast.cursor(broadcast.taken)
         gap = self.format.say("gap", {"from": after, "to": upto}, upto)
         if gap is None or self._lag == "disconnect":
+            broadcast.lag.closed += 1
             self.wire.end(CloseCode.TRY_AGAIN_LATER, "slow")
             return False
+        broadcast.lag.gaps += 1
         position.cursor, position.latest = broadcast.taken, None
         self.answer(gap)
         return True
 
     async def _catch_up(self) -> None:
         """The helper task of one client, for as long as it is behind. Raises nothing but `Cancelled`."""
+        more = True
         try:
-            await self.wire.drained()
-            while self._advance():
-                await self.wire.drained()
+            while more:
+                if self._to_load is not None:
+                    after, self._to_load = self._to_load, None
+                    await self.hub.log.load(after)
+                if self.wire.owed:
+                    # Its network says when it is its turn.
+                    await self.wire.drained()
+                    more = self._advance()
+                else:
+                    async with self.hub.pace:
+                        more = self._advance()
         except Disconnected:
             return
+        except StoreError as error:
+            logger.error("serving client %.64r failed: %s", self.client.id, error)
+            self.wire.end(CloseCode.TRY_AGAIN_LATER, "the log can't be read")
         finally:
             self._catching_up = False
 

@@ -1,7 +1,39 @@
-"""Logs that outlive the process: where the entries of a durable log are kept.
+"""Logs that outlive the process, and how one is chosen.
 
-To be read in this order: `faults`, what can go wrong with a file, and what to do then; `lock`, one
-server at a time; `schema`, the file's tables, and how old ones become new; `database`, the file in
-this process's hands; `epochs`, when offsets might be given twice; `rows`, what is stored of an entry;
-`extent`, from where to where a file goes; `sqlite`, the log's entries in such a file.
+`durable` is a log in a file with its newest end in memory, and `pages` what was read of the rest.
+`sqlite` is the file; it stands on `rows`, `extent`, `epochs`, `database`, `schema`, `lock`, `faults`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast, get_args
+
+from trionotify.log import Log, MemoryLog
+from trionotify.logs.durable import DurableLog
+from trionotify.logs.sqlite import Durability
+
+if TYPE_CHECKING:
+    from trionotify.settings import Settings
+
+__all__ = ["DURABILITIES", "open_log"]
+
+DURABILITIES: Final[tuple[str, ...]] = get_args(Durability)
+
+
+async def open_log(store: str, durability: str, settings: Settings) -> Log:
+    """The log that `store` names: `memory:`, or `sqlite:PATH`.
+
+    Raises ValueError for another one, `StoreError` when it can't be opened.
+    """
+    if durability not in DURABILITIES:
+        raise ValueError(f"durability: one of {', '.join(DURABILITIES)} is needed, not {durability!r}")
+    kind, _, path = store.partition(":")
+    if store == "memory:":
+        return MemoryLog(
+            max_entries=settings.max_log_entries,
+            max_bytes=settings.max_log_bytes,
+            max_age=settings.max_log_age,
+        )
+    if kind == "sqlite" and path:
+        return await DurableLog.open(path, cast("Durability", durability), settings)
+    raise ValueError(f"store: 'memory:' or 'sqlite:PATH' is needed, not {store!r}")

@@ -19,12 +19,13 @@ __all__ = ["Extent", "read_extent"]
 class Extent:
     """What is kept: the offsets in (`start`, `head`].
 
-    `total` counts the bytes of all entries that there ever were, up to `head`, and `moment` is when
-    that was appended.
+    `total` counts the bytes of all entries that there ever were, up to `head`, `base` of those up to
+    `start`, and `moment` is when the head was appended.
     """
 
     start: int
     head: int
+    base: int
     total: int
     moment: float
 
@@ -43,7 +44,7 @@ def read_extent(connection: sqlite3.Connection, path: str) -> Extent:
     try:
         ((head, total, moment),) = found
         if not rows:
-            return Extent(int(head), int(head), int(total), float(moment))
+            return Extent(int(head), int(head), int(total), int(total), float(moment))
         for row in rows:
             entry_of(row, ours=False)
         (first, first_moment, first_size, first_total), (last, *last_values) = (row[:4] for row in rows)
@@ -57,7 +58,7 @@ def read_extent(connection: sqlite3.Connection, path: str) -> Extent:
         raise damaged(path, f"its first or last entry can't be read ({error})") from error
     if not in_order:
         raise damaged(path, "its first and last entries don't fit together")
-    return Extent(first - 1, last, last_total, last_moment)
+    return Extent(first - 1, last, first_total - first_size, last_total, last_moment)
 
 
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries ORDER BY offset"

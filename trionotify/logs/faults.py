@@ -75,7 +75,8 @@ def store_fault(path: str, error: BaseException) -> StoreError:
     """The error for one of `FAULTS` that befell the database at `path`."""
     code = getattr(error, "sqlite_errorcode", None)
     if isinstance(error, UnicodeEncodeError | OverflowError):
-        return StoreError(422, f"{path}: a notification can't be stored: {error}")
+        why = f"a notification can't be stored: {error}"
+        return StoreError(422, f"{path}: {why}", why)
     if isinstance(error, MemoryError):
         return StoreError(503, f"{path}: out of memory: give the server more, or smaller limits")
     if code is None:

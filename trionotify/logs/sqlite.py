@@ -21,7 +21,7 @@ import functools
 import os
 import sqlite3
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import attrs
 
@@ -152,6 +152,11 @@ class SqliteStore:
         """The oldest offset to read after: everything behind it is kept."""
         return self._extent.start
 
+    @property
+    def bytes(self) -> int:
+        """What is held, by `Entry.size`."""
+        return self._extent.total - self._extent.base
+
     def refuses(self, entry: Entry) -> StoreError | None:
         """Why this entry can't be stored, whatever the state of the disk; None if it can.
 
@@ -159,11 +164,11 @@ class SqliteStore:
         ask.
         """
         if entry.size > self._max_size:
-            return StoreError(
-                507,
-                f"{self.path}: a notification of {entry.size} bytes is larger than all that the log may"
-                f" hold, {self._max_size}: let it hold more (max_log_bytes), or publish smaller ones",
+            why = (
+                f"a notification of {entry.size} bytes is larger than all that the log may hold,"
+                f" {self._max_size}: let it hold more (max_log_bytes), or publish smaller ones"
             )
+            return StoreError(507, f"{self.path}: {why}", why)
         if entry.notification.audience is not None:
             try:
                 audience_text(entry.notification.audience)
@@ -185,7 +190,9 @@ class SqliteStore:
             connection.executemany(_INSERT, rows)
             extent = before
             if rows:
-                extent = Extent(before.start, before.head + len(rows), rows[-1][TOTAL], moment)
+                extent = Extent(
+                    before.start, before.head + len(rows), before.base, rows[-1][TOTAL], moment
+                )
             extent = self._evict(connection, extent, upto, now)
         self._extent = extent
         for entry, offset in zip(entries, offsets, strict=True):
@@ -209,11 +216,11 @@ class SqliteStore:
     def read(self, after: int, limit: int, max_bytes: int) -> list[Row]:
         """The rows behind the offset `after`, in order: at most `limit`, and `max_bytes` of entries.
 
-        At least one, where there are any. `restore` makes entries of them. The caller sees to it that
-        `after` is not below `start`.
+        At least one, where there are any; none when what comes next was evicted. `restore` makes entries
+        of them.
         """
         limit = min(limit, self.head - after)
-        if limit <= 0:
+        if limit <= 0 or after < self.start:
             return []
         rows: list[Row] = []
         with (
@@ -243,8 +250,16 @@ class SqliteStore:
     def offset_at(self, moment: float) -> int:
         """The offset, from `start` to `head`, behind which all was appended at `moment` or later."""
         with self._database.reading() as connection:
-            key = functools.partial(_moment, connection, self.path)
+            key = functools.partial(_number, "moment", connection, self.path)
             return self.start + bisect_left(range(self.start + 1, self.head + 1), moment, key=key)
+
+    def newest(self, max_bytes: int) -> int:
+        """The offset behind which are the newest entries, of at most `max_bytes` bytes altogether."""
+        with self._database.reading() as connection:
+            key = functools.partial(_number, "total", connection, self.path)
+            offsets = range(self.start + 1, self.head + 1)
+            older = bisect_left(offsets, self._extent.total - max_bytes, key=key)
+        return self.start + older + (older > 0)
 
     def _placed(
         self, connection: sqlite3.Connection, entries: list[Entry], moment: float
@@ -277,7 +292,7 @@ class SqliteStore:
 
     def _evict(self, connection: sqlite3.Connection, extent: Extent, upto: int, now: float) -> Extent:
         """Delete what the limits ask; return what is kept then."""
-        start = self._doomed(connection, extent, upto, now)
+        start, base = self._doomed(connection, extent, upto, now)
         if start > extent.start:
             connection.execute("DELETE FROM entries WHERE offset <= ?", (start,))
         if start == extent.head > extent.start:
@@ -286,13 +301,15 @@ class SqliteStore:
                 "UPDATE log SET head = ?, total = ?, moment = ?",
                 (extent.head, extent.total, extent.moment),
             )
-        return attrs.evolve(extent, start=start)
+        return attrs.evolve(extent, start=start, base=base)
 
-    def _doomed(self, connection: sqlite3.Connection, extent: Extent, upto: int, now: float) -> int:
-        """The offset up to which entries must go, and may go in one call."""
+    def _doomed(
+        self, connection: sqlite3.Connection, extent: Extent, upto: int, now: float
+    ) -> tuple[int, int]:
+        """The offset up to which entries must go, and may go in one call; and the `base` then."""
         count = STEP + extent.head - self.head
         room = STEP_BYTES + extent.total - self._extent.total
-        start, too_old = extent.start, now - self._max_age
+        start, base, too_old = extent.start, extent.base, now - self._max_age
         with contextlib.closing(connection.execute(_OLDEST, (start, upto, count))) as oldest:
             for offset, moment, size, total in oldest:
                 fits = (
@@ -302,9 +319,9 @@ class SqliteStore:
                 )
                 if fits or room < 0:
                     break
-                start = offset
+                start, base = offset, total
                 room -= size
-        return int(start)
+        return int(start), int(base)
 
 
 def _first(connection: sqlite3.Connection, key: Hashable) -> int | None:
@@ -313,12 +330,12 @@ def _first(connection: sqlite3.Connection, key: Hashable) -> int | None:
     return None if found is None else int(found[0])
 
 
-def _moment(connection: sqlite3.Connection, path: str, offset: int) -> float:
-    found = connection.execute("SELECT moment FROM entries WHERE offset = ?", (offset,)).fetchone()
+def _number(column: str, connection: sqlite3.Connection, path: str, offset: int) -> Any:
+    found = connection.execute(f"SELECT {column} FROM entries WHERE offset = ?", (offset,)).fetchone()
     if found is None:
         raise damaged(path, f"the entry at the offset {offset} is missing")
-    return float(found[0])
+    return found[0]
 
 
 def _unfit(path: str, error: Exception) -> StoreError:
-    return StoreError(422, f"{path}: {error}")
+    return StoreError(422, f"{path}: {error}", str(error))

@@ -1,0 +1,443 @@
+"""The durable log, between its file and the broadcast; the file is a list, with faults on demand."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from tests.conftest import Room, cancel_at_every_await
+from trionotify import Exact, Hub, Notification, Receipt, StoreError
+from trionotify.entries import Entry, Pending, repetition_key
+from trionotify.hub import publishing_session
+from trionotify.inbox import Inbox
+from trionotify.log import Evicted, MemoryLog, NotLoaded
+from trionotify.logs import durable
+from trionotify.logs.durable import DurableLog
+from trionotify.logs.pages import Pages
+from trionotify.settings import Settings
+
+DAMAGED = StoreError(503, "/var/log.db is damaged: take a backup")
+FULL = StoreError(507, "/var/log.db: no space is left; make some")
+
+
+@attrs.define
+class FakeStore:
+    """What `SqliteStore` promises, in a list."""
+
+    path: str = "/var/log.db"
+    epoch: str = "e"
+    start: int = 0
+    max_entries: int = 1000
+    fault: StoreError | None = None
+    rows: list[tuple[int, Notification, Any]] = attrs.Factory(list)
+    #: How many entries each commit had, and what was read.
+    commits: list[int] = attrs.Factory(list)
+    reads: list[int] = attrs.Factory(list)
+    closed: bool = False
+
+    @property
+    def head(self) -> int:
+        return self.rows[-1][0] if self.rows else self.start
+
+    @property
+    def bytes(self) -> int:
+        return sum(notification.size for offset, notification, _ in self.rows if offset > self.start)
+
+    def append(self, entries: list[Entry], upto: int, now: float) -> list[Entry]:
+        if self.fault:
+            raise self.fault
+        self.commits.append(len(entries))
+        known = {key: offset for offset, _, key in self.rows if key is not None}
+        fresh = []
+        for entry in entries:
+            if entry.key in known:
+                entry.offset = known[entry.key]
+                continue
+            entry.offset = self.head + 1
+            self.rows.append((entry.offset, entry.notification, entry.key))
+            known[entry.key or entry] = entry.offset
+            fresh.append(entry)
+        self.evict(upto, now)
+        return fresh
+
+    def read(self, after: int, limit: int, max_bytes: int) -> list[Any]:
+        if self.fault:
+            raise self.fault
+        self.reads.append(after)
+        found: list[Any] = []
+        if after < self.start:
+            return found
+        for row in self.rows:
+            if row[0] > after and len(found) < limit and (max_bytes > 0 or not found):
+                found.append(row)
+                max_bytes -= row[1].size
+        return found
+
+    def restore(self, row: Any) -> Entry:
+        entry = Entry(row[1], key=row[2])
+        entry.offset = row[0]
+        return entry
+
+    def offset_at(self, moment: float) -> int:
+        return self.start
+
+    def evict(self, upto: int, now: float) -> None:
+        self.start = max(self.start, min(upto, self.head - self.max_entries))
+
+    def check(self) -> None:
+        if self.fault:
+            raise self.fault
+
+    def refuses(self, entry: Entry) -> StoreError | None:
+        return FULL if entry.size > 100_000 else None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@asynccontextmanager
+async def open_log(store: FakeStore, tail: int = 100) -> AsyncIterator[tuple[DurableLog, Inbox]]:
+    """A durable log that runs, with this many entries in memory."""
+    memory = MemoryLog(
+        max_entries=tail, max_bytes=1 << 30, max_age=1e9, epoch=store.epoch, head=store.head
+    )
+    log = DurableLog(store, memory)  # type: ignore[arg-type] # a fake
+    inbox = Inbox(1000, 1 << 20)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(log.run, inbox)
+        yield log, inbox
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_hub(store: FakeStore, tail: int = 100, **options: Any) -> AsyncIterator[Hub]:
+    """A hub on such a log."""
+    memory = MemoryLog(
+        max_entries=tail, max_bytes=1 << 30, max_age=1e9, epoch=store.epoch, head=store.head
+    )
+    log = DurableLog(store, memory)  # type: ignore[arg-type] # a fake
+    hub = Hub(Settings(**options), log, publishing_session, None, handle=_unused, attach=_unused)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(hub.run)
+        yield hub
+        nursery.cancel_scope.cancel()
+
+
+async def _unused(*_: Any) -> None:
+    raise AssertionError("nobody connects")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what a worker thread must come back for."""
+    while not condition():
+        await trio.testing.wait_all_tasks_blocked()
+
+
+def entry(data: str = "", id: str | None = None) -> Entry:
+    notification = Notification.of(data, id=id)
+    return Entry(notification, None, Pending(), repetition_key(notification, ""))
+
+
+async def put(log: DurableLog, inbox: Inbox, count: int) -> None:
+    """Publish, and hand out."""
+    await inbox.put([entry(str(number)) for number in range(count)])
+    await log.take(inbox)
+    log.evict(log.head, 0.0)
+
+
+async def test_what_waits_together_is_committed_together() -> None:
+    """While one group is handed out, the next is committed, and not more than one."""
+    store = FakeStore()
+    async with open_log(store) as (log, inbox):
+        await inbox.put([entry("0")])
+        await log.take(inbox)
+        for number in range(1, 10):
+            await inbox.put([entry(str(number))])
+            await inbox.put([entry(f"{number}b")])
+        await until(lambda: len(store.commits) == 2)
+        await inbox.put([entry("last")])
+        await trio.testing.wait_all_tasks_blocked()
+        assert store.commits == [1, 18]
+        assert log.head == 1  # the broadcast hasn't asked yet
+        entries, fresh = await log.take(inbox)
+        assert [e.offset for e in entries] == [e.offset for e in fresh] == list(range(2, 20))
+        assert log.head == 19
+        assert [e.offset for e in (await log.take(inbox))[1]] == [20]
+
+
+async def test_repetitions_are_taken_but_not_new() -> None:
+    """They have the first one's offset."""
+    async with open_log(FakeStore()) as (log, inbox):
+        await inbox.put([entry("a", "1"), entry("b", "2"), entry("a", "1")])
+        entries, fresh = await log.take(inbox)
+        assert [e.offset for e in entries] == [1, 2, 1]
+        assert [e.notification.data for e in fresh] == ["a", "b"]
+        await inbox.put([entry("b", "2"), entry("c", "3")])
+        entries, fresh = await log.take(inbox)
+        assert [e.offset for e in entries] == [2, 3]
+        assert [e.notification.data for e in log.read(0, 10)] == ["a", "b", "c"]
+
+
+async def test_the_newest_end_is_in_memory_and_the_rest_in_pages() -> None:
+    """Whoever reads further back loads a page, which is there for everyone then."""
+    store = FakeStore()
+    async with open_log(store, tail=10) as (log, inbox):
+        await put(log, inbox, 400)
+        assert [e.offset for e in log.read(390, 100)] == list(range(391, 401))
+        assert log.read(400, 100) == []
+        assert store.reads == []
+        after = 0
+        seen = []
+        while after < 400:
+            try:
+                found = log.read(after, 50)
+            except NotLoaded as absent:
+                await log.load(absent.after)
+            else:
+                seen += [e.notification.data for e in found]
+                after = found[-1].offset
+        assert seen == [str(number) for number in range(400)]
+        assert store.reads == [0, 128, 256, 384]
+        assert [e.offset for e in log.read(130, 3)] == [131, 132, 133]
+        assert len(store.reads) == 4
+
+
+async def test_a_page_that_is_cut_short_by_its_bytes() -> None:
+    """Is read again from where it is needed."""
+    store = FakeStore()
+    async with open_log(store, tail=1) as (log, inbox):
+        await inbox.put([entry("x" * 90_000) for _ in range(100)])
+        await log.take(inbox)
+        log.evict(log.head, 0.0)
+        await log.load(50)
+        assert [e.offset for e in log.read(50, 2)] == [51, 52]
+        assert store.reads == [0, 50]
+
+
+async def test_who_wants_the_same_page_waits_for_it() -> None:
+    """It is read once, for a thousand."""
+    store = FakeStore()
+    async with open_log(store, tail=1) as (log, inbox):
+        await put(log, inbox, 100)
+        async with trio.open_nursery() as nursery:
+            for after in range(90):
+                nursery.start_soon(log.load, after)
+        assert store.reads == [0]
+
+
+async def test_what_left_the_file_is_gone() -> None:
+    """From the tail, too; and a page that was evicted while it was loaded is no page."""
+    store = FakeStore(max_entries=20)
+    async with open_log(store) as (log, inbox):
+        await put(log, inbox, 30)
+        await put(log, inbox, 1)
+        assert (log.start, log.head, len(log)) == (11, 31, 20)
+        with pytest.raises(Evicted):
+            log.read(10, 1)
+        assert log.read(11, 1)[0].offset == 12
+        await log.load(3)
+        with pytest.raises(Evicted):
+            log.read(3, 1)
+
+
+async def test_what_cannot_be_read_is_said() -> None:
+    """To everyone who asks for it."""
+    store = FakeStore()
+    async with open_log(store, tail=1) as (log, inbox):
+        await put(log, inbox, 100)
+        store.fault = DAMAGED
+        for _ in range(2):
+            with pytest.raises(StoreError, match="is damaged"):
+                await log.load(7)
+
+
+async def test_a_fault_refuses_what_waits_and_goes_away(caplog: pytest.LogCaptureFixture) -> None:
+    """Each publisher is told, readiness too, and nothing else has changed."""
+    store = FakeStore()
+    with caplog.at_level(logging.WARNING, "trionotify"):
+        async with open_hub(store) as hub:
+            assert await hub.publish("1", confirm=True) == Receipt("e:1", 0, 0, 0)
+            store.fault = FULL
+            for _ in range(3):
+                with pytest.raises(StoreError, match="no space is left") as caught:
+                    await hub.publish("2")
+                assert caught.value.status == 507
+            assert hub.log.problem == str(FULL)
+            assert hub.log.head == 1
+            store.fault = None
+            assert await hub.publish("3", confirm=True) == Receipt("e:2", 0, 0, 0)
+            assert hub.log.problem is None
+    assert [record.message for record in caplog.records] == [
+        f"publishing is refused: {FULL}",
+        "the log takes notifications again",
+    ]
+
+
+async def test_publishers_at_the_other_end_are_told() -> None:
+    """An event is answered with an error that names it, a raw publisher is closed; no path is named."""
+    store = FakeStore(fault=FULL)
+    async with open_hub(store, close_timeout=0.01) as hub, trio.open_nursery() as nursery:
+        room = Room(hub, nursery)
+        events = await room.connect("/?role=both&format=cloudevents&id=a")
+        raw = await room.connect("/?role=publisher")
+        events.say('{"specversion":"1.0","id":"1","source":"/a","type":"t"}')
+        await until(lambda: len(events.look().messages) == 2)
+        error = json.loads(str(events.messages[-1]))
+        assert error["type"] == "trionotify.error"
+        assert (error["data"]["status"], error["data"]["id"]) == (507, "1")
+        assert error["data"]["title"] == "Insufficient Storage"
+        assert error["data"]["detail"] == FULL.told
+        assert store.path not in str(events.messages[-1])
+        raw.say("hello", "again")
+        await until(lambda: raw.look().close)
+        assert raw.close == (1013, FULL.told)
+        store.fault = None
+        events.say('{"specversion":"1.0","id":"1","source":"/a","type":"t"}')
+        await until(lambda: len(events.look().messages) == 4)
+        ack = json.loads(str(events.messages[-1]))["data"]
+        assert (ack["id"], ack["cursor"]) == ("1", "e:1")
+        nursery.cancel_scope.cancel()
+
+
+async def test_raw_publishers_wait_for_the_commit() -> None:
+    """So what they say is committed in the order in which they say it, and none is left out."""
+    store = FakeStore()
+    async with open_hub(store, close_timeout=0.01) as hub, trio.open_nursery() as nursery:
+        raw = await Room(hub, nursery).connect("/?role=publisher&type=t")
+        raw.say(*[str(number) for number in range(100)])
+        raw.say(*[str(number) for number in range(100, 150)])
+        await until(lambda: hub.log.head == 150)
+        published = [notification.data for _, notification, _ in store.rows]
+        assert published == [str(number) for number in range(150)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_clients_read_all_of_it() -> None:
+    """From the file, then from memory, then live; one whose file can't be read is sent away."""
+    store = FakeStore()
+    async with open_hub(store, tail=50, close_timeout=0.01) as hub, trio.open_nursery() as nursery:
+        for number in range(300):
+            await hub.publish(str(number))
+        room = Room(hub, nursery)
+        peer = await room.connect("/?since=start")
+        await hub.publish("live")
+        await until(lambda: len(peer.look().messages) == 301)
+        assert peer.messages == [*[str(number) for number in range(300)], "live"]
+        store.fault = DAMAGED
+        hub.log._pages = Pages(1)  # type: ignore[attr-defined] # forget what was read
+        late = await room.connect("/?since=e:5")
+        await until(lambda: late.look().close)
+        assert late.close == (1013, "the log can't be read")
+        nursery.cancel_scope.cancel()
+
+
+async def test_faults_are_seen_without_publishing(autojump_clock: trio.testing.MockClock) -> None:
+    """In a few seconds, as they come and as they go."""
+    store = FakeStore(max_entries=10)
+    async with open_hub(store) as hub:
+        for fault in (FULL, None):
+            store.fault = fault
+            problem = None if fault is None else str(fault)
+            while hub.log.problem != problem:  # noqa: ASYNC110 - nobody tells: that is what it is about
+                await trio.sleep(1)
+
+
+async def test_a_surprise_in_the_file_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and refused like any other fault."""
+    store = FakeStore()
+    async with open_hub(store) as hub:
+        store.rows.append(None)  # type: ignore[arg-type] # that is the surprise
+        with pytest.raises(StoreError, match="the server's own log says how"):
+            await hub.publish("1")
+        store.rows.clear()
+        await hub.publish("1")
+    assert "the log failed" in caplog.text
+
+
+async def test_what_can_never_be_kept_is_refused_at_once() -> None:
+    """A callable can't be written down; and what is larger than the log isn't kept."""
+    async with open_hub(FakeStore()) as hub:
+        with pytest.raises(TypeError, match="audience: a durable log keeps predicates only"):
+            await hub.publish("1", audience=lambda client: True)
+        with pytest.raises(StoreError, match="no space"):
+            await hub.publish("x" * 200_000)
+        await hub.publish("1", audience=Exact(team="ops"))
+        assert hub.log.head == 1
+
+
+async def test_cancelling_a_publish_leaves_it_published_or_not() -> None:
+    """And the next one goes through."""
+    store = FakeStore()
+    done: list[str] = []
+    async with open_hub(store) as hub:
+
+        async def publish(number: int) -> None:
+            await hub.publish(str(number))
+            done.append(str(number))
+
+        await cancel_at_every_await(publish)
+        await hub.publish("end", confirm=True)
+        published = [str(notification.data) for _, notification, _ in store.rows]
+        assert published[-1] == "end"
+        assert len(set(published)) == len(published)
+        assert set(done) <= set(published)
+
+
+async def test_the_end_of_the_hub_leaves_nobody_waiting() -> None:
+    """Whoever waits for a commit is told that nobody knows."""
+    store = FakeStore()
+    async with open_log(store) as (log, inbox):
+        first, second = entry("1"), entry("2")
+        waits = [first.pending, second.pending]
+        await inbox.put([first])
+        await until(lambda: store.commits)
+        await inbox.put([second])
+        del log
+    assert [(p.done.is_set(), p.receipt) for p in waits if p][:1] == [(True, None)]
+
+
+async def test_a_closed_inbox_ends_it() -> None:
+    """When everything has been handed out."""
+    log = DurableLog(FakeStore(), MemoryLog(max_entries=9, max_bytes=999, max_age=9))  # type: ignore[arg-type] # a fake
+    inbox = Inbox(1000, 1 << 20)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(log.run, inbox)
+        await inbox.put([entry("1")])
+        inbox.close_to_publishers()
+        assert [e.offset for e in (await log.take(inbox))[1]] == [1]
+        with pytest.raises(trio.EndOfChannel):
+            await log.take(inbox)
+    await log.aclose()
+    assert log._store.closed
+
+
+async def read_all(hub: Hub, since: str, upto: int, each: Callable[[str], None]) -> None:
+    async with hub.subscribe(since=since) as notifications:
+        async for notification in notifications:
+            each(str(notification.data))
+            if notifications.cursor == f"e:{upto}":
+                return
+
+
+async def test_subscriptions_read_all_of_it() -> None:
+    """From the file, then from memory, then live."""
+    store = FakeStore()
+    async with open_hub(store, tail=50) as hub:
+        for number in range(300):
+            await hub.publish(str(number))
+        seen: list[str] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_all, hub, "start", 310, seen.append)
+            for number in range(300, 310):
+                await hub.publish(str(number))
+        assert seen == [str(number) for number in range(310)]
+        assert durable._PAGE < 250  # else the file was not needed
+        assert store.reads

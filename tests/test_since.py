@@ -1,0 +1,91 @@
+"""Where a stream starts."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+import trio.testing
+
+from tests.conftest import Room
+from trionotify import Notification
+from trionotify.entries import Entry
+from trionotify.log import Cursor, MemoryLog
+from trionotify.since import START, Moment, parse_since
+
+
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        ("start", START),
+        ("ab:3", Cursor("ab", 3)),
+        ("10:3", Cursor("10", 3)),
+        ("1970-01-01T00:01:00Z", Moment(60.0)),
+        ("1970-01-01t00:01:00.5z", Moment(60.5)),
+        ("1970-01-01T01:01:00+01:00", Moment(60.0)),
+        ("1970-01-01T01:01:00 01:00", Moment(60.0)),  # a + that was not escaped in a query
+        ("1969-12-31T23:01:00-01:00", Moment(60.0)),
+        ("0001-01-01T00:00:00Z", Moment(-62135596800.0)),
+    ],
+)
+def test_cursors_and_times(text: str, since: object) -> None:
+    """A time is never taken for a cursor, however many colons it has."""
+    assert parse_since(text) == since
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0s", 0),
+        ("90s", 90),
+        ("10m", 600),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("2d", 172_800),
+        ("1w", 604_800),
+    ],
+)
+def test_durations(text: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So long before now."""
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
+    assert parse_since(text) == Moment(1_000_000.0 - seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "m", "10", "10 m", "10x", "-10m", "1e3s", "10M", "START", ":3", "²s"),
+        *("2026-13-01T00:00:00Z", "2026-01-01", "9" * 5000 + "s", "a:" + "9" * 50),
+    ],
+)
+def test_nonsense_is_named(text: str) -> None:
+    """With what would do."""
+    with pytest.raises(ValueError, match=r"^since"):
+        parse_since(text)
+
+
+async def test_a_moment_in_the_log(autojump_clock: trio.testing.MockClock) -> None:
+    """The offset behind which everything was published then or later, whatever was evicted."""
+    log = MemoryLog(max_entries=6, max_bytes=10_000, max_age=1e6)
+    born = time.time()
+    for second in range(10):
+        log.append([Entry(Notification(str(second)))], trio.current_time())
+        await trio.sleep(10)
+    log.evict(10, trio.current_time())
+    # On Trio's clock, a hundred seconds have passed; on the wall, next to none.
+    now = born + 0.1
+    found = [await log.offset_at(now - ago) for ago in (1000, 100, 55, 45, 15, 5, -5)]
+    assert found == [4, 4, 5, 6, 9, 10, 10]
+
+
+async def test_clients_start_there(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """Over the wire, as in the process."""
+    for second in range(5):
+        await room.hub.publish(str(second))
+        await trio.sleep(10)
+    assert (await room.connect("/?since=25s")).look().messages == ["3", "4"]
+    assert (await room.connect("/?since=2000-01-01T00:00:00Z")).look().messages == list("01234")
+    assert (await room.connect("/?since=2100-01-01T00:00:00%2B01:00")).look().messages == []
+    async with room.hub.subscribe(since="15s") as notifications:
+        assert (await anext(notifications)).data == "4"

@@ -1,0 +1,283 @@
+"""A durable log: a file that holds all of it, and its newest end in memory.
+
+    publishers ──channel──▶ the committer ──▶ the broadcast
+                              │    one commit for all that waits
+                              ▼
+                            the file      one worker thread at a time
+
+A task of its own, the committer, takes what waits, lets a worker thread commit it, and hands it to the
+broadcast. It commits the next group while the broadcast hands out the one before, and so nobody ever
+sees what might still be lost. A publisher hears of it after both.
+
+Live clients are served from memory, as those who are only a little behind. Who reads further back
+gets `NotLoaded`, loads a page, and goes on. Since there is one worker thread, there is at most one page
+to look at for each turn that commits get: a long way back holds up nobody.
+
+What the file can't take is refused, with the reason, and nothing is changed by that. The next group
+tries again: when the fault goes away, it recovers by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import trio
+
+from trionotify.entries import Entry
+from trionotify.errors import StoreError
+from trionotify.log import Evicted, MemoryLog, NotLoaded
+from trionotify.logs.pages import Pages
+from trionotify.logs.sqlite import Durability, SqliteStore
+from trionotify.predicates import is_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trionotify.inbox import Inbox
+    from trionotify.settings import Settings
+
+__all__ = ["DurableLog"]
+
+logger = logging.getLogger("trionotify")
+
+Result = TypeVar("Result")
+
+#: Entries in memory, at most; a setting says how many bytes.
+_TAIL: Final = 10_000
+#: Entries, and bytes, of a page.
+_PAGE: Final = 128
+_PAGE_BYTES: Final = 1 << 20
+#: Bytes of all pages that are kept.
+_PAGES_BYTES: Final = 16 << 20
+#: What eviction drops at once; as long as it drops so many, there is more.
+_STEP: Final = 500
+#: How often the file is looked after when nothing is published, in seconds.
+_INTERVAL: Final = 5.0
+
+
+class DurableLog:
+    """Made by `open`, which reads the newest end; ended by `aclose`."""
+
+    durable = True
+
+    def __init__(self, store: SqliteStore, tail: MemoryLog) -> None:
+        self.epoch = store.epoch
+        #: Why nothing can be published at the moment.
+        self.problem: str | None = None
+        self._store = store
+        self._tail = tail
+        self._pages = Pages(_PAGES_BYTES)
+        self._loading: dict[int, trio.Event] = {}
+        #: What the broadcast has handed out, and may be evicted.
+        self._upto = tail.head
+        self._thread = trio.CapacityLimiter(1)
+        #: Of those who load, one at a time waits for the thread: commits have it every other time.
+        self._loader = trio.CapacityLimiter(1)
+        # Nothing waits in here: while the broadcast is busy, so is the committer.
+        self._commits, self._committed = trio.open_memory_channel[tuple[list[Entry], list[Entry]]](0)
+
+    @classmethod
+    async def open(cls, path: str, durability: Durability, settings: Settings) -> Self:
+        """Open the file, or make it. Raises `StoreError`. Cancelled, it has not been opened."""
+        return await trio.to_thread.run_sync(cls._open, path, durability, settings)
+
+    @classmethod
+    def _open(cls, path: str, durability: Durability, settings: Settings) -> Self:
+        store = SqliteStore.open(
+            path,
+            durability=durability,
+            max_entries=settings.max_log_entries,
+            max_bytes=settings.max_log_bytes,
+            max_age=settings.max_log_age,
+            now=time.time(),
+        )
+        after = max(store.newest(settings.max_tail_bytes), store.head - _TAIL)
+        tail = MemoryLog(
+            max_entries=_TAIL,
+            max_bytes=settings.max_tail_bytes,
+            max_age=math.inf,
+            epoch=store.epoch,
+            head=after,
+        )
+        rows = store.read(after, store.head - after, settings.max_tail_bytes)
+        tail.append([_restored(store, row) for row in rows], 0.0)
+        return cls(store, tail)
+
+    async def aclose(self) -> None:
+        """Close the file. A checkpoint; cancelled, it is closed all the same."""
+        await trio.to_thread.run_sync(self._store.close, abandon_on_cancel=True)
+
+    # --- what is in memory ---
+
+    @property
+    def head(self) -> int:
+        """The newest that the broadcast has."""
+        return self._tail.head
+
+    @property
+    def start(self) -> int:
+        """Where the file begins."""
+        return self._store.start
+
+    @property
+    def bytes(self) -> int:
+        """What the file holds, by `Notification.size`."""
+        return self._store.bytes
+
+    def __len__(self) -> int:
+        return self.head - self.start
+
+    def read(self, after: int, limit: int) -> list[Entry]:
+        """Some entries behind `after`, if they are in memory: see `Log.read`."""
+        if after < self.start:
+            raise Evicted
+        if after >= self._tail.start:
+            return self._tail.read(after, limit)
+        if found := self._pages.find(after, limit):
+            return found
+        raise NotLoaded(after)
+
+    def evict(self, upto: int, now: float) -> None:
+        """From memory at once; from the file with the next commit, or a little later."""
+        self._upto = upto
+        self._tail.evict(upto, now)
+
+    # --- what is in the file ---
+
+    async def load(self, after: int) -> None:
+        """Bring a page from the file. A checkpoint; raises `StoreError`.
+
+        Whoever else wants the same one waits for it, too. It may be too short to hold what stands
+        behind `after`, or be evicted by now: read, and see.
+        """
+        start = max(after - after % _PAGE, self.start)
+        if start in self._loading:
+            await self._loading[start].wait()
+            return
+        self._loading[start] = trio.Event()
+        try:
+            async with self._loader:
+                entries = await self._page(start)
+                if entries and entries[-1].offset <= after:
+                    # Cut short by its bytes.
+                    await self._page(after)
+        finally:
+            self._loading.pop(start).set()
+
+    async def _page(self, after: int) -> list[Entry]:
+        rows = await self._in_thread(self._store.read, after, _PAGE, _PAGE_BYTES)
+        entries = [_restored(self._store, row) for row in rows]
+        if entries:  # else they were evicted meanwhile
+            self._pages.add(after, entries)
+        return entries
+
+    async def offset_at(self, moment: float) -> int:
+        """See `Log.offset_at`. Raises `StoreError`."""
+        return await self._in_thread(self._store.offset_at, moment)
+
+    async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function of the store. Once it has begun it is waited for, even if cancelled."""
+        return await trio.to_thread.run_sync(function, *arguments, limiter=self._thread)
+
+    # --- what is published ---
+
+    def refusal(self, entry: Entry) -> Exception | None:
+        """Why this entry can't be kept, or None."""
+        audience = entry.notification.audience
+        if audience is not None and not is_value(audience):
+            return TypeError("audience: a durable log keeps predicates only, like Exact(team='ops')")
+        return self._store.refuses(entry)
+
+    async def run(
+        self, inbox: Inbox, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Commit what is published, until the inbox is closed and empty."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_after)
+            task_status.started()
+            with self._commits:
+                await self._commit_all(inbox)
+            nursery.cancel_scope.cancel()
+
+    async def _commit_all(self, inbox: Inbox) -> None:
+        while True:
+            try:
+                entries = await inbox.take_all()
+            except trio.EndOfChannel:
+                return
+            try:
+                fresh = await self._append(entries)
+                await self._commits.send((entries, fresh))
+            except StoreError as error:
+                _refuse(entries, error)
+            except BaseException:
+                # Cancelled: whoever waits for a receipt must not wait for ever.
+                _refuse(entries, None)
+                raise
+
+    async def _append(self, entries: list[Entry]) -> list[Entry]:
+        with self._noting():
+            try:
+                fresh = await self._in_thread(self._store.append, entries, self._upto, time.time())
+            except StoreError:
+                raise
+            except Exception:
+                # The border of the process: whatever is wrong with the file, the server goes on.
+                logger.exception("the log failed")
+                raise StoreError(503, "the log failed; the server's own log says how") from None
+        for entry in fresh:
+            # Repetitions are the file's to know: the tail needn't.
+            entry.key = None
+        return fresh
+
+    async def take(self, inbox: Inbox) -> tuple[list[Entry], list[Entry]]:
+        """Wait for the next group that is committed."""
+        entries, fresh = await self._committed.receive()
+        self._tail.append(fresh, 0.0)
+        return entries, fresh
+
+    # --- its health ---
+
+    async def _look_after(self) -> None:
+        """Evict by age also when nothing is published, and see faults come and go."""
+        while True:
+            await trio.sleep(_INTERVAL)
+            with suppress(StoreError), self._noting():
+                await self._in_thread(self._store.check)
+                dropped = _STEP
+                while dropped >= _STEP:
+                    before = self.start
+                    await self._in_thread(self._store.evict, self._upto, time.time())
+                    dropped = self.start - before
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Keep `problem` up to date with what happens inside, and let it be logged once."""
+        try:
+            yield
+        except StoreError as error:
+            if self.problem is None:
+                logger.error("publishing is refused: %s", error)
+            self.problem = str(error)
+            raise
+        if self.problem is not None:
+            logger.warning("the log takes notifications again")
+        self.problem = None
+
+
+def _refuse(entries: list[Entry], error: StoreError | None) -> None:
+    """Tell those who wait that nothing became of it; with None, that nobody knows."""
+    for entry in entries:
+        if entry.pending:
+            entry.pending.refuse(error)
+            entry.pending = None
+
+
+def _restored(store: SqliteStore, row: Any) -> Entry:
+    entry = store.restore(row)
+    entry.key = None
+    return entry

@@ -1,0 +1,59 @@
+"""Where a stream starts: `since`, as a query or an application says it.
+
+| text | means |
+| --- | --- |
+| `EPOCH:OFFSET` | a cursor: behind what was received last |
+| `2026-01-31T10:00:00Z` | a time (RFC 3339): what was published then or later |
+| `10m`, `1h30m` | a duration, in `s`, `m`, `h`, `d`, `w`: what was published so recently |
+| `start` | all that is kept |
+
+A cursor is exact: it can be resumed, or it can't, and that is told. The others ask for what there is.
+"""
+
+from __future__ import annotations
+
+import re
+import time as clock
+from typing import Final
+
+import attrs
+
+from trionotify.log import Cursor
+from trionotify.notification import moment_of
+
+__all__ = ["START", "Moment", "parse_since"]
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_PART: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", re.ASCII)
+_DURATION: Final = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
+_DATE: Final = re.compile(r"\d{4}-\d\d-", re.ASCII)
+
+
+@attrs.frozen
+class Moment:
+    """What was published at this time of day, in seconds since 1970, or later."""
+
+    at: float
+
+
+#: Before anything was published.
+START: Final = Moment(0.0)
+
+
+def parse_since(text: str) -> Cursor | Moment:
+    """Read any of the four; raises ValueError that says what is needed."""
+    if text == "start":
+        return START
+    if _DATE.match(text):
+        # A plus sign that nobody escaped is a space by now.
+        return Moment(moment_of("since", text.replace(" ", "+")))
+    if _DURATION.fullmatch(text):
+        ago = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+        return Moment(clock.time() - ago)
+    try:
+        return Cursor.parse(text)
+    except ValueError:
+        raise ValueError(
+            "since: a cursor (EPOCH:OFFSET), a time (2026-01-31T10:00:00Z), a duration (10m) or 'start'"
+            f" is needed, not {text!r}"
+        ) from None
