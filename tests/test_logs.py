@@ -68,6 +68,17 @@ async def test_only_the_newest_are_read_into_memory(tmp_path: Path) -> None:
         assert [notification.data for notification in found] == [str(number) for number in range(20)]
 
 
+async def test_one_too_many_for_memory(tmp_path: Path) -> None:
+    """What is in memory ends where the file ends, also when all but the first entry have room in it."""
+    options = {"store": f"sqlite:{tmp_path}/log", "max_tail_bytes": 5000}
+    async with open_hub(**options) as hub:  # type: ignore[arg-type] # options of several types
+        for number in range(6):
+            await hub.publish(str(number), subject="x" * 985)
+    async with open_hub(**options) as hub:  # type: ignore[arg-type] # options of several types
+        assert isinstance(hub.log, DurableLog)
+        assert (hub.log.start, hub.log.head, hub.log._tail.start) == (0, 6, 1)
+
+
 async def test_two_hubs_on_one_file(tmp_path: Path) -> None:
     """The second is refused, with the file's name, and the first goes on."""
     store = f"sqlite:{tmp_path}/log"

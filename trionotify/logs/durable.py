@@ -105,6 +105,7 @@ class DurableLog:
         )
         rows = store.read(after, store.head - after, settings.max_tail_bytes)
         tail.append([_restored(store, row) for row in rows], 0.0)
+        assert tail.head == store.head, "the tail ends where the file does"
         return cls(store, tail)
 
     async def aclose(self) -> None:
@@ -237,6 +238,7 @@ class DurableLog:
     async def take(self, inbox: Inbox) -> tuple[list[Entry], list[Entry]]:
         """Wait for the next group that is committed."""
         entries, fresh = await self._committed.receive()
+        assert not fresh or fresh[0].offset == self._tail.head + 1, "the tail goes on where it ended"
         self._tail.append(fresh, 0.0)
         return entries, fresh
 

@@ -255,11 +255,12 @@ class SqliteStore:
 
     def newest(self, max_bytes: int) -> int:
         """The offset behind which are the newest entries, of at most `max_bytes` bytes altogether."""
+        if self.bytes <= max_bytes:
+            return self.start
         with self._database.reading() as connection:
             key = functools.partial(_number, "total", connection, self.path)
             offsets = range(self.start + 1, self.head + 1)
-            older = bisect_left(offsets, self._extent.total - max_bytes, key=key)
-        return self.start + older + (older > 0)
+            return offsets[bisect_left(offsets, self._extent.total - max_bytes, key=key)]
 
     def _placed(
         self, connection: sqlite3.Connection, entries: list[Entry], moment: float
