@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionotify import AllOf, Exact, Notification
-from trionotify.cloudevents import NotAnEvent, decode, encode, encode_own
+from trionotify.cloudevents import NotAnEvent, decode, decode_sent, encode, encode_own
 
 EVENT: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
 
@@ -224,3 +224,27 @@ def test_the_servers_own_events() -> None:
         "cursor": "e:9",
         "data": {"from": "e:1"},
     }
+
+
+def test_an_audience_goes_to_the_server() -> None:
+    """Where it is asked for: as a string that holds a JSON array, which `decode` reads back."""
+    for audience in (Exact(team="ops"), AllOf([Exact(team="ops"), Exact(floor="3")])):
+        made = Notification("x", audience=audience)
+        assert "audience" not in json.loads(encode(made, None))
+        text = encode(made, None, audience=True)
+        assert isinstance(json.loads(text)["audience"], str)
+        assert decode(text) == made
+    with pytest.raises(TypeError, match=r"audience: .* has no JSON"):
+        encode(Notification("x", audience=lambda client: True), None, audience=True)
+
+
+def test_what_a_server_has_sent() -> None:
+    """With its cursor, if it has one; the members that a server adds are not too many."""
+    extensions = {f"x{n}": "y" for n in range(94)}
+    made = Notification("x", subject="s", id="1", source="/s", extensions=extensions)
+    text = encode(made, "e:5")
+    with pytest.raises(NotAnEvent, match="at most 100 members, not 103"):
+        decode(text)
+    assert decode_sent(text) == (made, "e:5")
+    assert decode_sent(encode(made, None)) == (made, None)
+    assert decode_sent(encode_own("ack", {}, None))[1] is None

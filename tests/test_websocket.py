@@ -726,7 +726,7 @@ async def test_from_the_start_of_a_log_that_moves(autojump_clock: Clock) -> None
         ((401, ValueError("x")), "detail must be str"),
         ((401, "x", ("WWW-Authenticate", "Bearer\r\nX: y")), "is no header field"),
         ((401, "x", ("X-Reason", "grüße")), "is no header field"),
-        ((401, "x", ("Content-Length", "5")), "Content-Length is the server's to say"),
+        ((401, "x", ("Content-Length", "5")), "Content-Length is trionotify's to say"),
     ],
 )
 def test_a_refusal_that_can_not_be_said(arguments: Any, words: str) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from trionotify.jsontext import Verbatim, read_json, read_members, write_json
 from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json, new_id
-from trionotify.predicates import DEFAULT_LIMITS, FilterLimits, from_json
+from trionotify.predicates import DEFAULT_LIMITS, FilterLimits, from_json, to_json
 
-__all__ = ["SUBSCRIBE", "NotAnEvent", "decode", "encode", "encode_own"]
+__all__ = ["MAX_MEMBERS", "SUBSCRIBE", "NotAnEvent", "decode", "decode_sent", "encode", "encode_own"]
 
 #: The type of the one event that a client sends to the server itself.
 SUBSCRIBE: Final = RESERVED_TYPE + "subscribe"
@@ -46,18 +46,31 @@ def decode(text: str | bytes, limits: FilterLimits = DEFAULT_LIMITS) -> Notifica
     The attribute `audience`, a JSON array of filters as a string, becomes the notification's audience;
     `cursor` is the server's to say, and is dropped.
     """
+    return _decode(text, limits, MAX_MEMBERS)[0]
+
+
+def decode_sent(text: str | bytes) -> tuple[Notification, str | None]:
+    """The same for an event that a server has sent, and its `cursor`; its own members don't count."""
+    return _decode(text, DEFAULT_LIMITS, 2 * MAX_MEMBERS)
+
+
+def _decode(
+    text: str | bytes, limits: FilterLimits, max_members: int
+) -> tuple[Notification, str | None]:
     try:
         members = read_members(text)
-        if len(members) > MAX_MEMBERS:
-            raise ValueError(f"an event may have at most {MAX_MEMBERS} members, not {len(members)}")
+        if len(members) > max_members:
+            raise ValueError(f"an event may have at most {max_members} members, not {len(members)}")
         attributes = {name: read_json(raw) for name, raw in members.items() if name not in _DATA}
     except ValueError as error:
         raise NotAnEvent(str(error)) from None
+    cursor = attributes.get("cursor")
     try:
-        return _notification(attributes, members, limits)
+        made = _notification(attributes, members, limits)
     except (TypeError, ValueError) as error:
         id = attributes.get("id")
         raise NotAnEvent(str(error), id if isinstance(id, str) else None) from None
+    return made, cursor if isinstance(cursor, str) else None
 
 
 def _notification(
@@ -95,6 +108,14 @@ def _audience(value: object, limits: FilterLimits) -> Any:
         raise ValueError(f"audience: {error}") from None
 
 
+def _audience_text(audience: Callable[[Any], object]) -> str:
+    try:
+        filters = to_json(audience)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"audience: {error}") from None
+    return write_json(filters if isinstance(filters, list) else [filters]).decode()
+
+
 def _data(members: Mapping[str, Verbatim], kind: object) -> Data:
     if "data_base64" in members:
         if "data" in members:
@@ -120,10 +141,11 @@ def _unbase64(value: object) -> bytes:
     raise ValueError("data_base64 must be a string of base64")
 
 
-def encode(notification: Notification, cursor: str | None) -> bytes:
+def encode(notification: Notification, cursor: str | None, *, audience: bool = False) -> bytes:
     """The event that a notification is, as JSON, at a place in the log.
 
-    The audience stays with the server.
+    The audience stays with the server: it is in the event only with `audience`, for the way there. Then
+    one that has no JSON raises TypeError or ValueError.
     """
     event: dict[str, Any] = {
         "specversion": "1.0",
@@ -140,6 +162,8 @@ def encode(notification: Notification, cursor: str | None) -> bytes:
     event.update(notification.extensions)
     if cursor is not None:
         event["cursor"] = cursor
+    if audience and notification.audience is not None:
+        event["audience"] = _audience_text(notification.audience)
     data = notification.data
     if isinstance(data, bytes):
         event["data_base64"] = base64.b64encode(data).decode()

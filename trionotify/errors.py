@@ -11,7 +11,16 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["CloseCode", "Disconnected", "Lagged", "Refused", "StoreError", "TrionotifyError"]
+__all__ = [
+    "CloseCode",
+    "Closed",
+    "Disconnected",
+    "Lagged",
+    "Refused",
+    "StoreError",
+    "TrionotifyError",
+    "check_headers",
+]
 
 
 class CloseCode(IntEnum):
@@ -61,8 +70,17 @@ _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?")
 _OURS: Final = frozenset({"connection", "content-length", "content-type", "transfer-encoding"})
 
 
+def check_headers(headers: Iterable[tuple[str, str]], reserved: frozenset[str]) -> None:
+    """Return if these are header fields, none of them `reserved` (lower case); else raise ValueError."""
+    for name, value in headers:
+        if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+            raise ValueError(f"headers: {name!r}: {value!r} is no header field (RFC 9110)")
+        if name.lower() in reserved:
+            raise ValueError(f"headers: {name} is trionotify's to say")
+
+
 class Refused(TrionotifyError):
-    """A request is refused before it becomes a connection.
+    """A request is refused before it becomes a connection; in a client, an event that it sent as well.
 
     Raise it in `authenticate`. It is answered with `status` (300 to 599), further `headers`, and an RFC
     9457 problem document that bears `detail`, so write `detail` for the person who reads it at the other
@@ -77,11 +95,7 @@ class Refused(TrionotifyError):
             raise ValueError(f"status must be from 300 to 599, not {status!r}")
         if not isinstance(detail, str):
             raise TypeError(f"detail must be str, not {type(detail).__name__}")
-        for name, value in headers:
-            if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
-                raise ValueError(f"headers: {name!r}: {value!r} is no header field (RFC 9110)")
-            if name.lower() in _OURS:
-                raise ValueError(f"headers: {name} is the server's to say")
+        check_headers(headers, _OURS)
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
@@ -95,10 +109,27 @@ class Disconnected(TrionotifyError):
     """The client is gone, or going: nothing can be sent to it any more."""
 
 
-class Lagged(TrionotifyError):
-    """A subscription inside the process fell off the old end of the log.
+class Closed(TrionotifyError):
+    """A client's connection is over, and coming back would lead to the same end.
 
-    `after` and `upto` are cursors: what lies in (`after`, `upto`] is lost to this subscription.
+    `code` is a Close code (`CloseCode` has those of trionotify), `reason` the words that go with it: the
+    server's, or this side's own about a peer that doesn't speak the protocol (1002, 1007).
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"closed: {self.code} {self.reason}".rstrip()
+
+
+class Lagged(TrionotifyError):
+    """A subscription can't have all that it asked for: it fell off the old end of the log.
+
+    `after` and `upto` are cursors: what lies in (`after`, `upto`] is lost to this subscription. (Where
+    their epochs differ, the log is another one, and nothing is known of the rest of the first.)
     Iterating on continues behind `upto`; reload whatever state was built from notifications first.
     """
 
@@ -109,8 +140,8 @@ class Lagged(TrionotifyError):
 
     def __str__(self) -> str:
         return (
-            f"notifications after {self.after} up to {self.upto} left the log before they were"
-            " read: iterate faster, or let the log keep more (max_log_entries, max_log_bytes,"
+            f"notifications after {self.after} up to {self.upto} are not in the log any more: iterate"
+            " faster, come back sooner, or let the log keep more (max_log_entries, max_log_bytes,"
             " max_log_age)"
         )
 

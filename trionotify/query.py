@@ -31,12 +31,11 @@ from trionotify.predicates import (
 )
 from trionotify.since import Moment, parse_since
 
-__all__ = ["Query", "parse_query", "template"]
+__all__ = ["Query", "defaults", "parse_query", "template"]
 
 _ON_ATTRIBUTES: Final = {"exact": Exact, "prefix": Prefix, "suffix": Suffix}
 #: What a publisher's query says of what it publishes.
-_TEMPLATE: Final = ("type", "subject", "source", "datacontenttype")
-_OF_TEMPLATE: Final = frozenset({*_TEMPLATE, "to"})
+_OF_TEMPLATE: Final = frozenset({"type", "subject", "source", "datacontenttype", "to"})
 _FORMATS: Final = ("raw", "cloudevents")
 _LAGS: Final = ("gap", "latest", "disconnect")
 
@@ -138,19 +137,19 @@ def _filter(params: Mapping[str, str], limits: FilterLimits) -> Predicate | None
     return parts[0] if len(parts) == 1 else AllOf(parts)
 
 
+def defaults(params: Mapping[str, str], id: str) -> dict[str, Any]:
+    """The attributes that a publisher's query gives to what it publishes, where that doesn't say."""
+    given: dict[str, Any] = {"source": f"/clients/{quote(id, safe='')}"}
+    return given | {key: params[key] for key in _OF_TEMPLATE if key in params}
+
+
 def template(params: Mapping[str, str], id: str) -> Notification:
     """The notification that has the attributes that a publisher's query gives, and no data.
 
     They are checked here, once. Raises `Refused` (400) that begins with the attribute at fault.
     """
-    given: dict[str, Any] = {"source": f"/clients/{quote(id, safe='')}"}
-    for key in _TEMPLATE:
-        if key in params:
-            given[key] = params[key]
-    if "to" in params:
-        given["extensions"] = {"to": params["to"]}
     try:
-        made = Notification(**given)
+        made = Notification.of(None, **defaults(params, id))
     except ValueError as error:
         raise _bad(str(error)) from None
     if made.type.startswith(RESERVED_TYPE):
