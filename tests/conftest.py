@@ -90,10 +90,13 @@ class RawClient:
         return self.peer
 
 
-async def cancel_at_every_await(operation: Callable[[int], Awaitable[None]]) -> int:
+async def cancel_at_every_await(
+    operation: Callable[[int], Awaitable[None]], *, of_all_tasks: bool = False
+) -> int:
     """Run `operation(n)` for n = 0, 1, … and cancel it in its n-th await, until it ends before that.
 
-    With n = 0 it is cancelled before it begins. Returns how often it was cancelled.
+    With n = 0 it is cancelled before it begins. Returns how often it was cancelled. With `of_all_tasks`
+    the awaits of all tasks count, whichever they are: for an operation that runs tasks of its own.
     """
 
     class Countdown(trio.abc.Instrument):
@@ -103,12 +106,12 @@ async def cancel_at_every_await(operation: Callable[[int], Awaitable[None]]) -> 
             self.task: Any = None
 
         def after_task_step(self, task: Any) -> None:
-            if task is self.task:
+            if self.task is not None and (of_all_tasks or task is self.task):
                 self.left -= 1
                 if self.left == 0:
                     self.scope.cancel()
 
-    for awaits in range(200):
+    for awaits in range(1000):
         countdown = Countdown(awaits)
 
         async def run(countdown: Countdown = countdown, awaits: int = awaits) -> None:

@@ -6,7 +6,15 @@ async with trionotify.open_server() as server:
 
 from trionotify.clients import Client
 from trionotify.entries import Receipt
-from trionotify.errors import CloseCode, Disconnected, Lagged, Refused, StoreError, TrionotifyError
+from trionotify.errors import (
+    CloseCode,
+    Closed,
+    Disconnected,
+    Lagged,
+    Refused,
+    StoreError,
+    TrionotifyError,
+)
 from trionotify.explain import Explanation, explain
 from trionotify.http import Request
 from trionotify.hub import Hub
@@ -26,6 +34,7 @@ from trionotify.predicates import (
     to_json,
 )
 from trionotify.reader import Subscription
+from trionotify.remote import Remote, connect
 from trionotify.server import Server, open_hub, open_server, serve
 
 __version__ = "0.1.0"
@@ -37,6 +46,7 @@ __all__ = [
     "AnyOf",
     "Client",
     "CloseCode",
+    "Closed",
     "Disconnected",
     "Exact",
     "Explanation",
@@ -48,6 +58,7 @@ __all__ = [
     "Prefix",
     "Receipt",
     "Refused",
+    "Remote",
     "Request",
     "Server",
     "Sql",
@@ -55,6 +66,7 @@ __all__ = [
     "Subscription",
     "Suffix",
     "TrionotifyError",
+    "connect",
     "explain",
     "from_json",
     "open_hub",

@@ -1,0 +1,176 @@
+"""The Python client as a whole: what it is for, who may do what with it, and how it is left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.conftest import cancel_at_every_await
+from tests.network import open_both, quiet
+from trionotify import (
+    Client,
+    Notification,
+    Prefix,
+    Remote,
+    Request,
+    open_server,
+)
+
+ROOT = Path(__file__).parent.parent
+
+Clock = trio.testing.MockClock
+
+
+async def test_it_receives_what_its_filter_wants(autojump_clock: Clock) -> None:
+    """As notifications with all their attributes; the cursor is behind what was handed out."""
+    async with open_both() as (hub, network):
+        async with network.connect(id="al", filter=Prefix(type="order.")) as client:
+            assert client.id == "al"
+            sent = Notification.of(
+                '{"n": 1.50}',
+                type="order.paid",
+                source="/shop",
+                subject="17",
+                datacontenttype="application/json",
+                to="al",
+                level=3,
+                urgent=True,
+            )
+            await hub.publish("no", type="other")
+            receipt = await hub.publish(sent, confirm=True)
+            await hub.publish(b"\x00", type="order.sent")
+            start = client.cursor
+            assert await anext(client) == sent
+            assert receipt is not None
+            assert start != client.cursor == receipt.cursor
+            assert (await anext(client)).data == b"\x00"
+
+
+async def test_roles(autojump_clock: Clock) -> None:
+    """A subscriber has one connection, so has a publisher; both have the second once they publish."""
+    async with open_both() as (hub, network):
+        async with network.connect(role="subscriber") as client:
+            with pytest.raises(RuntimeError, match="role subscriber"):
+                await client.publish("x")
+            assert [client.role for client in hub.clients] == ["subscriber"]
+        async with network.connect("http://test/?role=publisher&exact.type=x&since=start") as client:
+            await client.publish("x")
+            assert client.id
+            for use in (client.__anext__, partial(client.subscribe, [])):
+                with pytest.raises(RuntimeError, match="role publisher"):
+                    await use()
+            with pytest.raises(RuntimeError, match="role publisher"):
+                _ = client.cursor
+            (made,) = hub.clients
+            assert made.params == {"role": "publisher", "id": client.id}
+        async with network.connect(id="al") as client:
+            assert len(hub.clients) == 1
+            await client.publish("x")
+            assert sorted(c.role for c in hub.clients.by_id("al")) == ["publisher", "subscriber"]
+        await quiet()
+        assert len(hub.clients) == 0
+
+
+async def test_authenticate_says_who_it_is(autojump_clock: Clock) -> None:
+    """The headers go along, and the id is the server's to say."""
+
+    def authenticate(request: Request) -> Client:
+        assert request.header("authorization") == "Bearer s3cret"
+        return request.client("someone")
+
+    async with open_both(authenticate=authenticate) as (_, network):
+        async with network.connect(extra_headers=[("Authorization", "Bearer s3cret")]) as client:
+            assert client.id == "someone"
+            await client.publish("x")
+            assert (await anext(client)).source == "/clients/someone"
+
+
+async def test_what_the_block_raises_comes_out_bare(autojump_clock: Clock) -> None:
+    """In no group, and the same exception."""
+    raised = ValueError("mine")
+    async with open_both() as (_, network):
+        with pytest.raises(ValueError, match="mine") as caught:
+            async with network.connect():
+                raise raised
+        assert caught.value is raised
+
+
+async def test_after_the_block(autojump_clock: Clock) -> None:
+    """Iterations end, and nobody who waits for an answer waits on."""
+    ended: list[str] = []
+
+    async def iterate(client: Remote) -> None:
+        async for _ in client:
+            raise AssertionError("nothing was published")
+        ended.append("iterate")
+
+    async def ask(name: str, question: Any) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await question()
+        ended.append(name)
+
+    async with open_both() as (_, network), trio.open_nursery() as nursery:
+        async with network.connect() as client:
+            network.serve = None
+            network.cut()
+            nursery.start_soon(iterate, client)
+            nursery.start_soon(ask, "publish", partial(client.publish, "x"))
+            nursery.start_soon(ask, "subscribe", partial(client.subscribe, []))
+            await quiet()
+        await quiet()
+        assert sorted(ended) == ["iterate", "publish", "subscribe"]
+        await iterate(client)
+        await ask("publish", partial(client.publish, "x"))
+        await ask("subscribe", partial(client.subscribe, []))
+        assert len(ended) == 6
+
+
+async def test_connecting_is_cancelled(autojump_clock: Clock) -> None:
+    """At every await, entering and leaving: nothing is left over."""
+    async with open_both() as (hub, network):
+
+        async def operation(steps: int) -> None:
+            async with network.connect(id="al") as client:
+                await client.publish(f"{steps}")
+                assert (await anext(client)).data
+
+        assert await cancel_at_every_await(operation, of_all_tasks=True) >= 50
+        await quiet()
+        assert len(hub.clients) == 0
+        assert trio.current_time() == 0
+
+
+async def test_the_example_follows_over_restarts(tmp_path: Path) -> None:
+    """It prints everything once, though it is stopped in between, and the server goes on without it."""
+    command = [sys.executable, str(ROOT / "docs" / "examples" / "follow.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    file = tmp_path / "cursor"
+
+    async def lines(url: str, count: int) -> list[bytes]:
+        process = await trio.lowlevel.open_process(
+            [*command, url, str(file)], stdout=subprocess.PIPE, env=environment
+        )
+        assert process.stdout is not None
+        data = b""
+        while data.count(b"\n") < count:
+            data += await process.stdout.receive_some()
+        while not file.exists() or file.read_text() != server.hub.statistics().head:
+            await trio.lowlevel.checkpoint()
+        process.terminate()
+        await process.wait()
+        await process.stdout.aclose()
+        return data.splitlines()
+
+    async with open_server(port=0) as server:
+        for batch in (["1", "2"], ["3"], ["4", "5"]):
+            for text in batch:
+                await server.hub.publish(text, confirm=True)
+            assert await lines(server.url, len(batch)) == [text.encode() for text in batch]

@@ -1,0 +1,152 @@
+"""Where a client connects and what its query says: checked before anything is sent."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from trionotify import EVERYTHING, NOTHING, AllOf, Exact, Prefix, connect
+from trionotify.target import Target, filters_of, without
+
+LIMITS = {"max_buffered": 1, "max_unacknowledged": 1}
+TIMES = {"connect_timeout": 1, "close_timeout": 1, "ping_interval": 1, "ping_timeout": 1}
+
+
+def target(url: str, **options: Any) -> Target:
+    given: dict[str, Any] = {"params": None, "filter": None, "said": {}, "extra_headers": ()}
+    return Target.of(
+        url, **given | {"ssl_context": None, "open_stream": None} | LIMITS | TIMES | options
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "authority"),
+    [
+        ("http://host:8765", "http://host:8765/events", "host:8765"),
+        ("ws://host/", "http://host/events", "host"),
+        ("http://host:80/", "http://host/events", "host"),
+        ("wss://host", "https://host/events", "host"),
+        ("https://host:443/hub?x=1", "https://host/hub", "host"),
+        ("http://[::1]:8765/?id=al", "http://[::1]:8765/events", "[::1]:8765"),
+        ("http://host/gr%C3%BC%C3%9Fe/ä", "http://host/gr%C3%BC%C3%9Fe/%C3%A4", "host"),
+    ],
+)
+def test_urls(url: str, shown: str, authority: str) -> None:
+    """HTTP's schemes and WebSocket's, with a path where there is none; shown without the query."""
+    made = target(url)
+    assert (str(made), made.authority) == (shown, authority)
+
+
+def test_the_query_is_kept() -> None:
+    """What the URL says, what `params` says and the arguments are one query."""
+    made = target(
+        "http://host/?team=a%26b&exact.type=x",
+        params={"floor": "3 é"},
+        said={"id": "al", "since": "start", "lag": None},
+        filter=Prefix(subject="s"),
+    )
+    path, _, query = made.resource(made.params).partition("?")
+    assert path == "/events"
+    assert parse_qs(query) == {
+        "team": ["a&b"],
+        "exact.type": ["x"],
+        "floor": ["3 é"],
+        "id": ["al"],
+        "since": ["start"],
+        "filters": ['[{"prefix":{"subject":"s"}}]'],
+    }
+
+
+def test_an_id_is_made_up_once() -> None:
+    """It stays the same for all connections of one client, and is another one for each client."""
+    first, second = target("http://host"), target("http://host")
+    assert len(first.params["id"]) == 12
+    assert first.params["id"] != second.params["id"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "filters"),
+    [
+        (Exact(type="t"), [{"exact": {"type": "t"}}]),
+        (EVERYTHING, []),
+        ([], []),
+        ([{"sql": "TRUE"}, {"not": {"exact": {"type": "t"}}}], ...),
+        ({"sql": "TRUE"}, [{"sql": "TRUE"}]),
+    ],
+)
+def test_filters(wanted: Any, filters: Any) -> None:
+    """Predicates as JSON; JSON as it is; one filter is a list of one."""
+    assert filters_of(wanted) == (wanted if filters is ... else filters)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error", "words"),
+    [
+        (lambda n: True, TypeError, "filter: .* use Exact, .*a callable can't be sent to a server"),
+        (AllOf([Exact(type="t"), len]), TypeError, "filter: .*a callable can't be sent to a server"),
+        ("order.", TypeError, "filter: a predicate or a JSON array of filters is needed, not 'order.'"),
+        (NOTHING, ValueError, "filter: NOTHING has no JSON"),
+        ([{"exakt": {}}], ValueError, r"filter: filters\[0\].exakt: no such dialect"),
+    ],
+)
+def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> None:
+    """It says why, and what to use instead."""
+    with pytest.raises(error, match=words):
+        filters_of(wanted)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"url": 5}, TypeError, "url must be str"),
+        ({"url": "ftp://host"}, ValueError, "url: http, https, ws or wss is needed, not 'ftp'"),
+        ({"url": "host:8765"}, ValueError, "url: http, https, ws or wss is needed"),
+        ({"url": "http://"}, ValueError, "url: there is no host"),
+        ({"url": "http://host:99999"}, ValueError, "url: .*[Pp]ort"),
+        ({"url": "http://al:secret@host"}, ValueError, "url: credentials belong into extra_headers"),
+        ({"url": "http://host/#top"}, ValueError, "url: a '#'"),
+        ({"url": "http://host/?a=1&a=2"}, ValueError, "url: a: given twice"),
+        ({"id": ""}, ValueError, "id: 1 to 255 printable characters"),
+        ({"id": 5}, TypeError, "id must be str, not 5"),
+        ({"id": "al", "url": "http://host/?id=al"}, ValueError, "id: given twice"),
+        ({"id": "al", "params": {"id": "al"}}, ValueError, "id: given twice"),
+        ({"filter": [], "params": {"filters": "[]"}}, ValueError, "filter: given twice"),
+        ({"since": "yesterday"}, ValueError, "since: .*'yesterday'"),
+        ({"role": "boss"}, ValueError, "role: one of subscriber, publisher, both is needed"),
+        ({"lag": "behind"}, ValueError, "lag: one of gap, latest, disconnect is needed"),
+        ({"params": {"exakt.type": "x"}}, ValueError, "exakt.type: no such key"),
+        ({"params": {"level": 3}}, TypeError, "level must be str, not 3"),
+        ({"params": {"sql": "type ="}}, ValueError, "sql: "),
+        ({"params": {"type": "trionotify.x"}}, ValueError, "type: what begins with"),
+        ({"params": {"echo": "0"}}, ValueError, "echo: this client publishes over a connection of"),
+        ({"filter": lambda n: True}, TypeError, "a callable can't be sent"),
+        ({"extra_headers": [("Host", "x")]}, ValueError, "extra_headers: Host is trionotify's to say"),
+        ({"extra_headers": [("X", "a\nb")]}, ValueError, "extra_headers: .*is no header field"),
+        ({"ssl_context": ssl.create_default_context()}, ValueError, "ssl_context: http: has no TLS"),
+        ({"ping_interval": 0}, ValueError, "ping_interval must be greater than 0"),
+        ({"ping_timeout": "x"}, TypeError, "ping_timeout must be a number of seconds"),
+        ({"connect_timeout": True}, TypeError, "connect_timeout must be a number of seconds"),
+        ({"close_timeout": -1}, ValueError, "close_timeout must be greater than 0"),
+        ({"max_buffered": 0}, ValueError, "max_buffered must be at least 1"),
+        ({"max_unacknowledged": "9"}, TypeError, "max_unacknowledged must be a whole number"),
+    ],
+)
+async def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    """Each is named, and nothing is connected."""
+
+    async def open_stream() -> Any:
+        raise AssertionError("it was connected")
+
+    with pytest.raises(error, match=words):
+        async with connect(**{"url": "http://host", "open_stream": open_stream} | arguments):
+            pass
+
+
+def test_without() -> None:
+    """Names, and with a dot at the end whatever begins so."""
+    params = {"exact.type": "1", "exactly": "2", "sql": "3", "id": "4"}
+    assert without(params, "exact.", "sql") == {"exactly": "2", "id": "4"}
+    assert without(params) == params

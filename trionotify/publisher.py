@@ -1,0 +1,114 @@
+"""The publisher: what a client publishes, and what it is told of it.
+
+Why it has a connection of its own. On one connection with the subscriber's, acknowledgements come behind
+notifications: an application that is slow to take those would not hear of these, and one that publishes
+in the midst of its loop would wait for itself. The price is a second connection, and that the server
+can't tell what this client has published itself (`echo=0`). So it is opened when something is published
+for the first time.
+
+Everything without an acknowledgement is repeated on the next connection, in order, with the same
+`source`, `id` and client's `id`: by these the server knows a repetition, for as long as the log has the
+first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from trionotify.cloudevents import MAX_MEMBERS, encode
+from trionotify.entries import Receipt
+from trionotify.notification import RESERVED_TYPE, Data, Notification
+from trionotify.outbox import Outbox
+from trionotify.query import defaults
+from trionotify.reconnect import refusal
+from trionotify.target import FILTERS, START, without
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trionotify.link import Event
+    from trionotify.target import Target
+
+__all__ = ["Publisher"]
+
+#: What else is in an event that `encode` makes, at most.
+_OTHER_MEMBERS: Final = 9
+
+
+class Publisher:
+    """The part of a client that publishes. One that is eager is connected before it is needed."""
+
+    role = "publisher"
+
+    def __init__(self, target: Target, *, eager: bool) -> None:
+        self.outbox: Outbox[Receipt] = Outbox(target.max_unacknowledged)
+        self.eager = eager
+        self.id = target.params["id"]
+        # It wants nothing, so nothing is to be said of what it wants.
+        self._params = without(target.params, *FILTERS, *START, "lag")
+        self._at_once = eager
+
+    def make(
+        self,
+        data: Data | Notification,
+        client_id: str,
+        to: str | None,
+        audience: Callable[[Any], object] | None,
+        attributes: Mapping[str, Any],
+    ) -> tuple[str, str]:
+        """The `id` and the JSON of what is to be published by this client.
+
+        Raises TypeError or ValueError that names a bad attribute.
+        """
+        if not isinstance(data, Notification):
+            given = {**defaults(self._params, client_id), **attributes}
+            if to is not None:
+                given["to"] = to
+            data = Notification.of(data, audience=audience, **given)
+        elif to is not None or audience is not None or attributes:
+            raise TypeError("a Notification is published as it is: give it its attributes")
+        if data.type.startswith(RESERVED_TYPE):
+            raise ValueError(
+                f"type: what begins with {RESERVED_TYPE} is the server's own: choose another"
+            )
+        if len(data.extensions) + _OTHER_MEMBERS > MAX_MEMBERS:
+            raise ValueError(f"extensions: at most {MAX_MEMBERS - _OTHER_MEMBERS} are allowed")
+        return data.id, encode(data, None, audience=True).decode()
+
+    # As a part that stays connected.
+
+    async def needed(self) -> None:
+        if self._at_once:
+            self._at_once = False
+        else:
+            await self.outbox.asked()
+
+    def params(self) -> dict[str, str]:
+        return {**self._params, "role": self.role}
+
+    def welcomed(self, event: Event) -> None:
+        self.id = str(event.data.get("id", self.id))
+
+    async def room(self) -> None:
+        """What comes is small, and somebody waits for it."""
+
+    def heard(self, event: Event) -> None:
+        if event.kind == "ack":
+            data = event.data
+            wanted, written, behind = (data.get(name, 0) for name in ("wanted", "written", "behind"))
+            receipt = Receipt(str(data.get("cursor")), wanted, written, behind)
+            self.outbox.answer(data.get("id"), receipt)
+        elif event.kind == "error":
+            data = event.data
+            self.outbox.refuse(data.get("id"), refusal(data.get("status"), data.get("detail")))
+
+    def give_up(self, error: Exception) -> None:
+        # Whoever publishes again begins anew: it may have been the fault of what was published.
+        self.outbox.refuse_all(error)
+
+    def close(self) -> None:
+        """The client is left: nothing that waits will be answered."""
+        self.outbox.close(trio.ClosedResourceError("this client was closed"))

@@ -1,0 +1,252 @@
+"""Staying connected: connect, converse, and when that ends, come back.
+
+A client plays one or both of two parts, `Subscriber` and `Publisher`, each with a connection and a task
+of its own (`stay_connected`). What a part says waits in its outbox, and what it is told goes to `heard`;
+neither notices that the connection is another one now, but by `welcomed`.
+
+    stay_connected               for as long as the client lives
+    └── _attempt                 one connection, or none
+        └── _converse            a nursery
+            ├── keep_alive
+            ├── _write_all       what the outbox holds
+            └── (this task)      reads
+
+An attempt raises nothing but `Cancelled` and what is a fault of this package: it returns an `Ending`,
+which says whether coming back makes sense. It does where the cause lies with the network or the server
+and passes by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import attrs
+import trio
+import trio_websocket
+
+from trionotify.backoff import Backoff
+from trionotify.errors import CloseCode, Closed, Refused
+from trionotify.jsontext import read_json
+from trionotify.link import Event, Link, open_link
+
+if TYPE_CHECKING:
+    from trionotify.outbox import Outbox
+    from trionotify.target import Target
+
+__all__ = ["Part", "refusal", "stay_connected"]
+
+logger = logging.getLogger("trionotify")
+
+#: A connection that has lasted for so many seconds was a good one: what comes next is the first failure.
+_LASTING: Final = 10.0
+#: Statuses that pass by themselves, besides 5xx.
+_PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+#: Close codes from here on are registered by, or private to, applications.
+_APPLICATIONS: Final = 3000
+_ABNORMAL: Final = 1006
+
+
+class Part(Protocol):
+    """What a client can be: a subscriber, a publisher."""
+
+    role: str
+    #: What goes wrong before it is connected for the first time is for whoever opened the client.
+    eager: bool
+    outbox: Outbox[Any]
+
+    async def needed(self) -> None:
+        """Wait until a connection is needed."""
+
+    def params(self) -> Mapping[str, str]:
+        """The query of the next one."""
+
+    def welcomed(self, event: Event) -> None:
+        """It is there."""
+
+    async def room(self) -> None:
+        """Wait until there is room for what comes next."""
+
+    def heard(self, event: Event) -> None:
+        """Something came."""
+
+    def give_up(self, error: Exception) -> None:
+        """There will be no connection, unless it is needed again."""
+
+
+@attrs.frozen
+class Ending:
+    """Why there is no connection any more; whether to come back, and after how many seconds."""
+
+    error: Exception
+    again: bool
+    after: float = 0.0
+
+
+async def stay_connected(
+    part: Part,
+    target: Target,
+    *,
+    keep_trying: bool,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Keep `part` connected until this is cancelled; then say goodbye.
+
+    The first connection of one that is eager is different: `task_status` hears of it, and what goes
+    wrong before it raises OSError, `Refused` or `Closed`; with `keep_trying`, only what doesn't pass.
+    """
+    backoff = Backoff()
+    waited_for = part.eager
+
+    def opened() -> None:
+        nonlocal waited_for
+        logger.info("connected to %s as %s", target, part.role)
+        if waited_for:
+            waited_for = False
+            task_status.started()
+
+    while True:
+        await part.needed()
+        ending = await _attempt(part, target, opened, backoff)
+        if waited_for and not (keep_trying and ending.again):
+            raise ending.error
+        if ending.again:
+            delay = ending.after + backoff.next()
+            logger.info(
+                "%s as %s: %s; trying again in %.1f s", target, part.role, _in_short(ending.error), delay
+            )
+            await trio.sleep(delay)
+        else:
+            logger.info("%s as %s: %s", target, part.role, _in_short(ending.error))
+            part.give_up(ending.error)
+
+
+async def _attempt(part: Part, target: Target, opened: Callable[[], None], backoff: Backoff) -> Ending:
+    """One connection, from its beginning to its end."""
+    endings: list[Ending] = []
+    met = False
+    try:
+        async with open_link(target, part.params()) as link:
+            met = True
+            part.welcomed(link.welcome)
+            opened()
+            endings.append(await _converse(part, link, backoff))
+    except* trio_websocket.ConnectionRejected as group:
+        endings.append(_of_answer(_first(group)))
+    except* trio_websocket.ConnectionClosed as group:
+        endings.append(_of_close(_first(group).reason))
+    except* Closed as group:
+        endings.append(Ending(_first(group), again=False))
+    except* OSError as group:
+        endings.append(Ending(_first(group), again=True))
+    except* Exception as group:
+        # trio-websocket's parser may raise anything about a peer that speaks no HTTP. Later it would be
+        # a fault of ours.
+        if met:
+            raise
+        error = Closed(CloseCode.PROTOCOL_ERROR, f"{target} is no WebSocket server: {_first(group)}")
+        endings.append(Ending(error, again=False))
+    return endings[0]
+
+
+async def _converse(part: Part, link: Link, backoff: Backoff) -> Ending:
+    """Say and hear, until the connection ends."""
+    since = trio.current_time()
+    part.outbox.rewind()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.keep_alive)
+        nursery.start_soon(_write_all, part.outbox, link)
+        ending = await _read_all(part, link, backoff)
+        nursery.cancel_scope.cancel()
+    if trio.current_time() - since >= _LASTING:
+        backoff.reset()
+    return ending
+
+
+async def _read_all(part: Part, link: Link, backoff: Backoff) -> Ending:
+    after = 0.0
+    try:
+        while True:
+            await part.room()
+            event = await link.receive()
+            if event.kind == "drain":
+                after = _seconds(event.data.get("retry_after_ms")) / 1000
+            else:
+                backoff.reset()
+            part.heard(event)
+    except trio_websocket.ConnectionClosed as closed:
+        return _of_close(closed.reason, after)
+    except TimeoutError as error:
+        return Ending(error, True, after)
+    except Closed as error:
+        return Ending(error, again=False)
+
+
+async def _write_all(outbox: Outbox[Any], link: Link) -> None:
+    # When the connection ends, whoever reads sees it, too.
+    with suppress(trio_websocket.ConnectionClosed):
+        while True:
+            await link.send(await outbox.take())
+
+
+def _of_close(reason: trio_websocket.CloseReason | None, after: float = 0.0) -> Ending:
+    code = reason.code if reason else _ABNORMAL
+    if reason is None or code == _ABNORMAL:
+        return Ending(ConnectionError("the connection was lost"), True, after)
+    try:
+        again = CloseCode(code).reconnect
+    except ValueError:
+        # Of the protocol's other codes, all that a server can mean passes. What an application means by
+        # a code of its own is not known here, so it is the caller's to decide.
+        again = code < _APPLICATIONS
+    return Ending(Closed(code, reason.reason or ""), again, after)
+
+
+def _of_answer(rejected: trio_websocket.ConnectionRejected) -> Ending:
+    """An HTTP answer that isn't the 101."""
+    status = rejected.status_code
+    if not 300 <= status <= 599:
+        why = f"it answered {status} to a WebSocket handshake"
+        return Ending(Closed(CloseCode.PROTOCOL_ERROR, why), again=False)
+    headers = dict(rejected.headers)
+    wait = headers.get(b"retry-after", b"").decode("latin-1")
+    return Ending(
+        refusal(status, _detail(status, rejected.body or b"")),
+        status >= 500 or status in _PASSING,
+        _seconds(float(wait)) if wait.isdecimal() and len(wait) < 10 else 0.0,
+    )
+
+
+def refusal(status: object, detail: object) -> Refused:
+    """What a problem document says, as an exception."""
+    return Refused(status if isinstance(status, int) and 300 <= status <= 599 else 400, str(detail))
+
+
+def _detail(status: int, body: bytes) -> str:
+    try:
+        return str(read_json(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {status}"
+
+
+def _in_short(error: Exception) -> str:
+    """For the log: what stands behind the first colon of a refusal may have been in the query."""
+    text = str(error)
+    if isinstance(error, Refused):
+        text = f"refused: {error.status} {error.detail.partition(':')[0]:.80}"
+    return text if text.isprintable() else ascii(text)
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and value > 0 else 0.0
+
+
+def _first(group: BaseExceptionGroup[Any]) -> Any:
+    """The first exception in a group of groups."""
+    error: Any = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

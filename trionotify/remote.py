@@ -1,0 +1,211 @@
+"""The Python client: a hub in another process, as one client of it sees it.
+
+    connect                          a nursery
+    ├── stay_connected(Subscriber)   unless it is a publisher only
+    └── stay_connected(Publisher)    unless it is a subscriber only; it connects when it is needed
+
+The two tasks raise nothing once the block was entered: what goes wrong goes to whoever iterates,
+subscribes or publishes. So what is raised in the block comes out of it as it is, and not in a group.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+import trio
+
+from trionotify.publisher import Publisher
+from trionotify.reconnect import stay_connected
+from trionotify.subscriber import Subscriber
+from trionotify.target import OpenStream, Target, filters_of
+
+if TYPE_CHECKING:
+    from trionotify.entries import Receipt
+    from trionotify.notification import Data, Notification
+    from trionotify.predicates import Wanted
+
+__all__ = ["Remote", "connect"]
+
+
+class Remote:
+    """What `connect` gives. Any task may use it, several at a time, while the block of `connect` lasts.
+
+    Iterate over it for notifications: each comes once, in order, whatever happens to the connection, and
+    what can't be had is told by `Lagged` in its place.
+    """
+
+    def __init__(self, subscriber: Subscriber | None, publisher: Publisher | None) -> None:
+        self._subscriber = subscriber
+        self._publisher = publisher
+
+    @property
+    def id(self) -> str:
+        """Who the server says that this client is."""
+        part = self._subscriber or self._publisher
+        assert part is not None  # it has at least one
+        return part.id
+
+    @property
+    def cursor(self) -> str:
+        """Resume behind this, after what was handed out so far: the `since` of another `connect`."""
+        return str(self._subscribing().buffer.cursor)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Notification:
+        """The next notification. Always a checkpoint; cancelled, it loses nothing.
+
+        Raises `Lagged` where notifications are lost to this client; iterating on continues behind that.
+        Raises `Closed` or `Refused` when the connection has ended for good, once all that came before
+        was handed out. Ends when the block of `connect` is left.
+        """
+        try:
+            return await self._subscribing().buffer.get()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    async def subscribe(self, filter: Wanted | list[Any]) -> str:
+        """Replace all filters, those of the URL too; return the cursor behind which the new ones hold.
+
+        What comes up to that cursor was filtered by the old ones. Always a checkpoint. Waits for the
+        server, over reconnects. Cancelled, they hold or they don't. Raises TypeError or ValueError for
+        what can't be sent, `Refused` when the server doesn't take it, and as iterating does when there
+        is no connection any more; `trio.ClosedResourceError` once the block is left.
+        """
+        subscriber = self._subscribing()
+        return await subscriber.choose(filters_of(filter))
+
+    async def publish(  # noqa: ASYNC128 - the outbox calls `started`
+        self,
+        data: Data | Notification = None,
+        *,
+        to: str | None = None,
+        audience: Callable[[Any], object] | None = None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        **attributes: Any,
+    ) -> Receipt:
+        """Publish `data` with these attributes, or a `Notification` as it is; return the
+        acknowledgement.
+
+        `to` and `audience` (a predicate) say for whom it is. What isn't given here is as the URL has it
+        (`type=…`), the rest as the server has it for its publishers; an `id` is made up.
+
+        Always a checkpoint. Waits for the server, over reconnects: it is repeated until it is
+        acknowledged, and published once. Also waits while `max_unacknowledged` are on their way. To have
+        several on their way from one task, start it in a nursery, `await
+        nursery.start(partial(client.publish, "text"))`: that comes back as soon as this one has its
+        place in the order.
+
+        Cancelled, it was published or it was not: with the same `id` it may be published again. Raises
+        TypeError or ValueError that names a bad attribute; `Refused` when the server doesn't take it
+        (its log may be full, 507, or away, 503); `Refused` or `Closed` when there is no way to connect;
+        and `trio.ClosedResourceError` once the block is left.
+        """
+        publisher = self._publisher
+        if publisher is None:
+            raise RuntimeError("this client was connected with the role subscriber: it can't publish")
+        id, text = publisher.make(data, self.id, to, audience, attributes)
+        return await publisher.outbox.ask(id, text, task_status.started)
+
+    def _subscribing(self) -> Subscriber:
+        if self._subscriber is None:
+            raise RuntimeError("this client was connected with the role publisher: it receives nothing")
+        return self._subscriber
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    id: str | None = None,
+    filter: Wanted | list[Any] | None = None,
+    since: str | None = None,
+    role: str | None = None,
+    lag: str | None = None,
+    params: Mapping[str, str] | None = None,
+    extra_headers: Iterable[tuple[str, str]] = (),
+    ssl_context: ssl.SSLContext | None = None,
+    open_stream: OpenStream | None = None,
+    keep_trying: bool = False,
+    max_buffered: int = 100,
+    max_unacknowledged: int = 100,
+    connect_timeout: float = 10.0,
+    close_timeout: float = 2.0,
+    ping_interval: float = 20.0,
+    ping_timeout: float = 20.0,
+) -> AsyncIterator[Remote]:
+    """Connect to a server, stay connected while the block lasts, and say goodbye at its end.
+
+    `url` is the server's: `http`, `https`, `ws` or `wss`; its path is `/events` where it has none, and
+    its query is kept. `id`, `since`, `lag` and `role` are keys of that query, `params` any others, and
+    `filter` is a predicate or a JSON array of filters. A key may be given once. With the role `both`
+    (the default) the client iterates and publishes, with `subscriber` or `publisher` only the one or the
+    other.
+
+    `extra_headers` go with each handshake. `ssl_context` is for `https`, in place of the default one.
+    `open_stream()` gives a stream to the server, in place of a TCP connection: a Unix socket, a tunnel,
+    a stream in memory. `max_buffered` notifications are read ahead, and `max_unacknowledged` are on
+    their way, at most.
+
+    Entering waits for the first connection. It raises `Refused` when the server refuses it, OSError when
+    there is none within `connect_timeout` seconds, and `Closed` when the peer is no trionotify server;
+    with `keep_trying` it tries again where that makes sense. Later the client always does, after a
+    random time that doubles up to 30 seconds, or as long as the server asks for. A server that is silent
+    for `ping_interval` seconds is pinged, and has `ping_timeout` to answer; `math.inf` means never.
+
+    Leaving, cancelled or not, closes with 1000 within `close_timeout` seconds; what waits to be
+    acknowledged then is not published any more, or was. Raises TypeError or ValueError that names a bad
+    argument.
+    """
+    target = Target.of(
+        url,
+        params=params,
+        filter=filter,
+        said={"id": id, "since": since, "lag": lag, "role": role},
+        extra_headers=extra_headers,
+        ssl_context=ssl_context,
+        open_stream=open_stream,
+        max_buffered=max_buffered,
+        max_unacknowledged=max_unacknowledged,
+        connect_timeout=connect_timeout,
+        close_timeout=close_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+    )
+    subscriber = None if target.role == "publisher" else Subscriber(target)
+    publisher = None if target.role == "subscriber" else Publisher(target, eager=subscriber is None)
+    parts = [part for part in (subscriber, publisher) if part is not None]
+    async with _ungrouped_nursery() as nursery:
+        for part in parts:
+            stay = partial(stay_connected, part, target, keep_trying=keep_trying)
+            if part.eager:
+                await nursery.start(stay)
+            else:
+                nursery.start_soon(stay)
+        try:
+            yield Remote(subscriber, publisher)
+        finally:
+            for part in parts:
+                part.close()
+
+
+@asynccontextmanager
+async def _ungrouped_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks raise nothing: what the block raises comes out of it bare.
+
+    The end of the block cancels the tasks.
+    """
+    raised: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        except BaseException as error:  # noqa: ASYNC103 - raised again below, `Cancelled` as well
+            raised = error
+        nursery.cancel_scope.cancel()
+    if raised is not None:
+        raise raised
