@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import trio
 from trio_websocket import open_websocket_url
 
 from tests.conftest import raw_client
@@ -155,52 +154,6 @@ def test_explain(options: list[str], event: str, code: int, words: str) -> None:
     else:
         assert words in done.stderr
     assert "Traceback" not in done.stderr
-
-
-async def say(url: str, type: str) -> None:
-    async with open_websocket_url(url.replace("http", "ws") + f"/?role=publisher&type={type}") as client:
-        await client.send_message(f"grüße {type}")
-
-
-def test_subscribe() -> None:
-    """It prints the data of what it asked for, and says why it ends."""
-    with running("--port=0") as (server, url):
-        for type in ("a", "b", "a"):
-            trio.run(say, url, type)
-        options = ["--url", url, "--id", "al", "--sql", "type = 'a'", "--since", "start"]
-        with subprocess.Popen(
-            [*COMMAND, "subscribe", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as subscriber:
-            assert subscriber.stdout is not None
-            assert [subscriber.stdout.readline() for _ in range(2)] == ["grüße a\n"] * 2
-            server.terminate()
-            out, err = subscriber.communicate(timeout=20)
-            assert (out, err) == ("", "trionotify: the server closed: 1001\n")
-            assert subscriber.returncode == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--sql", "type ="], "line 1, column 7"),
-        (["--since", "x:1"], "410: since: not everything after x:1 is kept"),
-        (["--id", ""], "400: id: 1 to 255"),
-    ],
-)
-def test_subscribe_says_what_was_refused(options: list[str], words: str) -> None:
-    """In the server's words, or before it asks."""
-    with running("--port=0") as (_, url):
-        done = run("subscribe", "--url", url, *options)
-        assert done.returncode in (1, 2)
-        assert words in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-def test_subscribe_where_nobody_listens() -> None:
-    """One clear line."""
-    done = run("subscribe", "--url", "http://127.0.0.1:1")
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
 
 
 def test_help_and_version() -> None:

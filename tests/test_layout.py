@@ -16,7 +16,7 @@ ORDER = [
     *("clients", "audience", "catchup", "transport", "wire", "broadcast", "reader", "events", "query"),
     *("http", "explain", "hub", "handshake", "websocket", "attached", "server"),
     *("backoff", "outbox", "target", "link", "reconnect", "subscriber", "publisher", "remote"),
-    *("cli", "__main__"),
+    *("commands", "cli", "__main__"),
 ]
 
 

@@ -8,20 +8,17 @@ import signal
 import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final
-from urllib.parse import urlencode
 
 import attrs
 import click
 import trio
-import trio_websocket
 
 import trionotify
 from trionotify.cloudevents import NotAnEvent, decode
-from trionotify.errors import CloseCode, StoreError
-from trionotify.jsontext import read_json
+from trionotify.commands import filter_options, predicate_of, publish, subscribe
+from trionotify.errors import StoreError
 from trionotify.logs import DURABILITIES
 from trionotify.logs.sqlite import new_epoch as renew
-from trionotify.predicates import EVERYTHING, AllOf, Predicate, Sql, from_json
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, open_server
 from trionotify.settings import Settings
 
@@ -31,7 +28,6 @@ logger = logging.getLogger("trionotify")
 
 _DEFAULT_COMMAND: Final = "serve"
 _BAD_OPTIONS: Final = (OSError, ValueError, TypeError, StoreError)
-_ANY_SIZE: Final = 1 << 62  # the server decides what is too large
 
 
 class _Commands(click.Group):
@@ -50,6 +46,10 @@ def main() -> None:
 
     Without a command, `serve` is run.
     """
+
+
+main.add_command(publish)
+main.add_command(subscribe)
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,30 +155,8 @@ def new_epoch(store: str) -> None:
         raise click.ClickException(str(error)) from None
 
 
-def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The two ways to say what is wanted."""
-    for option in (
-        click.option("--sql", metavar="EXPR", help="A filter in CloudEvents SQL."),
-        click.option("--filter", "filters", metavar="JSON", help="A filter, or an array of filters."),
-    ):
-        command = option(command)
-    return command
-
-
-def _predicate(filters: str | None, sql: str | None) -> Predicate:
-    """What the options ask for; both given, both must hold. What is wrong with them ends the command."""
-    try:
-        parts = [from_json(filters)] if filters is not None else []
-        parts += [Sql(sql)] if sql is not None else []
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    if len(parts) < 2:
-        return parts[0] if parts else EVERYTHING
-    return AllOf(parts)
-
-
 @main.command()
-@_filter_options
+@filter_options
 @click.argument("event", type=click.File("rb"), metavar="EVENT.json")
 def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
     """Say whether a filter wants an event, and why: each condition, and what it found.
@@ -189,7 +167,7 @@ def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
     \b
     python -m trionotify explain --sql "type LIKE 'order.%'" event.json
     """
-    predicate = _predicate(filters, sql)
+    predicate = predicate_of(filters, sql)
     try:
         notification = decode(event.read())
     except NotAnEvent as error:
@@ -197,57 +175,6 @@ def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
     found = trionotify.explain(predicate, notification)
     click.echo(str(found))
     raise SystemExit(0 if found else 1)
-
-
-@main.command()
-@click.option("--url", default=f"http://{DEFAULT_HOST}:{DEFAULT_PORT}", show_default=True)
-@click.option("--id", help="Who to say that we are.")
-@_filter_options
-@click.option("--since", help="A cursor to resume behind, or start: all that is kept.")
-def subscribe(url: str, id: str | None, filters: str | None, sql: str | None, since: str | None) -> None:
-    """Print the data of every notification that is wanted, a line for each, until the server closes.
-
-    \b
-    python -m trionotify subscribe --sql "type = 'order.created' AND subject LIKE 'berlin/%'"
-    """
-    _predicate(filters, sql)  # a mistake is told here, with all there is to say
-    query = {"id": id, "filters": filters, "sql": sql, "since": since}
-    given = urlencode({name: value for name, value in query.items() if value is not None})
-    try:
-        code = trio.run(_print_all, f"{url.rstrip('/').replace('http', 'ws', 1)}/events?{given}")
-    except (trio_websocket.HandshakeError, OSError) as error:
-        raise click.ClickException(f"{url}: {_reason(error)}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    raise SystemExit(0 if code == CloseCode.NORMAL else 1)
-
-
-async def _print_all(url: str) -> int:
-    """Print what comes; returns the Close code."""
-    async with trio_websocket.open_websocket_url(url, max_message_size=_ANY_SIZE) as websocket:
-        try:
-            while True:
-                message = await websocket.get_message()
-                # Bytes go out as they are, with a newline like any other.
-                click.echo(message)
-        except trio_websocket.ConnectionClosed as closed:
-            reason = closed.reason
-            if reason is None:
-                return CloseCode.INTERNAL_ERROR
-            click.echo(
-                f"trionotify: the server closed: {reason.code} {reason.reason or ''}".rstrip(), err=True
-            )
-            return int(reason.code)
-
-
-def _reason(error: BaseException) -> str:
-    """What a refusal's problem document says, or what there is to know."""
-    if isinstance(error, trio_websocket.ConnectionRejected):
-        try:
-            return f"{error.status_code}: {read_json(error.body or b'')['detail']}"
-        except (ValueError, KeyError, TypeError):
-            return f"it answered {error.status_code}"
-    return str(error.__cause__ or error)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

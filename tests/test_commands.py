@@ -1,0 +1,264 @@
+"""`publish` and `subscribe` as processes, in front of a server that is a process, too."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import pytest
+import trio
+
+from tests.test_cli import COMMAND, run, running
+from trionotify import Client, CloseCode, Refused, Request, connect, open_server
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that goes on."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def file(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
+
+
+def until(stream: IO[str] | None, words: str) -> str:
+    """Read lines up to one that has these words in it, and return it."""
+    for line in file(stream):
+        if words in line:
+            return line
+    raise AssertionError(f"{words!r} never came")
+
+
+def feed(process: subprocess.Popen[str], *lines: str) -> None:
+    file(process.stdin).write("".join(f"{line}\n" for line in lines))
+    file(process.stdin).flush()
+
+
+async def say(url: str, *texts: str, **attributes: Any) -> None:
+    async with connect(url, role="publisher") as client:
+        for text in texts:
+            await client.publish(text, **attributes)
+
+
+# --- subscribe ---
+
+
+def test_subscribe() -> None:
+    """It prints the data of what it asked for, a line for each, at once."""
+    with running("--port=0") as (_, url):
+        for type in ("a", "b", "a"):
+            trio.run(lambda type=type: say(url, f"grüße {type}", type=type))
+        options = ["--url", url, "--id", "al", "--sql", "type = 'a'", "--since", "start"]
+        with started("subscribe", *options) as process:
+            assert [file(process.stdout).readline() for _ in range(2)] == ["grüße a\n"] * 2
+            trio.run(lambda: say(url, "one more", type="a"))
+            assert file(process.stdout).readline() == "one more\n"
+
+
+def test_subscribe_in_json() -> None:
+    """With all attributes, and the cursor to resume behind."""
+    with running("--port=0") as (_, url):
+        trio.run(lambda: say(url, '{"n": 1.50}', type="t", datacontenttype="application/json", id="1"))
+        with started("subscribe", "--url", url, "--since", "start", "--json") as process:
+            line = file(process.stdout).readline()
+        assert '"data":{"n": 1.50}' in line
+        event = json.loads(line)
+        assert (event["id"], event["type"], event["cursor"].rpartition(":")[2]) == ("1", "t", "1")
+        cursor = event["cursor"]
+        trio.run(lambda: say(url, "second"))
+        with started("subscribe", "--url", url, "--since", cursor) as process:
+            assert file(process.stdout).readline() == "second\n"
+
+
+def test_subscribe_over_a_restart() -> None:
+    """It says what it does on stderr, goes on printing, and is told what it can't have any more."""
+    with running("--port=0") as (server, url):
+        with started("subscribe", "--url", url) as process:
+            assert until(process.stderr, "connected") == (
+                f"trionotify: connected to {url}/events as subscriber\n"
+            )
+            trio.run(lambda: say(url, "before"))
+            assert file(process.stdout).readline() == "before\n"
+            server.kill()
+            assert "trying again in" in until(process.stderr, "the connection was lost")
+            with running("--port", url.rpartition(":")[2]):
+                until(process.stderr, "connected")
+                until(process.stderr, "are not in the log any more")
+                trio.run(lambda: say(url, "after"))
+                assert file(process.stdout).readline() == "after\n"
+                process.send_signal(signal.SIGINT)
+                assert process.wait(timeout=20) == 130
+                assert "Traceback" not in file(process.stderr).read()
+
+
+def test_subscribe_to_a_server_that_goes_down() -> None:
+    """In good order: it says so, and that it will come back."""
+    with running("--port=0") as (server, url), started("subscribe", "--url", url) as process:
+        until(process.stderr, "connected")
+        server.terminate()
+        assert "trying again in" in until(process.stderr, "closed: 1001")
+        process.terminate()
+        assert process.wait(timeout=20) == 128 + signal.SIGTERM
+
+
+def test_subscribe_into_a_closed_pipe() -> None:
+    """Like `head`: it ends quietly."""
+    with running("--port=0") as (_, url), started("subscribe", "--url", url) as process:
+        until(process.stderr, "connected")
+        trio.run(lambda: say(url, "1"))
+        assert file(process.stdout).readline() == "1\n"
+        file(process.stdout).close()
+        trio.run(lambda: say(url, "2"))
+        assert process.wait(timeout=20) == 0
+        assert file(process.stderr).read() == ""
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(1000, 0), (4403, 1)])
+async def test_subscribe_is_told_not_to_come_back(code: int, exit_code: int) -> None:
+    """It ends with the reason; the exit code is 0 if the session just ended."""
+
+    async def session(client: Client) -> None:
+        client.close(code, "that is why")
+
+    async with open_server(port=0, session=session) as server:
+        done = await trio.to_thread.run_sync(run, "subscribe", "--url", server.url)
+        assert done.returncode == exit_code
+        assert done.stderr.splitlines()[-1] == f"trionotify: closed: {code} that is why"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--sql", "type ="], "line 1, column 7"),
+        (["--filter", "["], "not JSON"),
+        (["--since", "yesterday"], "since: "),
+        (["--id", ""], "id: 1 to 255"),
+        (["--url", "ftp://x"], "url: http, https, ws or wss is needed"),
+    ],
+)
+def test_subscribe_says_what_is_wrong(options: list[str], words: str) -> None:
+    """Before it connects."""
+    done = run("subscribe", "--url", "http://127.0.0.1:1", *options)
+    assert done.returncode in (1, 2)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["subscribe"], ["publish", "x"]])
+async def test_refused(command: list[str]) -> None:
+    """In the server's words."""
+
+    def authenticate(request: Request) -> Client:
+        raise Refused(403, "team: not yours")
+
+    async with open_server(port=0, authenticate=authenticate) as server:
+        done = await trio.to_thread.run_sync(run, *command, "--url", server.url)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == "trionotify: 403: team: not yours"
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("command", "lines"), [(["subscribe"], 1), (["publish", "x"], 2)])
+def test_nobody_listens(command: list[str], lines: int) -> None:
+    """The first connection is not tried again: it may be a mistake."""
+    done = run(*command, "--url", "http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "127.0.0.1:1 failed" in done.stderr
+    assert len(done.stderr.splitlines()) == lines
+
+
+# --- publish ---
+
+
+async def test_publish_a_text() -> None:
+    """With its attributes; it says that it was acknowledged."""
+    async with open_server(port=0) as server, server.hub.subscribe() as seen:
+        options = ["--url", server.url, "--id", "al", "--type", "t", "--subject", "s", "--to", "bo"]
+        done = await trio.to_thread.run_sync(run, "publish", *options, "grüße")
+        assert done.returncode == 0
+        assert done.stderr.splitlines()[-1] == "trionotify: 1 acknowledged"
+        heard = await anext(seen)
+        assert (heard.data, heard.type, heard.subject, heard.to) == ("grüße", "t", "s", "bo")
+        assert heard.source == "/clients/al"
+
+
+async def test_publish_a_file() -> None:
+    """Line by line, in order, the last one also without an end; several at a time."""
+    lines = [f"grüße {n}" for n in range(1000)]
+    async with open_server(port=0) as server, server.hub.subscribe() as seen:
+        text = "\r\n".join(lines[:500]) + "\n" + "\n".join(lines[500:])
+        done = await trio.to_thread.run_sync(
+            lambda: run("publish", "--url", server.url, "-", stdin=text)
+        )
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "trionotify: 1000 acknowledged")
+        assert [(await anext(seen)).data for _ in lines] == lines
+
+
+def test_publish_over_a_restart() -> None:
+    """Each line as soon as it is there; those that come while nobody listens, when somebody does."""
+    with running("--port=0") as (server, url), started("publish", "--url", url) as process:
+        with started("subscribe", "--url", url, "--since", "start") as first:
+            feed(process, "1")
+            assert file(first.stdout).readline() == "1\n"
+            feed(process, "2")
+            assert file(first.stdout).readline() == "2\n"
+        server.kill()
+        until(process.stderr, "trying again in")
+        feed(process, "3", "4")
+        with running("--port", url.rpartition(":")[2]):
+            with started("subscribe", "--url", url, "--since", "start") as second:
+                feed(process, "5")
+                assert [file(second.stdout).readline() for _ in range(3)] == ["3\n", "4\n", "5\n"]
+            file(process.stdin).close()
+            assert process.wait(timeout=20) == 0
+            assert file(process.stderr).read().splitlines()[-1] == "trionotify: 5 acknowledged"
+
+
+def test_publish_is_interrupted() -> None:
+    """While it waits for a line: it says how many were acknowledged; the exit code is 130."""
+    with running("--port=0") as (_, url), started("publish", "--url", url) as process:
+        with started("subscribe", "--url", url, "--since", "start") as subscriber:
+            feed(process, "1")
+            assert file(subscriber.stdout).readline() == "1\n"
+            feed(process, "2")
+            assert file(subscriber.stdout).readline() == "2\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+        said = file(process.stderr).read()
+        assert re.fullmatch(r"trionotify: [012] acknowledged", said.splitlines()[-1])
+        assert "Traceback" not in said
+        assert "Fatal" not in said
+
+
+async def test_publish_what_is_not_taken() -> None:
+    """It says which reason there is, and how many were; the exit code is 1."""
+    async with open_server(port=0, max_message_bytes=1000) as server:
+        text = "1\n2\n" + "x" * 1000 + "\n"
+        done = await trio.to_thread.run_sync(lambda: run("publish", "--url", server.url, stdin=text))
+        assert done.returncode == 1
+        assert f"closed: {CloseCode.MESSAGE_TOO_BIG:d}" in done.stderr.splitlines()[-1]
+        options = ["--url", f"{server.url}/?datacontenttype=application/json"]
+        done = await trio.to_thread.run_sync(
+            lambda: run("publish", *options, stdin='{"n": 1}\nno\n{"n": 3}\n')
+        )
+        assert done.returncode == 1
+        count, reason = done.stderr.splitlines()[-2:]
+        assert count == "trionotify: 1 acknowledged"
+        assert reason.startswith("trionotify: data: not JSON that can be read")

@@ -1,0 +1,266 @@
+"""`publish` and `subscribe`: the Python client on the command line.
+
+Both connect again when the connection is lost, and say on stderr what they do. Standard input and output
+may block for as long as they like, in a thread, and with nothing but `os.read` and `os.write`: a thread
+that is left behind there when the process ends holds no lock that Python wants to have.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Final, NoReturn, Self
+
+import attrs
+import click
+import trio
+
+from trionotify.cloudevents import encode
+from trionotify.errors import CloseCode, Closed, Lagged, TrionotifyError
+from trionotify.notification import Notification
+from trionotify.predicates import EVERYTHING, AllOf, Predicate, Sql, from_json
+from trionotify.remote import Remote, connect
+from trionotify.server import DEFAULT_HOST, DEFAULT_PORT
+
+__all__ = ["filter_options", "predicate_of", "publish", "subscribe"]
+
+Client = AbstractAsyncContextManager[Remote]
+
+_READ_BYTES: Final = 1 << 16
+#: What is told in one line, for it explains itself.
+_REASONS: Final = (TrionotifyError, OSError, ValueError)
+
+
+def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The two ways to say what is wanted."""
+    for option in (
+        click.option("--sql", metavar="EXPR", help="A filter in CloudEvents SQL."),
+        click.option("--filter", "filters", metavar="JSON", help="A filter, or an array of filters."),
+    ):
+        command = option(command)
+    return command
+
+
+def predicate_of(filters: str | None, sql: str | None) -> Predicate:
+    """What the options ask for; both given, both must hold. A mistake in them ends the command."""
+    try:
+        parts = [from_json(filters)] if filters is not None else []
+        parts += [Sql(sql)] if sql is not None else []
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if len(parts) < 2:
+        return parts[0] if parts else EVERYTHING
+    return AllOf(parts)
+
+
+def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where to connect, and as whom."""
+    url = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+    for option in (
+        click.option("--id", help="Who to say that we are."),
+        click.option("--url", default=url, show_default=True, help="The server's; it may have a query."),
+    ):
+        command = option(command)
+    return command
+
+
+def _client(**options: Any) -> Callable[[], Client]:
+    return partial(connect, **options)
+
+
+# --- subscribe ---
+
+
+@click.command()
+@_client_options
+@filter_options
+@click.option("--since", help="Where to start: a cursor to resume behind, or start: all that is kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print events in JSON, with all their attributes.")
+def subscribe(filters: str | None, sql: str | None, as_json: bool, **options: str | None) -> None:
+    """Print the data of every notification that is wanted, a line for each.
+
+    It connects again when the connection is lost, and misses nothing; what it can't have any more, it
+    says on stderr. It ends when the server tells it not to come back, with the exit code 1.
+
+    \b
+    python -m trionotify subscribe --sql "type = 'order.created' AND subject LIKE 'berlin/%'"
+    """
+    wanted = predicate_of(filters, sql)
+    # Without a filter here, the URL may still have one.
+    client = _client(filter=None if wanted is EVERYTHING else wanted, role="subscriber", **options)
+    _run(partial(_print_all, client, as_json))
+
+
+async def _print_all(open_client: Callable[[], Client], as_json: bool) -> int:
+    try:
+        async with open_client() as client:
+            while await _write(_line(await _next(client), client.cursor, as_json)):
+                pass
+    except Closed as closed:
+        if closed.code != CloseCode.NORMAL:
+            raise
+        click.echo(f"trionotify: {closed}", err=True)
+    return 0
+
+
+async def _next(client: Remote) -> Notification:
+    while True:
+        try:
+            return await anext(client)
+        except Lagged as lagged:
+            click.echo(f"trionotify: {lagged}", err=True)
+
+
+def _line(notification: Notification, cursor: str, as_json: bool) -> bytes:
+    """What to print; bytes go out as they are."""
+    if as_json:
+        return encode(notification, cursor) + b"\n"
+    data = notification.data or b""
+    return (data.encode() if isinstance(data, str) else data) + b"\n"
+
+
+async def _write(line: bytes) -> bool:
+    """Write to stdout, at once; False when nobody reads it any more."""
+    rest = memoryview(line)
+    try:
+        while rest:
+            number = sys.stdout.fileno()
+            rest = rest[await trio.to_thread.run_sync(os.write, number, rest, abandon_on_cancel=True) :]
+    except BrokenPipeError:
+        return False
+    return True
+
+
+# --- publish ---
+
+
+@attrs.define
+class _Tally:
+    """How many notifications were acknowledged, and why no more."""
+
+    acknowledged: int = 0
+    error: Exception | None = None
+
+
+@click.command()
+@_client_options
+@click.option("--type", help="The attribute type.  [default: message]")
+@click.option("--subject", help="The attribute subject.")
+@click.option("--to", help="The id of the clients that it is for.  [default: everyone]")
+@click.argument("text", default="-", metavar="[TEXT | -]")
+def publish(url: str, id: str | None, text: str, **attributes: str | None) -> None:
+    """Publish TEXT, or with - standard input: each line by itself, as soon as it is there.
+
+    It connects again when the connection is lost, and publishes everything once. At the end it says on
+    stderr how many were acknowledged; the exit code is 0 if all were.
+
+    \b
+    tail -F app.log | python -m trionotify publish --type log.app
+    """
+    params = {name: value for name, value in attributes.items() if value is not None}
+    client = _client(url=url, id=id, role="publisher", params=params)
+    _run(partial(_publish_all, client, text))
+
+
+async def _publish_all(open_client: Callable[[], Client], text: str) -> int:
+    tally = _Tally()
+    try:
+        async with open_client() as client:
+            if text == "-":
+                await _publish_lines(client, tally)
+            else:
+                await client.publish(text)
+                tally.acknowledged += 1
+    finally:
+        click.echo(f"trionotify: {tally.acknowledged} acknowledged", err=True)
+    if tally.error is not None:
+        raise tally.error
+    return 0
+
+
+async def _publish_lines(client: Remote, tally: _Tally) -> None:
+    """Publish in order, several at a time, until one is refused. What is on its way then goes on."""
+    reading = trio.CancelScope()
+
+    async def publish_one(  # noqa: ASYNC128 - `publish` passes it on
+        line: str, task_status: trio.TaskStatus[None]
+    ) -> None:
+        try:
+            await client.publish(line, task_status=task_status)
+            tally.acknowledged += 1
+        except TrionotifyError as error:
+            tally.error = tally.error or error
+            reading.cancel()
+
+    async with trio.open_nursery() as nursery:
+        with reading:
+            try:
+                async for line in _Lines():
+                    await nursery.start(publish_one, line)
+            except ValueError as error:  # the line isn't what the query's datacontenttype says
+                tally.error = tally.error or error
+
+
+class _Lines:
+    """Standard input, line by line, each as soon as it is there. For one task."""
+
+    def __init__(self) -> None:
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        while not self._lines and not self._over:
+            number = sys.stdin.fileno()
+            data = await trio.to_thread.run_sync(os.read, number, _READ_BYTES, abandon_on_cancel=True)
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            self._lines.extend(lines)
+            if not data:
+                self._over = True
+                self._lines.extend([self._rest] if self._rest else [])
+        if not self._lines:
+            raise StopAsyncIteration
+        return self._lines.popleft().removesuffix(b"\r").decode(errors="replace")
+
+
+# --- both ---
+
+
+def _run(work: Callable[[], Awaitable[int]]) -> NoReturn:
+    """Run `work`, and exit with the code that it returns; 130 where Ctrl-C ended it."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="trionotify: %(message)s")
+    try:
+        code = trio.run(_until_signal, work)
+    except KeyboardInterrupt:  # before the signals were ours
+        code = 128 + signal.SIGINT
+    raise SystemExit(code)
+
+
+async def _until_signal(work: Callable[[], Awaitable[int]]) -> int:
+    """What `work` returns, or what a shell makes of the signal that cancelled it."""
+    code = 0
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                nonlocal code
+                code = 128 + await anext(signals)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            try:
+                code = await work()
+            except _REASONS as error:
+                click.echo(f"trionotify: {error}", err=True)
+                code = 1
+            nursery.cancel_scope.cancel()
+    return code
