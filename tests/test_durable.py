@@ -339,6 +339,16 @@ async def test_clients_read_all_of_it() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_what_is_refused_is_dealt_with_too() -> None:
+    """Whoever waits until all that was accepted has been broadcast doesn't wait for it."""
+    store = FakeStore(fault=FULL)
+    async with open_log(store) as (_, inbox):
+        await inbox.put([entry("1"), entry("2")])
+        with trio.fail_after(20):
+            await inbox.settled()
+        assert inbox.count == 0
+
+
 async def test_faults_are_seen_without_publishing(autojump_clock: trio.testing.MockClock) -> None:
     """In a few seconds, as they come and as they go."""
     store = FakeStore(max_entries=10)

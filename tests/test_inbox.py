@@ -50,6 +50,45 @@ async def test_a_cancelled_publisher_published_nothing() -> None:
     assert len(await inbox.take_all()) == 1
 
 
+async def test_waiting_until_all_is_dealt_with() -> None:
+    """All that was in at the call: what comes later is not waited for."""
+    inbox = Inbox(10, 1000)
+    await inbox.settled()
+    await inbox.put(entries(2))
+    first = await inbox.take_all()
+    await inbox.put(entries(1))
+    done: list[str] = []
+
+    async def wait(name: str) -> None:
+        await inbox.settled()
+        done.append(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, "one")
+        await trio.testing.wait_all_tasks_blocked()
+        await inbox.put(entries(1))
+        nursery.start_soon(wait, "two")
+        inbox.settle(first)
+        await trio.testing.wait_all_tasks_blocked()
+        assert done == []
+        second = await inbox.take_all()
+        inbox.settle(second[:1])
+        await trio.testing.wait_all_tasks_blocked()
+        assert done == ["one"]
+        inbox.settle(second[1:])
+    assert done == ["one", "two"]
+
+
+async def test_nobody_waits_for_what_nobody_deals_with() -> None:
+    """When the broadcast is over."""
+    inbox = Inbox(10, 1000)
+    await inbox.put(entries(2))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(inbox.settled)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(inbox.close()) == 2
+
+
 async def test_closing() -> None:
     """Publishers that wait learn of it; what is inside can be taken; then comes the end."""
     inbox = Inbox(1, 1000)

@@ -194,6 +194,7 @@ class Broadcast:
         self.done = self.taken
         self.log.evict(self.done, trio.current_time())
         tally.tell(self.log.epoch)
+        self.inbox.settle(entries)
 
     def _who_wants(
         self, entries: list[Entry], tally: _Tally

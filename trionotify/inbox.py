@@ -29,6 +29,10 @@ class Inbox:
         #: Nothing can be put in any more.
         self.closed = False
         self._publishers = trio.lowlevel.ParkingLot()
+        # Entries ever put in, and those of them that were dealt with.
+        self._accepted = self._done = 0
+        self._abandoned = False
+        self._waiting = trio.lowlevel.ParkingLot()  # of those who wait in `settled`
 
     @property
     def full(self) -> bool:
@@ -47,15 +51,30 @@ class Inbox:
             await self._publishers.park()
         self._send.send_nowait(entries)
         self.count += len(entries)
+        self._accepted += len(entries)
         self._bytes += sum([entry.size for entry in entries])
 
     async def take_all(self) -> list[Entry]:
         """Wait for entries; return all that are there. Raises `trio.EndOfChannel` at the end."""
         return await self._receive.receive() + self._take_rest()
 
+    def settle(self, entries: list[Entry]) -> None:
+        """Note that these, which were taken, have been dealt with: broadcast, or refused."""
+        self._done += len(entries)
+        if self._waiting:
+            self._waiting.unpark_all()
+
+    async def settled(self) -> None:
+        """Wait until all that is in by now has been dealt with, or nobody will. May be a checkpoint."""
+        accepted = self._accepted
+        while self._done < accepted and not self._abandoned:
+            await self._waiting.park()
+
     def close(self) -> list[Entry]:
-        """Let no more in; return what nobody took."""
+        """Let no more in; return what nobody took. For the broadcast, when it ends."""
         self.close_to_publishers()
+        self._abandoned = True
+        self._waiting.unpark_all()
         return self._take_rest()
 
     def close_to_publishers(self) -> None:

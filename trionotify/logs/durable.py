@@ -215,6 +215,7 @@ class DurableLog:
                 await self._commits.send((entries, fresh))
             except StoreError as error:
                 _refuse(entries, error)
+                inbox.settle(entries)
             except BaseException:
                 # Cancelled: whoever waits for a receipt must not wait for ever.
                 _refuse(entries, None)
