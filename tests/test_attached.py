@@ -281,6 +281,59 @@ async def test_a_peer_that_closes_is_forgotten_at_once(autojump_clock: trio.test
         assert trio.current_time() == started
 
 
+async def test_it_takes_part_in_a_drain() -> None:
+    """It gets all that was published, is told when to come back, and is closed; in either format."""
+    async with application() as (hub, port):
+        async with raw_client(port) as raw, raw_client(port, "/?format=cloudevents") as events:
+            while len(hub.clients) < 2:
+                await trio.lowlevel.checkpoint()
+            for number in range(300):
+                await hub.publish(f"{number}")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(hub.drain)
+                for client in (raw, events):
+                    assert (await client.until(lambda peer: peer.close)).close == (1012, "")
+                    await client.stream.send_all(b"\x88\x80abcd")
+            assert raw.peer.messages == [f"{number}" for number in range(300)]
+            heard = [json.loads(message) for message in events.peer.messages]
+            assert [event["data"] for event in heard[1:-1]] == raw.peer.messages
+            assert heard[-1]["type"] == "trionotify.drain"
+            assert heard[-1]["cursor"] == f"{hub.log.epoch}:300"
+            assert hub.lost == 0
+
+
+async def test_it_is_cut_off_at_the_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    """Whether its session, its send or its Close takes too long; then `attach` returns."""
+
+    async def session(client: Client) -> None:
+        if client.id == "busy":
+            await trio.sleep_forever()
+        async for _ in client:
+            pass
+
+    class MuteWebSocket(SlowWebSocket):
+        async def aclose(self, code: int, reason: str) -> None:
+            await super().aclose(code, reason)
+            await trio.sleep_forever()
+
+    async with open_hub(session=session) as hub, trio.open_nursery() as nursery:
+        websockets = [SlowWebSocket("/?id=slow"), MuteWebSocket("/?id=mute"), SlowWebSocket("/?id=busy")]
+        nursery.start_soon(hub.attach, websockets[0])
+        await trio.testing.wait_all_tasks_blocked()
+        await hub.publish("1", confirm=True)
+        for websocket in websockets[1:]:
+            nursery.start_soon(hub.attach, websocket)
+        await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+        await hub.drain(3)
+        assert trio.current_time() == begun + 3
+        await trio.testing.wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+        assert not hub.connections
+        assert hub.lost == 3
+        assert websockets[1].closed == 1012
+
+
 async def test_what_it_can_not_do_it_refuses() -> None:
     """The lag policy `latest` belongs to the Wire."""
     async with application() as (_, port), raw_client(port, "/?lag=latest") as client:

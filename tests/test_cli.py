@@ -41,7 +41,7 @@ def running(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("arguments", [["serve", "--port", "0"], ["--port=0"]])
 async def test_it_serves_until_a_signal(number: signal.Signals, arguments: list[str]) -> None:
-    """Clients hear 1001; the exit code is 0; stderr has the log, without queries or tracebacks."""
+    """Clients hear 1012; the exit code is 0; stderr has the log, without queries or tracebacks."""
     with running(*arguments) as (process, url):
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
         async with raw_client(int(url.rpartition(":")[2]), "/?id=al&token=secret") as client:
@@ -49,7 +49,7 @@ async def test_it_serves_until_a_signal(number: signal.Signals, arguments: list[
                 await publisher.send_message("hello")
             assert (await client.until(lambda peer: peer.messages)).messages == ["hello"]
             process.send_signal(number)
-            assert (await client.until(lambda peer: peer.close)).close == (1001, "")
+            assert (await client.until(lambda peer: peer.close)).close == (1012, "")
         out, err = process.communicate(timeout=20)
         assert process.returncode == 0
         assert out == ""
@@ -58,14 +58,30 @@ async def test_it_serves_until_a_signal(number: signal.Signals, arguments: list[
         assert "Traceback" not in err
 
 
-async def test_a_second_signal_ends_it_at_once() -> None:
-    """Without waiting for a client that doesn't close; the exit code is still 0."""
-    with running("--port=0", "--close-timeout=60") as (process, url):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_second_signal_ends_it_at_once(number: signal.Signals) -> None:
+    """Without waiting for a client that doesn't close; the exit code says which signal it was."""
+    with running("--port=0", "--close-timeout=60", "--drain-timeout=600") as (process, url):
         async with raw_client(int(url.rpartition(":")[2])) as client:
             process.send_signal(signal.SIGTERM)
             await client.until(lambda peer: peer.close)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=20) == 0
+            process.send_signal(number)
+            _, err = process.communicate(timeout=20)
+            assert process.returncode == 128 + number
+            assert "SIGTERM; a second one ends it at once" in err
+            assert "Traceback" not in err
+
+
+async def test_the_deadline_of_a_drain_is_no_failure() -> None:
+    """A client that doesn't close is cut off; the exit code is 0, and stderr has the figures."""
+    with running("--port=0", "--close-timeout=60", "--drain-timeout=0.5") as (process, url):
+        async with raw_client(int(url.rpartition(":")[2])) as client:
+            process.terminate()
+            await client.until(lambda peer: peer.close)
+            _, err = process.communicate(timeout=20)
+            assert process.returncode == 0
+            assert "draining within 0.5 seconds; clients: 1" in err
+            assert "closed in good order: 0, cut off: 1" in err
 
 
 def test_unix_socket(tmp_path: Path) -> None:

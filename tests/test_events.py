@@ -11,7 +11,8 @@ import trio.testing
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, Peer, masked
 from trionotify import Client, Exact, Notification, Prefix, Request
-from trionotify.events import MAX_BAD
+from trionotify.events import MAX_BAD, drain
+from trionotify.formats import CloudEventsFormat
 from trionotify.frames import message_frame
 from trionotify.positions import CHUNK_SIZE
 
@@ -382,6 +383,29 @@ async def test_what_has_expired_is_not_replayed(room: Room, autojump_clock: Cloc
     assert late.look().messages == ["new"]
 
 
+@pytest.mark.parametrize(
+    ("clients", "spread"), [(1, 1_000), (1_000, 1_000), (5_000, 5_000), (1_000_000, 60_000)]
+)
+def test_not_all_are_told_to_come_back_at_once(clients: int, spread: int) -> None:
+    """But spread over as many milliseconds as there are clients, within bounds."""
+
+    class Connection:
+        format = CloudEventsFormat("e")
+
+        def here(self) -> str:
+            return "e:7"
+
+        def answer(self, message: str) -> None:
+            told.append(json.loads(message)["data"]["retry_after_ms"])
+
+    told: list[int] = []
+    for _ in range(1000):
+        drain(Connection(), clients)  # type: ignore[arg-type] # all that is needed of a peer
+    assert min(told) >= 500
+    assert max(told) < 500 + spread
+    assert max(told) - min(told) > spread / 2
+
+
 async def test_the_goodbye_says_when_to_come_back(autojump_clock: Clock) -> None:
     """Jittered, so that not all come at once; behind it, the Close."""
     async with open_room() as room:
@@ -389,7 +413,7 @@ async def test_the_goodbye_says_when_to_come_back(autojump_clock: Clock) -> None
     drains = [own(peer, "drain") for peer in peers]
     delays = [drain["data"]["retry_after_ms"] for (drain,) in drains]
     assert len(set(delays)) > 1
-    assert all(500 <= delay < 5500 for delay in delays)
+    assert all(500 <= delay < 1500 for delay in delays)
     assert {peer.close for peer in peers} == {(1001, "")}
 
 

@@ -14,7 +14,7 @@ ORDER = [
     *("errors", "jsontext", "notification", "cesql", "predicates", "cloudevents", "frames", "bags"),
     *("index", "entries", "inbox", "log", "since", "logs", "formats", "settings", "positions"),
     *("clients", "audience", "catchup", "transport", "wire", "broadcast", "reader", "events", "query"),
-    *("http", "explain", "hub", "handshake", "websocket", "attached", "server"),
+    *("http", "explain", "entrance", "drain", "hub", "handshake", "websocket", "attached", "server"),
     *("backoff", "outbox", "target", "link", "reconnect", "subscriber", "publisher", "remote"),
     *("commands", "cli", "__main__"),
 ]

@@ -265,6 +265,106 @@ async def test_stopping_is_orderly() -> None:
     await silent.aclose()
 
 
+async def test_draining_hundreds_of_clients() -> None:
+    """Each gets what was published before, hears 1012, and is gone; nobody new is let in."""
+    count = 300
+    heard: list[tuple[list[str | bytes], tuple[int, str] | None]] = []
+
+    async def client(port: int, ready: trio.MemorySendChannel[None]) -> None:
+        async with raw_client(port) as one:
+            ready.send_nowait(None)
+            peer = await one.until(lambda peer: peer.close)
+            heard.append((peer.messages, peer.close))
+            await one.stream.send_all(b"\x88\x80abcd")
+            assert await one.stream.receive_some() == b""
+
+    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+        ready, connected = trio.open_memory_channel[None](count)
+        for _ in range(count):
+            nursery.start_soon(client, server.port or 0, ready)
+        for _ in range(count):
+            await connected.receive()
+        for number in range(20):
+            await server.hub.publish(f"{number}")
+        await server.drain()
+        assert not server.hub.connections
+        assert server.hub.lost == 0
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream("127.0.0.1", server.port or 0)
+    assert heard == [([f"{number}" for number in range(20)], (1012, ""))] * count
+
+
+async def test_who_has_connected_when_a_drain_begins_is_answered() -> None:
+    """503, though nobody has accepted it yet."""
+    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+        # The kernel completes these by itself, and no task of the server's runs meanwhile.
+        socks = [socket.create_connection(("127.0.0.1", server.port or 0)) for _ in range(30)]
+        for sock in socks:
+            sock.sendall(upgrade("/"))
+        nursery.start_soon(server.drain)
+        for sock in socks:
+            sock.setblocking(False)
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
+                answer = b""
+                while data := await stream.receive_some():
+                    answer += data
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"Retry-After: " in answer
+
+
+async def test_serve_ends_with_a_drain(tmp_path: Path) -> None:
+    """Every listener of the hub does; and so does one that comes too late."""
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        one = await nursery.start(partial(serve, hub, port=0))
+        await nursery.start(partial(serve, hub, unix=tmp_path / "hub.sock"))
+        async with raw_client(one.port) as client:
+            async with trio.open_nursery() as clients:
+                clients.start_soon(one.drain)
+                assert (await client.until(lambda peer: peer.close)).close == (1012, "")
+                await client.stream.send_all(b"\x88\x80abcd")
+        assert not nursery.child_tasks
+        await nursery.start(partial(serve, hub, port=0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+
+
+async def test_sessions_of_a_server_are_cancelled_at_the_deadline() -> None:
+    """And `drain` doesn't wait for what they do then."""
+    cancelled = trio.Event()
+
+    async def session(client: Client) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    async with open_server(port=0, session=session) as server, raw_client(server.port) as client:
+        await server.drain(0.1)
+        await cancelled.wait()
+        assert (await client.until(lambda peer: peer.close)).close == (1012, "")
+
+
+async def test_leaving_after_a_cancelled_drain() -> None:
+    """Who was not told by then hears 1001."""
+    async with trio.open_nursery() as nursery:
+        async with open_server(port=0) as server:
+            client = await nursery.start(_hear_the_close, server.port)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await server.drain()
+            assert scope.cancelled_caught
+            await server.hub.publish("still there")
+            assert (await client.until(lambda peer: peer.messages)).messages == ["still there"]
+
+
+async def _hear_the_close(port: int, task_status: trio.TaskStatus[Any]) -> None:
+    async with raw_client(port) as client:
+        task_status.started(client)
+        while not client.peer.messages:  # it is read by the test until then
+            await trio.lowlevel.checkpoint()
+        assert (await client.until(lambda peer: peer.close)).close == (1001, "")
+
+
 async def test_a_cancelled_server_says_goodbye() -> None:
     """1001 for all who read, though the session is cancelled at once."""
     with trio.CancelScope() as scope:

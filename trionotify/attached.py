@@ -15,7 +15,7 @@ import trio
 import trio_websocket
 
 from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
-from trionotify.events import publish, understand, welcome
+from trionotify.events import drain, publish, understand, welcome
 from trionotify.http import Request
 from trionotify.log import Evicted
 from trionotify.query import Query, parse_query, template
@@ -53,7 +53,7 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
         client.bound()
     if query.lag == "latest":
         raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
-    hub.check_room()
+    hub.entrance.check_room()
     offset, recovered = hub.start(query)
     connection = _AttachedConnection(hub, websocket, client, query)
     client.connect(hub, connection)
@@ -64,18 +64,21 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.write_notifications)
+            connection.scope = nursery.cancel_scope
             await connection.converse()
             # The writer may be in the middle of a frame: let it finish, in a reasonable time.
             connection.end(CloseCode.NORMAL)
             nursery.cancel_scope.deadline = trio.current_time() + hub.settings.close_timeout
+        with trio.move_on_after(hub.settings.close_timeout) as connection.scope:
+            if connection.torn:
+                # No Close frame into the middle of another one: just close the stream.
+                connection.scope.cancel()
+            await websocket.aclose(connection.code, connection.reason)
+            connection.closed = True
     finally:
         hub.broadcast.leave(connection.reader.position)
-        hub.disconnected(connection.key)
+        hub.disconnected(connection.key, orderly=connection.closed)
         client.connect(hub, None)
-    with trio.move_on_after(hub.settings.close_timeout) as scope:
-        if connection.torn:
-            scope.cancel()  # no Close frame into the middle of another one: just close the stream
-        await websocket.aclose(connection.code, connection.reason)
 
 
 class _AttachedConnection:
@@ -95,6 +98,10 @@ class _AttachedConnection:
         self.position.deaf_to = None if query.echo else self.key
         #: A send was cut off, so half a frame may be out: the connection is dead.
         self.torn = False
+        #: It was closed in good order.
+        self.closed = False
+        #: Around what `serve_attached` does at the moment.
+        self.scope: trio.CancelScope | None = None
         self._lag = query.lag or self.format.default_lag
         self._websocket = websocket
         self._over = False
@@ -118,11 +125,12 @@ class _AttachedConnection:
     async def write_notifications(self) -> None:
         """Send answers, and what the position wants, each in its turn, until the connection is over."""
         try:
-            while not self._over:
+            # What was answered before the end goes out before the Close.
+            while self._answers or not self._over:
                 message = await self._next()
                 if message is not None:
                     with trio.fail_after(self.hub.settings.stall_timeout):
-                        await self._send(message)
+                        await self._write(message)
         except trio.TooSlowError:
             self.end(CloseCode.TRY_AGAIN_LATER, "stalled")
         except (Disconnected, trio.ClosedResourceError):
@@ -152,8 +160,8 @@ class _AttachedConnection:
             if gap is None or self._lag == "disconnect":
                 lag.closed += 1
                 self.end(CloseCode.TRY_AGAIN_LATER, "slow")
-            else:
-                lag.gaps += 1
+                return None
+            lag.gaps += 1
             return gap
         finally:
             self._waiting = None
@@ -178,11 +186,11 @@ class _AttachedConnection:
         return messages
 
     async def send(self, message: Message) -> None:
-        await self._send(self.format.message(message))
-
-    async def _send(self, message: str | bytes) -> None:
         if self._over:
             raise Disconnected("the connection is closed")
+        await self._write(self.format.message(message))
+
+    async def _write(self, message: str | bytes) -> None:
         try:
             await self._websocket.send_message(message)
         except trio_websocket.ConnectionClosed:
@@ -223,11 +231,16 @@ class _AttachedConnection:
 
     # As one of the hub's connections.
 
-    def go_away(self) -> None:
-        self.end(CloseCode.GOING_AWAY)
+    def go_away(self, code: CloseCode, clients: int) -> None:
+        if not self._over:
+            drain(self, clients)
+        self.end(code)
 
     def check(self, now: float) -> None:
         """Its pings are the application's business, or trio-websocket's."""
 
-    def abort(self) -> None:
+    def cut_off(self) -> None:
+        self.torn = True
         self.end(CloseCode.GOING_AWAY)
+        if self.scope is not None:
+            self.scope.cancel()

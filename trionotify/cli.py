@@ -107,7 +107,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_settings_options
 def serve(**given: Any) -> None:
-    """Run the server until SIGINT or SIGTERM; a second one ends it at once.
+    """Run the server until SIGINT or SIGTERM. It drains then; a second one ends it at once.
 
     Every option can also be given as the environment variable TRIONOTIFY_OPTION.
 
@@ -125,7 +125,7 @@ def serve(**given: Any) -> None:
     gc.set_threshold(2_000, 20, 20)
     listening = trio.Event()
     try:
-        trio.run(_serve, options, listening)
+        code = trio.run(_serve, options, listening)
     except (*_BAD_OPTIONS, ExceptionGroup) as error:
         leaves = _leaves(error)
         if listening.is_set() or not all(isinstance(leaf, _BAD_OPTIONS) for leaf in leaves):
@@ -134,6 +134,7 @@ def serve(**given: Any) -> None:
         for leaf in leaves:
             click.echo(f"trionotify: {leaf}", err=True)
         raise SystemExit(1) from None
+    raise SystemExit(code)
 
 
 @main.group()
@@ -183,20 +184,27 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
 
 
-async def _serve(options: dict[str, Any], listening: trio.Event) -> None:
+async def _serve(options: dict[str, Any], listening: trio.Event) -> int:
+    """Serve until a signal; return the exit code."""
+    forced: list[int] = []
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             async with open_server(**options) as server:
                 listening.set()
                 click.echo(f"trionotify: listening on {server.url}")
-                await anext(signals)
-                logger.info("stopping: no new connections, and a goodbye to all that are open")
-                nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope)  # noqa: ASYNC111 - it watches while the server stops
+                number = await anext(signals)
+                logger.info("%s; a second one ends it at once", signal.Signals(number).name)
+                nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope, forced)  # noqa: ASYNC111 - it watches while the server stops
+                await server.drain()
             nursery.cancel_scope.cancel()
+    # As a shell has it of one that a signal killed.
+    return 128 + forced[0] if forced else 0
 
 
-async def _abort_at_second(signals: Any, hub: trionotify.Hub, scope: trio.CancelScope) -> None:
-    await anext(signals)
+async def _abort_at_second(
+    signals: Any, hub: trionotify.Hub, scope: trio.CancelScope, forced: list[int]
+) -> None:
+    forced.append(await anext(signals))
     logger.info("stopping at once")
     hub.abort()
     scope.cancel()

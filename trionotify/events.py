@@ -28,8 +28,11 @@ __all__ = ["MAX_BAD", "Peer", "drain", "publish", "understand", "welcome"]
 #: Messages in a row that may be no events.
 MAX_BAD: Final = 20
 
-#: All clients of a server that goes down should not come back in the same moment: milliseconds.
-_RETRY_AFTER: Final = range(500, 5500)
+#: Milliseconds until there is somebody again whom clients of a server that goes down can come back to.
+_SOONEST: Final = 500
+#: Not all should come in the same moment, but over as many milliseconds as there are clients: a server
+#: takes a thousand a second. At least over, and at most:
+_SPREAD: Final = (1_000, 60_000)
 
 
 class Peer(Protocol):
@@ -198,6 +201,8 @@ def _acknowledgement(peer: Peer, entry: Entry, receipt: Receipt) -> str | None:
     return peer.format.say("ack", data, None)
 
 
-def drain(peer: Peer) -> None:
-    """Tell it that the server goes down, and when to come back."""
-    peer.answer(peer.format.say("drain", {"retry_after_ms": secrets.choice(_RETRY_AFTER)}, peer.here()))
+def drain(peer: Peer, clients: int) -> None:
+    """Tell it that the server goes down, and when to come back: one of so many `clients`."""
+    least, most = _SPREAD
+    retry_after = _SOONEST + secrets.randbelow(min(max(clients, least), most))
+    peer.answer(peer.format.say("drain", {"retry_after_ms": retry_after}, peer.here()))

@@ -43,25 +43,26 @@ async def open_connection(
     """
     method = "GET"
     try:
-        with trio.move_on_after(hub.settings.head_timeout) as scope, hub.half_opened(scope):
+        with trio.move_on_after(hub.settings.head_timeout) as scope, hub.entrance.half_opened(scope):
             head, early = await read_head(transport, hub.settings.max_head_bytes)
             method = head.method.decode()
             request = request_of(head, remote, hub.filter_limits)
             check_upgrade(request)
-            hub.check_room()
+            hub.entrance.check_room()
             client, query = await _admit(hub, request)
             response = await _shake_hands(request)
             # From here on nothing waits: what is promised in the head holds when the client joins.
-            hub.check_room()
+            hub.entrance.check_room()
             return enter(client, query, early, response)
         if trio.current_time() < scope.deadline:
             return None  # it had to make room for newer ones, or the server stops
+        hub.entrance.check_open()
         answer = Refused(408, f"no whole request came in {hub.settings.head_timeout:g} seconds")
     except Refused as refused:
         answer = refused
     # What stands behind the first colon may have been in the query.
     logger.info("%s refused: %d %.80r", remote, answer.status, answer.detail.partition(":")[0])
-    with trio.move_on_after(hub.settings.close_timeout) as scope, hub.half_opened(scope):
+    with trio.move_on_after(hub.settings.close_timeout) as scope, hub.entrance.half_opened(scope):
         data = memoryview(problem(answer, method))
         while data:
             data = data[await transport.send_some(data) :]

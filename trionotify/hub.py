@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
 from trionotify.broadcast import Broadcast
 from trionotify.clients import Client, Registry
+from trionotify.drain import Drain, say_goodbye
+from trionotify.entrance import Connection, Entrance
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, Refused, StoreError
 from trionotify.explain import Explanation, explain_delivery
@@ -36,7 +37,7 @@ from trionotify.since import Moment, parse_since
 if TYPE_CHECKING:
     from trionotify.settings import Settings
 
-__all__ = ["Connection", "Hub", "Session", "Statistics", "handler_session", "publishing_session"]
+__all__ = ["Hub", "Session", "Statistics", "handler_session", "publishing_session"]
 
 logger = logging.getLogger("trionotify")
 
@@ -46,19 +47,6 @@ _STEPS: Final = 2
 Session = Callable[[Client], Awaitable[None]]
 Handler = Callable[[Client, "str | bytes"], Awaitable[None]]
 Authenticate = Callable[["Request"], "Client | Awaitable[Client]"]
-
-
-class Connection(Protocol):
-    """What the hub knows of a connection that is open."""
-
-    def check(self, now: float) -> None:
-        """Ping it when it is silent, drop it when it is dead or stalled."""
-
-    def go_away(self) -> None:
-        """Say goodbye: the server goes down."""
-
-    def abort(self) -> None:
-        """Drop it."""
 
 
 @attrs.frozen
@@ -110,14 +98,16 @@ class Hub:
         #: Who catches up without waiting for its network makes its steps in here: between two turns of
         #: the broadcast there are few of them, however many come back at once.
         self.pace = trio.CapacityLimiter(_STEPS)
-        #: Connections whose request has not arrived yet, oldest first.
-        self._half_open: dict[trio.CancelScope, None] = {}
+        #: How many ended without a closing handshake.
+        self.lost = 0
+        #: Whether anybody is let in, and who is on the way.
+        self.entrance = Entrance(settings, self.connections)
         self.next_key = itertools.count(1).__next__
         self._handle = handle
         self._attach = attach
         self._nursery: trio.Nursery | None = None
         self._closed = trio.Event()
-        self._left = trio.lowlevel.ParkingLot()  # of those who wait for connections to leave
+        self._drain = Drain(self)
 
     async def publish(
         self,
@@ -208,6 +198,35 @@ class Hub:
         """
         await self._attach(self, websocket, client)
 
+    @property
+    def ready(self) -> bool:
+        """Whether clients should be sent here: every one of the `checks` is ok."""
+        return all(found == "ok" for found in self.checks().values())
+
+    def checks(self) -> dict[str, str]:
+        """What readiness hangs on: the name of each check, and `ok` or what is wrong."""
+        return {"accepting": self.entrance.closed or "ok"}
+
+    async def drain(self, deadline: float | None = None) -> None:
+        """Send all clients away in good order, so that they come back to a successor.
+
+        At once the hub isn't ready any more, all its listeners stop accepting, and whoever asks to come
+        in is refused with 503. What was published is broadcast. Then the clients are told, some
+        thousand a second: with `trionotify.drain` where their format has that, and with a Close, 1012.
+        What was received from them is handled to its end. `deadline` is in seconds, by default
+        `drain_timeout`: what is left then is cut off. The hub itself stays: until its block is left,
+        publishing and subscriptions inside the process go on.
+
+        Returns when nobody is connected any more. Always a checkpoint. Called again meanwhile, it waits
+        for the same end; the earliest deadline holds. (A session that calls it is waited for, too: let
+        another task do it.) Cancelled, nobody is let in again, and who has not been told stays
+        connected. Raises ValueError for a deadline below 0.
+        """
+        seconds = self.settings.drain_timeout if deadline is None else deadline
+        if not seconds >= 0:
+            raise ValueError(f"deadline must be 0 or more seconds, not {deadline}")
+        await self._drain.run(seconds)
+
     def explain(self, notification: Notification, client: Client) -> Explanation:
         """Whether `client` gets `notification`, and which of its filter and of the audience says no.
 
@@ -287,44 +306,17 @@ class Hub:
             )
         return offset, True
 
-    def check_room(self) -> None:
-        """Raise `Refused` (503) when there are `max_connections` already, or the hub is closing."""
-        if self.inbox.closed:
-            raise Refused(503, "the server is going down", headers=(("Retry-After", "5"),))
-        if len(self.connections) >= self.settings.max_connections:
-            raise Refused(503, "the server is full; try again later", headers=(("Retry-After", "5"),))
-
-    @contextmanager
-    def half_opened(self, scope: trio.CancelScope) -> Iterator[None]:
-        """Count a connection as half-open; too many, and the oldest is cancelled.
-
-        A new client finds room that way even while others hold theirs and send nothing.
-        """
-        if len(self._half_open) >= self.settings.max_half_open:
-            oldest = next(iter(self._half_open))
-            del self._half_open[oldest]
-            oldest.cancel()
-        self._half_open[scope] = None
-        try:
-            yield
-        finally:
-            self._half_open.pop(scope, None)
-
-    def drop_half_open(self) -> None:
-        """Drop the connections whose request has not arrived."""
-        for scope in tuple(self._half_open):
-            scope.cancel()
-
     def connected(self, key: int, connection: Connection, client: Client) -> None:
         """Enter a connection and its client."""
         self.connections[key] = connection
         self.clients.add(key, client)
 
-    def disconnected(self, key: int) -> None:
-        """Forget them."""
+    def disconnected(self, key: int, *, orderly: bool) -> None:
+        """Forget them. `orderly` says whether the connection was closed, or lost."""
         if self.connections.pop(key, None):
             self.clients.remove(key)
-            self._left.unpark_all()
+            self.lost += not orderly
+            self.entrance.left.unpark_all()
 
     # --- life ---
 
@@ -344,20 +336,25 @@ class Hub:
             nursery.cancel_scope.cancel()
 
     async def close(self) -> None:
-        """Say goodbye to everyone (1001), and wait until they have left. Put a deadline around it.
+        """Say goodbye to everyone (1001), and wait until they have left. Put a deadline around it."""
+        self.entrance.close("the hub is closed")
+        seconds = self.settings.close_timeout
+        await say_goodbye(self, self.connections.values(), CloseCode.GOING_AWAY, seconds)
+        while self.connections:
+            await self.entrance.left.park()
+
+    def cut_off(self) -> None:
+        """Drop everyone at once, without a goodbye. Doesn't block."""
+        for connection in tuple(self.connections.values()):
+            connection.cut_off()
+
+    def abort(self) -> None:
+        """Cut everyone off, and let the hub's own tasks end. Doesn't block.
 
         What is in the channel is still broadcast to subscriptions inside the process.
         """
+        self.cut_off()
         self.inbox.close_to_publishers()
-        for connection in tuple(self.connections.values()):
-            connection.go_away()
-        while self.connections:
-            await self._left.park()
-
-    def abort(self) -> None:
-        """Drop everyone at once, without a goodbye, and let the hub's own tasks end. Doesn't block."""
-        for connection in tuple(self.connections.values()):
-            connection.abort()
         self._closed.set()
 
     async def _sweep(self) -> None:

@@ -2,13 +2,13 @@
 
     open_server                      one nursery for all of it
     └── open_hub                     the hub's nursery: broadcast, sweep, clients that catch up
-        └── serve                    the server's nursery
-            ├── one task per listening socket, accepting
+        └── serve                    two nurseries of the server's
+            ├── one task per listening socket, accepting; one that waits for the end
             └── one task per connection
 
 Leaving `open_server` stops in order: no new connections, a goodbye to all (1001), their sessions get
 `close_timeout` seconds to finish, then what is left is cancelled. Cancelling it skips the patience,
-not the goodbye.
+not the goodbye. A server that shall be replaced drains first, with more patience: see `drain`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ import trio
 
 from trionotify import cesql
 from trionotify.attached import serve_attached
+from trionotify.drain import say_goodbye
+from trionotify.errors import CloseCode
 from trionotify.hub import (
     Authenticate,
     Handler,
@@ -109,7 +111,8 @@ async def open_hub(
 
 
 async def _handle(hub: Hub, stream: trio.abc.Stream) -> None:
-    await serve_transport(hub, StreamTransport(stream), _remote_of(stream))
+    with trio.CancelScope() as scope:
+        await serve_transport(hub, StreamTransport(stream), _remote_of(stream), scope=scope)
 
 
 def _remote_of(stream: trio.abc.Stream) -> str:
@@ -144,11 +147,98 @@ class Server:
     hub: Hub
     url: str
     port: int | None
-    _accepting: trio.CancelScope
+    _sockets: list[socket.socket]
+    _ssl_context: ssl.SSLContext | None
+    _refused: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _stopped: trio.Event = attrs.field(factory=trio.Event, init=False)
+    #: The nursery of the connections, and of them those that are open.
+    _connections: trio.Nursery = attrs.field(init=False)
+    _opened: set[WebSocketConnection] = attrs.field(factory=set, init=False)
+
+    async def drain(self, deadline: float | None = None) -> None:
+        """Send all clients of the hub away in good order, and let `serve` end: see `Hub.drain`."""
+        await self.hub.drain(deadline)
 
     def stop(self) -> None:
-        """Let `serve` end in good order: see there. Doesn't block."""
-        self._accepting.cancel()
+        """Let `serve` end soon, in good order: see there. Doesn't block."""
+        self._close()
+        self._stopped.set()
+
+    # As a listener of the hub.
+
+    def refuse(self) -> None:
+        """Accept who has connected by now, so that all get an answer, and nobody else. Doesn't block."""
+        if self._refused.is_set():
+            return
+        for listener in self._sockets:
+            for _ in range(_BACKLOG):
+                try:
+                    self._serve_in_a_task(*listener.accept())
+                except BlockingIOError:
+                    break
+                except OSError:
+                    continue
+        self._close()
+
+    def cut_off(self) -> None:
+        """Drop all connections, and cancel their sessions. Doesn't block."""
+        for connection in tuple(self._opened):
+            connection.cut_off()
+        self._connections.cancel_scope.cancel()
+
+    # What `serve` runs.
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Accept until the socket is closed."""
+        for number in itertools.count(1):
+            try:
+                sock, name = listener.accept()
+            except BlockingIOError:
+                try:
+                    await trio.lowlevel.wait_readable(listener)
+                except trio.ClosedResourceError:
+                    return
+                continue
+            except OSError as error:
+                if listener.fileno() < 0:
+                    return
+                if error.errno in _EXHAUSTED:
+                    logger.warning("can't accept: %s; trying again", error.strerror)
+                    await trio.sleep(0.1)
+                # Anything else is the fault of a peer that left again.
+                await trio.lowlevel.checkpoint()
+                continue
+            self._serve_in_a_task(sock, name)
+            if number % _ACCEPTS == 0:
+                await trio.lowlevel.checkpoint()
+
+    def _serve_in_a_task(self, sock: socket.socket, name: Any) -> None:
+        """The task raises nothing."""
+        try:
+            transport = _transport(sock, self._ssl_context)
+        except OSError:  # macOS: EINVAL, when the peer has reset it already
+            sock.close()
+        else:
+            remote = _address(name)
+            self._connections.start_soon(serve_transport, self.hub, transport, remote, self._opened)
+
+    def _close(self) -> None:
+        """Who comes from now on is refused by the kernel."""
+        for listener in self._sockets:
+            if listener.fileno() >= 0:
+                trio.lowlevel.notify_closing(listener)
+                listener.close()
+        self._refused.set()
+
+    async def _end(self) -> None:
+        """Once it is stopped, say goodbye. What is left at the deadline is cut off."""
+        await self._stopped.wait()
+        self.hub.entrance.drop_half_open()
+        seconds = self.hub.settings.close_timeout
+        with trio.move_on_after(seconds):
+            await say_goodbye(self.hub, self._opened, CloseCode.GOING_AWAY, seconds)
+            await trio.sleep_forever()  # it is cancelled when everybody has left
+        self.cut_off()
 
 
 async def serve(
@@ -165,7 +255,9 @@ async def serve(
 
     Start it with `server = await nursery.start(serve, hub)`. It ends when it is cancelled: connections
     say goodbye, within `close_timeout`. Or by `server.stop()`: no new connections, then a goodbye to
-    all, `close_timeout` seconds for their sessions to finish, and only then the cancelling.
+    all (1001); within `close_timeout` seconds their sessions have to finish, and are cancelled then. Or
+    by `drain`, of the server or of the hub, when nobody is connected any more; on a hub that drains
+    already, at once.
 
     Raises OSError when it can't listen there, and ValueError when it would listen beyond loopback with
     neither `authenticate` nor `insecure`.
@@ -176,23 +268,22 @@ async def serve(
         file = os.stat(unix)
     else:
         sockets = await _listen_tcp(host, port, insecure or hub.authenticate is not None)
-    opened: set[WebSocketConnection] = set()
+    server = Server(hub, *_place(sockets[0], unix, ssl_context), sockets, ssl_context)
     try:
-        async with trio.open_nursery() as connections:
-            async with trio.open_nursery() as accepting:
-                for sock in sockets:
-                    accepting.start_soon(_accept, hub, sock, ssl_context, connections, opened)
-                task_status.started(_server(hub, sockets[0], unix, ssl_context, accepting.cancel_scope))
-            # Stopped. Who comes now is refused by the kernel; the rest has until the deadline.
-            for sock in sockets:
-                sock.close()
-            connections.cancel_scope.deadline = trio.current_time() + hub.settings.close_timeout
-            hub.drop_half_open()
-            for connection in tuple(opened):
-                connection.go_away()
+        with hub.entrance.listening(server):
+            async with trio.open_nursery() as helpers:
+                async with trio.open_nursery() as server._connections:
+                    for sock in sockets:
+                        helpers.start_soon(server._accept, sock)
+                    helpers.start_soon(server._end)
+                    task_status.started(server)
+                    if hub.entrance.refusing:
+                        server.refuse()
+                    await server._refused.wait()
+                # Everybody has left.
+                helpers.cancel_scope.cancel()
     finally:
-        for sock in sockets:
-            sock.close()
+        server._close()
         if unix is not None:
             # Unless another server has taken the place meanwhile.
             with suppress(FileNotFoundError):
@@ -227,52 +318,19 @@ async def open_server(
             )
         )
         yield server
+        hub.entrance.close("the server stops")
         server.stop()
 
 
-def _server(
-    hub: Hub,
-    sock: socket.socket,
-    unix: str | os.PathLike[str] | None,
-    ssl_context: ssl.SSLContext | None,
-    accepting: trio.CancelScope,
-) -> Server:
+def _place(
+    sock: socket.socket, unix: str | os.PathLike[str] | None, ssl_context: ssl.SSLContext | None
+) -> tuple[str, int | None]:
+    """The URL and the port."""
     if unix is not None:
-        return Server(hub, f"unix:{os.fspath(unix)}", None, accepting)
+        return f"unix:{os.fspath(unix)}", None
     scheme = "http" if ssl_context is None else "https"
     name = sock.getsockname()
-    return Server(hub, f"{scheme}://{_address(name)}", name[1], accepting)
-
-
-async def _accept(
-    hub: Hub,
-    listener: socket.socket,
-    ssl_context: ssl.SSLContext | None,
-    connections: trio.Nursery,
-    opened: set[WebSocketConnection],
-) -> None:
-    """Accept for ever. Every connection gets a task of its own, which raises nothing."""
-    for number in itertools.count(1):
-        try:
-            sock, name = listener.accept()
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(listener)
-            continue
-        except OSError as error:
-            if error.errno in _EXHAUSTED:
-                logger.warning("can't accept: %s; trying again", error.strerror)
-                await trio.sleep(0.1)
-            # Anything else is the fault of a peer that left again.
-            await trio.lowlevel.checkpoint()
-            continue
-        try:
-            transport = _transport(sock, ssl_context)
-        except OSError:  # macOS: EINVAL, when the peer has reset it already
-            sock.close()
-        else:
-            connections.start_soon(serve_transport, hub, transport, _address(name), opened)
-        if number % _ACCEPTS == 0:
-            await trio.lowlevel.checkpoint()
+    return f"{scheme}://{_address(name)}", name[1]
 
 
 def _transport(sock: socket.socket, ssl_context: ssl.SSLContext | None) -> Transport:

@@ -90,6 +90,7 @@ class Settings:
     max_filters: int = _limit(256, "the filters of a client, those inside others included")
     head_timeout: float = _limit(10.0, "seconds for a request's head to arrive")
     close_timeout: float = _limit(5.0, "seconds for a connection to close in good order")
+    drain_timeout: float = _limit(30.0, "seconds for all clients to leave when the server drains")
     ping_interval: float = _limit(30.0, "seconds of silence before a client is pinged")
     ping_timeout: float = _limit(30.0, "seconds a pinged client has to be heard from")
     stall_timeout: float = _limit(60.0, "seconds a client may take nothing that it is owed")

@@ -48,12 +48,16 @@ _SAFE: Final = "!#$&'()*+,/:;=?@[]~"
 
 
 async def serve_transport(
-    hub: Hub, transport: Transport, remote: str, opened: set[WebSocketConnection] | None = None
+    hub: Hub,
+    transport: Transport,
+    remote: str,
+    opened: set[WebSocketConnection] | None = None,
+    scope: trio.CancelScope | None = None,
 ) -> None:
     """Serve one connection and close it. Raises nothing but what isn't an Exception: `Cancelled`.
 
-    While it is open, it is in `opened`. Cancelled while the request is read, it just closes; later it
-    says goodbye first.
+    While it is open, it is in `opened`, and the hub may cancel `scope`, which is around the call.
+    Cancelled while the request is read, it just closes; later it says goodbye first.
     """
     opened = set() if opened is None else opened
     connection: WebSocketConnection | None = None
@@ -62,6 +66,7 @@ async def serve_transport(
         connection = await open_connection(hub, transport, remote, enter)
         del enter  # what isn't needed any more isn't kept for as long as the connection lives
         if connection is not None:
+            connection.scope = scope
             opened.add(connection)
             await _converse(connection)
     except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
@@ -99,7 +104,7 @@ async def _converse(connection: WebSocketConnection) -> None:
         # The goodbye, one of the places for a shield: it has a deadline.
         with trio.move_on_after(hub.settings.close_timeout, shield=True):
             if code == CloseCode.GOING_AWAY:
-                connection.go_away()
+                connection.go_away(code, len(hub.connections))
             wire.end(code)
             await wire.aclose()
         connection.leave()
@@ -130,6 +135,8 @@ class WebSocketConnection:
     _lag: str = attrs.field(default="", init=False)
     #: Messages in a row that were no events.
     bad: int = attrs.field(default=0, init=False)
+    #: Around all of it, when it runs in somebody else's task.
+    scope: trio.CancelScope | None = attrs.field(default=None, init=False)
     # The sweep's memory: since when it is silent, was pinged, has taken nothing of what it is owed.
     _silent_since: float = attrs.field(factory=trio.current_time, init=False)
     _pinged_at: float | None = attrs.field(default=None, init=False)
@@ -185,7 +192,7 @@ class WebSocketConnection:
     def leave(self) -> None:
         """Let go of everything."""
         self.hub.broadcast.leave(self.position)
-        self.hub.disconnected(self.key)
+        self.hub.disconnected(self.key, orderly=self.wire.closed)
         self.client.connect(self.hub, None)
         ended = self.wire.ended
         logger.info(
@@ -338,10 +345,15 @@ class WebSocketConnection:
 
     # As one of the hub's connections.
 
-    def go_away(self) -> None:
+    def go_away(self, code: CloseCode, clients: int) -> None:
         if not (self.wire.ended or self.wire.broken):
-            drain(self)
-        self.wire.end(CloseCode.GOING_AWAY)
+            drain(self, clients)
+        self.wire.end(code)
+
+    def cut_off(self) -> None:
+        self.wire.abort()
+        if self.scope is not None:
+            self.scope.cancel()
 
     def check(self, now: float) -> None:
         """Look after its life, and let it know how far the log has gone."""

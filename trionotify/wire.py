@@ -74,6 +74,8 @@ class Wire:
     ended: Close | None = attrs.field(default=None, init=False)
     #: The connection is dead: nothing can be read or written.
     broken: bool = attrs.field(default=False, init=False)
+    #: It was closed in good order.
+    closed: bool = attrs.field(default=False, init=False)
     #: The connection's task waits for bytes: only then does silence count against the client.
     reading: bool = attrs.field(default=False, init=False)
     #: Bytes came in / the kernel took owed bytes, since the last look of the sweep.
@@ -300,7 +302,7 @@ class Wire:
             await self.transport.send_eof()
             await self._hear_out()
             await self.transport.aclose()
-            self.broken = True
+            self.closed = self.broken = True
         except (Disconnected, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
