@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import pytest
@@ -262,3 +263,32 @@ async def test_publish_what_is_not_taken() -> None:
         count, reason = done.stderr.splitlines()[-2:]
         assert count == "trionotify: 1 acknowledged"
         assert reason.startswith("trionotify: data: not JSON that can be read")
+
+
+def test_nothing_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
+    """With a durable log: `publish` and `subscribe` over three kills, each line once and in order."""
+    store = ["--store", f"sqlite:{tmp_path / 'log.db'}", "--durability", "normal"]
+    lines = [f"line {n}" for n in range(400)]
+    got: list[str] = []
+    port = "0"
+    with ExitStack() as clients:
+        for life in range(4):
+            with running("--port", port, *store) as (_, url):
+                if life == 0:
+                    port = url.rpartition(":")[2]
+                    subscriber = clients.enter_context(started("subscribe", "--url", url))
+                    until(subscriber.stderr, "connected")
+                    publisher = clients.enter_context(started("publish", "--url", url))
+                feed(publisher, *lines[life * 100 : life * 100 + 100])
+                if life == 3:
+                    file(publisher.stdin).close()
+                while len(got) < (400 if life == 3 else life * 100 + 50):
+                    got.append(file(subscriber.stdout).readline().rstrip("\n"))
+                if life == 3:
+                    assert publisher.wait(timeout=20) == 0
+            # Killed, in the midst of it.
+        subscriber.send_signal(signal.SIGINT)
+        assert subscriber.wait(timeout=20) == 130
+        assert file(subscriber.stdout).read() == ""
+        assert until(publisher.stderr, "acknowledged") == "trionotify: 400 acknowledged\n"
+    assert got == lines

@@ -80,7 +80,10 @@ def _client(**options: Any) -> Callable[[], Client]:
 @click.command()
 @_client_options
 @filter_options
-@click.option("--since", help="Where to start: a cursor to resume behind, or start: all that is kept.")
+@click.option(
+    "--since",
+    help="Where to start: a cursor to resume behind, start (all that is kept), a time, or 10m.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print events in JSON, with all their attributes.")
 def subscribe(filters: str | None, sql: str | None, as_json: bool, **options: str | None) -> None:
     """Print the data of every notification that is wanted, a line for each.
