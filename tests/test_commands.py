@@ -114,7 +114,7 @@ def test_subscribe_to_a_server_that_goes_down() -> None:
     with running("--port=0") as (server, url), started("subscribe", "--url", url) as process:
         until(process.stderr, "connected")
         server.terminate()
-        assert "trying again in" in until(process.stderr, "closed: 1001")
+        assert "trying again in" in until(process.stderr, "closed: 1012")
         process.terminate()
         assert process.wait(timeout=20) == 128 + signal.SIGTERM
 

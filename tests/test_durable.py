@@ -270,11 +270,12 @@ async def test_a_fault_refuses_what_waits_and_goes_away(caplog: pytest.LogCaptur
                 with pytest.raises(StoreError, match="no space is left") as caught:
                     await hub.publish("2")
                 assert caught.value.status == 507
-            assert hub.log.problem == str(FULL)
+            assert hub.checks() == {"accepting": "ok", "log": str(FULL)}
+            assert not hub.ready
             assert hub.log.head == 1
             store.fault = None
             assert await hub.publish("3", confirm=True) == Receipt("e:2", 0, 0, 0)
-            assert hub.log.problem is None
+            assert hub.ready
     assert [record.message for record in caplog.records] == [
         f"publishing is refused: {FULL}",
         "the log takes notifications again",

@@ -18,12 +18,12 @@ async def test_readiness_says_why(autojump_clock: Clock) -> None:
     """A hub is ready until it drains or is closed."""
     async with open_hub() as hub:
         assert hub.ready
-        assert hub.checks() == {"accepting": "ok"}
+        assert hub.checks() == {"accepting": "ok", "log": "ok"}
         await hub.drain()
         assert not hub.ready
-        assert hub.checks() == {"accepting": "draining: nobody is let in any more"}
+        assert hub.checks() == {"accepting": "draining: nobody is let in any more", "log": "ok"}
     assert not hub.ready
-    assert hub.checks() == {"accepting": "the hub is closed"}
+    assert hub.checks() == {"accepting": "the hub is closed", "log": "ok"}
 
 
 def half_open(room: Room) -> Peer:

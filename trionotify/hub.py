@@ -205,7 +205,7 @@ class Hub:
 
     def checks(self) -> dict[str, str]:
         """What readiness hangs on: the name of each check, and `ok` or what is wrong."""
-        return {"accepting": self.entrance.closed or "ok"}
+        return {"accepting": self.entrance.closed or "ok", "log": self.log.problem or "ok"}
 
     async def drain(self, deadline: float | None = None) -> None:
         """Send all clients away in good order, so that they come back to a successor.
