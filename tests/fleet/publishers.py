@@ -1,0 +1,162 @@
+"""Publishers: what wasn't acknowledged is said again, under the same `source` and `id`.
+
+A raw one doesn't know what became of what it said, and says it once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from tests.fleet.events import Said, random_said
+from tests.fleet.line import Line, Lost, open_line
+
+if TYPE_CHECKING:
+    from tests.fleet.run import Run
+
+__all__ = ["Publisher", "RawPublisher"]
+
+
+class Publisher:
+    """Publishes until the run is over, and then until everything is acknowledged."""
+
+    def __init__(self, run: Run, id: str, random: Random) -> None:
+        self.run = run
+        self.id = id
+        self.random = random
+        self.said: list[Said] = []
+        #: Where in the log they are, as it was acknowledged: the first ones, without a hole.
+        self.offsets: list[int] = []
+        #: Which were refused, and up to where the log was known then.
+        self.refused: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"{self.id}: {len(self.offsets)} of {len(self.said)} are acknowledged"
+
+    async def live(self) -> None:
+        """Connect, again and again."""
+        while not (self.run.over and len(self.offsets) == len(self.said)):
+            await self.run.server.up()
+            life = self.run.life
+            query = {"format": "cloudevents", "role": "publisher", "id": self.id}
+            try:
+                async with open_line(self.run.server.port, query) as line:
+                    await self._publish(line)
+            except Lost as lost:
+                self.run.excuse(lost, life)
+
+    async def _publish(self, line: Line) -> None:
+        # Where nothing is forgotten, what was acknowledged can be said again, too.
+        again = 0 if self.run.plan.max_entries else self.random.choice((0, 0, 5))
+        at = answered = max(0, len(self.offsets) - again)
+        while True:
+            most = self.random.choice((1, 4, self.run.plan.window))
+            burst = self._burst(at, min(most, answered + self.run.plan.window - at))
+            if burst:
+                at += len(burst)
+                await line.send(*[said.event for said in burst])
+                self.run.sent.add(len(burst))
+            elif answered == at:
+                return
+            for event in await line.events():
+                answered += self._hear(answered, event)
+            if answered == at:
+                # Something of it may have been refused.
+                at = answered = len(self.offsets)
+            if self.random.random() * 200 < self.run.plan.whims:
+                line.drop(reset=self.random.random() < 0.5)
+                return
+
+    def _hear(self, at: int, event: dict[str, Any]) -> bool:
+        """Whether this is the answer to what was said as number `at`."""
+        match event["type"]:
+            case "trionotify.ack":
+                self._acknowledged(at, event["data"])
+            case "trionotify.error":
+                self._refused(at, event["data"])
+            case kind:
+                assert kind in ("trionotify.welcome", "trionotify.position", "trionotify.drain"), event
+                return False
+        return True
+
+    def _burst(self, at: int, count: int) -> list[Said]:
+        """What to say next: what was said before, or something new."""
+        while not self.run.over and len(self.said) < at + count:
+            said = random_said(
+                self.random,
+                f"{self.id}-{len(self.said)}",
+                self.run.ids,
+                self.random.choice(self.run.plan.sizes),
+                source=f"/{self.id}",
+                id=str(len(self.said)),
+            )
+            self.run.published[said.token] = said
+            self.said.append(said)
+        return self.said[at : at + count]
+
+    def _acknowledged(self, at: int, data: dict[str, Any]) -> None:
+        said = self.said[at]
+        assert (data["source"], data["id"]) == (said.source, said.id), f"{self}: {data} came for {said}"
+        offset = self.run.offset(data["cursor"])
+        self.run.note(offset, said.token)
+        if at < len(self.offsets):
+            assert self.offsets[at] == offset, f"{self}: {said} is at {self.offsets[at]} and at {offset}"
+        elif at == len(self.offsets):
+            self.offsets.append(offset)
+        self.run.acks.add()
+
+    def _refused(self, at: int, problem: dict[str, Any]) -> None:
+        said = self.said[at]
+        assert problem["id"] == said.id, f"{self}: {problem} came for {said}"
+        self.run.excuse_refusal(problem["status"], problem["detail"])
+        if at >= len(self.offsets):
+            self.refused[said.token] = self.run.highest
+        self.run.refused.add()
+
+
+class RawPublisher:
+    """Sends data, and hears nothing of it."""
+
+    def __init__(self, run: Run, id: str, random: Random) -> None:
+        self.run = run
+        self.id = id
+        self.random = random
+        #: The tokens that each connection has sent, and whether all of them were dealt with.
+        self.stays: list[tuple[list[str], bool]] = []
+
+    async def live(self) -> None:
+        """Connect, again and again, the last time to say goodbye."""
+        done = False
+        while not done:
+            await self.run.server.up()
+            life = self.run.life
+            query = {"role": "publisher", "id": self.id, "type": "ab"}
+            tokens: list[str] = []
+            try:
+                async with open_line(self.run.server.port, query) as line:
+                    done = await self._publish(line, tokens)
+            except Lost as lost:
+                done = lost.code == 1000
+                if not done:
+                    self.run.excuse(lost, life)
+            self.stays.append((tokens, done))
+
+    async def _publish(self, line: Line, tokens: list[str]) -> bool:
+        connection = secrets.token_hex(4)
+        while not self.run.over:
+            burst = []
+            for _ in range(self.random.choice((1, 5, 20))):
+                token = f"{self.id}-{connection}-{len(tokens)}"
+                said = Said(
+                    token, f"/clients/{self.id}", None, "ab", size=self.random.choice((0, 10, 900))
+                )
+                self.run.published[token] = said
+                tokens.append(token)
+                burst.append(said.data.encode())
+            await line.send(*burst)
+            self.run.sent.add(len(burst))
+            await self.run.acks.wait(self.random.randint(1, 40))
+        await line.close()
+        while True:
+            await line.read()

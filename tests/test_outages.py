@@ -1,0 +1,455 @@
+"""What those who are connected see of a fault in the server's machine. With real processes.
+
+The rule is always the same: what can't be kept is refused, with the reason; nobody is disconnected for
+it; what was accepted stays; and when the fault goes away, everything goes on without a restart.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.fleet.events import Said
+from tests.fleet.line import Line, Lost, Refused, open_line
+from tests.fleet.server import ServerProcess, free_port, server_process
+
+EVENTS = {"format": "cloudevents"}
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+
+
+class Publisher:
+    """Publishes one event after the other, and keeps count of what became of them."""
+
+    def __init__(self, line: Line, first: int) -> None:
+        self.accepted: list[str] = []
+        self.refused: list[Said] = []
+        self._line = line
+        self._next = first
+
+    async def publish(self, said: Said | None = None) -> dict[str, Any] | None:
+        """Publish a new one, or this one; return the problem, or None when it was acknowledged."""
+        if said is None:
+            said = Said(f"n{self._next}", "/p", str(self._next), "a", size=1000)
+            self._next += 1
+        await self._line.send(said.event)
+        answer = await next_event(self._line)
+        assert answer["data"]["id"] == said.id
+        if answer["type"] == "trionotify.error":
+            self.refused.append(said)
+            return answer["data"]
+        assert answer["type"] == "trionotify.ack"
+        self.accepted.append(said.token)
+        return None
+
+    async def until_refused(self) -> dict[str, Any]:
+        """Publish until one is refused; return the problem."""
+        for _ in range(5000):
+            if problem := await self.publish():
+                return problem
+        raise AssertionError("everything was accepted")
+
+    async def again(self) -> None:
+        """Publish what was refused."""
+        refused, self.refused = self.refused, []
+        for said in refused:
+            assert await self.publish(said) is None
+
+
+@asynccontextmanager
+async def publishing(server: ServerProcess, first: int = 1) -> AsyncIterator[Publisher]:
+    async with open_line(server.port, {**EVENTS, "role": "publisher", "id": "p"}) as line:
+        await next_event(line)
+        yield Publisher(line, first)
+
+
+async def next_event(line: Line) -> dict[str, Any]:
+    """The next one, which comes alone."""
+    while not (events := await line.events()):
+        pass
+    (event,) = events
+    return event
+
+
+async def hears(line: Line, tokens: list[str]) -> None:
+    """These come, in order, once, and nothing else."""
+    heard: list[str] = []
+    await line.ping()
+    while not line.pongs or len(heard) < len(tokens):
+        for event in await line.events():
+            if not event["type"].startswith("trionotify."):
+                heard.append(event["data"].partition(" ")[0])
+    assert heard == tokens
+    line.pongs = 0
+
+
+async def reads_all(server: ServerProcess, tokens: list[str]) -> None:
+    """A new client is given all of it."""
+    async with open_line(server.port, {**EVENTS, "since": "start"}) as line:
+        await hears(line, tokens)
+
+
+async def is_closed(line: Line) -> tuple[int | None, str]:
+    """The server closes this connection."""
+    try:
+        while True:
+            await line.read()
+    except Lost as lost:
+        return lost.code, lost.reason
+
+
+async def raw_publisher_is_told(server: ServerProcess, reason: str) -> None:
+    """It can't be answered, so it is closed."""
+    async with open_line(server.port, {"role": "publisher"}) as line:
+        await line.send(b"raw")
+        assert await is_closed(line) == (1013, reason)
+
+
+# --- a disk that fills ---
+
+
+class Tmpfs:
+    """A small file system, which only the server sees."""
+
+    def __init__(self, directory: Path, options: str = "size=8m") -> None:
+        self.path = directory / "disk"
+        self.path.mkdir()
+        mount = f'mount -t tmpfs -o {options} tmpfs "$0" && exec "$@"'
+        self.launcher = ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(self.path))
+        if shutil.which("unshare") is None:
+            pytest.skip("there is no unshare here")
+        tried = subprocess.run([*self.launcher, "true"], capture_output=True, text=True, check=False)
+        if tried.returncode:
+            pytest.skip(f"a tmpfs can't be mounted here: {tried.stderr.strip()}")
+
+    def fill(self, server: ServerProcess) -> None:
+        with self._filler(server).open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def free(self, server: ServerProcess) -> None:
+        self._filler(server).unlink()
+
+    def _filler(self, server: ServerProcess) -> Path:
+        return Path(f"/proc/{server.pid}/root{self.path}/filler")
+
+
+class Limit:
+    """A limit on the size of the server's files, which is set and raised from outside."""
+
+    launcher = ()
+
+    def __init__(self, directory: Path) -> None:
+        if sys.platform != "linux":
+            pytest.skip("only Linux lets others change the limits of a process")
+        self.path = directory
+
+    def fill(self, server: ServerProcess) -> None:
+        self._limit(server, 4096)
+
+    def free(self, server: ServerProcess) -> None:
+        self._limit(server, -1)
+
+    def _limit(self, server: ServerProcess, size: int) -> None:
+        import resource  # noqa: PLC0415 - there is none on Windows
+
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size, -1))
+
+
+@linux_only
+@pytest.mark.parametrize("kind", [Tmpfs, Limit])
+@pytest.mark.parametrize("durability", ["full", "normal"])
+async def test_a_disk_that_fills(
+    durability: str, kind: Callable[[Path], Tmpfs | Limit], tmp_path: Path
+) -> None:
+    """Publishers are refused with 507, subscribers stay, what was accepted is there, and it recovers."""
+    disk = kind(tmp_path)
+    options = ("--store", f"sqlite:{disk.path}/log", "--durability", durability)
+    async with server_process(tmp_path, *options, launcher=disk.launcher) as server:
+        await server.start()
+        async with publishing(server) as publisher, open_line(server.port, EVENTS) as subscriber:
+            for _ in range(20):
+                assert await publisher.publish() is None
+            disk.fill(server)
+            problem = await publisher.until_refused()
+            told = "the server has no room left for the log: publish it again later"
+            assert problem == {
+                "type": "about:blank",
+                "title": "Insufficient Storage",
+                "status": 507,
+                "detail": told,
+                "id": publisher.refused[0].id,
+            }
+            await raw_publisher_is_told(server, told)
+            assert (await publisher.until_refused())["status"] == 507
+            await hears(subscriber, publisher.accepted)
+            seen = len(publisher.accepted)
+            await reads_all(server, publisher.accepted)
+            disk.free(server)
+            await publisher.again()
+            await hears(subscriber, publisher.accepted[seen:])
+            server.signal(signal.SIGTERM)
+            assert (await next_event(subscriber))["type"] == "trionotify.drain"
+        assert await server.ended() == 0
+        refusals = [line for line in server.errors.splitlines() if "publishing is refused" in line]
+        assert all(f"{disk.path}/log" in line for line in refusals)
+        assert len(refusals) == server.errors.count("the log takes notifications again") > 0
+        assert "Traceback" not in server.errors
+
+
+FILLS = """
+import resource, sys, trio, trionotify
+
+async def main(store):
+    async with trionotify.open_server(port=0, store=store) as server:
+        async with server.hub.subscribe() as notifications:
+            await server.hub.publish("1")
+            limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+            try:
+                await server.hub.publish("x" * 100_000)
+            except trionotify.StoreError as error:
+                print(error.status, error)
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            await server.hub.publish("2")
+            print(*[(await anext(notifications)).data for _ in range(2)])
+
+trio.run(main, sys.argv[1])
+"""
+
+
+@posix_only
+def test_a_disk_that_fills_in_process(tmp_path: Path) -> None:
+    """`publish` raises StoreError with 507, the path and the reason; the next one succeeds again."""
+    command = [sys.executable, "-c", FILLS, f"sqlite:{tmp_path}/log"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    refused, received = done.stdout.splitlines()
+    assert refused.startswith(f"507 {tmp_path}/log")
+    assert "File too large (EFBIG): raise the limit on the size of files" in refused
+    assert received == "1 2"
+
+
+# --- a file that goes away ---
+
+
+@posix_only
+@pytest.mark.parametrize("name", ["log", "log-wal"])
+async def test_a_file_that_is_removed_and_put_back(name: str, tmp_path: Path) -> None:
+    """503 as long as it is away; nothing is lost by that."""
+    async with server_process(tmp_path, "--store", f"sqlite:{tmp_path}/log") as server:
+        await server.start()
+        async with publishing(server) as publisher, open_line(server.port, EVENTS) as subscriber:
+            assert await publisher.publish() is None
+            (tmp_path / name).rename(tmp_path / "away")
+            problem = await publisher.publish()
+            told = "the log takes nothing at the moment: publish it again later"
+            assert problem is not None
+            assert (problem["status"], problem["detail"]) == (503, told)
+            await raw_publisher_is_told(server, told)
+            (tmp_path / name).write_text("somebody else's")
+            assert await publisher.publish() is not None
+            (tmp_path / "away").rename(tmp_path / name)
+            await publisher.again()
+            await hears(subscriber, publisher.accepted)
+        server.signal()
+        await server.ended()
+        assert f"{tmp_path}/{name} was removed or replaced" in server.errors
+        await server.start()
+        await reads_all(server, publisher.accepted)
+
+
+# --- a bad start ---
+
+
+def start(store: str, *, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Start a server that won't live."""
+    server = [sys.executable, "-m", "trionotify", "serve", "--port", str(free_port())]
+    return subprocess.run(
+        [*launcher, *server, "--store", store], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def is_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One line that says it, on stderr, and the exit code 1."""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("trionotify: ")
+    assert all(word in line for word in words), line
+    assert done.stdout == ""
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("nowhere/log", "create the directory"),
+        ("file/log", "name a path whose directory is one"),
+        ("directory", "isn't a file: name one"),
+    ],
+)
+def test_a_place_where_no_file_can_be(path: str, words: str, tmp_path: Path) -> None:
+    """It is said, in one line."""
+    (tmp_path / "file").touch()
+    (tmp_path / "directory").mkdir()
+    is_refused(start(f"sqlite:{tmp_path}/{path}"), f"{tmp_path}/{path}", words)
+
+
+def without_rights() -> tuple[str, ...]:
+    """A launcher that takes root's right to write whatever it likes away. Others don't have it."""
+    if os.name != "posix":
+        pytest.skip("POSIX only")
+    if os.geteuid():
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may write everything here: there is no setpriv")
+    return ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+
+
+def test_a_directory_that_may_not_be_written(tmp_path: Path) -> None:
+    """It is said, in one line, and nothing is left there."""
+    directory = tmp_path / "directory"
+    directory.mkdir(0o555)
+    done = start(f"sqlite:{directory}/log", launcher=without_rights())
+    is_refused(
+        done, f"{directory}/log", "Permission denied (EACCES): let the user that the server runs as"
+    )
+    assert not list(directory.iterdir())
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o000])
+def test_a_file_that_may_not_be_written(mode: int, tmp_path: Path) -> None:
+    """Nor read: it is said, in one line, and the file stays as it is."""
+    file = tmp_path / "log"
+    file.touch(mode)
+    done = start(f"sqlite:{file}", launcher=without_rights())
+    is_refused(done, f"{file}: Permission denied (EACCES): let the user that the server runs as")
+    assert file.stat().st_size == 0
+
+
+@linux_only
+def test_a_file_system_that_may_not_be_written(tmp_path: Path) -> None:
+    """It is said, in one line."""
+    disk = Tmpfs(tmp_path, "ro")
+    done = start(f"sqlite:{disk.path}/log", launcher=disk.launcher)
+    is_refused(done, "Read-only file system (EROFS): make the file system writable")
+
+
+async def test_a_second_server(tmp_path: Path) -> None:
+    """It is told who has the file, and the first one goes on."""
+    async with server_process(tmp_path, "--store", f"sqlite:{tmp_path}/log") as server:
+        await server.start()
+        async with publishing(server) as publisher:
+            assert await publisher.publish() is None
+            done = await trio.to_thread.run_sync(start, f"sqlite:{tmp_path}/log")
+            is_refused(done, f"{tmp_path}/log belongs to a server that runs (process {server.pid})")
+            assert await publisher.publish() is None
+        await reads_all(server, ["n1", "n2"])
+
+
+# --- a damaged file ---
+
+
+@asynccontextmanager
+async def whole_file(directory: Path) -> AsyncIterator[tuple[ServerProcess, Path]]:
+    """A server that has ended in order, and its file: 200 notifications."""
+    options = ("--store", f"sqlite:{directory}/log", "--max-tail-bytes", "20000")
+    async with server_process(directory, *options) as server:
+        await server.start()
+        async with publishing(server) as publisher:
+            for _ in range(200):
+                assert await publisher.publish() is None
+        server.signal(signal.SIGTERM)
+        assert await server.ended() == 0
+        yield server, directory / "log"
+
+
+async def test_a_file_that_is_damaged_at_its_beginning(tmp_path: Path) -> None:
+    """The server doesn't start on it, and leaves it as it is."""
+    async with whole_file(tmp_path) as (_, file):
+        damaged = random.Random(1).randbytes(4096) + file.read_bytes()[4096:]
+        file.write_bytes(damaged)
+        is_refused(await trio.to_thread.run_sync(start, f"sqlite:{file}"), str(file))
+        assert file.read_bytes() == damaged
+
+
+async def test_a_file_that_is_damaged_in_its_middle(tmp_path: Path) -> None:
+    """Who comes there is closed with 1013; the others are served, and publishing goes on."""
+    async with whole_file(tmp_path) as (server, file):
+        content = bytearray(file.read_bytes())
+        page = content.index(b"n60 ..") // 4096 * 4096
+        content[page : page + 4096] = random.Random(1).randbytes(4096)
+        file.write_bytes(content)
+        await server.start()
+        async with publishing(server, 201) as publisher, open_line(server.port, EVENTS) as subscriber:
+            async with open_line(server.port, {**EVENTS, "since": "start"}) as reader:
+                assert await is_closed(reader) == (1013, "the log can't be read")
+            assert await publisher.publish() is None
+            await hears(subscriber, ["n201"])
+        assert f"{file} is damaged" in server.errors
+        assert "Traceback" not in server.errors
+
+
+# --- no more open files ---
+
+
+def few_files(count: int) -> tuple[str, ...]:
+    """Let a server have so many, and say everything on stdout."""
+    return ("sh", "-c", f'ulimit -n {count} && exec "$@" 2>&1', "sh")
+
+
+@posix_only
+async def test_more_clients_than_files(tmp_path: Path) -> None:
+    """They wait until others leave, and those who are connected don't notice."""
+    options = ("--store", f"sqlite:{tmp_path}/log", "--max-connections", "1000")
+    async with server_process(tmp_path, *options, launcher=few_files(40)) as server:
+        await server.start()
+        connected, leave = [], trio.Event()
+
+        async def connect() -> None:
+            async with open_line(server.port, EVENTS) as line:
+                connected.append(line)
+                await leave.wait()
+
+        async with publishing(server) as publisher, open_line(server.port, EVENTS) as subscriber:
+            async with trio.open_nursery() as nursery:
+                for _ in range(50):
+                    nursery.start_soon(connect)
+                await server.says(b"can't accept: Too many open files")
+                assert len(connected) < 40
+                for _ in range(300):
+                    assert await publisher.publish() is None
+                await hears(subscriber, publisher.accepted)
+                leave.set()
+            assert len(connected) == 50
+            await reads_all(server, publisher.accepted)
+
+
+@posix_only
+async def test_no_more_clients_than_there_are_files_for(tmp_path: Path) -> None:
+    """As it is by default: whoever is too many is told so, and may come when another has left."""
+    options = ("--store", f"sqlite:{tmp_path}/log")
+    async with server_process(tmp_path, *options, launcher=few_files(66)) as server:
+        await server.start()
+        async with publishing(server) as publisher:
+            async with open_line(server.port, EVENTS) as subscriber:
+                with pytest.raises(Refused, match=r"503, b'.*the server is full"):
+                    async with open_line(server.port, EVENTS):
+                        raise AssertionError("it must be refused")
+                assert await publisher.publish() is None
+                await hears(subscriber, ["n1"])
+            done = False
+            while not done:  # until the server has seen that it left
+                with suppress(Refused):
+                    await reads_all(server, ["n1"])
+                    done = True
