@@ -193,7 +193,7 @@ def ingest(publishers: int, flight: int, size: int = 128, seconds: float = 2.0) 
         with closing(connect_all(server.port, ["/"])) as (client,):
             pubs = [connect(server.port, server.kind.publish) for _ in range(publishers)]
             frame, due = client_frame(b"." * size), frame_size(size)
-            client.setblocking(True)
+            client.settimeout(PATIENCE)
             sent = received = 0
             turn = 0
             begin: tuple[float, float, int] | None = None
@@ -392,7 +392,7 @@ def acknowledged(publishers: int, seconds: float = 2.0) -> Run:
             waits: dict[int, float] = {}
             taken: list[float] = []
             for fd, client in by_fd.items():
-                client.setblocking(True)
+                client.settimeout(PATIENCE)
                 waits[fd] = _say_event(client, fd, 0)  # the welcome came with the head
                 poll.register(fd, select.EPOLLIN)
             cpu, start = server.cpu(), time.perf_counter()
@@ -423,7 +423,7 @@ def replay(count: int) -> Run:
     def run(server: Server) -> Figures:
         targets = ["/", *[f"/?role=publisher&type={type}" for type in "ab"]]
         with closing(connect_all(server.port, targets)) as (reader, *publishers):
-            reader.setblocking(True)
+            reader.settimeout(PATIENCE)
             for _ in range(count // 1000):
                 for publisher, times in zip(publishers, (990, 10), strict=True):
                     send_all(publisher, client_frame(b"." * size) * times)
@@ -433,7 +433,7 @@ def replay(count: int) -> Run:
         memory, cpu, start = server.memory(), server.cpu(), time.perf_counter()
         with closing(connect_all(server.port, ["/?exact.type=b&since=start"])) as (reader,):
             due, most = count // 100 * frame_size(size), memory
-            reader.setblocking(True)
+            reader.settimeout(PATIENCE)
             while due > 0:
                 due -= len(reader.recv(1 << 16))
                 most = max(most, server.memory())

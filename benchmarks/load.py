@@ -49,7 +49,7 @@ def connect(port: int, target: str) -> socket.socket:
 
 
 def connect_all(port: int, targets: Iterable[str]) -> list[socket.socket]:
-    """Clients whose handshakes are done; some are under way at a time."""
+    """Clients whose handshakes are done, in the order of their targets; some are under way at a time."""
     clients: list[socket.socket] = []
     waiting: dict[int, tuple[socket.socket, bytes]] = {}
     poll = select.epoll()
@@ -63,6 +63,7 @@ def connect_all(port: int, targets: Iterable[str]) -> list[socket.socket]:
                 more = False
                 break
             sock = socket.socket()
+            clients.append(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.connect(("127.0.0.1", port))
             sock.setblocking(False)
@@ -74,7 +75,7 @@ def connect_all(port: int, targets: Iterable[str]) -> list[socket.socket]:
             data = sock.recv(1 << 16)
             head += data
             if not data or (b"\r\n\r\n" in head and b" 101 " not in head):
-                for other, _ in waiting.values():
+                for other in clients:
                     other.close()
                 raise Stuck(f"a handshake was answered with {head!r}")
             waiting[fd] = (sock, head)
@@ -82,7 +83,6 @@ def connect_all(port: int, targets: Iterable[str]) -> list[socket.socket]:
                 # What came behind the head is of no interest: counting begins later.
                 del waiting[fd]
                 poll.unregister(fd)
-                clients.append(sock)
         if time.monotonic() > deadline:
             raise Stuck(f"{len(waiting)} handshakes were not answered")
     poll.close()

@@ -55,7 +55,9 @@ FLOOR = "floor"
 
 
 def _ours(name: str, *options: str) -> Kind:
-    command = (sys.executable, "-m", "trionotify", "--port=0", "--max-half-open=20000", *options)
+    # The load answers no Pings: it must not be taken for dead, however long a case takes.
+    limits = ("--max-half-open=20000", "--ping-interval=3600")
+    command = (sys.executable, "-m", "trionotify", "--port=0", *limits, *options)
     return Kind(name, command, lambda: version("trionotify"), publish="/?role=publisher")
 
 
