@@ -321,6 +321,21 @@ def refuse(path: Path, words: str) -> None:
     assert not {path.name + "-wal", path.name + "-shm"} & set(os.listdir(path.parent))
 
 
+def test_killed_while_the_file_was_made(tmp_path: Path) -> None:
+    """What was written of it by then is taken back, and the file is made anew."""
+    path = tmp_path / "log.db"
+    with contextlib.closing(sqlite3.connect(tmp_path / "making", isolation_level=None)) as db:
+        for step in ("PRAGMA cache_size = 2", "BEGIN", "CREATE TABLE t (x)"):
+            db.execute(step)
+        db.executemany("INSERT INTO t VALUES (?)", [("." * 1000,)] * 100)
+        # As the disk is when the process is killed now.
+        shutil.copy(tmp_path / "making", path)
+        shutil.copy(tmp_path / "making-journal", tmp_path / "log.db-journal")
+    assert path.stat().st_size > 0
+    with contextlib.closing(open_store(path)) as store:
+        assert store.head == 0
+
+
 @pytest.mark.parametrize("content", [b"x", b"hello\n" * 3, b"hello\n" * 1000, b"SQLite format 3\0" * 99])
 def test_a_file_that_is_no_database(content: bytes, tmp_path: Path) -> None:
     """Whatever its size."""

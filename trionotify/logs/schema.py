@@ -101,7 +101,7 @@ def open_database(path: str) -> sqlite3.Connection:
                 path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
             undo.callback(db.close)
-            if not _is_new(db, path, size):
+            if not _is_new(db, path):
                 _check_owner(db, path)
                 # A last page in part is also what a crash leaves; but then the WAL has it whole.
                 if size % _pragma(db, "page_size") and not has_wal:
@@ -160,9 +160,10 @@ def _has_wal(path: str) -> bool:
         return False
 
 
-def _is_new(db: sqlite3.Connection, path: str, size: int) -> bool:
+def _is_new(db: sqlite3.Connection, path: str) -> bool:
     """Whether the file is empty: of no size, or a database without anything in it."""
-    if size > 0 and not _pragma(db, "page_count"):
+    # To count its pages, SQLite takes back first what a crash has left half done: maybe all of it.
+    if not _pragma(db, "page_count") and _size(path) > 0:
         raise not_a_database(path)
     tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     return not (tables or _pragma(db, "application_id") or _pragma(db, "user_version"))
