@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tests.fleet.events import Said, random_said
-from tests.fleet.line import Line, Lost, open_line
+from tests.fleet.line import Line, Lost, Refused, open_line
 
 if TYPE_CHECKING:
     from tests.fleet.run import Run
@@ -28,8 +28,10 @@ class Publisher:
         self.said: list[Said] = []
         #: Where in the log they are, as it was acknowledged: the first ones, without a hole.
         self.offsets: list[int] = []
-        #: Which were refused, and up to where the log was known then.
+        #: Which were refused, and behind which offset they can only be therefore.
         self.refused: dict[str, int] = {}
+        #: So many were sent on connections before this one, and may be in the log even if refused now.
+        self._sent_before = self._sent = 0
 
     def __repr__(self) -> str:
         return f"{self.id}: {len(self.offsets)} of {len(self.said)} are acknowledged"
@@ -45,16 +47,21 @@ class Publisher:
                     await self._publish(line)
             except Lost as lost:
                 self.run.excuse(lost, life)
+            except Refused as refused:
+                if not self.run.excuses(refused, life):
+                    raise
 
     async def _publish(self, line: Line) -> None:
         # Where nothing is forgotten, what was acknowledged can be said again, too.
         again = 0 if self.run.plan.max_entries else self.random.choice((0, 0, 5))
         at = answered = max(0, len(self.offsets) - again)
+        self._sent_before = self._sent
         while True:
             most = self.random.choice((1, 4, self.run.plan.window))
             burst = self._burst(at, min(most, answered + self.run.plan.window - at))
             if burst:
                 at += len(burst)
+                self._sent = max(self._sent, at)
                 await line.send(*[said.event for said in burst])
                 self.run.sent.add(len(burst))
             elif answered == at:
@@ -111,7 +118,7 @@ class Publisher:
         assert problem["id"] == said.id, f"{self}: {problem} came for {said}"
         self.run.excuse_refusal(problem["status"], problem["detail"])
         if at >= len(self.offsets):
-            self.refused[said.token] = self.run.highest
+            self.refused[said.token] = 0 if at < self._sent_before else self.run.highest
         self.run.refused.add()
 
 
@@ -138,8 +145,12 @@ class RawPublisher:
                     done = await self._publish(line, tokens)
             except Lost as lost:
                 done = lost.code == 1000
-                if not done:
+                # A full disk ends it with a Close frame, which it may not have lived to read.
+                if not done and not (lost.code is None and self.run.plan.faults):
                     self.run.excuse(lost, life)
+            except Refused as refused:
+                if not self.run.excuses(refused, life):
+                    raise
             self.stays.append((tokens, done))
 
     async def _publish(self, line: Line, tokens: list[str]) -> bool:

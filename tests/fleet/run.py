@@ -13,7 +13,7 @@ import trio
 from tests.fleet.counts import Count
 from tests.fleet.events import TEAMS, Said, random_filters
 from tests.fleet.fates import begin, die, fill_disk
-from tests.fleet.line import Lost, open_line
+from tests.fleet.line import Lost, Refused, open_line
 from tests.fleet.plan import Plan
 from tests.fleet.publishers import Publisher, RawPublisher
 from tests.fleet.server import ServerProcess, server_process
@@ -110,6 +110,10 @@ class Run:
         else:
             assert lost.code in (None, 1012), lost
             assert self.life > life, "the server dropped a connection"
+
+    def excuses(self, refused: Refused, life: int) -> bool:
+        """Whether a connection was refused because of a signal."""
+        return refused.status == 503 and b"going down" in refused.body and self.life > life
 
     def excuse_refusal(self, status: int, reason: str) -> None:
         """Something wasn't accepted: only when the disk is full, or was a moment ago."""

@@ -110,7 +110,8 @@ class Subscriber:
             except Left:
                 pass
             except Refused as refused:
-                self.refused(refused)
+                if not self.run.excuses(refused, life):
+                    self.refused(refused)
             except Lost as lost:
                 self.run.excuse(lost, life)
             finally:
