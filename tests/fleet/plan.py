@@ -91,7 +91,7 @@ def model_plan(seed: int, kills: int = 4, share: float = 1.0) -> Plan:
 
 
 def _death(random: Random, share: float) -> Death:
-    what, most = random.choice((("acks", 400), ("sent", 500), ("received", 2000), ("joined", 20)))
+    what, most = random.choice((("acks", 400), ("sent", 500), ("received", 2000), ("joined", 5)))
     return Death(
         what,
         random.randint(1, int(most * share)),
@@ -108,7 +108,7 @@ def _births(random: Random) -> tuple[str, ...]:
 
 
 def _fault(random: Random, share: float) -> Fault:
-    what, most = random.choice((("acks", 400), ("sent", 500), ("joined", 20)))
+    what, most = random.choice((("acks", 400), ("sent", 500), ("joined", 5)))
     return Fault(what, random.randint(1, int(most * share)), refusals=random.choice((1, 3, 30)))
 
 

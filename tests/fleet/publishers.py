@@ -56,24 +56,30 @@ class Publisher:
         again = 0 if self.run.plan.max_entries else self.random.choice((0, 0, 5))
         at = answered = max(0, len(self.offsets) - again)
         self._sent_before = self._sent
-        while True:
-            most = self.random.choice((1, 4, self.run.plan.window))
-            burst = self._burst(at, min(most, answered + self.run.plan.window - at))
-            if burst:
-                at += len(burst)
-                self._sent = max(self._sent, at)
-                await line.send(*[said.event for said in burst])
-                self.run.sent.add(len(burst))
-            elif answered == at:
-                return
-            for event in await line.events():
-                answered += self._hear(answered, event)
-            if answered == at:
-                # Something of it may have been refused.
-                at = answered = len(self.offsets)
-            if self.random.random() * 200 < self.run.plan.whims:
-                line.drop(reset=self.random.random() < 0.5)
-                return
+        try:
+            while True:
+                most = self.random.choice((1, 4, self.run.plan.window))
+                burst = self._burst(at, min(most, answered + self.run.plan.window - at))
+                if burst:
+                    at += len(burst)
+                    self._sent = max(self._sent, at)
+                    await line.send(*[said.event for said in burst])
+                    self.run.sent.add(len(burst))
+                elif answered == at:
+                    return
+                for event in await line.events():
+                    answered += self._hear(answered, event)
+                if answered == at:
+                    # Something of it may have been refused.
+                    at = answered = len(self.offsets)
+                if self.random.random() * 200 < self.run.plan.whims:
+                    line.drop(reset=self.random.random() < 0.5)
+                    return
+        finally:
+            if self.run.plan.faults:
+                # Each of these may have been refused, and we never heard of it.
+                for said in self.said[answered:at]:
+                    self.refused.setdefault(said.token, 0)
 
     def _hear(self, at: int, event: dict[str, Any]) -> bool:
         """Whether this is the answer to what was said as number `at`."""
