@@ -1,0 +1,296 @@
+// What the tests of trionotify.js have in common: servers that are started and killed, and a front between
+// them and their clients that can cut, hold and refuse.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import http from "node:http";
+import { createRequire } from "node:module";
+import net from "node:net";
+import { createInterface } from "node:readline";
+
+import { Trionotify } from "../../trionotify/web/trionotify.js";
+
+const require = createRequire(new URL("../peers/package.json", import.meta.url));
+export const ws = require("ws");
+/** Node has a WebSocket of its own from 22 on. */
+export const WebSocket = globalThis.WebSocket ?? ws.WebSocket;
+const SCRIPT = new URL("../../trionotify/web/trionotify.js", import.meta.url);
+
+/** Short, so that what takes a while in life doesn't in tests. */
+export const QUICK = { WebSocket, firstDelay: 20, maxDelay: 100 };
+
+/** Clients are closed, servers killed at the end of the test `t`. */
+export class World {
+  constructor(t) {
+    this.ending = [];
+    t.after(async () => {
+      for (const end of this.ending.reverse()) await end();
+    });
+  }
+
+  /** A server in a process of its own. */
+  async server({ port = 0, options = [] } = {}) {
+    const command = ["-m", "trionotify", "--port", String(port), ...options];
+    const process_ = spawn(process.env.PYTHON ?? "python3", command, {
+      cwd: new URL("../..", import.meta.url),
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    const exited = once(process_, "exit");
+    const end = async (signal) => {
+      process_.kill(signal);
+      await exited;
+    };
+    this.ending.push(() => end("SIGKILL"));
+    const [line] = await once(createInterface(process_.stdout), "line");
+    const url = new URL(line.split(" ").at(-1));
+    return { url, port: Number(url.port), kill: () => end("SIGKILL"), stop: () => end("SIGTERM") };
+  }
+
+  async front(port) {
+    const front = new Front(port);
+    await front.listen();
+    this.ending.push(() => front.close());
+    return front;
+  }
+
+  /** A client that notes down what it is told. */
+  client(url, options = {}) {
+    const client = new Trionotify(url, { ...QUICK, ...options });
+    const seen = { notifications: [], data: [], gaps: [], opens: [], losses: [], errors: [], closes: [] };
+    client.seen = seen;
+    client.addEventListener("notification", ({ notification }) => {
+      seen.notifications.push(notification);
+      seen.data.push(notification.data);
+    });
+    client.addEventListener("gap", (event) => seen.gaps.push(event));
+    client.addEventListener("open", (event) => seen.opens.push(event));
+    client.addEventListener("reconnecting", (event) => seen.losses.push(event));
+    client.addEventListener("error", (event) => seen.errors.push(event));
+    client.addEventListener("close", (event) => seen.closes.push(event));
+    this.ending.push(() => client.close());
+    return client;
+  }
+
+  /** A client that is open. */
+  async open(url, options) {
+    const client = this.client(url, options);
+    await until(client, "open", () => client.state === "open");
+    return client;
+  }
+}
+
+/** Wait until the condition holds; looked at now, and after each event of that type. */
+export function until(target, type, condition) {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (!condition()) return;
+      target.removeEventListener(type, look);
+      resolve();
+    };
+    target.addEventListener(type, look);
+    look();
+  });
+}
+
+/** Wait until that much data has come. */
+export const has = (client, count) => until(client, "notification", () => client.seen.data.length >= count);
+
+/** Between clients and a server, on an address of its own. It serves the client's module and a page, too. */
+export class Front {
+  constructor(port) {
+    this.port_ = port;
+    this.pairs = new Set();
+    /** WebSocket handshakes that were passed on. */
+    this.handshakes = 0;
+    /** What the server says doesn't arrive. */
+    this.deaf = false;
+    /** Nothing arrives, in neither direction, and nobody is told. */
+    this.dead = false;
+    /** No WebSocket handshake gets through. */
+    this.noSockets = false;
+    /** @type {((text: string) => void) | null} what clients say is shown to this one */
+    this.said = null;
+    this.server = net.createServer((client) => this.meet(client));
+    this.waiting = [];
+  }
+
+  async listen() {
+    this.server.listen(0, "127.0.0.1");
+    await once(this.server, "listening");
+    this.url = `http://127.0.0.1:${this.server.address().port}/events`;
+    this.page = `http://127.0.0.1:${this.server.address().port}/page`;
+  }
+
+  meet(client) {
+    client.on("error", () => {});
+    client.once("data", (head) => {
+      const text = head.toString("latin1");
+      if (/^GET \/(page|trionotify\.js)[ ?]/.test(text)) return this.serve(client, text);
+      const isSocket = /^upgrade: *websocket/im.test(text);
+      if (isSocket && this.noSockets) return client.end("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n");
+      if (isSocket) this.handshakes += 1;
+      this.pass(client, head);
+    });
+  }
+
+  async serve(client, text) {
+    const isScript = text.startsWith("GET /trionotify.js");
+    const body = isScript ? await readFile(SCRIPT) : Buffer.from("<!doctype html><title>page</title>");
+    client.end(
+      Buffer.concat([
+        Buffer.from(
+          `HTTP/1.1 200 OK\r\nContent-Type: text/${isScript ? "javascript" : "html"}; charset=utf-8\r\n` +
+            "Content-Security-Policy: default-src 'none'; script-src 'self'; connect-src 'self'\r\n" +
+            `Connection: close\r\nContent-Length: ${body.length}\r\n\r\n`,
+        ),
+        body,
+      ]),
+    );
+  }
+
+  pass(client, head) {
+    const server = net.connect(this.port_, "127.0.0.1");
+    const pair = { client, server };
+    this.pairs.add(pair);
+    const part = () => {
+      client.destroy();
+      server.destroy();
+      this.pairs.delete(pair);
+    };
+    const forward = (data) => {
+      this.said?.(data);
+      this.stir();
+      if (!pair.dead) server.write(data);
+    };
+    server.on("error", part).on("close", part);
+    client.on("close", part);
+    server.on("data", (data) => {
+      this.stir();
+      if (!pair.dead && !pair.deaf) client.write(data);
+    });
+    client.on("data", forward);
+    forward(head);
+  }
+
+  /** Something went through here, or would have. */
+  stir() {
+    for (const look of [...this.waiting]) look();
+  }
+
+  /** Wait until the condition holds, which depends on what goes through here. */
+  until(condition) {
+    return new Promise((resolve) => {
+      const look = () => {
+        if (!condition()) return;
+        this.waiting = this.waiting.filter((other) => other !== look);
+        resolve();
+      };
+      this.waiting.push(look);
+      look();
+    });
+  }
+
+  /** Of the connections that there are now, let nothing arrive that comes from the server. */
+  deafen() {
+    for (const pair of this.pairs) pair.deaf = true;
+  }
+
+  /** Of the connections that there are now, let nothing arrive at all. */
+  die() {
+    for (const pair of this.pairs) pair.dead = true;
+  }
+
+  cut() {
+    for (const { client, server } of [...this.pairs]) {
+      client.destroy();
+      server.destroy();
+    }
+  }
+
+  async close() {
+    this.server.close();
+    this.cut();
+  }
+}
+
+/**
+ * A server that has no WebSocket: a log in memory, Server-Sent Events, and `POST /events`. As much of
+ * docs/reference.md as the client's fallback needs.
+ */
+export class FakeStreams {
+  constructor() {
+    this.log = [];
+    this.streams = new Set();
+    this.requests = [];
+    /** Answer so, in place of what was asked for: [status, problem, headers]. @type {any[]} */
+    this.answers = [];
+    /** How a block is cut into pieces. */
+    this.pieces = (text) => [text];
+    this.known = new Map();
+    this.server = http.createServer((request, response) => void this.serve(request, response));
+    this.server.on("upgrade", (_, socket) => socket.destroy());
+  }
+
+  async listen(world) {
+    this.server.listen(0, "127.0.0.1");
+    await once(this.server, "listening");
+    this.url = `http://127.0.0.1:${this.server.address().port}/events`;
+    world.ending.push(() => {
+      this.server.close();
+      this.server.closeAllConnections();
+    });
+    return this;
+  }
+
+  async serve(request, response) {
+    const url = new URL(request.url, "http://x");
+    const query = Object.fromEntries(url.searchParams);
+    this.requests.push({ method: request.method, query, headers: request.headers });
+    const answer = this.answers.shift();
+    if (answer) {
+      const [status, document, headers = {}] = answer;
+      if (status === 0) return request.socket.destroy();
+      response.writeHead(status, { "Content-Type": "application/problem+json", ...headers });
+      return response.end(JSON.stringify(document));
+    }
+    if (request.method === "POST") return this.take(request, response, query);
+    response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8" });
+    const filter = JSON.parse(query.filters ?? "[]")[0]?.exact?.type;
+    const stream = { response, filter };
+    this.streams.add(stream);
+    response.on("close", () => this.streams.delete(stream));
+    const since = query.since?.startsWith("e:") ? Number(query.since.slice(2)) : this.log.length;
+    const data = { id: query.id, ...(query.since && { recovered: true }) };
+    this.say(stream, { type: "trionotify.welcome", source: "/trionotify", cursor: `e:${since}`, data });
+    for (const event of this.log.slice(since)) this.say(stream, event);
+  }
+
+  say({ response, filter }, event) {
+    if (filter && !event.type.startsWith("trionotify.") && event.type !== filter) return;
+    for (const piece of this.pieces(`id: ${event.cursor}\ndata: ${JSON.stringify(event)}\n\n`)) {
+      response.write(piece);
+    }
+  }
+
+  publish(event) {
+    const cursor = `e:${this.log.length + 1}`;
+    this.log.push({ ...event, cursor });
+    for (const stream of this.streams) this.say(stream, this.log.at(-1));
+    return { cursor, wanted: 1, written: 1, behind: 0 };
+  }
+
+  async take(request, response, query) {
+    let text = "";
+    for await (const piece of request) text += piece;
+    const event = JSON.parse(text);
+    const key = `${query.id} ${event.source} ${event.id}`;
+    if (!this.known.has(key)) this.known.set(key, this.publish(event));
+    // Told after it was published: the answer may be lost.
+    if (this.lose) {
+      this.lose = false;
+      return request.socket.destroy();
+    }
+    response.writeHead(200, { "Content-Type": "application/json" });
+    response.end(JSON.stringify(this.known.get(key)));
+  }
+}

@@ -1,0 +1,1736 @@
+/**
+ * The client of a trionotify server for browsers, and for Node from 20 on. No dependencies, no build step.
+ *
+ *     import { Trionotify } from "/trionotify.js";
+ *     const client = new Trionotify("/events", { filters: [{ prefix: { type: "order." } }] });
+ *     client.addEventListener("notification", ({ notification }) => console.log(notification.data));
+ *     const receipt = await client.publish({ amount: 12.5 }, { type: "order.paid", subject: "17" });
+ *
+ * What is where:
+ *
+ *     Trionotify            what an application sees: its place in the stream, events, iterators
+ *     └── Connection        stays connected, resumes, repeats what has no answer yet
+ *         ├── SocketLink    one WebSocket
+ *         └── StreamLink    one response of Server-Sent Events
+ *
+ * With `share`, a `Tabs` stands between the first two: it has a `Connection` in one tab of those that
+ * share, and hands on in the others.
+ *
+ * There are two cursors. Behind the connection's, the next connection begins. Behind the application's is
+ * what was not handed out yet. They differ while an iterator is full, or while a tab was asleep: then what
+ * comes is ignored, and the connection is wound back (`rewind`) to where the application is. So the log
+ * is the only buffer that matters, and everything comes once, in order.
+ *
+ * What always holds: at most one link is alive, and nothing is heard of one that was left; what comes
+ * in one turn of the event loop is handed out in that turn; a promise that was given is settled, at the
+ * latest by `close()`.
+ *
+ * @module trionotify
+ */
+
+const SUBPROTOCOL = "cloudevents.json";
+/** What begins so is said by the server. */
+const OURS = "trionotify.";
+/** So many handshakes may fail, when none has ever worked, before Server-Sent Events take over. */
+const HANDSHAKES = 2;
+/** A connection that has lasted for so many milliseconds was a good one. */
+const LASTING = 10_000;
+/** Attributes of events whose place is elsewhere. */
+const NOT_ATTRIBUTES = new Set(["data", "data_base64", "specversion", "cursor"]);
+/** Keys of the query that give defaults to what is published. */
+const DEFAULTS = ["type", "subject", "source", "datacontenttype", "to"];
+const FILTER_KEY = /^(?:(?:exact|prefix|suffix)\.|(?:filters|sql)$)/;
+/** Of the close codes below 3000 (and our own), those after which the same client meets the same end. */
+const FINAL_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1011]);
+const PASSING_CODES = new Set([4429]);
+const TOO_BIG = 1009;
+/** Statuses that pass by themselves, besides 5xx. */
+const PASSING_STATUSES = new Set([408, 426, 429]);
+
+/**
+ * @typedef {import("./trionotify.d.ts").Filter} Filter
+ * @typedef {import("./trionotify.d.ts").Options} Options
+ * @typedef {import("./trionotify.d.ts").Attributes} Attributes
+ * @typedef {import("./trionotify.d.ts").Receipt} Receipt
+ * @typedef {import("./trionotify.d.ts").Loss} Loss
+ * @typedef {import("./trionotify.d.ts").Transport} Transport
+ * @typedef {import("./trionotify.d.ts").State} State
+ *
+ * @typedef {Record<string, any>} CloudEvent  as it is on the wire
+ *
+ * How a link ended. `again`: come back, after at least `after` milliseconds; at once and without a word
+ * if `quiet`.
+ * @typedef {{ again: boolean, error: Error, after?: number, quiet?: boolean, opened?: boolean }} Ending
+ *
+ * What a connection tells.
+ * @typedef {object} Hooks
+ * @property {(event: CloudEvent, transport: Transport) => void} hear  it was in the stream
+ * @property {(error: Error, delay: number) => void} lost  trying again in so many milliseconds
+ * @property {(error: Error) => void} over  it will not come back
+ * @property {(error: Error) => void} failed  something that ends nothing went wrong
+ *
+ * What an application asks of it.
+ * @typedef {object} Connected
+ * @property {(event: CloudEvent) => Promise<Receipt>} publish
+ * @property {(filters: Filter[]) => Promise<string>} choose
+ * @property {(cursor: string) => void} rewind
+ * @property {() => void} close
+ */
+
+/** What the server refuses: a handshake, an event, filters. Its RFC 9457 problem document says why. */
+export class Problem extends Error {
+  /** @param {Record<string, any>} document */
+  constructor(document) {
+    super(`${document.status}: ${document.detail ?? document.title ?? "refused"}`);
+    this.name = "Problem";
+    /** The HTTP status. */
+    this.status = Number(document.status);
+    /** What is wrong, for the person who reads it; it begins with the thing at fault. */
+    this.detail = String(document.detail ?? document.title ?? "");
+    /** All of it. */
+    this.document = document;
+  }
+}
+
+/** The connection is over, and coming back would lead to the same end; or `close()` was called. */
+export class Closed extends Error {
+  /**
+   * @param {number} code  a WebSocket close code
+   * @param {string} [reason]
+   */
+  constructor(code, reason = "") {
+    super(`closed: ${code} ${reason}`.trimEnd());
+    this.name = "Closed";
+    this.code = code;
+    this.reason = reason;
+  }
+}
+
+/** An event of the client itself; each type has properties of its own. */
+class ClientEvent extends Event {
+  /**
+   * @param {string} type
+   * @param {object} properties
+   */
+  constructor(type, properties) {
+    super(type);
+    Object.assign(this, properties);
+  }
+}
+
+/** Something that happened, as the server tells it: data and attributes. Made by the client. */
+export class Notification {
+  #event;
+  /** @type {unknown} */
+  #bytes;
+
+  /**
+   * @param {CloudEvent} event
+   * @param {Loss | null} [gap]
+   */
+  constructor(event, gap = null) {
+    this.#event = event;
+    /** What was lost just in front of this one; null if nothing was. */
+    this.gap = gap;
+  }
+
+  /** JSON is parsed, text is a string, bytes are a Uint8Array; undefined if there is none. */
+  get data() {
+    const { data, data_base64: base64 } = this.#event;
+    if (base64 === undefined) return data;
+    return (this.#bytes ??= Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)));
+  }
+
+  /** The data, parsed if it is text: for JSON that came as plain text. Throws a SyntaxError. */
+  json() {
+    const { data } = this;
+    if (data instanceof Uint8Array) return JSON.parse(new TextDecoder().decode(data));
+    return typeof data === "string" && !this.#isJson() ? JSON.parse(data) : data;
+  }
+
+  #isJson() {
+    return /^application\/json|\+json/i.test(this.datacontenttype ?? "application/json");
+  }
+
+  /** All attributes, extensions included. */
+  get attributes() {
+    const entries = Object.entries(this.#event);
+    return Object.fromEntries(entries.filter(([name]) => !NOT_ATTRIBUTES.has(name)));
+  }
+
+  /** Resume behind this one: the `since` of another client. Undefined where the log doesn't have it. */
+  get cursor() {
+    return /** @type {string | undefined} */ (this.#event.cursor);
+  }
+
+  get id() {
+    return String(this.#event.id);
+  }
+
+  get source() {
+    return String(this.#event.source);
+  }
+
+  get type() {
+    return String(this.#event.type);
+  }
+
+  get subject() {
+    return /** @type {string | undefined} */ (this.#event.subject);
+  }
+
+  /** When it was made, as RFC 3339 has it. */
+  get time() {
+    return /** @type {string | undefined} */ (this.#event.time);
+  }
+
+  get datacontenttype() {
+    return /** @type {string | undefined} */ (this.#event.datacontenttype);
+  }
+
+  /** The id of the only clients that it is for. */
+  get to() {
+    return /** @type {string | undefined} */ (this.#event.to);
+  }
+
+  /** The whole event as JSON has it. */
+  toJSON() {
+    return this.#event;
+  }
+}
+
+/** How long to wait before the next attempt: all of it is random, up to a bound that doubles. */
+class Backoff {
+  #bound;
+
+  /**
+   * @param {number} first
+   * @param {number} cap
+   */
+  constructor(first, cap) {
+    this.first = first;
+    this.cap = cap;
+    this.#bound = first;
+  }
+
+  /** In milliseconds. Each call is one more failure. */
+  next() {
+    const bound = this.#bound;
+    this.#bound = Math.min(bound * 2, this.cap);
+    return bound * Math.random();
+  }
+
+  /** It worked. */
+  reset() {
+    this.#bound = this.first;
+  }
+}
+
+/** What was published and has no answer yet, in order. */
+class Outbox {
+  /** @type {Map<string, { event: CloudEvent, text: string, promise: Promise<Receipt>, resolve: (receipt: Receipt) => void, reject: (error: Error) => void }>} */
+  #waiting = new Map();
+
+  get size() {
+    return this.#waiting.size;
+  }
+
+  /** Their JSON. */
+  texts() {
+    return [...this.#waiting.values()].map(({ text }) => text);
+  }
+
+  /** The first that waits. */
+  first() {
+    const [found] = this.#waiting.values();
+    return found;
+  }
+
+  /**
+   * The answer to an event; the same promise for one that waits already.
+   * @param {CloudEvent} event
+   */
+  put(event) {
+    const key = keyOf(event);
+    const known = this.#waiting.get(key);
+    if (known) return { isNew: false, ...known };
+    const text = JSON.stringify(event);
+    const { promise, resolve, reject } = withResolvers();
+    this.#waiting.set(key, { event, text, promise, resolve, reject });
+    return { isNew: true, text, promise };
+  }
+
+  /**
+   * @param {CloudEvent} event  of which `source` and `id` count
+   * @param {Receipt} receipt
+   */
+  answer(event, receipt) {
+    this.#take(keyOf(event))?.resolve(receipt);
+  }
+
+  /**
+   * Whether there was one.
+   * @param {unknown} id  all that a problem document tells
+   * @param {Error} error
+   */
+  refuse(id, error) {
+    for (const [key, { event }] of this.#waiting) {
+      if (event.id === id) {
+        this.#take(key)?.reject(error);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /**
+   * Whether there was one.
+   * @param {Error} error
+   */
+  refuseLongest(error) {
+    const [longest] = [...this.#waiting.values()].sort((a, b) => b.text.length - a.text.length);
+    if (longest) this.#take(keyOf(longest.event))?.reject(error);
+    return longest !== undefined;
+  }
+
+  /** @param {Error} error */
+  refuseAll(error) {
+    for (const key of [...this.#waiting.keys()]) this.#take(key)?.reject(error);
+  }
+
+  /** @param {string} key */
+  #take(key) {
+    const found = this.#waiting.get(key);
+    this.#waiting.delete(key);
+    return found;
+  }
+}
+
+/** Where to connect, and with which query. Checks what it is given. */
+class Target {
+  /** @type {URLSearchParams} */
+  #query;
+
+  /**
+   * @param {string | URL} url
+   * @param {Options} options
+   */
+  constructor(url, options) {
+    const base = globalThis.location?.href;
+    this.url = base === undefined ? new URL(url) : new URL(url, base);
+    this.url.protocol = this.url.protocol.replace(/^ws/, "http");
+    if (!/^https?:$/.test(this.url.protocol)) {
+      throw new TypeError(`url: http, https, ws or wss is needed, not ${this.url.protocol}`);
+    }
+    if (this.url.pathname.endsWith("/")) this.url.pathname += "events";
+    this.url.hash = "";
+    this.#query = this.url.searchParams;
+    const { params, filters } = options;
+    this.params = typeof params === "function" ? params : () => ({});
+    this.#say({
+      id: options.id,
+      role: options.role,
+      sql: options.sql,
+      lag: options.lag,
+      since: options.since,
+      echo: options.echo === undefined ? undefined : Number(options.echo),
+      filters: filters === undefined ? undefined : JSON.stringify(asArray(filters)),
+      ...(typeof params === "function" ? {} : params),
+    });
+    const since = this.#query.get("since") ?? this.#query.get("last_event_id");
+    /** Where the stream starts at first, if that was said. */
+    this.since = since ?? undefined;
+    for (const key of ["since", "last_event_id", "format"]) this.#query.delete(key);
+    /** What sharing tabs have in common. */
+    this.name = this.url.href;
+    if (!this.#query.has("role")) this.#query.set("role", "both");
+    if (!this.#query.has("id")) this.#query.set("id", randomId());
+  }
+
+  get id() {
+    return this.#query.get("id") ?? "";
+  }
+
+  set id(id) {
+    this.#query.set("id", id);
+  }
+
+  /** @param {Record<string, unknown>} given */
+  #say(given) {
+    for (const [key, value] of Object.entries(given)) {
+      if (value === undefined || value === null) continue;
+      if (this.#query.has(key)) throw new TypeError(`${key}: given twice; once is allowed`);
+      this.#query.set(key, String(value));
+    }
+  }
+
+  /** What the query says of filters. */
+  get wanted() {
+    return [...this.#query].filter(([key]) => FILTER_KEY.test(key));
+  }
+
+  set wanted(wanted) {
+    for (const key of [...this.#query.keys()]) if (FILTER_KEY.test(key)) this.#query.delete(key);
+    for (const [key, value] of wanted) this.#query.set(key, value);
+  }
+
+  /**
+   * The address for the next connection.
+   * @param {string | undefined} cursor
+   */
+  async address(cursor) {
+    const url = new URL(this.url);
+    for (const [key, value] of Object.entries(await this.params())) {
+      url.searchParams.set(key, String(value));
+    }
+    url.searchParams.set("format", "cloudevents");
+    const since = cursor ?? this.since;
+    if (since !== undefined) url.searchParams.set("since", since);
+    return url;
+  }
+
+  /** The address to post events to: who we are and what we are allowed, but not what we want to get. */
+  async postAddress() {
+    const url = await this.address(undefined);
+    const not = new Set([...DEFAULTS, "role", "lag", "echo", "format", "since"]);
+    for (const key of [...url.searchParams.keys()]) {
+      if (not.has(key) || FILTER_KEY.test(key)) url.searchParams.delete(key);
+    }
+    return url;
+  }
+
+  /** The attributes of what is published that doesn't say otherwise. */
+  defaults() {
+    /** @type {Record<string, string>} */
+    const found = { source: `/clients/${encodeURIComponent(this.id)}`, type: "message" };
+    for (const key of DEFAULTS) {
+      const value = this.#query.get(key);
+      if (value !== null) found[key] = value;
+    }
+    return found;
+  }
+}
+
+/** One WebSocket, from the handshake to its end. */
+class SocketLink {
+  /** @type {Transport} */
+  transport = "websocket";
+  #socket;
+  #left = false;
+
+  /**
+   * @param {typeof globalThis.WebSocket} Socket
+   * @param {URL} url
+   * @param {(text: unknown) => void} hear
+   * @param {(ending: Ending) => void} ended
+   */
+  constructor(Socket, url, hear, ended) {
+    const address = new URL(url);
+    address.protocol = address.protocol.replace(/^http/, "ws");
+    let opened = false;
+    this.#socket = new Socket(address.href, SUBPROTOCOL);
+    this.#socket.addEventListener("open", () => (opened = true));
+    this.#socket.addEventListener("message", ({ data }) => this.#left || hear(data));
+    // What is known of an error is in the close event that follows. (Node's `ws` insists on being heard.)
+    this.#socket.addEventListener("error", () => {});
+    this.#socket.addEventListener("close", ({ code, reason }) => {
+      if (!this.#left) ended({ ...endingOf(code, reason), opened });
+    });
+  }
+
+  /** @param {string} text */
+  send(text) {
+    this.#socket.send(text);
+  }
+
+  /** Leave it: nothing more is heard of it. */
+  close() {
+    this.#left = true;
+    this.#socket.close(1000);
+  }
+}
+
+/** One response of Server-Sent Events, from its head to its end. */
+class StreamLink {
+  /** @type {Transport} */
+  transport = "sse";
+  /** Events are posted one by one. */
+  send = undefined;
+  #abort;
+  #left = false;
+
+  /**
+   * @param {{ body: ReadableStream<Uint8Array>, abort: () => void }} stream
+   * @param {(text: string | null) => void} hear  null stands for a sign of life
+   * @param {(ending: Ending) => void} ended
+   */
+  constructor({ body, abort }, hear, ended) {
+    this.#abort = abort;
+    const blocks = new Blocks();
+    const decoder = new TextDecoder();
+    const reader = body.getReader();
+    const read = async () => {
+      let error = new Error("the server ended the stream");
+      try {
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done || this.#left) break;
+          hear(null);
+          for (const { data, id } of blocks.feed(decoder.decode(value, { stream: true }))) {
+            if (this.#left) return;
+            // An id alone says where the stream is now.
+            hear(data || JSON.stringify({ type: `${OURS}position`, cursor: id }));
+          }
+        }
+      } catch (cause) {
+        error = new Error("the stream was lost", { cause });
+      }
+      if (!this.#left) ended({ again: true, error, opened: true });
+    };
+    void read();
+  }
+
+  close() {
+    this.#left = true;
+    this.#abort();
+  }
+}
+
+/** The blocks of an event stream, as the HTML standard has it; only `data` and `id` matter here. */
+class Blocks {
+  #rest = "";
+  /** @type {string[]} */
+  #data = [];
+  /** @type {string | undefined} */
+  #id;
+
+  /**
+   * What is whole by now.
+   * @param {string} text
+   */
+  *feed(text) {
+    // A CR at the end may be one half of a CRLF.
+    const lines = (this.#rest + text).split(/\r\n|\n|\r(?!$)/);
+    this.#rest = lines.pop() ?? "";
+    for (const line of lines) {
+      if (line === "") {
+        if (this.#data.length || this.#id !== undefined) {
+          yield { data: this.#data.join("\n"), id: this.#id };
+        }
+        this.#data = [];
+        this.#id = undefined;
+        continue;
+      }
+      const [, name, value] = /^([^:]*)(?:: ?(.*))?$/s.exec(line) ?? [];
+      if (name === "data") this.#data.push(value ?? "");
+      if (name === "id") this.#id = value ?? "";
+    }
+  }
+}
+
+/**
+ * Stays connected: connects, converses, and when that ends, comes back. One loop (`#run`) for as long as it
+ * lives, and one timer that looks after the link.
+ *
+ * @implements {Connected}
+ */
+class Connection {
+  /** Behind this the next connection begins. @type {string | undefined} */
+  cursor;
+  #target;
+  #options;
+  #hooks;
+  /** @type {Transport} */
+  #transport;
+  /** @type {SocketLink | StreamLink | null} */
+  #link = null;
+  /** Ends the conversation that there is. @type {((ending: Ending) => void) | null} */
+  #end = null;
+  /** The server has said welcome on this link. */
+  #welcomed = false;
+  /** Something of use came over this link. */
+  #useful = false;
+  /** A WebSocket has been open. */
+  #met = false;
+  #refusals = 0;
+  #retryAfter = 0;
+  #closed = false;
+  #outbox = new Outbox();
+  #posting = false;
+  /** Changes of filters that wait for their answers. @type {Map<string, ReturnType<typeof withResolvers>>} */
+  #choices = new Map();
+  /** The filters that the server has agreed to last, as the query has them. */
+  #agreed;
+  /** Ends the wait for the next attempt. @type {(() => void) | null} */
+  #nudge = null;
+  #heardAt = 0;
+  /** When the server was asked for a sign of life, if it owes one. @type {number | null} */
+  #probedAt = null;
+  #probeId = "";
+  #canProbe = true;
+  #tickedAt = Date.now();
+  #tick;
+  /** @type {(() => void)[]} */
+  #unlisten = [];
+
+  /**
+   * @param {Target} target
+   * @param {Settings} options
+   * @param {Hooks} hooks
+   * @param {string} [cursor]
+   */
+  constructor(target, options, hooks, cursor) {
+    this.#target = target;
+    this.#options = options;
+    this.#hooks = hooks;
+    this.cursor = cursor;
+    this.#agreed = target.wanted;
+    this.#transport = options.transport === "sse" ? "sse" : "websocket";
+    this.#tick = setInterval(() => this.#look(), options.tick);
+    this.#listen();
+    void this.#run();
+  }
+
+  // What an application asks.
+
+  /** @param {CloudEvent} event */
+  publish(event) {
+    const { isNew, text, promise } = this.#outbox.put(event);
+    if (isNew && this.#welcomed) this.#send(text);
+    return promise;
+  }
+
+  /** @param {Filter[]} filters */
+  choose(filters) {
+    const id = `${OURS}filters-${randomId()}`;
+    const choice = withResolvers();
+    this.#choices.set(id, choice);
+    // From now on each connection begins with these: if this one is lost, the next one's welcome answers.
+    this.#target.wanted = inQuery(filters);
+    if (this.#welcomed && this.#transport === "sse") this.rewind(this.cursor);
+    else if (this.#welcomed) this.#sendOwn("subscribe", id, { filters });
+    return choice.promise;
+  }
+
+  /**
+   * Connect anew, behind `cursor`.
+   * @param {string | undefined} cursor
+   */
+  rewind(cursor) {
+    this.cursor = cursor;
+    if (this.#welcomed) this.#leave({ again: true, quiet: true, error: new Error("wound back") });
+  }
+
+  close() {
+    this.#stop();
+    this.#leave({ again: false, error: new Closed(1000) });
+    this.#refuseAll(new Closed(1000, "this client was closed"));
+  }
+
+  // The loop.
+
+  async #run() {
+    const backoff = new Backoff(this.#options.firstDelay, this.#options.maxDelay);
+    while (!this.#closed) {
+      const begun = Date.now();
+      this.#useful = this.#welcomed = false;
+      this.#retryAfter = 0;
+      const ending = await this.#attempt();
+      const welcomed = this.#welcomed;
+      this.#welcomed = false;
+      if (this.#closed) return;
+      if (!ending.again) return this.#over(ending.error);
+      if (this.#useful || (welcomed && Date.now() - begun >= LASTING)) backoff.reset();
+      if (ending.quiet) continue;
+      const after = Math.max(ending.after ?? 0, this.#retryAfter);
+      const delay = after + backoff.next();
+      this.#hooks.lost(ending.error, delay);
+      await this.#wait(delay, after > 0);
+    }
+  }
+
+  /** One connection, from its beginning to its end. @returns {Promise<Ending>} */
+  async #attempt() {
+    let url;
+    try {
+      url = await this.#target.address(this.cursor);
+    } catch (cause) {
+      return { again: true, error: new Error("params: the function failed", { cause }) };
+    }
+    if (this.#closed) return { again: false, error: new Closed(1000) };
+    if (this.#transport === "sse") return this.#overStream(await this.#ask(url));
+    const ending = await this.#converse((hear, ended) => {
+      return new SocketLink(this.#options.WebSocket, url, hear, ended);
+    });
+    if (this.#closed) return ending;
+    if (!ending.opened && !this.#welcomed) return this.#refused(url, ending);
+    // What was too big for the server is told, and the rest goes on.
+    const tooBig = ending.error instanceof Closed && ending.error.code === TOO_BIG;
+    if (tooBig && this.#outbox.refuseLongest(ending.error)) ending.again = true;
+    return ending;
+  }
+
+  /**
+   * A handshake failed, and nobody says why: ask over HTTP. The question is what the fallback would
+   * ask, so its answer shows at once whether that works.
+   * @param {URL} url
+   * @param {Ending} ending
+   * @returns {Promise<Ending>}
+   */
+  async #refused(url, ending) {
+    this.#refusals += 1;
+    const answer = await this.#ask(url);
+    if (this.#closed) return ending;
+    if ("error" in answer) return this.#overStream(answer);
+    const fallBack = this.#options.transport === "auto" && !this.#met && this.#refusals >= HANDSHAKES;
+    if (!fallBack) {
+      answer.abort();
+      return ending;
+    }
+    this.#transport = "sse";
+    return this.#overStream(answer);
+  }
+
+  /**
+   * Ask for Server-Sent Events.
+   * @param {URL} url
+   * @returns {Promise<Ending | { body: ReadableStream<Uint8Array>, abort: () => void }>}
+   */
+  async #ask(url) {
+    const controller = new AbortController();
+    const abort = () => controller.abort();
+    const timer = setTimeout(abort, this.#options.connectTimeout);
+    try {
+      const response = await this.#options.fetch(url, {
+        headers: { Accept: "text/event-stream" },
+        cache: "no-store",
+        credentials: this.#options.credentials,
+        signal: controller.signal,
+      });
+      const isStream = response.headers.get("content-type")?.startsWith("text/event-stream");
+      if (response.ok && response.body && isStream) return { body: response.body, abort };
+      if (response.ok) {
+        abort();
+        return { again: true, error: new Error("what answers there is no trionotify server") };
+      }
+      const problem = await problemOf(response);
+      return { again: passes(problem.status), error: problem, after: retryAfter(response) };
+    } catch (cause) {
+      return { again: true, error: new Error("no answer over HTTP: the server is away, or doesn't allow this origin", { cause }) };
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /**
+   * @param {Ending | { body: ReadableStream<Uint8Array>, abort: () => void }} answer
+   * @returns {Promise<Ending>}
+   */
+  async #overStream(answer) {
+    if ("body" in answer) {
+      return this.#converse((hear, ended) => new StreamLink(answer, hear, ended));
+    }
+    if (!answer.again && this.#choices.size) {
+      // It may be the new filters that are refused. Those before them were not.
+      for (const { reject } of this.#choices.values()) reject(answer.error);
+      this.#choices.clear();
+      this.#target.wanted = this.#agreed;
+      return { ...answer, again: true, quiet: true };
+    }
+    return answer;
+  }
+
+  /**
+   * Hear, until it ends.
+   * @param {(hear: (text: unknown) => void, ended: (ending: Ending) => void) => SocketLink | StreamLink} open
+   * @returns {Promise<Ending>}
+   */
+  #converse(open) {
+    return new Promise((resolve) => {
+      if (this.#closed) return resolve({ again: false, error: new Closed(1000) });
+      const timer = setTimeout(() => {
+        if (!this.#welcomed) this.#leave({ again: true, error: new Error("the server doesn't answer") });
+      }, this.#options.connectTimeout);
+      this.#end = (ending) => {
+        clearTimeout(timer);
+        this.#link = this.#end = this.#probedAt = null;
+        resolve(ending);
+      };
+      this.#heardAt = Date.now();
+      try {
+        this.#link = open((text) => this.#hear(text), this.#end);
+      } catch (cause) {
+        // For instance, the page's Content-Security-Policy doesn't allow this address.
+        this.#end({ again: true, error: new Error("there can be no WebSocket", { cause }) });
+      }
+    });
+  }
+
+  /** @param {Ending} ending */
+  #leave(ending) {
+    this.#nudge?.();
+    this.#link?.close();
+    this.#end?.(ending);
+  }
+
+  /** @param {Error} error */
+  #over(error) {
+    this.#stop();
+    this.#refuseAll(error);
+    this.#hooks.over(error);
+  }
+
+  #stop() {
+    this.#closed = true;
+    clearInterval(this.#tick);
+    for (const unlisten of this.#unlisten.splice(0)) unlisten();
+  }
+
+  /** @param {Error} error */
+  #refuseAll(error) {
+    this.#outbox.refuseAll(error);
+    for (const { reject } of this.#choices.values()) reject(error);
+    this.#choices.clear();
+  }
+
+  /**
+   * @param {number} delay
+   * @param {boolean} atLeast  the server asked for it, so nothing cuts it short
+   */
+  #wait(delay, atLeast) {
+    return new Promise((/** @type {(value?: unknown) => void} */ resolve) => {
+      const timer = setTimeout(done, delay);
+      const self = this;
+      function done() {
+        clearTimeout(timer);
+        self.#nudge = null;
+        resolve();
+      }
+      this.#nudge = () => (atLeast && !this.#closed ? undefined : done());
+    });
+  }
+
+  // What the server says.
+
+  /** @param {unknown} text */
+  #hear(text) {
+    this.#heardAt = Date.now();
+    this.#probedAt = null;
+    if (text === null) return;
+    const event = eventOf(text);
+    if (event === undefined || (!this.#welcomed && event.type !== `${OURS}welcome`)) {
+      const error = new Closed(1002, "what answers there is no trionotify server");
+      return this.#leave({ again: false, error, opened: true });
+    }
+    const kind = kindOf(event);
+    const data = kind === null ? {} : { ...event.data };
+    if (kind === "drain") this.#retryAfter = Number(data.retry_after_ms) || 0;
+    else if (kind !== "welcome") this.#useful = true;
+    if (kind === "error") return this.#refuse(data);
+    if (kind === "ack" && data.filters === undefined) return this.#outbox.answer(data, receiptOf(data));
+    if (typeof event.cursor === "string") this.cursor = event.cursor;
+    if (kind === "welcome") this.#isWelcome(event);
+    if (kind === "ack") this.#isAgreed(data, event);
+    this.#hooks.hear(event, this.#transport);
+  }
+
+  /** @param {CloudEvent} event */
+  #isWelcome(event) {
+    this.#welcomed = true;
+    this.#refusals = 0;
+    this.#met ||= this.#transport === "websocket";
+    this.#target.id = String(event.data?.id ?? this.#target.id);
+    // The query had the newest filters; those that they replaced never came to hold.
+    for (const { resolve } of this.#choices.values()) resolve(event.cursor);
+    this.#choices.clear();
+    this.#agreed = this.#target.wanted;
+    for (const text of this.#outbox.texts()) this.#send(text);
+  }
+
+  /**
+   * @param {Record<string, any>} data
+   * @param {CloudEvent} event
+   */
+  #isAgreed(data, event) {
+    const choice = this.#choices.get(data.id);
+    this.#choices.delete(data.id);
+    this.#agreed = inQuery(data.filters);
+    choice?.resolve(event.cursor);
+  }
+
+  /** @param {Record<string, any>} document */
+  #refuse(document) {
+    const problem = new Problem(document);
+    const choice = this.#choices.get(document.id);
+    if (choice) {
+      this.#choices.delete(document.id);
+      // Unless newer ones are under way, those before them hold.
+      if (this.#choices.size === 0) this.#target.wanted = this.#agreed;
+      choice.reject(problem);
+    } else if (document.id === this.#probeId) {
+      // A server that doesn't know the question lives, too. But it has no patience with many of them.
+      this.#canProbe = false;
+    } else if (!this.#outbox.refuse(document.id, problem)) {
+      this.#hooks.failed(problem);
+    }
+  }
+
+  // What is said to the server.
+
+  /** @param {string} text */
+  #send(text) {
+    if (this.#link?.send) this.#link.send(text);
+    else void this.#postAll();
+  }
+
+  /**
+   * @param {string} kind
+   * @param {string} id
+   * @param {object} data
+   */
+  #sendOwn(kind, id, data) {
+    const source = this.#target.defaults().source;
+    const event = { specversion: "1.0", id, source, type: OURS + kind, data };
+    this.#link?.send?.(JSON.stringify(event));
+  }
+
+  /** Post what is published, one after the other, for as long as there is no WebSocket. */
+  async #postAll() {
+    if (this.#posting) return;
+    this.#posting = true;
+    const backoff = new Backoff(this.#options.firstDelay, this.#options.maxDelay);
+    for (let first; !this.#closed && (first = this.#outbox.first()); ) {
+      const answer = await this.#post(first.text);
+      if (!("error" in answer)) this.#outbox.answer(first.event, answer);
+      else if (!answer.again) this.#outbox.refuse(first.event.id, answer.error);
+      else await new Promise((resolve) => setTimeout(resolve, (answer.after ?? 0) + backoff.next()));
+    }
+    this.#posting = false;
+  }
+
+  /**
+   * @param {string} text
+   * @returns {Promise<Receipt | Ending>}
+   */
+  async #post(text) {
+    try {
+      const response = await this.#options.fetch(await this.#target.postAddress(), {
+        method: "POST",
+        headers: { "Content-Type": "application/cloudevents+json; charset=utf-8" },
+        credentials: this.#options.credentials,
+        body: text,
+      });
+      if (response.ok) return receiptOf(await response.json());
+      const after = retryAfter(response);
+      const error = await problemOf(response);
+      // A log that takes nothing is told, as on a WebSocket; what stands in front of the server passes.
+      const told = response.headers.get("content-type")?.startsWith("application/problem+json");
+      return { again: passes(error.status) && (!told || after > 0), error, after };
+    } catch (cause) {
+      return { again: true, error: new Error("the server can't be reached", { cause }) };
+    }
+  }
+
+  // Whether the server is there.
+
+  /** Every `tick`: is it time to ask, or to give up? */
+  #look() {
+    const now = Date.now();
+    const { tick, probeInterval, probeTimeout, streamTimeout } = this.#options;
+    const late = now - this.#tickedAt - tick;
+    this.#tickedAt = now;
+    // Timers don't run while a machine sleeps. (Nor as often as they should in a tab that is hidden.)
+    if (late > 2 * tick) this.#suspect(false);
+    if (!this.#welcomed) return;
+    const silent = now - this.#heardAt;
+    const dead = this.#probedAt !== null && now - this.#probedAt > probeTimeout;
+    if (dead || (this.#transport === "sse" && silent > streamTimeout)) {
+      this.#leave({ again: true, error: new Error("the server doesn't answer") });
+    } else if (this.#probedAt === null && silent >= probeInterval) {
+      this.#probe();
+    }
+  }
+
+  /** Ask for a sign of life. A page sees no ping, and a silent connection may be a dead one. */
+  #probe() {
+    if (this.#transport === "sse" || !this.#canProbe) return;
+    this.#probedAt = Date.now();
+    this.#probeId = `${OURS}probe-${randomId()}`;
+    this.#sendOwn("position", this.#probeId, {});
+  }
+
+  /**
+   * Something happened to the machine, or to the page.
+   * @param {boolean} changed  and the connection is probably dead
+   */
+  #suspect(changed) {
+    this.#nudge?.();
+    if (!this.#welcomed) return;
+    if (this.#transport === "websocket" && this.#canProbe) this.#probe();
+    else if (changed) this.rewind(this.cursor);
+  }
+
+  #listen() {
+    const { document } = globalThis;
+    /** @type {(target: EventTarget | undefined, type: string, heard: (event: any) => void) => void} */
+    const on = (target, type, heard) => {
+      target?.addEventListener?.(type, heard);
+      this.#unlisten.push(() => target?.removeEventListener?.(type, heard));
+    };
+    on(globalThis, "online", () => this.#suspect(true));
+    on(globalThis, "offline", () => this.#suspect(false));
+    on(globalThis, "pageshow", ({ persisted }) => persisted && this.#suspect(true));
+    on(document, "resume", () => this.#suspect(true));
+    on(document, "visibilitychange", () => document.visibilityState === "visible" && this.#suspect(false));
+  }
+}
+
+/**
+ * One connection for all tabs of an origin that ask for the same. The one that holds the lock has it, and
+ * hands on over a BroadcastChannel what comes; when its tab is closed, another one gets the lock.
+ *
+ * Why not a SharedWorker: it needs a script of this origin and a Content-Security-Policy that allows
+ * workers, and some browsers on phones have none. What a lock costs instead is that tabs don't agree on where
+ * the stream is when one takes over. So each has its own place, drops what it has seen, and says so when
+ * the stream went on without it (`behind`).
+ *
+ * @implements {Connected}
+ */
+class Tabs {
+  #name;
+  #me = randomId();
+  #channel;
+  #target;
+  #options;
+  #hooks;
+  /** Whose connection it is. @type {string | null} */
+  #leader = null;
+  /** It is ours. @type {Connection | null} */
+  #connection = null;
+  /** Where the stream is, for those who come later. @type {{ event: CloudEvent, transport: Transport } | null} */
+  #welcome = null;
+  /** What was asked here and has no answer yet. @type {Map<string, ReturnType<typeof withResolvers> & { what: object }>} */
+  #asked = new Map();
+  /** Gives the lock back, or the wait for it. @type {(() => void) | null} */
+  #stepDown = null;
+  /** @type {(() => void)[]} */
+  #unlisten = [];
+
+  /** Whether this environment has what it takes: a lock needs a secure context. */
+  static get possible() {
+    return Boolean(globalThis.navigator?.locks && globalThis.BroadcastChannel);
+  }
+
+  /**
+   * @param {string} name
+   * @param {Target} target
+   * @param {Settings} options
+   * @param {Hooks & { cursor: () => string | undefined }} hooks
+   */
+  constructor(name, target, options, hooks) {
+    this.#name = name;
+    this.#target = target;
+    this.#options = options;
+    this.#hooks = hooks;
+    this.#channel = new BroadcastChannel(name);
+    this.#channel.addEventListener("message", ({ data }) => this.#hear(data));
+    const { document } = globalThis;
+    /** @type {(target: EventTarget | undefined, type: string, heard: () => void) => void} */
+    const on = (target, type, heard) => {
+      target?.addEventListener?.(type, heard);
+      this.#unlisten.push(() => target?.removeEventListener?.(type, heard));
+    };
+    // A page that is put aside doesn't run, so it can't lead.
+    on(globalThis, "pagehide", () => this.#resign());
+    on(document, "freeze", () => this.#resign());
+    on(globalThis, "pageshow", () => this.#stand());
+    on(document, "resume", () => this.#stand());
+    this.#stand();
+  }
+
+  /** @param {CloudEvent} event */
+  publish(event) {
+    return this.#ask({ event });
+  }
+
+  /** @param {Filter[]} filters */
+  choose(filters) {
+    return this.#ask({ filters });
+  }
+
+  /** @param {string} cursor */
+  rewind(cursor) {
+    if (!this.#connection) this.#say({ kind: "behind", cursor });
+    else if (isAhead(this.#connection.cursor, cursor)) this.#connection.rewind(cursor);
+  }
+
+  close() {
+    this.#resign();
+    for (const unlisten of this.#unlisten.splice(0)) unlisten();
+    this.#channel.close();
+    for (const { reject } of this.#asked.values()) reject(new Closed(1000, "this client was closed"));
+    this.#asked.clear();
+  }
+
+  /** Wait for the lock, unless we do. */
+  #stand() {
+    if (this.#stepDown) return;
+    const controller = new AbortController();
+    /** @type {() => void} */
+    let release = () => {};
+    const held = new Promise((/** @type {(value?: unknown) => void} */ resolve) => (release = resolve));
+    this.#stepDown = () => {
+      controller.abort();
+      release();
+    };
+    const { signal } = controller;
+    navigator.locks
+      .request(this.#name, { signal }, () => {
+        if (!signal.aborted) this.#lead();
+        return held;
+      })
+      .catch(() => {}); // resigned before it was given
+    this.#say({ kind: "hello" });
+  }
+
+  #resign() {
+    this.#stepDown?.();
+    this.#stepDown = null;
+    const connection = this.#connection;
+    this.#connection = this.#leader = null;
+    connection?.close();
+  }
+
+  #lead() {
+    this.#leader = this.#me;
+    this.#welcome = null;
+    const cursor = this.#hooks.cursor();
+    this.#connection = new Connection(
+      this.#target,
+      this.#options,
+      {
+        hear: (event, transport) => {
+          if (kindOf(event) === "welcome") this.#welcome = { event, transport };
+          this.#say({ kind: "event", event, transport });
+          this.#hooks.hear(event, transport);
+        },
+        lost: (error, delay) => {
+          this.#welcome = null;
+          this.#say({ kind: "lost", error: packed(error), delay });
+          this.#hooks.lost(error, delay);
+        },
+        over: (error) => {
+          this.#say({ kind: "over", error: packed(error) });
+          this.#hooks.over(error);
+        },
+        failed: (error) => this.#hooks.failed(error),
+      },
+      cursor,
+    );
+    this.#tell();
+    for (const n of this.#asked.keys()) this.#relay(n);
+  }
+
+  /** Say who leads, and where the stream is. */
+  #tell() {
+    const { event, transport } = this.#welcome ?? {};
+    const { cursor } = this.#connection ?? {};
+    // To one who comes now, the stream begins here. Whether an older one was resumed is no concern of its.
+    const welcome = event && { ...event, cursor, data: { ...event.data, recovered: undefined } };
+    this.#say({ kind: "lead", id: this.#target.id, wanted: this.#target.wanted, welcome, transport });
+  }
+
+  /** @param {Record<string, any>} said */
+  #say(said) {
+    this.#channel.postMessage({ from: this.#me, ...said });
+  }
+
+  /** @param {Record<string, any>} said */
+  #hear(said) {
+    if (this.#connection) {
+      if (said.kind === "hello") this.#tell();
+      else if (said.kind === "behind") this.rewind(said.cursor);
+      else if (said.kind === "ask" && said.to === this.#me) this.#serve(said);
+      return;
+    }
+    if (said.kind === "lead") this.#follow(said);
+    else if (said.from !== this.#leader) return;
+    else if (said.kind === "event") this.#hooks.hear(said.event, said.transport);
+    else if (said.kind === "lost") this.#hooks.lost(unpacked(said.error), said.delay);
+    else if (said.kind === "over") this.#hooks.over(unpacked(said.error));
+    else if (said.kind === "answer") this.#settle(said);
+  }
+
+  /** @param {Record<string, any>} said */
+  #follow({ from, id, wanted, welcome, transport }) {
+    // Events of this client's id that were published and not acknowledged are known by it.
+    this.#target.id = id;
+    this.#target.wanted = wanted;
+    if (this.#leader !== from) {
+      this.#leader = from;
+      for (const n of this.#asked.keys()) this.#relay(n);
+    }
+    if (welcome) this.#hooks.hear(welcome, transport);
+  }
+
+  /**
+   * @param {object} what
+   * @returns {Promise<any>}
+   */
+  #ask(what) {
+    const n = randomId();
+    const asked = { ...withResolvers(), what };
+    this.#asked.set(n, asked);
+    this.#relay(n);
+    return asked.promise;
+  }
+
+  /** Ask whoever leads; if that is nobody, the next one will be asked. @param {string} n */
+  #relay(n) {
+    const said = { kind: "ask", from: this.#me, to: this.#leader, n, ...this.#asked.get(n)?.what };
+    if (this.#connection) void this.#serve(said);
+    else if (this.#leader) this.#say(said);
+  }
+
+  /** @param {Record<string, any>} said */
+  async #serve({ from, n, event, filters }) {
+    const connection = this.#connection;
+    /** @type {Record<string, any>} */
+    const answer = { kind: "answer", to: from, n };
+    try {
+      answer.value = await (event ? connection?.publish(event) : connection?.choose(filters));
+    } catch (error) {
+      answer.error = packed(/** @type {Error} */ (error));
+    }
+    // If we have resigned, whoever leads next is asked again.
+    if (connection !== this.#connection) return;
+    if (from === this.#me) this.#settle(answer);
+    else this.#say(answer);
+  }
+
+  /** @param {Record<string, any>} answer */
+  #settle({ n, value, error }) {
+    const asked = this.#asked.get(n);
+    this.#asked.delete(n);
+    if (error) asked?.reject(unpacked(error));
+    else asked?.resolve(value);
+  }
+}
+
+/**
+ * What one `for await` has not taken yet. Bounded: when it is full, its client takes no more.
+ *
+ * @implements {AsyncIterableIterator<Notification>}
+ */
+class Queue {
+  /** @type {Notification[]} */
+  #items = [];
+  /** @type {{ resolve: (result: IteratorResult<Notification, undefined>) => void, reject: (error: Error) => void }[]} */
+  #takers = [];
+  #over = false;
+  /** @type {Error | null} */
+  #error = null;
+
+  /**
+   * @param {number} limit
+   * @param {(queue: Queue) => void} taken
+   * @param {(queue: Queue) => void} left
+   */
+  constructor(limit, taken, left) {
+    this.limit = limit;
+    this.taken = taken;
+    this.left = left;
+  }
+
+  get isFull() {
+    return this.#items.length >= this.limit;
+  }
+
+  get hasRoom() {
+    return this.#items.length <= this.limit / 2;
+  }
+
+  /** @param {Notification} item */
+  put(item) {
+    const taker = this.#takers.shift();
+    if (taker) taker.resolve({ value: item, done: false });
+    else this.#items.push(item);
+  }
+
+  /** @param {Error | null} error  raised when all was taken */
+  end(error) {
+    this.#over = true;
+    this.#error = error;
+    for (const taker of this.#takers.splice(0)) this.#finish(taker);
+  }
+
+  /** @param {{ resolve: (result: IteratorResult<Notification, undefined>) => void, reject: (error: Error) => void }} taker */
+  #finish({ resolve, reject }) {
+    const error = this.#error;
+    this.#error = null;
+    if (error) reject(error);
+    else resolve({ value: undefined, done: true });
+  }
+
+  /** @returns {Promise<IteratorResult<Notification, undefined>>} */
+  next() {
+    return new Promise((resolve, reject) => {
+      const item = this.#items.shift();
+      if (item !== undefined) resolve({ value: item, done: false });
+      else if (this.#over) this.#finish({ resolve, reject });
+      else this.#takers.push({ resolve, reject });
+      this.taken(this);
+    });
+  }
+
+  /** @returns {Promise<IteratorResult<Notification, undefined>>} */
+  async return() {
+    this.#items = [];
+    this.end(null);
+    this.left(this);
+    return { value: undefined, done: true };
+  }
+
+  [Symbol.asyncIterator]() {
+    return this;
+  }
+}
+
+/** A client. It connects at once, and stays connected until `close()`, or until there is no use in it. */
+export class Trionotify extends EventTarget {
+  #target;
+  #options;
+  /** @type {Connection | Tabs} */
+  #connection;
+  #shared;
+  /** @type {State} */
+  #state = "connecting";
+  /** @type {Transport | null} */
+  #transport = null;
+  /** All up to here was handed out. @type {string | undefined} */
+  #cursor;
+  /** What comes is not taken, until the connection is wound back to `#cursor`. */
+  #ignoring = false;
+  /** What was lost since the last notification. @type {Loss | null} */
+  #gap = null;
+  /** @type {Set<Queue>} */
+  #queues = new Set();
+  /** Why it is closed. @type {Error} */
+  #error = new Closed(1000, "this client was closed");
+  #unacknowledged = 0;
+  #prefix = randomId();
+  #published = 0;
+
+  /**
+   * @param {string | URL} url
+   * @param {Options} [options]
+   */
+  constructor(url, options = {}) {
+    super();
+    this.#options = settingsOf(options);
+    const target = (this.#target = new Target(url, options));
+    const hooks = {
+      hear: this.#hear.bind(this),
+      lost: this.#lost.bind(this),
+      over: this.#over.bind(this),
+      failed: (/** @type {Error} */ error) => this.#tell("error", { error }),
+      cursor: () => this.#cursor,
+    };
+    if (options.share && target.since !== undefined) {
+      throw new TypeError("since: tabs that share a connection have one place in the stream");
+    }
+    this.#shared = Boolean(options.share) && Tabs.possible;
+    const name = `trionotify ${options.share} ${target.name}`;
+    this.#connection = this.#shared
+      ? new Tabs(name, target, this.#options, hooks)
+      : new Connection(target, this.#options, hooks);
+  }
+
+  /** Who the server says that this client is. */
+  get id() {
+    return this.#target.id;
+  }
+
+  /** `connecting`, `open`, `reconnecting`, `closed`. */
+  get state() {
+    return this.#state;
+  }
+
+  /** `websocket`, `sse`, or null before there was a connection. */
+  get transport() {
+    return this.#transport;
+  }
+
+  /** Whether the connection is one for all tabs. */
+  get shared() {
+    return this.#shared;
+  }
+
+  /** Resume behind this: the `since` of another client. Undefined before there was a connection. */
+  get cursor() {
+    return this.#cursor;
+  }
+
+  /**
+   * Publish `data` and wait for the acknowledgement, over reconnects.
+   * @param {unknown} [data]  a string is text, bytes are bytes, all else is JSON
+   * @param {Attributes} [attributes]
+   * @returns {Promise<Receipt>}
+   */
+  async publish(data, attributes = {}) {
+    if (this.#state === "closed") throw this.#error;
+    if (this.#target.url.searchParams.get("role") === "subscriber") {
+      throw new TypeError("role: a subscriber can't publish; leave it out, or say both");
+    }
+    const { maxUnacknowledged } = this.#options;
+    if (this.#unacknowledged >= maxUnacknowledged) {
+      throw new RangeError(`maxUnacknowledged: ${maxUnacknowledged} wait for their acknowledgement already`);
+    }
+    const id = `${this.#prefix}-${++this.#published}`;
+    const event = made(data, { id, ...this.#target.defaults(), ...attributes });
+    this.#unacknowledged += 1;
+    try {
+      return await this.#connection.publish(event);
+    } finally {
+      this.#unacknowledged -= 1;
+    }
+  }
+
+  /**
+   * Replace all filters, those of the URL too.
+   * @param {Filter | Filter[]} filters
+   * @returns {Promise<string>}  the cursor behind which they hold
+   */
+  async setFilters(filters) {
+    if (this.#state === "closed") throw this.#error;
+    return this.#connection.choose(asArray(filters));
+  }
+
+  /** Say goodbye. What has no answer yet is rejected; iterations end when all was taken. */
+  close() {
+    if (this.#state === "closed") return;
+    this.#connection.close();
+    this.#closed(new Closed(1000, "this client was closed"), null);
+  }
+
+  /** @returns {AsyncIterableIterator<Notification>} */
+  [Symbol.asyncIterator]() {
+    const taken = () => this.#catchUp();
+    const queue = new Queue(this.#options.maxBuffered, taken, (left) => {
+      this.#queues.delete(left);
+      this.#catchUp();
+    });
+    if (this.#state === "closed") queue.end(null);
+    else this.#queues.add(queue);
+    return queue;
+  }
+
+  /**
+   * @param {CloudEvent} event
+   * @param {Transport} transport
+   */
+  #hear(event, transport) {
+    const { cursor } = event;
+    const kind = kindOf(event);
+    if (kind === "welcome") return this.#welcomed(event, transport);
+    if (this.#ignoring || this.#state === "closed") return;
+    // Who shares a connection may see it wound back for another.
+    if (this.#shared && cursor !== undefined && !isAhead(cursor, this.#cursor)) return;
+    if (kind === null) return this.#give(event);
+    if (kind === "gap") this.#lose(event.data?.from, cursor);
+    this.#cursor = cursor ?? this.#cursor;
+  }
+
+  /**
+   * @param {CloudEvent} event
+   * @param {Transport} transport
+   */
+  #welcomed({ cursor, data }, transport) {
+    const here = this.#cursor;
+    const lost = here !== undefined && cursor !== here && (data?.recovered === false || !sameEpoch(cursor, here));
+    if (lost || (here === undefined && data?.recovered === false)) {
+      this.#ignoring = false;
+      this.#lose(here ?? this.#target.since, cursor);
+      this.#cursor = cursor;
+    } else if (here === undefined) {
+      this.#cursor = cursor;
+    } else {
+      this.#ignoring = isAhead(cursor, here);
+    }
+    this.#transport = transport;
+    if (this.#state !== "open") {
+      this.#state = "open";
+      this.#tell("open", { id: this.id, cursor: this.#cursor, recovered: data?.recovered, transport });
+    }
+    this.#catchUp();
+  }
+
+  /** @param {CloudEvent} event */
+  #give(event) {
+    const notification = new Notification(event, this.#gap);
+    this.#gap = null;
+    this.#cursor = event.cursor ?? this.#cursor;
+    for (const queue of this.#queues) {
+      queue.put(notification);
+      this.#ignoring ||= queue.isFull;
+    }
+    this.#tell("notification", { notification });
+  }
+
+  /**
+   * @param {string | undefined} from
+   * @param {string} to
+   */
+  #lose(from, to) {
+    this.#gap = { from: this.#gap?.from ?? from ?? null, to };
+    this.#tell("gap", { from: from ?? null, to });
+  }
+
+  /** If the iterators have room again, go back to where they are. */
+  #catchUp() {
+    if (!this.#ignoring || this.#cursor === undefined || this.#state === "closed") return;
+    if ([...this.#queues].every((queue) => queue.hasRoom)) this.#connection.rewind(this.#cursor);
+  }
+
+  /**
+   * @param {Error} error
+   * @param {number} delay
+   */
+  #lost(error, delay) {
+    this.#state = "reconnecting";
+    this.#tell("reconnecting", { error, delay });
+  }
+
+  /** @param {Error} error */
+  #over(error) {
+    if (this.#shared) this.#connection.close();
+    this.#closed(error, error instanceof Closed && error.code === 1000 ? null : error);
+  }
+
+  /**
+   * @param {Error} why
+   * @param {Error | null} error
+   */
+  #closed(why, error) {
+    this.#state = "closed";
+    this.#error = why;
+    for (const queue of this.#queues) queue.end(error);
+    this.#queues.clear();
+    const { code, reason } = why instanceof Closed ? why : { code: 1006, reason: why.message };
+    this.#tell("close", { code, reason, error });
+  }
+
+  /**
+   * @param {string} type
+   * @param {object} properties
+   */
+  #tell(type, properties) {
+    this.dispatchEvent(new ClientEvent(type, properties));
+  }
+}
+
+// Small things.
+
+/**
+ * Options with their defaults, checked.
+ * @typedef {ReturnType<typeof settingsOf>} Settings
+ * @param {Options} options
+ */
+function settingsOf(options) {
+  const { id, role, filters, sql, since, lag, echo, params, share, ...given } = options;
+  const settings = {
+    transport: /** @type {"auto" | Transport} */ ("auto"),
+    credentials: /** @type {RequestCredentials} */ ("same-origin"),
+    WebSocket: globalThis.WebSocket,
+    fetch: globalThis.fetch?.bind(globalThis),
+    maxBuffered: 1000,
+    maxUnacknowledged: 1000,
+    firstDelay: 500,
+    maxDelay: 30_000,
+    connectTimeout: 10_000,
+    probeInterval: 25_000,
+    probeTimeout: 10_000,
+    streamTimeout: 75_000,
+  };
+  for (const [name, value] of Object.entries(given)) {
+    if (!(name in settings)) throw new TypeError(`${name}: there is no such option`);
+    if (value === undefined) continue;
+    const key = /** @type {keyof typeof settings} */ (name);
+    if (typeof settings[key] === "number" && !(Number(value) > 0)) {
+      throw new TypeError(`${name}: a number greater than 0 is needed`);
+    }
+    Object.assign(settings, { [name]: value });
+  }
+  if (!["auto", "websocket", "sse"].includes(settings.transport)) {
+    throw new TypeError("transport: auto, websocket or sse is needed");
+  }
+  if (settings.transport !== "sse" && settings.WebSocket === undefined) {
+    throw new TypeError("WebSocket: there is none here; give one, for instance that of Node's ws");
+  }
+  const tick = Math.min(5000, settings.probeInterval / 2, settings.probeTimeout / 2);
+  return { ...settings, tick };
+}
+
+/**
+ * A promise, and what settles it. (`Promise.withResolvers` is too new.) Nobody has to wait for it.
+ */
+function withResolvers() {
+  /** @type {(value: any) => void} */
+  let resolve = () => {};
+  /** @type {(error: Error) => void} */
+  let reject = () => {};
+  const promise = new Promise((/** @type {(value: any) => void} */ yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  return { promise, resolve, reject };
+}
+
+/** 96 random bits. (`crypto.randomUUID` is for secure contexts only.) */
+function randomId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** @param {unknown} text  a message; undefined if it is no event */
+function eventOf(text) {
+  try {
+    const event = JSON.parse(/** @type {string} */ (text));
+    return typeof event?.type === "string" ? /** @type {CloudEvent} */ (event) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Of an event of the server's own, its type behind `trionotify.`. @param {CloudEvent} event */
+function kindOf({ type }) {
+  return type.startsWith(OURS) ? type.slice(OURS.length) : null;
+}
+
+/** By what an event is known. @param {CloudEvent} event */
+function keyOf({ source, id }) {
+  return JSON.stringify([source, id]);
+}
+
+/** @param {Record<string, any>} data @returns {Receipt} */
+function receiptOf({ cursor, wanted = 0, written = 0, behind = 0 }) {
+  return { cursor, wanted, written, behind };
+}
+
+/** @param {Filter | Filter[]} filters */
+function asArray(filters) {
+  return Array.isArray(filters) ? filters : [filters];
+}
+
+/** Filters, as the query says them. @param {Filter[]} filters @returns {[string, string][]} */
+function inQuery(filters) {
+  return filters.length ? [["filters", JSON.stringify(filters)]] : [];
+}
+
+/**
+ * What is to be published.
+ * @param {unknown} data
+ * @param {Record<string, unknown>} attributes
+ */
+function made(data, attributes) {
+  /** @type {CloudEvent} */
+  const event = { specversion: "1.0" };
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || name === "specversion" || name === "cursor") continue;
+    if (!/^[a-z0-9]+$/.test(name) || name === "data") {
+      throw new TypeError(`${name}: the name of an attribute has lower-case letters and digits`);
+    }
+    event[name] = attribute(name, value);
+  }
+  if (event.type.startsWith(OURS)) throw new TypeError(`type: what begins with ${OURS} is the server's own`);
+  if (data instanceof ArrayBuffer || ArrayBuffer.isView(data)) {
+    event.datacontenttype ??= "application/octet-stream";
+    event.data_base64 = base64Of(data);
+  } else if (data !== undefined) {
+    event.datacontenttype ??= typeof data === "string" ? "text/plain" : "application/json";
+    event.data = data;
+  }
+  return event;
+}
+
+/** @param {string} name @param {unknown} value */
+function attribute(name, value) {
+  if (value instanceof Date) return value.toISOString();
+  if (name === "audience" && typeof value === "object") {
+    return JSON.stringify(asArray(/** @type {Filter} */ (value)));
+  }
+  if (typeof value === "string" || typeof value === "boolean" || Number.isInteger(value)) return value;
+  throw new TypeError(`${name}: a string, an integer or a boolean is needed`);
+}
+
+/** @param {ArrayBuffer | ArrayBufferView} data */
+function base64Of(data) {
+  const bytes = "buffer" in data ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  return btoa(text);
+}
+
+/** @param {number} code @param {string} reason @returns {Ending} */
+function endingOf(code, reason) {
+  // 1005: a close without a code; 1006: none at all; 1015: no TLS.
+  if ([1005, 1006, 1015].includes(code)) return { again: true, error: new Error("the connection was lost") };
+  // What an application means by a code of its own is not known here, so it is the caller's to decide.
+  const again = PASSING_CODES.has(code) || (code < 3000 && !FINAL_CODES.has(code));
+  return { again, error: new Closed(code, String(reason)) };
+}
+
+/** @param {number} status */
+function passes(status) {
+  return status >= 500 || PASSING_STATUSES.has(status);
+}
+
+/** In milliseconds. @param {Response} response */
+function retryAfter(response) {
+  return Number(response.headers.get("retry-after")) * 1000 || 0;
+}
+
+/** @param {Response} response */
+async function problemOf(response) {
+  const { status, statusText } = response;
+  const document = await response.json().catch(() => ({}));
+  return new Problem({ title: statusText || `the server answered ${status}`, ...document, status });
+}
+
+/** @param {Error} error  for another tab */
+function packed(error) {
+  if (error instanceof Problem) return { document: error.document };
+  if (error instanceof Closed) return { code: error.code, reason: error.reason };
+  return { message: error.message };
+}
+
+/** @param {Record<string, any>} error  of another tab */
+function unpacked({ document, code, reason, message }) {
+  if (document) return new Problem(document);
+  return code === undefined ? new Error(message) : new Closed(code, reason);
+}
+
+/** @param {string} cursor */
+function placeOf(cursor) {
+  const at = cursor.lastIndexOf(":");
+  return { epoch: cursor.slice(0, at), offset: cursor.slice(at + 1).split("-") };
+}
+
+/** Whether two cursors are of one life of the log. @param {string} one @param {string} other */
+function sameEpoch(one, other) {
+  return placeOf(one).epoch === placeOf(other).epoch;
+}
+
+/**
+ * Whether one cursor is behind another, further on in the stream. So is one of another life of the log.
+ * @param {string | undefined} one
+ * @param {string | undefined} other
+ */
+function isAhead(one, other) {
+  if (one === undefined || other === undefined) return one !== undefined;
+  if (!sameEpoch(one, other)) return true;
+  const { offset } = placeOf(one);
+  const numbers = placeOf(other).offset.map(Number);
+  const at = offset.findIndex((text, index) => Number(text) !== numbers[index]);
+  return at >= 0 && Number(offset[at]) > (numbers[at] ?? 0);
+}
