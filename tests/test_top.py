@@ -1,0 +1,100 @@
+"""`trionotify top`: rates of two readings, and what it says when there is nothing to read."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+import trio
+from rich.console import Console
+from trio.testing import MockClock as Clock
+
+from tests.conftest import open_room
+from trionotify import Refused, open_server
+from trionotify.fetch import fetch
+from trionotify.metrics import figures
+from trionotify.top import Picture, bars, quantile, render, watch
+
+
+async def test_a_picture(autojump_clock: Clock) -> None:
+    """What happened between two readings, a second."""
+    async with open_room() as room:
+        await room.connect("/")
+        before = figures(room.hub) | {"at": 100.0}
+        for _ in range(30):
+            await room.hub.publish("hello", confirm=True)
+        picture = Picture.of(before, figures(room.hub) | {"at": 110.0})
+        assert (picture.published, picture.delivered) == (3.0, 3.0)
+        assert (picture.p50, picture.p99) == (0.0001, 0.0001)
+        out = io.StringIO()
+        Console(file=out, width=100).print(render("http://test", picture, [1.0, 4.0]))
+        shown = out.getvalue()
+        for words in ("http://test", "ready", "websocket raw live", "1 clients", "▂█", "≤ 0.1 ms"):
+            assert words in shown
+
+
+def test_a_server_that_began_anew() -> None:
+    """Its counts are smaller than before: they count from nothing."""
+    old, new = {"bounds": [1, 2], "counts": [9, 9, 9]}, {"bounds": [1, 2], "counts": [0, 4, 0]}
+    assert quantile(0.5, old, new) == 2
+    assert quantile(0.5, new, new) is None
+    assert quantile(1.0, new, {"bounds": [1, 2], "counts": [0, 4, 1]}) == 2
+
+
+def test_bars() -> None:
+    """As high as the highest."""
+    assert bars([0, 1, 2]) == " ▄█"
+    assert bars([]) == ""
+
+
+async def test_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """One picture, as text."""
+    async with open_server(port=0) as server:
+        await server.hub.publish("x", confirm=True)
+        assert await watch(server.url, 0.01, once=True) == 0
+    assert "published" in capsys.readouterr().out
+
+
+async def test_fetching() -> None:
+    """The body, or the reason why not."""
+    async with open_server(port=0) as server:
+        assert await fetch(server.url, "/livez", "*/*") == b"ok\n"
+        with pytest.raises(Refused, match="404: nothing is at '/nope'"):
+            await fetch(server.url, "/nope", "*/*")
+    with pytest.raises(ValueError, match="url: http"):
+        await fetch("ftp://x", "/", "*/*")
+
+
+async def test_a_server_without_metrics() -> None:
+    """With a port of their own they are elsewhere, and that is said."""
+    async with open_server(port=0, admin_port=0) as server:
+        with pytest.raises(Refused, match="with --admin-port, that is the URL to give"):
+            await watch(server.url, 0.01, once=True)
+        assert server.admin_url is not None
+        assert await watch(server.admin_url, 0.01, once=True) == 0
+
+
+def test_nobody_there() -> None:
+    """One line, and the exit code 1."""
+    command = [sys.executable, "-m", "trionotify", "top", "--once", "--url", "http://127.0.0.1:9"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("trionotify: ")
+    assert "Traceback" not in done.stderr
+
+
+async def test_an_answer_that_is_none() -> None:
+    """Whatever listens there: an error that says so."""
+
+    async def nonsense(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"SSH-2.0-OpenSSH\r\n\r\n")
+        await stream.send_eof()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, nonsense, 0)
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(OSError, match="no answer that can be read"):
+            await fetch(f"http://127.0.0.1:{port}", "/", "*/*")
+        nursery.cancel_scope.cancel()
