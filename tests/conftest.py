@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.kernel import FakeKernel, Peer, upgrade
 from trionotify import Hub, open_hub
-from trionotify.websocket import serve_transport
+from trionotify.serving import serve_transport
 
 
 @attrs.define

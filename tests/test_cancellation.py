@@ -16,7 +16,7 @@ import trio_websocket
 from tests.conftest import Room, assert_whole, cancel_at_every_await, open_room
 from tests.kernel import FakeKernel, Peer, upgrade
 from trionotify import Client, Exact, Hub, open_hub, open_server, serve
-from trionotify.websocket import serve_transport
+from trionotify.serving import serve_transport
 
 Clock = trio.testing.MockClock
 

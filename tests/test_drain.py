@@ -23,7 +23,7 @@ from trionotify import broadcast as broadcast_module
 from trionotify import drain as drain_module
 from trionotify.entries import Entry
 from trionotify.frames import close_frame
-from trionotify.websocket import serve_transport
+from trionotify.serving import serve_transport
 
 Clock = trio.testing.MockClock
 

@@ -9,7 +9,7 @@ import trio.testing
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, Peer, upgrade
 from trionotify import Client, Refused, Request, open_hub
-from trionotify.websocket import serve_transport
+from trionotify.serving import serve_transport
 
 Clock = trio.testing.MockClock
 

@@ -12,11 +12,13 @@ PACKAGE = Path(trionotify.__file__).parent
 #: The modules in reading order: each imports only from those above it.
 ORDER = [
     *("errors", "jsontext", "notification", "cesql", "predicates", "cloudevents", "frames", "bags"),
-    *("index", "entries", "inbox", "log", "since", "logs", "formats", "settings", "positions"),
-    *("clients", "audience", "catchup", "transport", "wire", "broadcast", "reader", "events", "query"),
-    *("http", "explain", "entrance", "drain", "hub", "handshake", "websocket", "attached", "server"),
+    *("index", "entries", "counts", "inbox", "log", "since", "logs", "formats", "blocks", "settings"),
+    *("positions", "clients", "audience", "catchup", "transport", "wire", "broadcast", "reader"),
+    *("events", "query", "http", "http1", "origins", "explain", "entrance", "drain", "hub"),
+    *("admission", "connections", "handshake", "websocket", "streams", "posting", "roster", "metrics"),
+    *("routes", "conversation", "serving", "attached", "server"),
     *("backoff", "outbox", "target", "link", "reconnect", "subscriber", "publisher", "remote"),
-    *("commands", "cli", "__main__"),
+    *("fetch", "top", "commands", "cli", "__main__"),
 ]
 
 

@@ -34,7 +34,7 @@ from trionotify.broadcast import Broadcast
 from trionotify.entries import Entry
 from trionotify.logs import durable as durable_module
 from trionotify.logs.durable import DurableLog
-from trionotify.websocket import serve_transport
+from trionotify.serving import serve_transport
 
 TYPES = ["a", "ab", "b", "c"]
 TEAMS = ["red", "blue"]

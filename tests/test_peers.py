@@ -297,7 +297,7 @@ async def test_a_browser_with_nothing_but_websocket(tmp_path: Path) -> None:
     )
     need(browser, "no Chromium is installed")
     async with (
-        open_server(port=0) as server,
+        open_server(port=0, allow_origin=["null"]) as server,
         server.hub.subscribe(lambda event: event.type == "answer") as answers,
         trio.open_nursery() as nursery,
     ):

@@ -13,7 +13,7 @@ from tests.conftest import Room, open_room
 from tests.kernel import KEY, FakeKernel, Peer, masked, upgrade
 from trionotify import Client, Disconnected, Exact, Refused, Request, open_hub
 from trionotify.frames import message_frame
-from trionotify.websocket import serve_transport
+from trionotify.serving import serve_transport
 
 Clock = trio.testing.MockClock
 
@@ -66,7 +66,7 @@ GOOD = upgrade("/").decode()
     ("request_text", "status", "words"),
     [
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 426, "WebSocket"),
-        ("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 404, "nothing is at '/nope'"),
+        ("GET /nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404, "nothing is at '/nope'"),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 405, "POST is not allowed"),
         (GOOD.replace("Version: 13", "Version: 8"), 426, "Sec-WebSocket-Version: 13"),
         (GOOD.replace(KEY, "short"), 400, "Sec-WebSocket-Key"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 import trio_websocket
@@ -77,12 +77,14 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
             connection.closed = True
     finally:
         hub.broadcast.leave(connection.reader.position)
-        hub.disconnected(connection.key, orderly=connection.closed)
+        hub.disconnected(connection.key, connection.code if connection.closed else None)
         client.connect(hub, None)
 
 
 class _AttachedConnection:
     """The client's link, and one of the hub's connections. Made and ended by `serve_attached`."""
+
+    transport_name: ClassVar[str] = "websocket"
 
     def __init__(self, hub: Hub, websocket: Any, client: Client, query: Query) -> None:
         self.hub = hub

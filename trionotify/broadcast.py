@@ -13,13 +13,16 @@ way every `TURN` sends; only there, inside a batch, do others see `done < taken`
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Hashable
 
 import trio
 
 from trionotify.audience import Audiences
-from trionotify.catchup import Lag, read_latest, read_on
+from trionotify.catchup import read_latest, read_on
 from trionotify.clients import Registry
+from trionotify.counts import Counts
 from trionotify.entries import Entry, Receipt
 from trionotify.inbox import Inbox
 from trionotify.index import PredicateIndex
@@ -44,8 +47,9 @@ class Broadcast:
     def __init__(self, log: Log, registry: Registry, inbox: Inbox) -> None:
         self.log = log
         self.inbox = inbox
+        self.counts = Counts()
         #: What became of those who were too slow.
-        self.lag = Lag()
+        self.lag = self.counts.lag
         #: The end of the last batch taken, and of the last that was handed to everyone live.
         self.taken = self.done = log.head
         #: There will be nothing more.
@@ -192,9 +196,20 @@ class Broadcast:
         for group, wants in shared.items():
             await self._send(members[group], wants, join_frames(wants, group.encode), tally)
         self.done = self.taken
-        self.log.evict(self.done, trio.current_time())
+        now = trio.current_time()
+        self.log.evict(self.done, now)
+        self._count(entries, fresh, now)
         tally.tell(self.log.epoch)
         self.inbox.settle(entries)
+
+    def _count(self, entries: list[Entry], fresh: list[Entry], now: float) -> None:
+        counts = self.counts
+        counts.published += len(fresh)
+        counts.published_bytes += sum([entry.size for entry in fresh])
+        counts.repeated += len(entries) - len(fresh)
+        counts.batches.add(len(entries))
+        for put_at, times in Counter([entry.put_at for entry in entries]).items():
+            counts.latency.add(now - put_at, times)
 
     def _who_wants(
         self, entries: list[Entry], tally: _Tally
@@ -254,13 +269,18 @@ class Broadcast:
         # The hot path: what is in this loop is paid for each delivery. (`send` has a name because
         # calling an attribute is a look-up of a method first.)
         done, taken, counts = self.done, self.taken, bool(tally.asked)
+        missed = missed_bytes = 0
+        all_bytes = sum([len(chunk.data) for chunk in chunks])
         pieces = [(chunk.data, len(chunk.data), chunk) for chunk in chunks]
         for position in positions:
             whole = 0
             if not position.live or position.cursor > done:
                 whole = len(wants) if position.live else 0
+                missed += len(wants)
+                missed_bytes += all_bytes
             elif not pieces:
                 # It takes notifications, not bytes, and takes them from the log.
+                missed += len(wants)
                 self.fall_behind(position)
                 position.outlet.wake()
             else:
@@ -277,11 +297,16 @@ class Broadcast:
                     if sent != size:
                         cut(position, chunk, sent)
                         whole = sum(entry.offset < position.cursor for entry in wants)
+                        # The one that was cut goes out in full, but later.
+                        missed += len(wants) - whole - 1
+                        missed_bytes += all_bytes - sent
                         break
                 else:
                     whole = len(wants)
             if counts:
                 tally.count(position, wants, whole)
+        self.counts.delivered += len(positions) * len(wants) - missed
+        self.counts.delivered_bytes += len(positions) * all_bytes - missed_bytes
 
     # --- catching up ---
 
@@ -304,6 +329,7 @@ class Broadcast:
             return True
         if not wire.transport.synchronous:
             wire.owe(chunk.data)
+            self._count_caught_up(chunk, len(chunk.data))
             return True
         try:
             # Behind an answer that the session is still sending, not into the middle of it.
@@ -315,7 +341,13 @@ class Broadcast:
             return False
         if sent < len(chunk.data):
             cut(position, chunk, sent)
+        self._count_caught_up(chunk, sent)
         return True
+
+    def _count_caught_up(self, chunk: Chunk, sent: int) -> None:
+        # One that was cut has begun to go out.
+        self.counts.delivered += min(bisect_right(chunk.ends, sent) + 1, len(chunk.ends))
+        self.counts.delivered_bytes += sent
 
 
 class _Tally:

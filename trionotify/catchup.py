@@ -9,32 +9,19 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
-
 from trionotify.audience import is_meant
+from trionotify.counts import Lag
 from trionotify.entries import Entry
 from trionotify.log import Log, NotLoaded
 from trionotify.positions import CHUNK_SIZE, Chunk, Position, join_frames
 from trionotify.predicates import EVERYTHING, NOTHING
 
-__all__ = ["Lag", "read_latest", "read_on", "wants"]
+__all__ = ["read_latest", "read_on", "wants"]
 
 #: How many entries one step looks at.
 SCAN: Final = 512
 #: How many kinds of notifications `latest` tells apart at a time, per client.
 KINDS: Final = 10_000
-
-
-@attrs.define
-class Lag:
-    """What became of clients that were too slow: how often, by their policies."""
-
-    #: Gaps that were told.
-    gaps: int = 0
-    #: Notifications left out because a newer one of their kind came.
-    thinned: int = 0
-    #: Connections closed for it.
-    closed: int = 0
 
 
 def wants(position: Position, entry: Entry) -> bool:

@@ -15,7 +15,7 @@ import trio
 
 import trionotify
 from trionotify.cloudevents import NotAnEvent, decode
-from trionotify.commands import filter_options, predicate_of, publish, subscribe
+from trionotify.commands import filter_options, predicate_of, publish, subscribe, top
 from trionotify.errors import StoreError
 from trionotify.logs import DURABILITIES
 from trionotify.logs.sqlite import new_epoch as renew
@@ -50,6 +50,7 @@ def main() -> None:
 
 main.add_command(publish)
 main.add_command(subscribe)
+main.add_command(top)
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,6 +89,27 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     envvar="TRIONOTIFY_INSECURE",
     is_flag=True,
     help="Let anyone in, from anywhere: else the server listens on loopback only.",
+)
+@click.option(
+    "--admin-port",
+    envvar="TRIONOTIFY_ADMIN_PORT",
+    type=click.IntRange(0, 65535),
+    help="Have /clients, /metrics and the health checks at this port alone.",
+)
+@click.option(
+    "--allow-origin",
+    envvar="TRIONOTIFY_ALLOW_ORIGIN",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of another site use the server: https://example.org, https://*.example.org, or *."
+    " May be given several times.",
+)
+@click.option(
+    "--page/--no-page",
+    envvar="TRIONOTIFY_PAGE",
+    default=True,
+    show_default=True,
+    help="Have a page for people at /.",
 )
 @click.option(
     "--store",
@@ -192,6 +214,8 @@ async def _serve(options: dict[str, Any], listening: trio.Event) -> int:
             async with open_server(**options) as server:
                 listening.set()
                 click.echo(f"trionotify: listening on {server.url}")
+                if server.admin_url:
+                    logger.info("clients, metrics and health checks on %s", server.admin_url)
                 number = await anext(signals)
                 logger.info("%s; a second one ends it at once", signal.Signals(number).name)
                 nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope, forced)  # noqa: ASYNC111 - it watches while the server stops

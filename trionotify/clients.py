@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
@@ -314,6 +315,11 @@ class Registry:
                 if (found := client.get(name)) is not None:
                     index.add(found, client)
         return tuple(index.get(value))
+
+    def page(self, after: int, limit: int) -> list[tuple[int, Client]]:
+        """At most `limit` clients with their keys, oldest first, behind the key `after`."""
+        found = ((key, client) for key, client in self._by_key.items() if key > after)
+        return list(islice(found, limit))
 
     def add(self, key: int, client: Client) -> None:
         """Enter a client under its connection's key."""

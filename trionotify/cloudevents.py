@@ -17,10 +17,21 @@ from trionotify.jsontext import Verbatim, read_json, read_members, write_json
 from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json, new_id
 from trionotify.predicates import DEFAULT_LIMITS, FilterLimits, from_json, to_json
 
-__all__ = ["MAX_MEMBERS", "SUBSCRIBE", "NotAnEvent", "decode", "decode_sent", "encode", "encode_own"]
+__all__ = [
+    "MAX_MEMBERS",
+    "POSITION",
+    "SUBSCRIBE",
+    "NotAnEvent",
+    "audience_of",
+    "decode",
+    "decode_sent",
+    "encode",
+    "encode_own",
+]
 
-#: The type of the one event that a client sends to the server itself.
+#: The types of events that a client sends to the server itself: these filters from now on; where am I?
 SUBSCRIBE: Final = RESERVED_TYPE + "subscribe"
+POSITION: Final = RESERVED_TYPE + "position"
 
 #: Of an event: whoever sends thousands of attributes doesn't mean well.
 MAX_MEMBERS: Final = 100
@@ -86,7 +97,7 @@ def _notification(
     given.pop("cursor", None)
     audience = given.pop("audience", None)
     if audience is not None:
-        audience = _audience(audience, limits)
+        audience = audience_of(audience, limits)
     kind = given.get("datacontenttype")
     data = _data(members, kind)
     if data is not None and kind is None:
@@ -97,7 +108,8 @@ def _notification(
     return Notification(data, audience=audience, extensions=given, **fields)
 
 
-def _audience(value: object, limits: FilterLimits) -> Any:
+def audience_of(value: object, limits: FilterLimits) -> Any:
+    """The audience that the attribute of that name says; raises TypeError or ValueError."""
     if not isinstance(value, str):
         raise TypeError("audience must be a string that holds a JSON array of filters")
     if not value.lstrip().startswith("["):

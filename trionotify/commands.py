@@ -27,11 +27,13 @@ from trionotify.notification import Notification
 from trionotify.predicates import EVERYTHING, AllOf, Predicate, Sql, from_json
 from trionotify.remote import Remote, connect
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT
+from trionotify.top import watch
 
-__all__ = ["filter_options", "predicate_of", "publish", "subscribe"]
+__all__ = ["filter_options", "predicate_of", "publish", "subscribe", "top"]
 
 Client = AbstractAsyncContextManager[Remote]
 
+_URL: Final = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 _READ_BYTES: Final = 1 << 16
 #: What is told in one line, for it explains itself.
 _REASONS: Final = (TrionotifyError, OSError, ValueError)
@@ -61,10 +63,11 @@ def predicate_of(filters: str | None, sql: str | None) -> Predicate:
 
 def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where to connect, and as whom."""
-    url = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
     for option in (
         click.option("--id", help="Who to say that we are."),
-        click.option("--url", default=url, show_default=True, help="The server's; it may have a query."),
+        click.option(
+            "--url", default=_URL, show_default=True, help="The server's; it may have a query."
+        ),
     ):
         command = option(command)
     return command
@@ -235,7 +238,25 @@ class _Lines:
         return self._lines.popleft().removesuffix(b"\r").decode(errors="replace")
 
 
-# --- both ---
+# --- top ---
+
+
+@click.command()
+@click.option("--url", default=_URL, show_default=True, help="The server's; unix:PATH for a socket.")
+@click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds.")
+@click.option("--once", is_flag=True, help="Print one picture, and end.")
+def top(url: str, interval: float, once: bool) -> None:
+    """Show what a server is doing, live: rates, latency, clients, the log.
+
+    It reads /metrics: where that has a port of its own, give its URL.
+
+    \b
+    python -m trionotify top --url http://127.0.0.1:8765
+    """
+    _run(partial(watch, url, interval, once))
+
+
+# --- all ---
 
 
 def _run(work: Callable[[], Awaitable[int]]) -> NoReturn:

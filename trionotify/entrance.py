@@ -10,26 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 import trio
 
 from trionotify.errors import CloseCode, Refused
 
 if TYPE_CHECKING:
+    from trionotify.clients import Client
     from trionotify.positions import Position
     from trionotify.settings import Settings
 
-__all__ = ["Connection", "Entrance", "Listener"]
+__all__ = ["RETRY_AFTER", "Connection", "Entrance", "Listener"]
 
 #: Seconds for half-open connections when the entrance closes.
 _LAST_CALL: Final = 1.0
 
-_RETRY_AFTER: Final = (("Retry-After", "5"),)
+#: When to come again, of an answer that passes by itself.
+RETRY_AFTER: Final = (("Retry-After", "5"),)
 
 
 class Connection(Protocol):
     """What the hub knows of a connection that is open. Nothing here blocks."""
+
+    #: What it came by: `websocket`, `sse` or `ndjson`.
+    transport_name: ClassVar[str]
+
+    @property
+    def client(self) -> Client:
+        """Whose it is."""
 
     @property
     def position(self) -> Position:
@@ -96,13 +105,18 @@ class Entrance:
     def check_open(self) -> None:
         """Raise `Refused` (503) when nobody is let in any more."""
         if self.closed:
-            raise Refused(503, "the server is going down", headers=_RETRY_AFTER)
+            raise Refused(503, "the server is going down", headers=RETRY_AFTER)
 
     def check_room(self) -> None:
         """Raise `Refused` (503) then, and when there are `max_connections` already."""
         self.check_open()
         if len(self._connections) >= self._settings.max_connections:
-            raise Refused(503, "the server is full; try again later", headers=_RETRY_AFTER)
+            raise Refused(503, "the server is full; try again later", headers=RETRY_AFTER)
+
+    @property
+    def half_open(self) -> int:
+        """How many half-open connections there are."""
+        return len(self._half_open)
 
     @property
     def occupied(self) -> bool:
@@ -128,6 +142,12 @@ class Entrance:
         finally:
             self._half_open.pop(scope, None)
             self.left.unpark_all()
+
+    def allow(self, scope: trio.CancelScope, seconds: float) -> None:
+        """Give a half-open connection so many seconds from now, or what it has when nobody is let in."""
+        scope.deadline = trio.current_time() + seconds
+        if self.closed:
+            self._hurry(scope)
 
     def drop_half_open(self) -> None:
         """Drop half-open connections, without an answer."""

@@ -78,6 +78,8 @@ class Entry:
     offset: int = attrs.field(default=0, init=False)
     #: The moment of the append on Trio's clock, in seconds.
     at: float = attrs.field(default=0.0, init=False)
+    #: The moment when it came into the channel, on the same clock.
+    put_at: float = attrs.field(default=0.0, init=False)
     #: Encoded frames, one per format, because whoever is a little behind sends the same bytes.
     #: None: too old for its frames to be kept.
     _frames: dict[object, bytes] | None = attrs.field(factory=dict, init=False)

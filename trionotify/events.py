@@ -1,8 +1,9 @@
 """What a client says in the CloudEvents format, and what it is answered.
 
-Its events go to the session. `trionotify.subscribe` is for the server itself; what is no event gets
-`trionotify.error`, and costs the client that message, not its connection. So that a client which
-understands nothing doesn't go on for ever, `MAX_BAD` of those in a row end it, with 1008.
+Its events go to the session. `trionotify.subscribe` and `trionotify.position` are for the server
+itself; what is no event gets `trionotify.error`, and costs the client that message, not its connection.
+So that a client which understands nothing doesn't go on for ever, `MAX_BAD` of those in a row end it,
+with 1008.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import secrets
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from trionotify.cloudevents import SUBSCRIBE, NotAnEvent, decode
+from trionotify.cloudevents import POSITION, SUBSCRIBE, NotAnEvent, decode
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, StoreError
 from trionotify.jsontext import read_json
@@ -96,9 +97,15 @@ def _read(peer: Peer, message: str | bytes) -> Notification | None:
     if event.type == SUBSCRIBE:
         _subscribe(peer, event)
         return None
+    if event.type == POSITION:
+        # A browser's page sees no Ping: so it finds out whether anybody is there.
+        peer.answer(peer.format.say("position", {"id": event.id}, peer.here()))
+        return None
     if event.type.startswith(RESERVED_TYPE):
         raise NotAnEvent(
-            f"type: what begins with {RESERVED_TYPE} is the server's own, but for {SUBSCRIBE}", event.id
+            f"type: what begins with {RESERVED_TYPE} is the server's own, but for {SUBSCRIBE} and"
+            f" {POSITION}",
+            event.id,
         )
     return event
 

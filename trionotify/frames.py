@@ -18,17 +18,21 @@ from __future__ import annotations
 
 import codecs
 import struct
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import attrs
 
 from trionotify.errors import CloseCode
 
 __all__ = [
+    "WEBSOCKET",
     "Close",
     "Event",
     "Fault",
     "FrameParser",
+    "Framing",
+    "Parser",
     "Ping",
     "Pong",
     "check_close",
@@ -103,6 +107,25 @@ def _frame(opcode: int, payload: bytes) -> bytes:
     if size < 1 << 16:
         return _MEDIUM(_FIN | opcode, 126, size) + payload
     return _LONG(_FIN | opcode, 127, size) + payload
+
+
+@attrs.frozen
+class Framing:
+    """What goes out on a connection: a message, the last word, and a sign of life."""
+
+    message: Callable[[str | bytes], bytes]
+    close: Callable[[int | None, str], bytes]
+    ping: bytes
+
+
+WEBSOCKET: Final = Framing(message_frame, close_frame, ping_frame())
+
+
+class Parser(Protocol):
+    """What comes in on a connection."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """What these bytes complete, in order."""
 
 
 @attrs.frozen

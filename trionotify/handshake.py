@@ -1,96 +1,59 @@
-"""A connection that isn't open yet: its request is read, judged, and answered.
+"""The WebSocket handshake: the request judged, and the 101 that opens the connection.
 
-The opening handshake is trio-websocket's, through its public API. It runs on a small stream that gives
-it the request, which was checked already, and collects what it answers. Then it is told that the stream
-is at its end, and lets go. The frames are the Wire's, for the reasons in docs/how-it-works.md.
+It is trio-websocket's, through its public API. It runs on a small stream that gives it the request,
+which was checked already, and collects what it answers. Then it is told that the stream is at its end,
+and lets go. The frames are the Wire's, for the reasons in docs/how-it-works.md.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+import base64
+import binascii
+from typing import TYPE_CHECKING, Final
 
 import trio
 import trio_websocket
 
-from trionotify.errors import Refused, StoreError
-from trionotify.http import Request, check_upgrade, problem, read_head, request_of
-from trionotify.transport import Transport, linger
+from trionotify.errors import Refused
 
 if TYPE_CHECKING:
-    from trionotify.clients import Client
-    from trionotify.hub import Hub
-    from trionotify.query import Query
+    from trionotify.http import Request
 
-__all__ = ["open_connection"]
+__all__ = ["check_upgrade", "shake_hands", "wants_upgrade"]
 
-logger = logging.getLogger("trionotify")
-
-Entered = TypeVar("Entered")
+#: Where WebSocket clients connect.
+PATHS: Final = ("/", "/events")
 
 
-async def open_connection(
-    hub: Hub,
-    transport: Transport,
-    remote: str,
-    enter: Callable[[Client, Query, bytes, bytes], Entered],
-) -> Entered | None:
-    """Read the request, shake hands and enter; None when it was refused, and answered, or dropped.
+def wants_upgrade(request: Request) -> bool:
+    """Whether this is meant to be a WebSocket handshake."""
+    return "websocket" in [token.lower() for token in request.tokens("upgrade")]
 
-    `enter` gets the client, its query, what it sent behind its request, and the 101 that it is to write;
-    it doesn't wait, and may raise `Refused`.
-    """
-    method = "GET"
+
+def check_upgrade(request: Request) -> None:
+    """Return if this is a good WebSocket handshake (RFC 6455, section 4.2.1); else raise `Refused`."""
+    if request.path not in PATHS:
+        raise Refused(404, f"nothing is at {request.path!r}; WebSocket clients connect to /events")
+    if request.method != "GET":
+        raise Refused(405, f"{request.method} is not allowed here", headers=(("Allow", "GET"),))
+    if request.http_version != "1.1" or "upgrade" not in [
+        token.lower() for token in request.tokens("connection")
+    ]:
+        raise Refused(400, "a WebSocket handshake is HTTP/1.1 with the header Connection: Upgrade")
+    if request.header("content-length") not in (None, "0") or request.header("transfer-encoding"):
+        raise Refused(400, "a WebSocket handshake has no body")
+    if request.header("sec-websocket-version") != "13":
+        raise Refused(
+            426,
+            "Sec-WebSocket-Version: 13 is needed",
+            headers=(("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")),
+        )
     try:
-        with trio.move_on_after(hub.settings.head_timeout) as scope, hub.entrance.half_opened(scope):
-            head, early = await read_head(transport, hub.settings.max_head_bytes)
-            method = head.method.decode()
-            request = request_of(head, remote, hub.filter_limits)
-            check_upgrade(request)
-            hub.entrance.check_room()
-            client, query = await _admit(hub, request)
-            response = await _shake_hands(request)
-            # From here on nothing waits: what is promised in the head holds when the client joins.
-            hub.entrance.check_room()
-            return enter(client, query, early, response)
-        if trio.current_time() < scope.deadline:
-            return None  # it had to make room for newer ones, or the server stops
-        hub.entrance.check_open()
-        answer = Refused(408, f"no whole request came in {hub.settings.head_timeout:g} seconds")
-    except Refused as refused:
-        answer = refused
-    # What stands behind the first colon may have been in the query.
-    logger.info("%s refused: %d %.80r", remote, answer.status, answer.detail.partition(":")[0])
-    with trio.move_on_after(hub.settings.close_timeout) as scope, hub.entrance.half_opened(scope):
-        data = memoryview(problem(answer, method))
-        while data:
-            data = data[await transport.send_some(data) :]
-        await linger(transport)
-        await transport.aclose()
-    return None
-
-
-async def _admit(hub: Hub, request: Request) -> tuple[Client, Query]:
-    """Ask `authenticate`, which may raise anything: that ends this connection alone."""
-    try:
-        return await hub.admit(request)
-    except Refused:
-        raise
-    except StoreError as error:
-        logger.error("%s: the request failed: %s", request.remote, error)
-        raise Refused(503, "the log can't be read at the moment; try again later") from None
-    except Exception as error:
-        # Out of a nursery of the application's it comes in a group.
-        if isinstance(error, ExceptionGroup) and (group := error.subgroup(Refused)):
-            raise group.exceptions[0] from None
-        logger.exception("%s: the request failed", request.remote)
-        raise Refused(500, "the server failed; its log says how") from None
-    except BaseExceptionGroup as group:
-        errors, rest = group.split(Exception)
-        logger.error("%s: the request failed", request.remote, exc_info=errors)
-        assert rest is not None  # else it were an ExceptionGroup
-        raise rest from None
+        key = base64.b64decode(request.header("sec-websocket-key") or "", validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 16:
+        raise Refused(400, "Sec-WebSocket-Key: the base64 of 16 bytes is needed, once")
 
 
 class _Script(trio.abc.Stream):
@@ -123,7 +86,7 @@ class _Script(trio.abc.Stream):
         self.finish()
 
 
-async def _shake_hands(request: Request) -> bytes:
+async def shake_hands(request: Request) -> bytes:
     """Let trio-websocket answer the handshake; return its 101."""
     # Only what it has to know: the rest of the head was judged before, and can't confuse it.
     subprotocol = request.subprotocol

@@ -1,19 +1,17 @@
-"""HTTP/1.1: every request's head, read by h11, and the answer to all that isn't a WebSocket client.
+"""HTTP as values: the request that `authenticate` and every handler sees, and the answer to it.
 
-An answer that is not the 101 is an RFC 9457 problem document, and the last thing on its connection.
+Whatever is refused is answered with an RFC 9457 problem document. How requests and answers become bytes
+is in `http1`, who answers what in `routes`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import unquote
 
 import attrs
-import h11
 
 from trionotify.clients import Client
 from trionotify.errors import Refused
@@ -23,12 +21,9 @@ from trionotify.predicates import DEFAULT_LIMITS, FilterLimits
 from trionotify.query import Query, parse_query
 
 if TYPE_CHECKING:
-    from trionotify.transport import Transport
+    import h11
 
-__all__ = ["Request", "check_upgrade", "client_of", "problem", "read_head", "request_of"]
-
-#: Where WebSocket clients connect.
-PATHS: Final = ("/", "/events")
+__all__ = ["NO_STORE", "Answer", "Request", "client_of", "preferred", "problem", "request_of"]
 
 
 @attrs.frozen
@@ -88,36 +83,6 @@ def client_of(request: Request, query: Query) -> Client:
     return client
 
 
-async def read_head(transport: Transport, max_head_bytes: int) -> tuple[h11.Request, bytes]:
-    """Read one request's head; return it, and what the peer sent behind it already.
-
-    Raises `Refused` with the right status for what can't be understood, and EOFError when the peer
-    leaves before it has said anything whole. A checkpoint when it has to wait.
-    """
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
-    size = 0
-    try:
-        while (event := connection.next_event()) is h11.NEED_DATA:
-            try:
-                # Often the head came along with the connection.
-                data = transport.receive_nowait()
-            except BlockingIOError:
-                data = await transport.receive_some()
-            if not data:
-                raise EOFError
-            size += len(data)
-            connection.receive_data(data)
-    except h11.RemoteProtocolError as error:
-        raise Refused(error.error_status_hint, f"not a request that can be read: {error}") from None
-    if not isinstance(event, h11.Request):
-        raise EOFError
-    early = connection.trailing_data[0]
-    # h11 looks at the size of what is incomplete only: a head may arrive as one piece.
-    if size - len(early) > max_head_bytes:
-        raise Refused(431, f"a request's head may have at most {max_head_bytes} bytes")
-    return event, early
-
-
 def request_of(head: h11.Request, remote: str, limits: FilterLimits) -> Request:
     """What `authenticate` sees of a head; raises `Refused` (400) when its query can't be read."""
     target = head.target.decode("ascii")
@@ -139,65 +104,78 @@ def request_of(head: h11.Request, remote: str, limits: FilterLimits) -> Request:
     )
 
 
-def check_upgrade(request: Request) -> None:
-    """Return if this is a good WebSocket handshake (RFC 6455, section 4.2.1); else raise `Refused`."""
-    if request.path not in PATHS:
-        raise Refused(404, f"nothing is at {request.path!r}; WebSocket clients connect to /events")
-    if request.method != "GET":
-        raise Refused(405, f"{request.method} is not allowed here", headers=(("Allow", "GET"),))
-    if "websocket" not in [token.lower() for token in request.tokens("upgrade")]:
-        raise Refused(
-            426,
-            "this is a WebSocket server: connect with a WebSocket client",
-            headers=(("Upgrade", "websocket"),),
-        )
-    if request.http_version != "1.1" or "upgrade" not in [
-        token.lower() for token in request.tokens("connection")
-    ]:
-        raise Refused(400, "a WebSocket handshake is HTTP/1.1 with the header Connection: Upgrade")
-    if request.header("content-length") not in (None, "0") or request.header("transfer-encoding"):
-        raise Refused(400, "a WebSocket handshake has no body")
-    if request.header("sec-websocket-version") != "13":
-        raise Refused(
-            426,
-            "Sec-WebSocket-Version: 13 is needed",
-            headers=(("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")),
-        )
-    try:
-        key = base64.b64decode(request.header("sec-websocket-key") or "", validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != 16:
-        raise Refused(400, "Sec-WebSocket-Key: the base64 of 16 bytes is needed, once")
+@attrs.frozen
+class Answer:
+    """An answer: its `status`, what it says, and further header fields.
+
+    With `close`, it is the last one on its connection.
+    """
+
+    status: int
+    body: bytes = b""
+    content_type: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    close: bool = False
+
+    @property
+    def reason(self) -> str:
+        """The status in words."""
+        return reason_of(self.status)
+
+    @classmethod
+    def json(cls, value: object, status: int = 200) -> Self:
+        """A value as JSON, which nobody should keep."""
+        return cls(status, write_json(value), "application/json", NO_STORE)
 
 
-def problem(refused: Refused, method: str = "GET") -> bytes:
-    """The whole answer: a head that closes the connection, and an RFC 9457 problem document."""
+def reason_of(status: int) -> str:
+    """A status in words."""
     try:
-        title = HTTPStatus(refused.status).phrase
+        return HTTPStatus(status).phrase
     except ValueError:
-        title = "Refused"
+        return "Refused"
+
+
+#: What is said is true now.
+NO_STORE: Final = (("Cache-Control", "no-store"),)
+
+
+def problem(refused: Refused, *, close: bool) -> Answer:
+    """The answer to a request that is refused: a problem document."""
     document = {
         "type": "about:blank",
-        "title": title,
+        "title": reason_of(refused.status),
         "status": refused.status,
         "detail": refused.detail.encode(errors="replace").decode(),  # an application may say anything
     }
-    body = write_json(document)
-    upgrade = any(name.lower() == "upgrade" for name, _ in refused.headers)
-    response = h11.Response(
-        status_code=refused.status,
-        reason=title.encode(),
-        headers=[
-            ("Content-Type", "application/problem+json"),
-            ("Content-Length", str(len(body))),
-            ("Cache-Control", "no-store"),
-            ("Connection", "Upgrade, close" if upgrade else "close"),
-            *refused.headers,
-        ],
-    )
-    # Only the writing half of h11 is used here: it knows how to spell a head.
-    writer = h11.Connection(h11.SERVER)
-    head = writer.send(response)
-    assert head is not None  # h11 returns None for ConnectionClosed alone
-    return head if method == "HEAD" else head + body
+    body, headers = write_json(document), (*NO_STORE, *refused.headers)
+    return Answer(refused.status, body, "application/problem+json", headers, close)
+
+
+def preferred(accept: str | None, offered: Sequence[str]) -> str | None:
+    """Which of the media types in `offered` a header `Accept` likes best; None if it takes none.
+
+    By RFC 9110, section 12.5.1, without parameters but for `q`. Of equals, the first.
+    """
+    if accept is None:
+        return offered[0]
+    weights = {kind: weight for kind, weight in map(_weighed, accept.split(",")) if kind}
+
+    def liking(kind: str) -> float:
+        wildcards = (kind, kind.partition("/")[0] + "/*", "*/*")
+        return next((weights[name] for name in wildcards if name in weights), 0.0)
+
+    best = max(offered, key=liking)
+    return best if liking(best) > 0 else None
+
+
+def _weighed(item: str) -> tuple[str, float]:
+    kind, *parameters = [part.strip().lower() for part in item.split(";")]
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return kind, float(value)
+            except ValueError:
+                return kind, 0.0
+    return kind, 1.0

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
+from trionotify.blocks import stream_formats
 from trionotify.broadcast import Broadcast
 from trionotify.clients import Client, Registry
 from trionotify.drain import Drain, say_goodbye
@@ -29,6 +30,7 @@ from trionotify.http import Request, client_of
 from trionotify.inbox import Inbox
 from trionotify.log import Cursor, Log
 from trionotify.notification import RESERVED_TYPE, Data, Notification
+from trionotify.origins import Origins
 from trionotify.predicates import EVERYTHING, Wanted, is_value
 from trionotify.query import Query
 from trionotify.reader import Subscription
@@ -79,12 +81,17 @@ class Hub:
         session: Session,
         authenticate: Authenticate | None,
         *,
+        allow_origin: Iterable[str] = (),
+        page: bool = True,
         handle: Callable[[Hub, trio.abc.Stream], Awaitable[None]],
         attach: Callable[[Hub, Any, Client | None], Awaitable[None]],
     ) -> None:
         self.settings = settings
         self.filter_limits = settings.filter_limits
         self.session = session
+        self.origins = Origins(allow_origin)
+        #: Whether there is a page for people.
+        self.page = page
         self.authenticate = authenticate
         self.clients = Registry()
         self.log = log
@@ -93,13 +100,12 @@ class Hub:
         self.formats: dict[str, Format] = {
             format.name: format for format in (RawFormat(), CloudEventsFormat(self.log.epoch))
         }
+        self.stream_formats = stream_formats(self.log.epoch)
         #: Open connections, by the key that they have in the registry too.
         self.connections: dict[int, Connection] = {}
         #: Who catches up without waiting for its network makes its steps in here: between two turns of
         #: the broadcast there are few of them, however many come back at once.
         self.pace = trio.CapacityLimiter(_STEPS)
-        #: How many ended without a closing handshake.
-        self.lost = 0
         #: Whether anybody is let in, and who is on the way.
         self.entrance = Entrance(settings, self.connections)
         self.next_key = itertools.count(1).__next__
@@ -310,12 +316,18 @@ class Hub:
         """Enter a connection and its client."""
         self.connections[key] = connection
         self.clients.add(key, client)
+        self.broadcast.counts.opened[connection.transport_name, client.format] += 1
 
-    def disconnected(self, key: int, *, orderly: bool) -> None:
-        """Forget them. `orderly` says whether the connection was closed, or lost."""
+    @property
+    def lost(self) -> int:
+        """How many connections ended without a closing handshake."""
+        return self.broadcast.counts.closed[None]
+
+    def disconnected(self, key: int, code: int | None) -> None:
+        """Forget them. `code` is the Close code, None for a connection that was lost."""
         if self.connections.pop(key, None):
             self.clients.remove(key)
-            self.lost += not orderly
+            self.broadcast.counts.closed[code] += 1
             self.entrance.left.unpark_all()
 
     # --- life ---

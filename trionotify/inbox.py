@@ -50,6 +50,9 @@ class Inbox:
         while self.full and not self.closed:
             await self._publishers.park()
         self._send.send_nowait(entries)
+        now = trio.current_time()
+        for entry in entries:
+            entry.put_at = now
         self.count += len(entries)
         self._accepted += len(entries)
         self._bytes += sum([entry.size for entry in entries])

@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Verbatim", "check_json", "read_json", "read_members", "write_json"]
+__all__ = ["Verbatim", "check_json", "read_items", "read_json", "read_members", "write_json"]
 
 #: The text of a JSON value, which is written as it was read.
 Verbatim = msgspec.Raw
 
 _read: Any = msgspec.json.Decoder().decode
 _read_members: Any = msgspec.json.Decoder(dict[str, Verbatim]).decode
+_read_items: Any = msgspec.json.Decoder(list[Verbatim]).decode
 _check: Any = msgspec.json.Decoder(Verbatim).decode
 write_json = msgspec.json.Encoder().encode
 
@@ -29,6 +30,12 @@ def read_members(text: str | bytes) -> dict[str, Verbatim]:
     """The members of a JSON object, each as its text; raises as `read_json` does."""
     members: dict[str, Verbatim] = _guarded(_read_members, text)
     return members
+
+
+def read_items(text: str | bytes) -> list[Verbatim]:
+    """The items of a JSON array, each as its text; raises as `read_json` does."""
+    items: list[Verbatim] = _guarded(_read_items, text)
+    return items
 
 
 def check_json(text: str | bytes) -> None:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 import attrs
 import trio
 
+from trionotify.counts import SECONDS, Histogram
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -71,6 +73,9 @@ class Log(Protocol):
     #: An acknowledgement is worth something: what was accepted outlives the process. Publishing then
     #: waits until it has been.
     durable: bool
+    #: Seconds of each commit, and how many failed.
+    commits: Histogram
+    failed_commits: int
 
     @property
     def head(self) -> int:
@@ -136,6 +141,7 @@ class MemoryLog:
 
     durable = False
     problem = None
+    failed_commits = 0
 
     def __init__(
         self,
@@ -151,6 +157,8 @@ class MemoryLog:
         self.head = head
         #: Bytes held, by `Notification.size`.
         self.bytes = 0
+        #: There are none.
+        self.commits = Histogram(SECONDS)
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._max_age = max_age

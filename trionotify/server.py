@@ -13,6 +13,7 @@ not the goodbye. A server that shall be replaced drains first, with more patienc
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import itertools
@@ -21,7 +22,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
@@ -31,6 +32,7 @@ import trio
 
 from trionotify import cesql
 from trionotify.attached import serve_attached
+from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
 from trionotify.errors import CloseCode
 from trionotify.hub import (
@@ -42,9 +44,10 @@ from trionotify.hub import (
     publishing_session,
 )
 from trionotify.logs import open_log
+from trionotify.routes import ADMIN, EVERYTHING, PUBLIC, Routes
+from trionotify.serving import serve_transport
 from trionotify.settings import Settings
 from trionotify.transport import SocketTransport, StreamTransport, Transport
-from trionotify.websocket import WebSocketConnection, serve_transport
 
 __all__ = ["Server", "open_hub", "open_server", "serve"]
 
@@ -68,6 +71,8 @@ async def open_hub(
     session: Session | None = None,
     handler: Handler | None = None,
     authenticate: Authenticate | None = None,
+    allow_origin: Iterable[str] = (),
+    page: bool = True,
     **options: Any,
 ) -> AsyncIterator[Hub]:
     """Open a hub: its log and its broadcast run while the block does.
@@ -76,7 +81,9 @@ async def open_hub(
     `full` what was acknowledged survives a power cut, with `normal` the end of the process.
     `session(client)` serves each client, or in short `handler(client, message)` each message; by
     default publishers publish. `authenticate(request)`, plain or async, returns the `Client` or raises
-    `Refused`. `options` are those of `Settings`.
+    `Refused`. Of web pages, those of the server's own host may use it, and those of `allow_origin`:
+    origins like `https://example.org`, `https://*.example.org`, or `*` for all. Without `page` there is
+    none for people at `/`. `options` are those of `Settings`.
 
     Leaving the block says goodbye to all clients, and waits for them at most `close_timeout` seconds.
     Raises TypeError or ValueError that names a bad option, and `StoreError` when the file can't be
@@ -94,6 +101,8 @@ async def open_hub(
             log,
             session or publishing_session,
             authenticate,
+            allow_origin=allow_origin,
+            page=page,
             handle=_handle,
             attach=serve_attached,
         )
@@ -147,13 +156,17 @@ class Server:
     hub: Hub
     url: str
     port: int | None
-    _sockets: list[socket.socket]
+    #: Where `/clients`, `/metrics` and the health checks are, if they have a port of their own.
+    admin_url: str | None
+    admin_port: int | None
+    #: With what is to be found there.
+    _sockets: list[tuple[socket.socket, Routes]]
     _ssl_context: ssl.SSLContext | None
     _refused: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stopped: trio.Event = attrs.field(factory=trio.Event, init=False)
     #: The nursery of the connections, and of them those that are open.
     _connections: trio.Nursery = attrs.field(init=False)
-    _opened: set[WebSocketConnection] = attrs.field(factory=set, init=False)
+    _opened: set[ClientConnection] = attrs.field(factory=set, init=False)
 
     async def drain(self, deadline: float | None = None) -> None:
         """Send all clients of the hub away in good order, and let `serve` end: see `Hub.drain`."""
@@ -170,10 +183,10 @@ class Server:
         """Accept who has connected by now, so that all get an answer, and nobody else. Doesn't block."""
         if self._refused.is_set():
             return
-        for listener in self._sockets:
+        for listener, routes in self._sockets:
             for _ in range(_BACKLOG):
                 try:
-                    self._serve_in_a_task(*listener.accept())
+                    self._serve_in_a_task(*listener.accept(), routes)
                 except BlockingIOError:
                     break
                 except OSError:
@@ -188,7 +201,7 @@ class Server:
 
     # What `serve` runs.
 
-    async def _accept(self, listener: socket.socket) -> None:
+    async def _accept(self, listener: socket.socket, routes: Routes) -> None:
         """Accept until the socket is closed."""
         for number in itertools.count(1):
             try:
@@ -208,23 +221,23 @@ class Server:
                 # Anything else is the fault of a peer that left again.
                 await trio.lowlevel.checkpoint()
                 continue
-            self._serve_in_a_task(sock, name)
+            self._serve_in_a_task(sock, name, routes)
             if number % _ACCEPTS == 0:
                 await trio.lowlevel.checkpoint()
 
-    def _serve_in_a_task(self, sock: socket.socket, name: Any) -> None:
+    def _serve_in_a_task(self, sock: socket.socket, name: Any, routes: Routes) -> None:
         """The task raises nothing."""
         try:
             transport = _transport(sock, self._ssl_context)
         except OSError:  # macOS: EINVAL, when the peer has reset it already
             sock.close()
         else:
-            remote = _address(name)
-            self._connections.start_soon(serve_transport, self.hub, transport, remote, self._opened)
+            serve = partial(serve_transport, routes=routes)
+            self._connections.start_soon(serve, self.hub, transport, _address(name), self._opened)
 
     def _close(self) -> None:
         """Who comes from now on is refused by the kernel."""
-        for listener in self._sockets:
+        for listener, _ in self._sockets:
             if listener.fileno() >= 0:
                 trio.lowlevel.notify_closing(listener)
                 listener.close()
@@ -249,9 +262,13 @@ async def serve(
     unix: str | os.PathLike[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     insecure: bool = False,
+    admin_port: int | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen at `host` and `port` (0: a free one), or at the path `unix`, and serve who connects.
+
+    `/clients`, `/metrics` and the health checks are there as well, or with `admin_port` at that port of
+    `host` alone.
 
     Start it with `server = await nursery.start(serve, hub)`. It ends when it is cancelled: connections
     say goodbye, within `close_timeout`. Or by `server.stop()`: no new connections, then a goodbye to
@@ -263,18 +280,28 @@ async def serve(
     neither `authenticate` nor `insecure`.
     """
     cesql.parse("TRUE")  # the parser's tables take 40 ms: not while somebody is connected
-    if unix is not None:
-        sockets = [_listen_unix(os.fspath(unix))]
-        file = os.stat(unix)
-    else:
-        sockets = await _listen_tcp(host, port, insecure or hub.authenticate is not None)
-    server = Server(hub, *_place(sockets[0], unix, ssl_context), sockets, ssl_context)
+    public = insecure or hub.authenticate is not None
+    routes = EVERYTHING if admin_port is None else PUBLIC
+    with contextlib.ExitStack() as undo:
+        if unix is not None:
+            listening = [_listen_unix(os.fspath(unix))]
+            file = os.stat(unix)
+        else:
+            listening = await _listen_tcp(host, port, public)
+        for sock in listening:
+            undo.callback(sock.close)
+        admin = [] if admin_port is None else await _listen_tcp(host, admin_port, public)
+        undo.pop_all()
+    sockets = [*[(sock, routes) for sock in listening], *[(sock, ADMIN) for sock in admin]]
+    admin_url, admin_number = _place(admin[0], None, ssl_context) if admin else (None, None)
+    url, number = _place(listening[0], unix, ssl_context)
+    server = Server(hub, url, number, admin_url, admin_number, sockets, ssl_context)
     try:
         with hub.entrance.listening(server):
             async with trio.open_nursery() as helpers:
                 async with trio.open_nursery() as server._connections:
-                    for sock in sockets:
-                        helpers.start_soon(server._accept, sock)
+                    for sock, at in sockets:
+                        helpers.start_soon(server._accept, sock, at)
                     helpers.start_soon(server._end)
                     task_status.started(server)
                     if hub.entrance.refusing:
@@ -299,6 +326,7 @@ async def open_server(
     unix: str | os.PathLike[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     insecure: bool = False,
+    admin_port: int | None = None,
     **options: Any,
 ) -> AsyncIterator[Server]:
     """A hub and its listener together: `serve` and `open_hub`, whose keywords it takes.
@@ -315,6 +343,7 @@ async def open_server(
                 unix=unix,
                 ssl_context=ssl_context,
                 insecure=insecure,
+                admin_port=admin_port,
             )
         )
         yield server

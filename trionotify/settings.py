@@ -73,6 +73,8 @@ class Settings:
     )
     max_half_open: int = _limit(1024, "connections that have not sent a whole request yet")
     max_head_bytes: int = _limit(16 * _KIB, "the longest head of a request")
+    max_body_bytes: int = _limit(16 * _MIB, "the longest body of a request")
+    max_batch: int = _limit(1000, "the events of a request that publishes several")
     max_waiting: int = _limit(4096, "published notifications that wait for their broadcast")
     max_waiting_bytes: int = _limit(16 * _MIB, "the same, in bytes")
     max_log_entries: int = _limit(10_000, "notifications that the log keeps")
@@ -89,6 +91,10 @@ class Settings:
     )
     max_filters: int = _limit(256, "the filters of a client, those inside others included")
     head_timeout: float = _limit(10.0, "seconds for a request's head to arrive")
+    request_timeout: float = _limit(
+        30.0, "seconds for a request's body to arrive, and for what it asks to be done"
+    )
+    keep_alive_timeout: float = _limit(60.0, "seconds until the next request on a connection")
     close_timeout: float = _limit(5.0, "seconds for a connection to close in good order")
     drain_timeout: float = _limit(30.0, "seconds for all clients to leave when the server drains")
     ping_interval: float = _limit(30.0, "seconds of silence before a client is pinged")

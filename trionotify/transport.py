@@ -39,6 +39,9 @@ class Transport(Protocol):
     async def send_some(self, data: Sendable) -> int:
         """Wait until at least one byte can be handed over; return how many were."""
 
+    def expect_acknowledgements(self, seconds: float) -> None:
+        """Where that can be, break a connection whose peer hasn't acknowledged bytes for so long."""
+
     def receive_nowait(self) -> bytes:
         """Bytes that are there already; raises BlockingIOError when there are none."""
 
@@ -77,6 +80,11 @@ class SocketTransport:
                 continue
             except OSError as error:
                 _broken(error)
+
+    def expect_acknowledgements(self, seconds: float) -> None:
+        if hasattr(socket, "TCP_USER_TIMEOUT") and self._sock.family != socket.AF_UNIX:
+            with suppress(OSError):  # it was reset meanwhile
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
     def receive_nowait(self) -> bytes:
         try:
@@ -149,6 +157,9 @@ class StreamTransport:
         with self._until_reset():
             await self._stream.send_all(piece)
         return len(piece)
+
+    def expect_acknowledgements(self, seconds: float) -> None:
+        """What is below is not known."""
 
     def receive_nowait(self) -> bytes:
         raise BlockingIOError(errno.EAGAIN, "a stream is read by a task that waits")

@@ -1,393 +1,79 @@
-"""A WebSocket client's connection, from its first byte to its last: the work of one task.
+"""A WebSocket client's connection: frames both ways.
 
-    half-open:  head read (h11), checked, authenticated       `handshake`
-    handshake:  trio-websocket's, on a stream of our own      `handshake`
-    open:       the session; the Wire has the frames          `_converse`
-    closing:    shielded, under a deadline                    `Wire.aclose`
-
-What goes wrong in a connection ends that connection alone. An `except Exception` stands at each border
-where the application's own code comes in: `authenticate`, the session, a predicate.
+half-open:  head read (h11), checked, authenticated       `conversation`
+handshake:  trio-websocket's, on a stream of our own      `handshake`
+open:       the session; the Wire has the frames          `serving`
+closing:    shielded, under a deadline                    `Wire.aclose`
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Awaitable
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Self
 
 import attrs
-import trio
 
-from trionotify.clients import Client
-from trionotify.errors import CloseCode, Disconnected, StoreError
-from trionotify.events import drain, publish, understand, welcome
-from trionotify.frames import FrameParser, message_frame
-from trionotify.handshake import open_connection
-from trionotify.log import Evicted, NotLoaded
+from trionotify.connections import ClientConnection
+from trionotify.errors import Disconnected
+from trionotify.events import publish
+from trionotify.frames import WEBSOCKET, FrameParser
 from trionotify.notification import Notification
-from trionotify.positions import Position
 from trionotify.query import Query, template
-from trionotify.transport import Transport
 from trionotify.wire import Wire
 
 if TYPE_CHECKING:
-    from trionotify.formats import Format, Message
+    from trionotify.clients import Client
+    from trionotify.formats import Message
     from trionotify.hub import Hub
-    from trionotify.predicates import FilterLimits, Wanted
+    from trionotify.transport import Transport
 
-__all__ = ["WebSocketConnection", "serve_transport"]
-
-logger = logging.getLogger("trionotify")
-
-#: What may stand in a head as it is.
-_SAFE: Final = "!#$&'()*+,/:;=?@[]~"
-
-
-async def serve_transport(
-    hub: Hub,
-    transport: Transport,
-    remote: str,
-    opened: set[WebSocketConnection] | None = None,
-    scope: trio.CancelScope | None = None,
-) -> None:
-    """Serve one connection and close it. Raises nothing but what isn't an Exception: `Cancelled`.
-
-    While it is open, it is in `opened`, and the hub may cancel `scope`, which is around the call.
-    Cancelled while the request is read, it just closes; later it says goodbye first.
-    """
-    opened = set() if opened is None else opened
-    connection: WebSocketConnection | None = None
-    try:
-        enter = partial(WebSocketConnection.enter, hub=hub, transport=transport)
-        connection = await open_connection(hub, transport, remote, enter)
-        del enter  # what isn't needed any more isn't kept for as long as the connection lives
-        if connection is not None:
-            connection.scope = scope
-            opened.add(connection)
-            await _converse(connection)
-    except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
-        logger.debug("%s left before it was connected", remote)
-    except Exception:
-        # The last resort: whatever is wrong with one connection, the others go on.
-        logger.exception("the connection of %s failed", remote)
-    finally:
-        if connection is not None:
-            opened.discard(connection)
-        transport.reset()  # does nothing to one that was closed in good order
-        with trio.move_on_after(0, shield=True):  # at once, whoever waits for what
-            await transport.aclose()
-
-
-async def _converse(connection: WebSocketConnection) -> None:
-    """Run the session on an open connection, and close it in good order."""
-    hub, client, wire = connection.hub, connection.client, connection.wire
-    code = CloseCode.NORMAL
-    try:
-        await hub.session(client)
-    except Exception as error:
-        # The boundary: what a session raises ends its connection alone.
-        code = connection.blame(error)
-    except BaseExceptionGroup as group:
-        # A nursery of the session's that was cancelled may have collected errors on its way.
-        errors, rest = group.split(Exception)
-        code = connection.blame(errors) if errors else CloseCode.GOING_AWAY
-        if rest:
-            raise rest from None
-    except BaseException:
-        code = CloseCode.GOING_AWAY
-        raise
-    finally:
-        # The goodbye, one of the places for a shield: it has a deadline.
-        with trio.move_on_after(hub.settings.close_timeout, shield=True):
-            if code == CloseCode.GOING_AWAY:
-                connection.go_away(code, len(hub.connections))
-            wire.end(code)
-            await wire.aclose()
-        connection.leave()
+__all__ = ["WebSocketConnection"]
 
 
 @attrs.define(eq=False)
-class WebSocketConnection:
-    """What ties a client's record, its position and its Wire together, for as long as it is open.
+class WebSocketConnection(ClientConnection):
+    """Made by `enter`."""
 
-    The record sees it as its `Link`, the broadcast as the `Outlet` of the position, the hub as one of
-    its connections, the Wire as its owner. Made by the connection's task, which alone enters, leaves and
-    receives.
-    """
+    transport_name = "websocket"
 
-    hub: Hub
-    client: Client
-    format: Format = attrs.field(init=False)
-    wire: Wire = attrs.field(init=False)
-    key: int = attrs.field(init=False)
-    position: Position = attrs.field(init=False)
     #: What its notifications are like, once it has published any.
     _template: Notification | None = attrs.field(default=None, init=False)
-    #: The task that catches up is running.
-    _catching_up: bool = attrs.field(default=False, init=False)
-    #: Behind this offset it must be loaded what the next step reads.
-    _to_load: int | None = attrs.field(default=None, init=False)
-    #: Its lag policy: what happens when it falls off the log.
-    _lag: str = attrs.field(default="", init=False)
-    #: Messages in a row that were no events.
-    bad: int = attrs.field(default=0, init=False)
-    #: Around all of it, when it runs in somebody else's task.
-    scope: trio.CancelScope | None = attrs.field(default=None, init=False)
-    # The sweep's memory: since when it is silent, was pinged, has taken nothing of what it is owed.
-    _silent_since: float = attrs.field(factory=trio.current_time, init=False)
-    _pinged_at: float | None = attrs.field(default=None, init=False)
-    _stuck_since: float | None = attrs.field(default=None, init=False)
-    # And the offset that the client knows of, and since when.
-    _told: int = attrs.field(default=0, init=False)
-    _told_at: float = attrs.field(default=0.0, init=False)
 
     @classmethod
-    def enter(
+    def enter(  # noqa: PLR0917 - what the request has come to
         cls,
+        hub: Hub,
+        transport: Transport,
         client: Client,
         query: Query,
         early: bytes,
         response: bytes,
-        *,
-        hub: Hub,
-        transport: Transport,
-    ) -> WebSocketConnection:
-        """Take a place in the log, and say so in the head of the 101. Raises `Refused` (410)."""
-        self = cls(hub, client)
-        offset, recovered = hub.start(query)
-        cursor = hub.broadcast.cursor(offset)
-        fields = f"Trionotify-Id: {quote(client.id, safe=_SAFE)}\r\n"
-        fields += f"Trionotify-Cursor: {cursor}\r\n"
-        if recovered is not None:
-            fields += f"Trionotify-Recovered: {'true' if recovered else 'false'}\r\n"
-        self.format = hub.formats[query.format]
-        self._lag = query.lag or self.format.default_lag
-        self._told, self._told_at = offset, self._silent_since
-        self.key = hub.next_key()
-        self.wire = Wire(transport, FrameParser(hub.settings.max_message_bytes), self, early)
-        self.position = Position(
-            self,
-            client.predicate,
-            self.format.encode,
-            transport.send,
-            client,
-            deaf_to=None if query.echo else self.key,
-            latest_only=self._lag == "latest",
-        )
-        client.connect(hub, self)
-        client.speak(query.format, query.subprotocol)
-        hub.connected(self.key, self, client)
+    ) -> Self:
+        """Take a place in the log, and say so in the head of the 101, `response`.
+
+        `early` is what came behind the request. Raises `Refused` (410).
+        """
+        self = cls(hub, client, hub.formats[query.format])
+        wire = Wire(transport, FrameParser(hub.settings.max_message_bytes), self, early)
+        fields, first = self._enter(transport, wire, query)
         # Had the kernel no room even for this, what is owed would go out before anything else.
         with suppress(Disconnected):
-            first = welcome(self, offset, recovered)
-            hello = b"" if first is None else message_frame(first)
-            self.wire.write(response[:-2] + fields.encode() + b"\r\n" + hello)
-            hub.broadcast.join(self.position, offset)
+            hello = b"" if first is None else WEBSOCKET.message(first)
+            wire.write(response[:-2] + fields.encode() + b"\r\n" + hello)
+            hub.broadcast.join(self.position, self._told)
         return self
-
-    def leave(self) -> None:
-        """Let go of everything."""
-        self.hub.broadcast.leave(self.position)
-        self.hub.disconnected(self.key, orderly=self.wire.closed)
-        self.client.connect(self.hub, None)
-        ended = self.wire.ended
-        logger.info(
-            "client %.64r from %s left after %.1f s: %s",
-            self.client.id,
-            self.client.remote or "a stream",
-            time.time() - self.client.connected_at,
-            f"{ended.code} {ended.reason}".rstrip() if ended else "the connection was lost",
-        )
-
-    def blame(self, error: Exception) -> CloseCode:
-        """What to close with after the session raised `error`, which is logged if it is a fault."""
-        if isinstance(error, Disconnected):
-            return CloseCode.NORMAL  # it sent to a client that was gone: how sessions often end
-        if isinstance(error, ExceptionGroup) and error.split(Disconnected)[1] is None:
-            return CloseCode.NORMAL
-        logger.error("the session of client %.64r failed", self.client.id, exc_info=error)
-        return CloseCode.INTERNAL_ERROR
-
-    # As the link of the client's record.
-
-    def receive(self) -> Awaitable[list[Message]]:
-        return self.wire.receive()
-
-    async def send(self, message: Message) -> None:
-        await self.wire.send(self.format.message(message))
 
     async def publish(self, messages: tuple[Message, ...]) -> None:
         if self._template is None:
             self._template = template(self.client.params, self.client.id)
         await publish(self, self._template, messages)
 
-    def end(self, code: int | None, reason: str = "") -> None:
-        self.wire.end(code, reason)
-
-    def refilter(self, predicate: Wanted) -> str:
-        broadcast = self.hub.broadcast
-        return broadcast.cursor(broadcast.refilter(self.position, predicate))
-
-    # As one who takes part in a conversation of events.
-
-    @property
-    def filter_limits(self) -> FilterLimits:
-        return self.hub.filter_limits
-
-    def here(self) -> str:
-        return self.hub.broadcast.cursor(self.hub.broadcast.standing(self.position))
-
-    def answer(self, *messages: str | None) -> None:
-        frames = [message_frame(message) for message in messages if message is not None]
-        if frames:
-            self.wire.reply(b"".join(frames))
-
-    # As the owner of the Wire.
-
-    def understand(self, messages: list[str | bytes], /) -> list[Message]:
-        return understand(self, messages)
-
-    def on_owing(self) -> None:
-        """Bytes are owed: it goes on by itself, from where it stands.
-
-        Behind the end what is owed is the Close frame, which the connection's own task sends.
-        """
-        self.hub.broadcast.fall_behind(self.position)
-        if self.position.joined:
-            self._start_catching_up()
-
-    def on_end(self) -> None:
-        """Nothing may be written any more."""
-        self.hub.broadcast.leave(self.position)
-
-    # As the outlet of the position.
-
-    @property
-    def owed(self) -> object:
-        return self.wire.owed
-
-    def owe(self, rest: memoryview, /) -> None:
-        self.wire.owe(rest)
-
-    def wake(self) -> None:
-        # Often one step does it, and no task is needed.
-        if not self._catching_up and self._advance():
-            self._start_catching_up()
-
-    def fail(self, error: Exception) -> None:
-        logger.error("serving client %.64r failed: its predicate raised", self.client.id, exc_info=error)
-        self.wire.end(CloseCode.INTERNAL_ERROR, "a predicate of this client's failed")
-
-    def abort(self) -> None:
-        self.wire.abort()
-
-    def _start_catching_up(self) -> None:
-        if not self._catching_up:
-            self._catching_up = self.hub.start_soon(self._catch_up)
-
-    def _advance(self) -> bool:
-        """Catch up by one step; whether there is more to do, once nothing is owed.
-
-        The boundary again: whatever goes wrong here is this client's own.
-        """
-        try:
-            return self.hub.broadcast.advance(self.position, self.wire)
-        except NotLoaded as absent:
-            self._to_load = absent.after
-            return True
-        except Evicted:
-            return self._skip()
-        except Exception as error:
-            self.fail(error)
-        return False
-
-    def _skip(self) -> bool:
-        """It fell off the log: tell it of the gap, and go on at the head; or else it must go."""
-        broadcast, position = self.hub.broadcast, self.position
-        after = broadcast.cursor(position.cursor)
-        upto = broadcast.cursor(broadcast.taken)
-        gap = self.format.say("gap", {"from": after, "to": upto}, upto)
-        if gap is None or self._lag == "disconnect":
-            broadcast.lag.closed += 1
-            self.wire.end(CloseCode.TRY_AGAIN_LATER, "slow")
-            return False
-        broadcast.lag.gaps += 1
-        position.cursor, position.latest = broadcast.taken, None
-        self.answer(gap)
-        return True
-
-    async def _catch_up(self) -> None:
-        """The helper task of one client, for as long as it is behind. Raises nothing but `Cancelled`."""
-        more = True
-        try:
-            while more:
-                if self._to_load is not None:
-                    after, self._to_load = self._to_load, None
-                    await self.hub.log.load(after)
-                if self.wire.owed:
-                    # Its network says when it is its turn.
-                    await self.wire.drained()
-                    more = self._advance()
-                else:
-                    async with self.hub.pace:
-                        more = self._advance()
-        except Disconnected:
-            return
-        except StoreError as error:
-            logger.error("serving client %.64r failed: %s", self.client.id, error)
-            self.wire.end(CloseCode.TRY_AGAIN_LATER, "the log can't be read")
-        finally:
-            self._catching_up = False
-
-    # As one of the hub's connections.
-
-    def go_away(self, code: CloseCode, clients: int) -> None:
-        if not (self.wire.ended or self.wire.broken):
-            drain(self, clients)
-        self.wire.end(code)
-
-    def cut_off(self) -> None:
-        self.wire.abort()
-        if self.scope is not None:
-            self.scope.cancel()
-
-    def check(self, now: float) -> None:
-        """Look after its life, and let it know how far the log has gone."""
-        self._tell_position(now)
-        self._check_life(now)
-
-    def _tell_position(self, now: float) -> None:
-        """One whom nothing concerned for a while learns where to resume: behind what it needn't see."""
-        position = self.position
-        if position.cursor not in (self._told, position.passed):
-            self._told, self._told_at = position.cursor, now
-        elif (
-            now - self._told_at >= self.hub.settings.position_interval
-            and position.live
-            and self.hub.broadcast.fix(position) > self._told
-        ):
-            self._told, self._told_at = position.cursor, now
-            self.answer(self.format.say("position", {}, self.here()))
-
     def _check_life(self, now: float) -> None:
-        """Silent: ping it. Pinged and still silent, or owing and stuck: it is dead, drop it.
+        """Silent: ping it. Pinged and still silent: it is dead, drop it.
 
-        One that is owed bytes answers a ping late, behind them: only the kernel's taking some counts.
         While its session is busy and nobody reads it, silence doesn't count.
         """
         wire, settings = self.wire, self.hub.settings
-        if wire.owed:
-            self._silent_since, self._pinged_at = now, None
-            if wire.moved or self._stuck_since is None:
-                wire.moved, self._stuck_since = False, now
-            elif now - self._stuck_since >= settings.stall_timeout:
-                self._drop("took nothing", now - self._stuck_since)
-            return
-        self._stuck_since = None
         if wire.heard or not wire.reading:
             wire.heard = False
             self._silent_since, self._pinged_at = now, None
@@ -397,7 +83,3 @@ class WebSocketConnection:
         elif now - self._silent_since >= settings.ping_interval:
             wire.ping()
             self._pinged_at = now
-
-    def _drop(self, why: str, seconds: float) -> None:
-        logger.info("client %.64r %s for %.0f seconds: dropped", self.client.id, why, seconds)
-        self.wire.abort()

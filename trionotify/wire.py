@@ -19,22 +19,21 @@ a deadline around it; at the deadline the connection is reset.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
 
 from trionotify.errors import CloseCode, Disconnected
 from trionotify.frames import (
+    WEBSOCKET,
     Close,
     Event,
     Fault,
-    FrameParser,
+    Framing,
+    Parser,
     Ping,
     Pong,
-    close_frame,
-    message_frame,
-    ping_frame,
     pong_frame,
 )
 from trionotify.transport import Sendable, Transport
@@ -63,10 +62,11 @@ class Wire:
     """Made by the connection's task when a request is accepted; dies with that task."""
 
     transport: Transport
-    _parser: FrameParser
+    _parser: Parser
     owner: Owner
     #: What the peer sent right behind its request.
     _early: bytes = b""
+    framing: Framing = WEBSOCKET
 
     #: What the kernel refused so far, in order. Written by whoever is in `drained`.
     owed: list[Sendable] = attrs.field(factory=list, init=False)
@@ -166,7 +166,7 @@ class Wire:
 
     async def send(self, message: str | bytes) -> None:
         """Write one message as a frame, and wait until the kernel has it. Always a checkpoint."""
-        self.write(message_frame(message))
+        self.write(self.framing.message(message))
         await self.drained()
 
     def reply(self, frames: bytes) -> None:
@@ -182,7 +182,7 @@ class Wire:
         """Write a Ping; nothing when bytes are owed, or when the connection ends already."""
         if not (self.owed or self.ended or self.broken):
             with suppress(Disconnected):
-                self._write(_PING)
+                self._write(self.framing.ping)
 
     # --- in ---
 
@@ -245,7 +245,7 @@ class Wire:
         """
         if self.ended or self.broken:
             return
-        frame = close_frame(code, reason)
+        frame = self.framing.close(code, reason)
         self.ended = Close(code, reason)
         self.owner.on_end()
         if self._receive_scope:
@@ -308,6 +308,3 @@ class Wire:
         finally:
             if not self.broken:
                 self.abort()
-
-
-_PING: Final = ping_frame()

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import trio
 
+from trionotify.counts import SECONDS, Histogram
 from trionotify.entries import Entry
 from trionotify.errors import StoreError
 from trionotify.log import Evicted, MemoryLog, NotLoaded
@@ -68,6 +69,8 @@ class DurableLog:
         self.epoch = store.epoch
         #: Why nothing can be published at the moment.
         self.problem: str | None = None
+        self.commits = Histogram(SECONDS)
+        self.failed_commits = 0
         self._store = store
         self._tail = tail
         self._pages = Pages(_PAGES_BYTES)
@@ -222,6 +225,7 @@ class DurableLog:
                 raise
 
     async def _append(self, entries: list[Entry]) -> list[Entry]:
+        begun = trio.current_time()
         with self._noting():
             try:
                 fresh = await self._in_thread(self._store.append, entries, self._upto, time.time())
@@ -231,6 +235,7 @@ class DurableLog:
                 # The border of the process: whatever is wrong with the file, the server goes on.
                 logger.exception("the log failed")
                 raise StoreError(503, "the log failed; the server's own log says how") from None
+        self.commits.add(trio.current_time() - begun)
         for entry in fresh:
             # Repetitions are the file's to know: the tail needn't.
             entry.key = None
@@ -263,6 +268,7 @@ class DurableLog:
         try:
             yield
         except StoreError as error:
+            self.failed_commits += 1
             if self.problem is None:
                 logger.error("publishing is refused: %s", error)
             self.problem = str(error)

@@ -1,0 +1,231 @@
+"""Requests on one connection: answered in order, within limits, and never taken for something else."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock as Clock
+
+from tests.conftest import Room, open_room
+from tests.kernel import FakeKernel, upgrade
+from tests.web import Web, get, post
+from trionotify.routes import ADMIN, PUBLIC
+
+
+async def test_requests_follow_each_other(room: Room, autojump_clock: Clock) -> None:
+    """The connection is kept for the next."""
+    web = Web(room)
+    for _ in range(3):
+        answer = await web.ask(get("/livez"))
+        assert (answer.status, answer.body) == (200, b"ok\n")
+        assert "connection" not in answer.headers
+    assert not web.kernel.eof_sent
+
+
+REQUESTS = [get("/livez"), post("/events?id=p", "hello"), get("/nope"), get("/readyz", method="HEAD")]
+METHODS = ("GET", "POST", "GET", "HEAD")
+
+
+@given(st.lists(st.integers(0, sum(map(len, REQUESTS))), max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_pipelined_requests_are_answered_in_order(cuts: list[int]) -> None:
+    """However they are cut into pieces."""
+
+    async def main() -> None:
+        async with open_room() as room:
+            web = Web(room)
+            data = b"".join(REQUESTS)
+            for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)], strict=True):
+                if start < end:
+                    web.kernel.feed(data[start:end])
+                    await room.quiet()
+            found = web.answers(*METHODS)
+            assert [answer.status for answer in found] == [200, 200, 404, 200]
+            assert found[1].json["cursor"].endswith(":1")
+            assert found[3].body == b""
+
+    trio.run(main, clock=Clock(autojump_threshold=0))
+
+
+async def test_an_upgrade_after_other_requests(room: Room, autojump_clock: Clock) -> None:
+    """A connection may become a client late."""
+    web = Web(room)
+    await web.ask(get("/livez"))
+    web.kernel.feed(upgrade("/?id=late"))
+    await room.quiet()
+    assert room.hub.clients.by_id("late")
+
+
+POST = b"POST /events HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: x"
+SMUGGLED = {
+    "two lengths": POST + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\na",
+    "length and chunks": POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a sign": POST + b"Content-Length: +1\r\n\r\na",
+    "a list": POST + b"Content-Length: 1, 2\r\n\r\na",
+    "chunked twice": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "another coding": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "a space before the colon": POST + b"Content-Length : 1\r\n\r\na",
+    "a folded line": GET + b"\r\nX: a\r\n b\r\n\r\n",
+    "bare line feeds": GET.replace(b"\r", b"") + b"\n\n",
+    "one bare line feed": GET + b"\nX: y\r\n\r\n",
+    "a bare carriage return": GET + b"\rX: y\r\n\r\n",
+    "a zero byte": GET + b"\0\r\n\r\n",
+    "no host": b"GET /livez HTTP/1.1\r\n\r\n",
+    "two hosts": GET + b"\r\nHost: y\r\n\r\n",
+    "a chunk of another size": CHUNKED + b"1\r\nab\r\n0\r\n\r\n",
+    "a chunk's size with a bare line feed": CHUNKED + b"1\na\r\n0\r\n\r\n",
+    "a negative chunk": CHUNKED + b"-1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("shape", SMUGGLED)
+async def test_what_could_be_smuggled(shape: str, room: Room, autojump_clock: Clock) -> None:
+    """It is refused, and behind it the connection is closed: the rest is nobody's request."""
+    web = Web(room)
+    web.kernel.feed(SMUGGLED[shape] + get("/clients"))
+    await room.quiet()
+    (answer,) = web.answers("POST")
+    assert answer.status in (400, 501)
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert web.kernel.eof_sent
+    assert room.hub.log.head == 0
+
+
+async def test_ten_thousand_header_fields(room: Room, autojump_clock: Clock) -> None:
+    """431, by their number or by their size."""
+    for count in (101, 10_000):
+        answer = await Web(room).ask(get("/livez", *[f"X{n}: y" for n in range(count)]))
+        assert answer.status == 431
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"])
+async def test_a_body_that_drips(end: bytes, autojump_clock: Clock) -> None:
+    """408 after `request_timeout`, and nothing is published."""
+    async with open_room(request_timeout=7) as room:
+        web = Web(room)
+        begun = trio.current_time()
+        web.kernel.feed(get("/events", "Content-Length: 100", method="POST"))
+        while not web.kernel.taken:
+            web.kernel.feed(b"x" + end)
+            await trio.sleep(1)
+        assert trio.current_time() - begun == pytest.approx(7, abs=1)
+        (answer,) = web.answers("POST")
+        assert answer.status == 408
+        assert room.hub.log.head == 0
+
+
+async def test_a_body_that_is_too_long(autojump_clock: Clock) -> None:
+    """413 as soon as it shows, whether it said so or not."""
+    async with open_room(max_body_bytes=10) as room:
+        assert (await Web(room).ask(post("/events", "x" * 11))).status == 413
+        chunked = get("/events", "Transfer-Encoding: chunked", method="POST") + b"b\r\nhello world\r\n"
+        answer = await Web(room).ask(chunked)
+        assert (answer.status, answer.headers["connection"]) == (413, "close")
+        assert (await Web(room).ask(post("/events", "x" * 10))).status == 200
+
+
+async def test_the_peer_leaves_in_the_middle_of_a_body(room: Room, autojump_clock: Clock) -> None:
+    """Nothing is published."""
+    web = Web(room)
+    web.kernel.feed(get("/events", "Content-Length: 100", method="POST") + b"half")
+    web.kernel.hang_up()
+    await room.quiet()
+    assert web.kernel.closed
+    assert not web.kernel.taken
+    assert room.hub.log.head == 0
+
+
+async def test_a_body_that_waits_to_be_asked_for(room: Room, autojump_clock: Clock) -> None:
+    """`Expect: 100-continue`: it is, when it is wanted, and else the answer comes at once."""
+    web = Web(room)
+    head = get("/events", "Content-Length: 5", "Expect: 100-continue", method="POST")
+    web.kernel.feed(head)
+    await room.quiet()
+    assert bytes(web.kernel.taken) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    web.kernel.taken.clear()
+    assert (await web.ask(b"hello", "POST")).status == 200
+    answer = await Web(room).ask(head.replace(b"/events", b"/nope"))
+    assert (answer.status, answer.headers["connection"]) == (404, "close")
+
+
+async def test_an_idle_connection_is_closed(autojump_clock: Clock) -> None:
+    """After `keep_alive_timeout`, without a word."""
+    async with open_room(keep_alive_timeout=9) as room:
+        web = Web(room)
+        await web.ask(get("/livez"))
+        await trio.sleep(8.9)
+        assert not web.kernel.closed
+        await trio.sleep(0.2)
+        assert web.kernel.closed
+        assert not web.kernel.was_reset
+        assert not room.hub.entrance.half_open
+
+
+async def test_idle_connections_make_room(autojump_clock: Clock) -> None:
+    """They count as half-open: the oldest goes when there are too many."""
+    async with open_room(max_half_open=2) as room:
+        first, second = Web(room), Web(room)
+        await first.ask(get("/livez"))
+        await second.ask(get("/livez"))
+        assert (await Web(room).ask(get("/livez"))).status == 200
+        assert (first.kernel.closed, second.kernel.closed) == (True, False)
+
+
+async def test_a_stop_closes_idle_connections(autojump_clock: Clock) -> None:
+    """When nobody is let in any more, they aren't waited for."""
+    async with open_room() as room:
+        web = Web(room)
+        await web.ask(get("/livez"))
+        await room.hub.drain(60)
+        assert web.kernel.closed
+
+
+async def test_old_http(room: Room, autojump_clock: Clock) -> None:
+    """HTTP/1.0 gets its answer, and the connection is closed."""
+    web = Web(room)
+    answer = await web.ask(b"GET /livez HTTP/1.0\r\n\r\n")
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert web.kernel.eof_sent
+
+
+async def test_other_methods(room: Room, autojump_clock: Clock) -> None:
+    """405 with those that there are; OPTIONS asks for them."""
+    answer = await Web(room).ask(get("/events", method="DELETE"))
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, POST, HEAD, OPTIONS")
+    answer = await Web(room).ask(get("/livez", method="OPTIONS"))
+    assert (answer.status, answer.headers["allow"], answer.body) == (204, "GET, HEAD, OPTIONS", b"")
+    assert "content-length" not in answer.headers
+
+
+async def test_a_reader_that_takes_no_answer(autojump_clock: Clock) -> None:
+    """It is dropped after `close_timeout`."""
+    async with open_room() as room:
+        web = Web(room, FakeKernel(credit=0))
+        web.kernel.feed(get("/livez"))
+        await trio.sleep(room.hub.settings.close_timeout + 0.1)
+        assert web.kernel.was_reset
+
+
+async def test_who_administers_elsewhere(room: Room, autojump_clock: Clock) -> None:
+    """With a port of their own, `/clients` and the like are there, and clients aren't."""
+    assert (await Web(room, routes=PUBLIC).ask(get("/clients"))).status == 404
+    assert (await Web(room, routes=ADMIN).ask(get("/clients"))).status == 200
+    assert (await Web(room, routes=ADMIN).ask(get("/events"))).status == 404
+    assert (await Web(room, routes=ADMIN).ask(upgrade("/"))).status == 404
+
+
+async def test_readiness(room: Room, autojump_clock: Clock) -> None:
+    """503 while draining; `?verbose` lists the checks."""
+    assert (await Web(room).ask(get("/readyz"))).body == b"ok\n"
+    web = Web(room)
+    assert (await web.ask(get("/readyz?verbose"))).body == b"accepting: ok\nlog: ok\n"
+    web.kernel.feed(get("/readyz?verbose")[:-2])
+    await room.quiet()
+    room.hub.entrance.close("draining")
+    answer = await web.ask(b"\r\n")
+    assert (answer.status, answer.body) == (503, b"accepting: draining\nlog: ok\n")

@@ -1,0 +1,234 @@
+"""`POST /events`: four ways to say what is published, and the receipts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock as Clock
+
+from tests.conftest import Room, open_room
+from tests.web import Answered, Web, post
+from trionotify import Client, Notification, Refused, Request
+
+STRUCTURED = "Content-Type: application/cloudevents+json"
+BATCH = "Content-Type: application/cloudevents-batch+json; charset=utf-8"
+EVENT = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.paid", "data": {"n": 1}}
+
+
+def published(room: Room) -> list[Notification]:
+    return [entry.notification for entry in room.hub.log.read(0, 100)]
+
+
+async def send(room: Room, target: str, body: str | bytes, *fields: str) -> Answered:
+    return await Web(room).ask(post(target, body, *fields), "POST")
+
+
+async def refused(room: Room, target: str, body: str | bytes, *fields: str) -> tuple[int, str]:
+    """The status and the reason; nothing was published."""
+    before = room.hub.log.head
+    answer = await send(room, target, body, *fields)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert room.hub.log.head == before
+    return answer.status, answer.json["detail"]
+
+
+async def test_a_plain_body(room: Room, autojump_clock: Clock) -> None:
+    """Is the data; its attributes are in the query, and what it is in the Content-Type."""
+    target = "/events?id=ops&type=disk.full&subject=/dev/sda&to=alice"
+    answer = await send(room, target, "{}", "Content-Type: application/json")
+    cursor = f"{room.hub.log.epoch}:1"
+    assert answer.json == {"cursor": cursor, "wanted": 0, "written": 0, "behind": 0}
+    (found,) = published(room)
+    assert (found.data, found.type, found.subject, found.to) == ("{}", "disk.full", "/dev/sda", "alice")
+    assert (found.source, found.datacontenttype) == ("/clients/ops", "application/json")
+
+
+@pytest.mark.parametrize(
+    ("field", "body", "data", "kind"),
+    [
+        (None, "grüße".encode(), "grüße", "text/plain"),
+        (None, b"\xff\x00", b"\xff\x00", "application/octet-stream"),
+        (
+            "application/x-www-form-urlencoded",
+            b"what curl says of all",
+            "what curl says of all",
+            "text/plain",
+        ),
+        ("text/csv; charset=UTF-8", b"a,b", "a,b", "text/csv; charset=UTF-8"),
+        ("image/png", b"\x89PNG", b"\x89PNG", "image/png"),
+        ("application/atom+xml", b"<a/>", "<a/>", "application/atom+xml"),
+        (None, b"", "", "text/plain"),
+    ],
+)
+async def test_what_a_plain_body_is(  # noqa: PLR0917 - what is sent, and what comes
+    room: Room,
+    field: str | None,
+    body: bytes,
+    data: str | bytes,
+    kind: str,
+    autojump_clock: Clock,
+) -> None:
+    """Text where its type says so, or doesn't say anything and it is."""
+    await send(room, "/events", body, *([f"Content-Type: {field}"] if field else []))
+    (found,) = published(room)
+    assert (found.data, found.datacontenttype, found.source) == (data, kind, "/http")
+
+
+async def test_an_event_in_fields(room: Room, autojump_clock: Clock) -> None:
+    """Binary mode: `ce-` fields, percent-decoded, are attributes; the body is the data."""
+    fields = [
+        *("ce-specversion: 1.0", "ce-id: 7", "CE-Source: /shop", "ce-type: order.paid"),
+        *("ce-subject: %E2%82%AC%20%22x%22", 'ce-note: "quoted"', "ce-time: 2026-01-02T03:04:05Z"),
+        *("ce-to: alice", 'ce-audience: [{"exact":{"team":"ops"}}]', "ce-cursor: mine:1"),
+    ]
+    await send(room, "/events", '{"n": 1}', "Content-Type: application/json", *fields)
+    (found,) = published(room)
+    assert (found.id, found.source, found.type, found.subject) == ("7", "/shop", "order.paid", '€ "x"')
+    assert found.extensions == {"note": "quoted", "to": "alice"}
+    assert found.audience is not None
+    assert (found.data, found.time) == ('{"n": 1}', "2026-01-02T03:04:05Z")
+
+
+async def test_an_event_in_json(room: Room, autojump_clock: Clock) -> None:
+    """Structured mode."""
+    answer = await send(room, "/events", json.dumps(EVENT), STRUCTURED)
+    assert answer.json["cursor"] == f"{room.hub.log.epoch}:1"
+    (found,) = published(room)
+    assert (found.id, found.data) == ("1", '{"n": 1}')
+
+
+async def test_a_batch(room: Room, autojump_clock: Clock) -> None:
+    """All of it, in order, with a receipt for each."""
+    events = [{**EVENT, "id": str(n)} for n in range(3)]
+    answer = await send(room, "/events", json.dumps(events), BATCH)
+    assert [receipt["cursor"][-2:] for receipt in answer.json] == [":1", ":2", ":3"]
+    assert [found.id for found in published(room)] == ["0", "1", "2"]
+
+
+async def test_a_batch_is_all_or_nothing(room: Room, autojump_clock: Clock) -> None:
+    """One that won't do, and none is published; the reason says which."""
+    events = [EVENT, {**EVENT, "id": ""}]
+    status, detail = await refused(room, "/events", json.dumps(events), BATCH)
+    assert (status, detail) == (400, "the event number 2: id must not be empty")
+    assert (await send(room, "/events", "[]", BATCH)).json == []
+
+
+async def test_a_repetition(room: Room, autojump_clock: Clock) -> None:
+    """Has the receipt's cursor of the first, for the same publisher; another's is another."""
+    for target, offset in (("/events", 1), ("/events", 1), ("/events?id=a", 2), ("/events?id=a", 2)):
+        answer = await send(room, target, json.dumps(EVENT), STRUCTURED)
+        assert answer.json["cursor"].endswith(f":{offset}")
+    answer = await send(room, "/events?id=b", json.dumps([EVENT, EVENT]), BATCH)
+    assert [receipt["cursor"][-2:] for receipt in answer.json] == [":3", ":3"]
+
+
+async def test_the_receipt_counts(room: Room, autojump_clock: Clock) -> None:
+    """Clients that want it, on whatever they came by."""
+    await room.connect("/?exact.type=order.paid")
+    await room.connect("/?exact.type=other")
+    answer = await send(room, "/events?type=order.paid", "x")
+    assert (answer.json["wanted"], answer.json["written"], answer.json["behind"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "fields", "status", "words"),
+    [
+        ("/events?type=trionotify.x", "x", (), 400, "type: what begins with trionotify."),
+        ("/events?id=a&id=b", "x", (), 400, "id: given twice"),
+        ("/events?role=subscriber", "x", (), 403, "role: a subscriber may not publish"),
+        ("/events", b"\xff", ("Content-Type: text/plain",), 400, "the body isn't UTF-8"),
+        ("/events", "x", ("Content-Type: text/plain; charset=latin-1",), 415, "not in latin-1"),
+        ("/events", "{", ("Content-Type: application/json",), 400, "not JSON"),
+        ("/events", "<e/>", ("Content-Type: application/cloudevents+xml",), 415, "isn't understood"),
+        ("/events", "{", (STRUCTURED,), 400, "not JSON"),
+        ("/events", "{}", (STRUCTURED,), 400, "specversion is missing"),
+        ("/events", "{}", (BATCH,), 400, "not JSON that can be read: Expected `array`"),
+        ("/events", "x", ("ce-specversion: 0.3",), 400, "specversion must be '1.0'"),
+        ("/events", "x", ("ce-specversion: 1.0", "ce-id: 1"), 400, "source is missing"),
+        ("/events", "x", ("ce-specversion: 1.0", "ce-id: 1", "ce-id: 2"), 400, "ce-id: given twice"),
+        ("/events", "x", ("ce-specversion: 1.0", "ce-id: %ff"), 400, "ce-id: not UTF-8"),
+    ],
+)
+async def test_what_is_refused(  # noqa: PLR0917 - what is sent, and what comes
+    room: Room,
+    target: str,
+    body: str | bytes,
+    fields: tuple[str, ...],
+    status: int,
+    words: str,
+    autojump_clock: Clock,
+) -> None:
+    """With the status, and a reason that names the thing; the connection goes on."""
+    found, detail = await refused(room, target, body, *fields)
+    assert found == status
+    assert words in detail
+
+
+async def test_limits(autojump_clock: Clock) -> None:
+    """On one notification, and on the events of a batch."""
+    async with open_room(max_message_bytes=50, max_batch=2) as room:
+        assert await refused(room, "/events", "x" * 60) == (
+            413,
+            "a notification may have at most 50 bytes, not 72",
+        )
+        status, detail = await refused(room, "/events", json.dumps([EVENT] * 3), BATCH)
+        assert (status, detail) == (413, "a batch may have at most 2 events")
+
+
+async def test_authenticate_is_asked(autojump_clock: Clock) -> None:
+    """Who it says that this is, publishes; one whom it makes a subscriber doesn't."""
+
+    def authenticate(request: Request) -> Client:
+        token = request.header("authorization")
+        if token is None:
+            raise Refused(401, "authorization: a token is needed")
+        return Client(token, role="publisher" if token == "alice" else "subscriber")
+
+    async with open_room(authenticate=authenticate) as room:
+        assert (await refused(room, "/events", "x"))[0] == 401
+        assert (await refused(room, "/events", "x", "Authorization: bob"))[0] == 403
+        await send(room, "/events?id=mallory", "x", "Authorization: alice")
+        assert published(room)[0].source == "/clients/alice"
+
+
+async def test_a_channel_that_is_full(autojump_clock: Clock) -> None:
+    """The request waits, at most for `request_timeout`; then nothing of it was published."""
+    async with open_room(max_waiting=1) as room:
+        web = Web(room)
+        room.hub.broadcast.inbox.count = 1  # as if the broadcast were busy
+        web.kernel.feed(post("/events", "x"))
+        await trio.sleep(31)
+        (answer,) = web.answers("POST")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        room.hub.broadcast.inbox.count = 0
+        assert room.hub.log.head == 0
+
+
+async def test_a_server_that_goes_down(room: Room, autojump_clock: Clock) -> None:
+    """503, and when to come again."""
+    web = Web(room)
+    await room.quiet()
+    room.hub.entrance.close("draining")
+    answer = await web.ask(post("/events", "x"), "POST")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+    assert room.hub.log.head == 0
+
+
+async def test_a_durable_log(tmp_path: Path) -> None:
+    """The answer comes after the commit; what it can't keep is refused with 507."""
+    async with open_room(store=f"sqlite:{tmp_path}/log", max_log_bytes=100) as room:
+        web = Web(room)
+        web.kernel.feed(post("/events", "hello"))
+        while not web.kernel.taken:
+            await room.quiet()
+        assert web.answers("POST")[0].json["cursor"].endswith(":1")
+        web.kernel.feed(post("/events", "x" * 200))
+        await room.quiet()
+        (answer,) = web.answers("POST")
+        assert (answer.status, "larger than all that the log may hold" in answer.json["detail"]) == (
+            507,
+            True,
+        )

@@ -1,0 +1,144 @@
+"""What a stream over HTTP is made of: events as blocks of text, each in one chunk. No I/O, no Trio.
+
+Server-Sent Events (the HTML standard, section 9.2) are blocks of lines with an empty one behind; NDJSON
+has one line for each event. A block goes out as one chunk of HTTP/1.1 (RFC 9112, section 7.1), and as
+with frames, the same bytes go to many clients.
+
+Siblings of the formats in `formats`: a *message* here is a block.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from trionotify.cloudevents import encode, encode_own
+from trionotify.frames import Framing
+from trionotify.log import Cursor
+from trionotify.notification import Data, Notification
+
+if TYPE_CHECKING:
+    from trionotify.entries import Entry
+    from trionotify.formats import Format, Message
+    from trionotify.frames import Event
+
+__all__ = ["LINES", "SSE", "EventsFormat", "Nothing", "RawEventsFormat", "stream_formats"]
+
+_LINE_END: Final = re.compile(r"\r\n|\r|\n")
+#: Milliseconds until a browser comes back by itself: from so many, and not all in the same moment.
+_RETRY: Final = (1000, 2000)
+
+
+def chunk(text: str | bytes) -> bytes:
+    """One chunk."""
+    data = text.encode() if isinstance(text, str) else text
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _last(code: int | None, reason: str) -> bytes:
+    """There is no place for a code or a reason: the stream is over."""
+    return b"0\r\n\r\n"
+
+
+#: A sign of life is a comment in the one, and an empty line in the other.
+SSE: Final = Framing(chunk, _last, chunk(":\n\n"))
+LINES: Final = Framing(chunk, _last, chunk("\n"))
+
+
+class Nothing:
+    """The parser of a stream: a client has said all with its request."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Whatever it says."""
+        return []
+
+
+def _data_lines(data: Data) -> str:
+    """Lines that make a browser's `event.data`: it joins them with line feeds. Bytes are base64."""
+    text = base64.b64encode(data).decode() if isinstance(data, bytes) else data or ""
+    if text.isascii() and text.isprintable():
+        return f"data: {text}\n"
+    return "".join([f"data: {line}\n" for line in _LINE_END.split(text)])
+
+
+class RawEventsFormat:
+    """Server-Sent Events of data, and nothing but data."""
+
+    name = "raw"
+    default_lag = "disconnect"
+
+    def __init__(self, epoch: str) -> None:
+        def frame(entry: Entry) -> bytes:
+            cursor = f"{epoch}:{entry.offset}"
+            return chunk(self.message(entry.notification, cursor))
+
+        self.encode: Callable[[Entry], bytes] = frame
+
+    def message(self, message: Message, cursor: str | None = None) -> str | bytes:
+        """A block: the cursor as `id`, a type other than `message` as `event`, the data."""
+        head = f"id: {cursor}\n" if cursor else ""
+        if isinstance(message, Notification):
+            if message.type != "message":
+                head += f"event: {message.type}\n"
+            message = message.data  # type: ignore[assignment] # None is nothing to say
+        return f"{head}{_data_lines(message)}\n"  # type: ignore[arg-type]
+
+    def say(self, kind: str, data: Mapping[str, object], cursor: str | None) -> str | None:
+        """Where the stream is, and when to come back, which a browser keeps to itself."""
+        if kind == "welcome":
+            least, spread = _RETRY
+            return f"retry: {least + secrets.randbelow(spread)}\nid: {cursor}\n\n"
+        if kind == "position":
+            return f"id: {cursor}\n\n"
+        if kind == "drain":
+            return f"retry: {data['retry_after_ms']}\nid: {cursor}\n\n"
+        return None
+
+
+class EventsFormat:
+    """CloudEvents in JSON, one line each: as it is, or in a block with the cursor as its `id`."""
+
+    name = "cloudevents"
+    default_lag = "gap"
+
+    def __init__(self, epoch: str, *, blocks: bool) -> None:
+        self._blocks = blocks
+
+        def frame(entry: Entry) -> bytes:
+            cursor = str(Cursor(epoch, entry.offset))
+            return chunk(self._block(encode(entry.notification, cursor), cursor))
+
+        self.encode: Callable[[Entry], bytes] = frame
+
+    def _block(self, event: bytes, cursor: str | None) -> bytes:
+        if b"\n" in event or b"\r" in event:
+            # Between the tokens of a publisher's own JSON; inside of its strings they are escaped.
+            event = event.replace(b"\r", b" ").replace(b"\n", b" ")
+        if not self._blocks:
+            return event + b"\n"
+        return (b"id: %b\n" % cursor.encode() if cursor else b"") + b"data: %b\n\n" % event
+
+    def message(self, message: Message, cursor: str | None = None) -> str | bytes:
+        """The event; what is no notification yet becomes one."""
+        if not isinstance(message, Notification):
+            message = Notification(message)
+        return self._block(encode(message, cursor), cursor)
+
+    def say(self, kind: str, data: Mapping[str, object], cursor: str | None) -> str | None:
+        """The event of that type; in a block with when to come back, where it says so."""
+        text = self._block(encode_own(kind, data, cursor), cursor).decode()
+        if self._blocks and kind == "drain":
+            text = f"retry: {data['retry_after_ms']}\n{text}"
+        return text
+
+
+def stream_formats(epoch: str) -> dict[tuple[str, str], Format]:
+    """By the name of the transport, and of the format."""
+    return {
+        ("sse", "raw"): RawEventsFormat(epoch),
+        ("sse", "cloudevents"): EventsFormat(epoch, blocks=True),
+        ("ndjson", "cloudevents"): EventsFormat(epoch, blocks=False),
+    }

@@ -1,0 +1,311 @@
+"""Connections: what ties a client's record, its position and its Wire together, while it is connected.
+
+What connections of all kinds have in common; `websocket` and `streams` add their own: how it begins,
+what the client may say, and how it shows that it lives.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, ClassVar, Final
+from urllib.parse import quote
+
+import attrs
+import trio
+
+from trionotify.clients import Client
+from trionotify.errors import CloseCode, Disconnected, StoreError
+from trionotify.events import drain, understand, welcome
+from trionotify.log import Evicted, NotLoaded
+from trionotify.positions import Position
+from trionotify.query import Query
+from trionotify.wire import Wire
+
+if TYPE_CHECKING:
+    from trionotify.formats import Format, Message
+    from trionotify.hub import Hub
+    from trionotify.predicates import FilterLimits, Wanted
+    from trionotify.transport import Transport
+
+__all__ = ["ClientConnection"]
+
+logger = logging.getLogger("trionotify")
+
+#: What may stand in a head as it is.
+_SAFE: Final = "!#$&'()*+,/:;=?@[]~"
+
+
+@attrs.define(eq=False)
+class ClientConnection:
+    """The record sees it as its `Link`, the broadcast as the `Outlet` of the position, the hub as one of
+    its connections, the Wire as its owner. Made by the connection's task, which alone enters, leaves and
+    receives.
+    """
+
+    #: What it came by: `websocket`, `sse` or `ndjson`.
+    transport_name: ClassVar[str]
+
+    hub: Hub
+    client: Client
+    format: Format
+    key: int = attrs.field(init=False)
+    wire: Wire = attrs.field(init=False)
+    position: Position = attrs.field(init=False)
+    #: The task that catches up is running.
+    _catching_up: bool = attrs.field(default=False, init=False)
+    #: Behind this offset it must be loaded what the next step reads.
+    _to_load: int | None = attrs.field(default=None, init=False)
+    #: Its lag policy: what happens when it falls off the log.
+    _lag: str = attrs.field(default="", init=False)
+    #: Messages in a row that were no events.
+    bad: int = attrs.field(default=0, init=False)
+    #: Around all of it, when it runs in somebody else's task.
+    scope: trio.CancelScope | None = attrs.field(default=None, init=False)
+    # The sweep's memory: since when it is silent, was pinged, has taken nothing of what it is owed.
+    _silent_since: float = attrs.field(factory=trio.current_time, init=False)
+    _pinged_at: float | None = attrs.field(default=None, init=False)
+    _stuck_since: float | None = attrs.field(default=None, init=False)
+    # And the offset that the client knows of, and since when.
+    _told: int = attrs.field(default=0, init=False)
+    _told_at: float = attrs.field(default=0.0, init=False)
+
+    @key.default
+    def _next_key(self) -> int:
+        return self.hub.next_key()
+
+    def _enter(self, transport: Transport, wire: Wire, query: Query) -> tuple[str, str | bytes | None]:
+        """Take a place in the log; return the fields that say so, and the welcome.
+
+        Raises `Refused` (410). What is written to the Wire next goes out before anything of the log.
+        """
+        hub, client = self.hub, self.client
+        offset, recovered = hub.start(query)
+        fields = f"Trionotify-Id: {quote(client.id, safe=_SAFE)}\r\n"
+        fields += f"Trionotify-Cursor: {hub.broadcast.cursor(offset)}\r\n"
+        if recovered is not None:
+            fields += f"Trionotify-Recovered: {'true' if recovered else 'false'}\r\n"
+        self._lag = query.lag or self.format.default_lag
+        self._told, self._told_at = offset, self._silent_since
+        self.wire = wire
+        self.position = Position(
+            self,
+            client.predicate,
+            self.format.encode,
+            transport.send,
+            client,
+            deaf_to=None if query.echo else self.key,
+            latest_only=self._lag == "latest",
+        )
+        client.connect(hub, self)
+        client.speak(query.format, query.subprotocol)
+        hub.connected(self.key, self, client)
+        return fields, welcome(self, offset, recovered)
+
+    def leave(self) -> None:
+        """Let go of everything."""
+        self.hub.broadcast.leave(self.position)
+        code = self.wire.ended.code if self.wire.ended and self.wire.closed else None
+        self.hub.disconnected(self.key, code or CloseCode.NORMAL if self.wire.closed else None)
+        self.client.connect(self.hub, None)
+        ended = self.wire.ended
+        logger.info(
+            "client %.64r from %s left after %.1f s: %s",
+            self.client.id,
+            self.client.remote or "a stream",
+            time.time() - self.client.connected_at,
+            f"{ended.code} {ended.reason}".rstrip() if ended else "the connection was lost",
+        )
+
+    def blame(self, error: Exception) -> CloseCode:
+        """What to close with after the session raised `error`, which is logged if it is a fault."""
+        if isinstance(error, Disconnected):
+            return CloseCode.NORMAL  # it sent to a client that was gone: how sessions often end
+        if isinstance(error, ExceptionGroup) and error.split(Disconnected)[1] is None:
+            return CloseCode.NORMAL
+        logger.error("the session of client %.64r failed", self.client.id, exc_info=error)
+        return CloseCode.INTERNAL_ERROR
+
+    # As the link of the client's record.
+
+    def receive(self) -> Awaitable[list[Message]]:
+        return self.wire.receive()
+
+    async def send(self, message: Message) -> None:
+        await self.wire.send(self.format.message(message))
+
+    async def publish(self, messages: tuple[Message, ...]) -> None:
+        """Publish what the client sent, if it can send anything."""
+        raise NotImplementedError
+
+    def end(self, code: int | None, reason: str = "") -> None:
+        self.wire.end(code, reason)
+
+    def refilter(self, predicate: Wanted) -> str:
+        broadcast = self.hub.broadcast
+        return broadcast.cursor(broadcast.refilter(self.position, predicate))
+
+    # As one who takes part in a conversation of events.
+
+    @property
+    def filter_limits(self) -> FilterLimits:
+        return self.hub.filter_limits
+
+    def here(self) -> str:
+        return self.hub.broadcast.cursor(self.hub.broadcast.standing(self.position))
+
+    def answer(self, *messages: str | None) -> None:
+        frames = [self.wire.framing.message(message) for message in messages if message is not None]
+        if frames:
+            self.wire.reply(b"".join(frames))
+
+    # As the owner of the Wire.
+
+    def understand(self, messages: list[str | bytes], /) -> list[Message]:
+        return understand(self, messages)
+
+    def on_owing(self) -> None:
+        """Bytes are owed: it goes on by itself, from where it stands.
+
+        Behind the end what is owed is the Close frame, which the connection's own task sends.
+        """
+        self.hub.broadcast.fall_behind(self.position)
+        if self.position.joined:
+            self._start_catching_up()
+
+    def on_end(self) -> None:
+        """Nothing may be written any more."""
+        self.hub.broadcast.leave(self.position)
+
+    # As the outlet of the position.
+
+    @property
+    def owed(self) -> object:
+        return self.wire.owed
+
+    def owe(self, rest: memoryview, /) -> None:
+        self.wire.owe(rest)
+
+    def wake(self) -> None:
+        # Often one step does it, and no task is needed.
+        if not self._catching_up and self._advance():
+            self._start_catching_up()
+
+    def fail(self, error: Exception) -> None:
+        logger.error("serving client %.64r failed: its predicate raised", self.client.id, exc_info=error)
+        self.wire.end(CloseCode.INTERNAL_ERROR, "a predicate of this client's failed")
+
+    def abort(self) -> None:
+        self.wire.abort()
+
+    def _start_catching_up(self) -> None:
+        if not self._catching_up:
+            self._catching_up = self.hub.start_soon(self._catch_up)
+
+    def _advance(self) -> bool:
+        """Catch up by one step; whether there is more to do, once nothing is owed.
+
+        The boundary again: whatever goes wrong here is this client's own.
+        """
+        try:
+            return self.hub.broadcast.advance(self.position, self.wire)
+        except NotLoaded as absent:
+            self._to_load = absent.after
+            return True
+        except Evicted:
+            return self._skip()
+        except Exception as error:
+            self.fail(error)
+        return False
+
+    def _skip(self) -> bool:
+        """It fell off the log: tell it of the gap, and go on at the head; or else it must go."""
+        broadcast, position = self.hub.broadcast, self.position
+        after = broadcast.cursor(position.cursor)
+        upto = broadcast.cursor(broadcast.taken)
+        gap = self.format.say("gap", {"from": after, "to": upto}, upto)
+        if gap is None or self._lag == "disconnect":
+            broadcast.lag.closed += 1
+            self.wire.end(CloseCode.TRY_AGAIN_LATER, "slow")
+            return False
+        broadcast.lag.gaps += 1
+        position.cursor, position.latest = broadcast.taken, None
+        self.answer(gap)
+        return True
+
+    async def _catch_up(self) -> None:
+        """The helper task of one client, for as long as it is behind. Raises nothing but `Cancelled`."""
+        more = True
+        try:
+            while more:
+                if self._to_load is not None:
+                    after, self._to_load = self._to_load, None
+                    await self.hub.log.load(after)
+                if self.wire.owed:
+                    # Its network says when it is its turn.
+                    await self.wire.drained()
+                    more = self._advance()
+                else:
+                    async with self.hub.pace:
+                        more = self._advance()
+        except Disconnected:
+            return
+        except StoreError as error:
+            logger.error("serving client %.64r failed: %s", self.client.id, error)
+            self.wire.end(CloseCode.TRY_AGAIN_LATER, "the log can't be read")
+        finally:
+            self._catching_up = False
+
+    # As one of the hub's connections.
+
+    def go_away(self, code: CloseCode, clients: int) -> None:
+        if not (self.wire.ended or self.wire.broken):
+            drain(self, clients)
+        self.wire.end(code)
+
+    def cut_off(self) -> None:
+        self.wire.abort()
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def check(self, now: float) -> None:
+        """Look after its life, and let it know how far the log has gone."""
+        self._tell_position(now)
+        if self.wire.owed:
+            self._check_progress(now)
+        else:
+            self._stuck_since = None
+            self._check_life(now)
+
+    def _tell_position(self, now: float) -> None:
+        """One whom nothing concerned for a while learns where to resume: behind what it needn't see."""
+        position = self.position
+        if position.cursor not in (self._told, position.passed):
+            self._told, self._told_at = position.cursor, now
+        elif (
+            now - self._told_at >= self.hub.settings.position_interval
+            and position.live
+            and self.hub.broadcast.fix(position) > self._told
+        ):
+            self._told, self._told_at = position.cursor, now
+            self.answer(self.format.say("position", {}, self.here()))
+
+    def _check_progress(self, now: float) -> None:
+        """One that is owed bytes lives as long as the kernel takes some of them now and then.
+
+        An answer to a ping would come late, behind them.
+        """
+        self._silent_since, self._pinged_at = now, None
+        if self.wire.moved or self._stuck_since is None:
+            self.wire.moved, self._stuck_since = False, now
+        elif now - self._stuck_since >= self.hub.settings.stall_timeout:
+            self._drop("took nothing", now - self._stuck_since)
+
+    def _check_life(self, now: float) -> None:
+        """It owes nothing: see whether it is still there."""
+        raise NotImplementedError
+
+    def _drop(self, why: str, seconds: float) -> None:
+        logger.info("client %.64r %s for %.0f seconds: dropped", self.client.id, why, seconds)
+        self.wire.abort()

@@ -1,0 +1,164 @@
+"""A conversation in HTTP: a connection's requests, one after another, until one becomes a client.
+
+    read a request  ──▶  is it a WebSocket handshake, or does it want a stream?  ──▶  a client enters
+          ▲                          │ no
+          └──── next one ◀── answer ─┘        or the end
+
+While it lasts the connection is *half-open*: bounded in number, in time, and the first to go when the
+server stops. What goes wrong with a request ends the conversation at most, and nobody else's.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from trionotify.admission import admit
+from trionotify.entrance import RETRY_AFTER
+from trionotify.errors import Refused
+from trionotify.handshake import check_upgrade, shake_hands, wants_upgrade
+from trionotify.http import Answer, Request, preferred, problem, request_of
+from trionotify.http1 import HttpConnection
+from trionotify.routes import ADMIN, Routes, respond
+from trionotify.streams import STREAMS, StreamConnection, check_stream, stream_request
+from trionotify.transport import Transport, linger
+from trionotify.websocket import WebSocketConnection
+
+if TYPE_CHECKING:
+    from trionotify.connections import ClientConnection
+    from trionotify.hub import Hub
+
+__all__ = ["Conversation"]
+
+logger = logging.getLogger("trionotify")
+
+
+class Conversation:
+    """Made by the connection's task, which alone uses it."""
+
+    def __init__(self, hub: Hub, transport: Transport, remote: str, routes: Routes) -> None:
+        self._hub = hub
+        self._transport = transport
+        self._remote = remote
+        self._routes = routes
+        self._http = HttpConnection(transport, hub.settings.max_head_bytes)
+        #: What the answer to the last request has to say besides.
+        self._method = "GET"
+        self._fields: tuple[tuple[str, str], ...] = ()
+
+    async def client(self) -> ClientConnection | None:
+        """Answer requests until one makes a client, which has entered then; None when none did.
+
+        Raises EOFError, `trio.BrokenResourceError` and `trio.ClosedResourceError` when the peer leaves.
+        """
+        while True:
+            found = await self._next()
+            if not isinstance(found, Answer):
+                return found
+            if not await self._send(found):
+                break
+            if not await self._wait():
+                await self._transport.aclose()
+                return None
+        with trio.move_on_after(self._hub.settings.close_timeout) as scope:
+            with self._hub.entrance.half_opened(scope):
+                await linger(self._transport)
+                await self._transport.aclose()
+        return None
+
+    async def _next(self) -> Answer | ClientConnection | None:
+        """What the next request leads to; None when there is to be no answer."""
+        settings, entrance = self._hub.settings, self._hub.entrance
+        self._method, self._fields = "GET", ()
+        # A refusal is the last answer, unless a request was understood and read to its end.
+        close = True
+        try:
+            with trio.move_on_after(settings.head_timeout) as scope, entrance.half_opened(scope):
+                request = await self._read()
+                self._hub.origins.check(request)
+                if wants_upgrade(request):
+                    return await self._open_websocket(request)
+                if kind := self._wants_stream(request):
+                    return await self._open_stream(request, kind)
+                close = False
+                entrance.allow(scope, settings.request_timeout)
+                return await self._respond(request)
+            if trio.current_time() < scope.deadline:
+                return None  # it had to make room for newer ones, or the server stops
+            entrance.check_open()
+            refused, close = self._late(whole=not close), True
+        except Refused as error:
+            refused = error
+        # What stands behind the first colon may have been in the query.
+        detail = refused.detail.partition(":")[0]
+        logger.info("%s refused: %d %.80r", self._remote, refused.status, detail)
+        return problem(refused, close=close or refused.status == HTTPStatus.UPGRADE_REQUIRED)
+
+    def _late(self, whole: bool) -> Refused:
+        """Why a request is given up; its head may be whole."""
+        settings = self._hub.settings
+        if not whole:
+            return Refused(408, f"no whole request came in {settings.head_timeout:g} seconds")
+        if self._http.body_to_come:
+            return Refused(408, f"the body didn't come in {settings.request_timeout:g} seconds")
+        seconds = f"{settings.request_timeout:g} seconds"
+        return Refused(503, f"it could not be done in {seconds}; try again", headers=RETRY_AFTER)
+
+    async def _read(self) -> Request:
+        head = await self._http.read_head()
+        self._method = head.method.decode()
+        request = request_of(head, self._remote, self._hub.filter_limits)
+        self._fields = self._hub.origins.fields(request)
+        return request
+
+    def _wants_stream(self, request: Request) -> str | None:
+        if request.path != "/events" or request.method != "GET" or self._routes is ADMIN:
+            return None
+        return preferred(request.header("accept"), STREAMS)
+
+    async def _open_websocket(self, request: Request) -> ClientConnection:
+        if self._routes is ADMIN:
+            raise Refused(404, "clients connect at the server's other port")
+        check_upgrade(request)
+        self._hub.entrance.check_room()
+        client, query = await admit(self._hub, request)
+        response = await shake_hands(request)
+        # From here on nothing waits: what is promised in the head holds when the client joins.
+        self._hub.entrance.check_room()
+        early = self._http.early
+        return WebSocketConnection.enter(self._hub, self._transport, client, query, early, response)
+
+    async def _open_stream(self, request: Request, kind: str) -> ClientConnection:
+        self._hub.entrance.check_room()
+        check_stream(request)
+        client, query = await admit(self._hub, stream_request(request, kind))
+        self._hub.entrance.check_room()
+        return StreamConnection.enter(self._hub, self._transport, client, query, kind, self._fields)
+
+    async def _respond(self, request: Request) -> Answer:
+        async def read_body() -> bytes:
+            return await self._http.read_body(self._hub.settings.max_body_bytes)
+
+        return await respond(self._hub, self._routes, request, read_body)
+
+    async def _send(self, answer: Answer) -> bool:
+        """Whether another request can follow."""
+        self._hub.broadcast.counts.answered[answer.status] += 1
+        answer = attrs.evolve(answer, headers=(*answer.headers, *self._fields))
+        with trio.move_on_after(self._hub.settings.close_timeout) as scope:
+            with self._hub.entrance.half_opened(scope):
+                return await self._http.answer(answer, self._method)
+        self._transport.reset()
+        return False
+
+    async def _wait(self) -> bool:
+        """Wait for another request; False when there is none in time."""
+        with trio.move_on_after(self._hub.settings.keep_alive_timeout) as scope:
+            with self._hub.entrance.half_opened(scope):
+                await self._http.wait()
+                return True
+        return False

@@ -1,0 +1,201 @@
+"""`POST /events`: what a request publishes, and its receipts.
+
+By the CloudEvents HTTP binding 1.0.2, in its three modes, and in one that knows nothing of CloudEvents:
+
+| the request's `Content-Type` | what it is |
+| --- | --- |
+| `application/cloudevents+json` | one event in JSON (structured) |
+| `application/cloudevents-batch+json` | a JSON array of events (batch): all of them, or none |
+| any other, and `ce-specversion` is given | an event's data, its attributes in `ce-…` (binary) |
+| any other | data; its attributes are in the query, as a raw publisher's |
+
+An event is published once all is understood, and answered once it is broadcast (and committed, if the
+log is durable). One that repeats what the log has gets the receipt of the first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+import attrs
+import trio
+
+from trionotify.admission import admit
+from trionotify.cloudevents import MAX_MEMBERS, NotAnEvent, audience_of, decode
+from trionotify.entrance import RETRY_AFTER
+from trionotify.entries import Entry, Pending, Receipt, repetition_key
+from trionotify.errors import Refused, StoreError
+from trionotify.http import Answer
+from trionotify.jsontext import read_items
+from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json
+from trionotify.query import defaults
+
+if TYPE_CHECKING:
+    from trionotify.http import Request
+    from trionotify.hub import Hub
+
+__all__ = ["post"]
+
+_STRUCTURED: Final = "application/cloudevents+json"
+_BATCH: Final = "application/cloudevents-batch+json"
+#: What curl says of whatever it is given, and browsers of forms: nobody means it.
+_FORM: Final = "application/x-www-form-urlencoded"
+_ANY_EVENT: Final = "application/cloudevents"
+_FIELD: Final = "ce-"
+_FIELDS: Final = ("id", "source", "type", "subject", "time")
+#: Who publishes without an `id`: nobody else can call himself that.
+_NOBODY: Final = "\n"
+
+
+async def post(hub: Hub, request: Request, body: bytes) -> Answer:
+    """Publish what a request brings, and answer with its receipt, or a list of them.
+
+    Raises `Refused` with the reason; then nothing was published. A checkpoint. Cancelled, all was
+    published or nothing.
+    """
+    client, _ = await admit(hub, request)
+    if client.role == "subscriber" and not (client.made_of_query and "role" not in request.params):
+        raise Refused(403, "role: a subscriber may not publish: say role=publisher, or nothing")
+    named = "id" in request.params or not client.made_of_query
+    try:
+        found, is_batch = _understand(hub, request, body, client.id if named else None)
+    except (TypeError, ValueError) as error:
+        raise Refused(400, str(error)) from None
+    receipts = await _publish(hub, found, client.id if named else _NOBODY)
+    answers = [attrs.asdict(receipt) for receipt in receipts]
+    return Answer.json(answers if is_batch else answers[0])
+
+
+def _understand(
+    hub: Hub, request: Request, body: bytes, id: str | None
+) -> tuple[list[Notification], bool]:
+    """What is to be published, and whether it came as a batch."""
+    kind = request.header("content-type")
+    media = (kind or "").partition(";")[0].strip().lower()
+    if media == _BATCH:
+        found = [_event(hub, item, at) for at, item in enumerate(_items(hub, body))]
+    elif media == _STRUCTURED:
+        found = [decode(body, hub.filter_limits)]
+    elif media.startswith(_ANY_EVENT):
+        raise Refused(415, f"Content-Type: {media} isn't understood; {_STRUCTURED} and {_BATCH} are")
+    elif request.header("ce-specversion") is not None:
+        found = [_binary(hub, request, kind, body)]
+    else:
+        found = [_plain(request, kind, body, id)]
+    for notification in found:
+        _check(hub, notification)
+    return found, media == _BATCH
+
+
+def _items(hub: Hub, body: bytes) -> list[Any]:
+    items = read_items(body)
+    if len(items) > hub.settings.max_batch:
+        raise Refused(413, f"a batch may have at most {hub.settings.max_batch} events")
+    return items
+
+
+def _event(hub: Hub, item: Any, at: int) -> Notification:
+    try:
+        return decode(bytes(item), hub.filter_limits)
+    except NotAnEvent as error:
+        raise ValueError(f"the event number {at + 1}: {error}") from None
+
+
+def _binary(hub: Hub, request: Request, kind: str | None, body: bytes) -> Notification:
+    given: dict[str, Any] = {}
+    for name, value in request.headers:
+        if name.startswith(_FIELD):
+            if name in given:
+                raise ValueError(f"{name}: given twice; once is allowed")
+            given[name] = _decoded(name, value)
+    given = {name.removeprefix(_FIELD): value for name, value in given.items()}
+    if len(given) > MAX_MEMBERS:
+        raise ValueError(f"an event may have at most {MAX_MEMBERS} attributes, not {len(given)}")
+    if (version := given.pop("specversion")) != "1.0":
+        raise ValueError(f"specversion must be '1.0', not {version!r}")
+    for name in ("id", "source", "type"):
+        if name not in given:
+            raise ValueError(f"{name} is missing: an event needs the field {_FIELD}{name}")
+    given.pop("cursor", None)
+    audience = given.pop("audience", None)
+    if audience is not None:
+        audience = audience_of(audience, hub.filter_limits)
+    fields: dict[str, Any] = {name: given.pop(name) for name in _FIELDS if name in given}
+    if kind is not None:
+        fields["datacontenttype"] = kind
+    data = _data(kind, body) if body else None
+    return Notification(data, audience=audience, extensions=given, **fields)
+
+
+def _decoded(name: str, value: str) -> str:
+    """A field's value: percent-encoded UTF-8, maybe in quotes (section 3.1.3.2 of the binding)."""
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        value = value[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+    try:
+        # What isn't ASCII should have been encoded; it came as UTF-8.
+        return unquote(value.encode("latin-1").decode(), errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: not UTF-8") from None
+
+
+def _plain(request: Request, kind: str | None, body: bytes, id: str | None) -> Notification:
+    given = defaults(request.params, id or "")
+    if id is None:
+        given["source"] = request.params.get("source", "/http")
+    if kind is not None and not kind.lower().startswith(_FORM):
+        given.setdefault("datacontenttype", kind)
+    return Notification.of(_data(given.get("datacontenttype"), body), **given)
+
+
+def _data(kind: str | None, body: bytes) -> Data:
+    """Text where the media type says so, or doesn't say anything and it is."""
+    media, _, parameters = (kind or "").lower().partition(";")
+    if kind is not None and not (media.startswith("text/") or is_json(media) or media.endswith("+xml")):
+        return body
+    charset = parameters.partition("charset=")[2].partition(";")[0].strip(" \"'")
+    if charset not in ("", "utf-8", "us-ascii"):
+        raise Refused(415, f"Content-Type: text is taken in UTF-8, not in {charset}")
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        if kind is None:
+            return body
+        raise ValueError(f"the body isn't UTF-8, as {kind} should be: {error.reason}") from None
+
+
+def _check(hub: Hub, notification: Notification) -> None:
+    """What the format can't know."""
+    if notification.type.startswith(RESERVED_TYPE):
+        raise ValueError(f"type: what begins with {RESERVED_TYPE} is the server's own: choose another")
+    if notification.size > hub.settings.max_message_bytes:
+        most = hub.settings.max_message_bytes
+        raise Refused(413, f"a notification may have at most {most} bytes, not {notification.size}")
+
+
+async def _publish(hub: Hub, notifications: list[Notification], publisher: str) -> list[Receipt]:
+    """Put them into the channel together; return what became of each, when all is known."""
+    entries = [
+        Entry(notification, None, Pending(), repetition_key(notification, publisher))
+        for notification in notifications
+    ]
+    waiting = [entry.pending for entry in entries if entry.pending]
+    try:
+        hub.entrance.check_open()
+        for entry in entries:
+            if refusal := hub.log.refusal(entry):
+                raise refusal
+        await hub.inbox.put(entries)
+        for pending in waiting:
+            await pending.done.wait()
+            if pending.error:
+                raise pending.error
+    except StoreError as error:
+        headers = RETRY_AFTER if error.status == 503 else ()
+        raise Refused(error.status, error.told, headers=headers) from None
+    except trio.ClosedResourceError:
+        raise Refused(503, "the server is going down", headers=RETRY_AFTER) from None
+    receipts = [pending.receipt for pending in waiting if pending.receipt]
+    if len(receipts) < len(waiting):
+        raise Refused(503, "the server went down before this was broadcast: publish it again")
+    return receipts

@@ -1,0 +1,140 @@
+"""Routes: what is at which path, and who answers for it.
+
+Clients (WebSockets and streams) are not here: they don't get an answer but a connection of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from trionotify.errors import Refused
+from trionotify.http import NO_STORE, Answer, preferred
+from trionotify.metrics import CONTENT_TYPE, figures, render
+from trionotify.posting import post
+from trionotify.roster import roster
+
+if TYPE_CHECKING:
+    from trionotify.http import Request
+    from trionotify.hub import Hub
+
+__all__ = ["ADMIN", "EVERYTHING", "PUBLIC", "Routes", "respond"]
+
+#: Reads the request's body; raises `Refused` or EOFError.
+ReadBody = Callable[[], Awaitable[bytes]]
+Handler = Callable[["Hub", "Request", ReadBody], Answer | Awaitable[Answer]]
+#: By path, and there by method. GET answers for HEAD.
+Routes = Mapping[str, Mapping[str, Handler]]
+
+
+async def respond(hub: Hub, routes: Routes, request: Request, read_body: ReadBody) -> Answer:
+    """The answer to a request; raises `Refused`, EOFError, and whatever a handler does."""
+    methods = routes.get(request.path)
+    if methods is None:
+        raise Refused(404, f"nothing is at {request.path!r}")
+    allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
+    if request.method == "OPTIONS":
+        preflight = hub.origins.preflight(request) if request.header("origin") else ()
+        return Answer(204, headers=(("Allow", allowed), *preflight))
+    handler = methods.get("GET" if request.method == "HEAD" else request.method)
+    if handler is None:
+        raise Refused(405, f"{request.method} is not allowed here", headers=(("Allow", allowed),))
+    answer = handler(hub, request, read_body)
+    return answer if isinstance(answer, Answer) else await answer
+
+
+async def _post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
+    return await post(hub, request, await read_body())
+
+
+def _stream(hub: Hub, request: Request, _: ReadBody) -> Answer:
+    raise Refused(
+        406,
+        "Accept: a stream of text/event-stream or application/x-ndjson is here, or a WebSocket",
+    )
+
+
+def _page(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
+    """For a person; a program that comes here wants a WebSocket."""
+    kinds = ("application/json", "text/html")
+    if hub.page and preferred(request.header("accept"), kinds) == "text/html":
+        return _PAGE(hub, request, read_body)
+    raise Refused(
+        426,
+        "this is a WebSocket server: connect with a WebSocket client",
+        headers=(("Upgrade", "websocket"),),
+    )
+
+
+def _live(hub: Hub, request: Request, _: ReadBody) -> Answer:
+    """The process answers: that is all."""
+    return Answer(200, b"ok\n", "text/plain", NO_STORE)
+
+
+def _ready(hub: Hub, request: Request, _: ReadBody) -> Answer:
+    """Whether clients should be sent here."""
+    checks, status = hub.checks(), 200 if hub.ready else 503
+    lines = [f"{name}: {found}" for name, found in checks.items()]
+    # What is wrong may name files: who asks for no more gets no more.
+    text = "\n".join(lines) if "verbose" in request.params else "ok" if hub.ready else "not ready"
+    return Answer(status, f"{text}\n".encode(), "text/plain", NO_STORE)
+
+
+def _metrics(hub: Hub, request: Request, _: ReadBody) -> Answer:
+    """For Prometheus, or as JSON for who prefers it."""
+    if preferred(request.header("accept"), ("text/plain", "application/json")) == "application/json":
+        return Answer.json(figures(hub))
+    return Answer(200, render(hub), CONTENT_TYPE, NO_STORE)
+
+
+def _clients(hub: Hub, request: Request, _: ReadBody) -> Answer:
+    return Answer.json(roster(hub, request.params))
+
+
+@attrs.frozen
+class _File:
+    """A file of the package's own, read when it is first asked for."""
+
+    name: str
+    content_type: str
+
+    def __call__(self, hub: Hub, request: Request, _: ReadBody) -> Answer:
+        body = files("trionotify").joinpath("web", self.name).read_bytes()
+        return Answer(200, body, self.content_type, _OF_FILES)
+
+
+#: The page gets all that it needs from here, and runs nothing else.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_OF_FILES: Final = (
+    ("Cache-Control", "no-cache"),
+    ("Content-Security-Policy", _POLICY),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+)
+_SCRIPT: Final = "text/javascript; charset=utf-8"
+_STYLE: Final = "text/css; charset=utf-8"
+_PAGE: Final = _File("page.html", "text/html; charset=utf-8")
+
+PUBLIC: Final[Routes] = {
+    "/": {"GET": _page},
+    "/page.js": {"GET": _File("page.js", _SCRIPT)},
+    "/page.css": {"GET": _File("page.css", _STYLE)},
+    "/vendor/uplot.js": {"GET": _File("vendor/uplot.js", _SCRIPT)},
+    "/vendor/uplot.css": {"GET": _File("vendor/uplot.css", _STYLE)},
+    "/trionotify.js": {"GET": _File("trionotify.js", _SCRIPT)},
+    "/trionotify.d.ts": {"GET": _File("trionotify.d.ts", "text/plain; charset=utf-8")},
+    "/events": {"GET": _stream, "POST": _post},
+}
+ADMIN: Final[Routes] = {
+    "/clients": {"GET": _clients},
+    "/livez": {"GET": _live},
+    "/readyz": {"GET": _ready},
+    "/metrics": {"GET": _metrics},
+}
+EVERYTHING: Final[Routes] = {**PUBLIC, **ADMIN}

@@ -1,0 +1,92 @@
+"""A connection, from its first byte to its last: the work of one task.
+
+    requests are answered, until one makes a client    `conversation`
+    the client's session                               here
+    the goodbye, shielded, under a deadline            here
+
+What goes wrong in a connection ends that connection alone. An `except Exception` stands at each border
+where the application's own code comes in: `authenticate`, the session, a predicate.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from trionotify.conversation import Conversation
+from trionotify.errors import CloseCode
+from trionotify.routes import EVERYTHING, Routes
+
+if TYPE_CHECKING:
+    from trionotify.connections import ClientConnection
+    from trionotify.hub import Hub
+    from trionotify.transport import Transport
+
+__all__ = ["serve_transport"]
+
+logger = logging.getLogger("trionotify")
+
+
+async def serve_transport(
+    hub: Hub,
+    transport: Transport,
+    remote: str,
+    opened: set[ClientConnection] | None = None,
+    scope: trio.CancelScope | None = None,
+    *,
+    routes: Routes = EVERYTHING,
+) -> None:
+    """Serve one connection and close it. Raises nothing but what isn't an Exception: `Cancelled`.
+
+    While it is open, it is in `opened`, and the hub may cancel `scope`, which is around the call.
+    Cancelled while the request is read, it just closes; later it says goodbye first.
+    """
+    opened = set() if opened is None else opened
+    connection: ClientConnection | None = None
+    try:
+        connection = await Conversation(hub, transport, remote, routes).client()
+        if connection is not None:
+            connection.scope = scope
+            opened.add(connection)
+            await _converse(connection)
+    except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
+        logger.debug("%s left before it was connected", remote)
+    except Exception:
+        # The last resort: whatever is wrong with one connection, the others go on.
+        logger.exception("the connection of %s failed", remote)
+    finally:
+        if connection is not None:
+            opened.discard(connection)
+        transport.reset()  # does nothing to one that was closed in good order
+        with trio.move_on_after(0, shield=True):  # at once, whoever waits for what
+            await transport.aclose()
+
+
+async def _converse(connection: ClientConnection) -> None:
+    """Run the session on an open connection, and close it in good order."""
+    hub, client, wire = connection.hub, connection.client, connection.wire
+    code = CloseCode.NORMAL
+    try:
+        await hub.session(client)
+    except Exception as error:
+        # The boundary: what a session raises ends its connection alone.
+        code = connection.blame(error)
+    except BaseExceptionGroup as group:
+        # A nursery of the session's that was cancelled may have collected errors on its way.
+        errors, rest = group.split(Exception)
+        code = connection.blame(errors) if errors else CloseCode.GOING_AWAY
+        if rest:
+            raise rest from None
+    except BaseException:
+        code = CloseCode.GOING_AWAY
+        raise
+    finally:
+        # The goodbye, one of the places for a shield: it has a deadline.
+        with trio.move_on_after(hub.settings.close_timeout, shield=True):
+            if code == CloseCode.GOING_AWAY:
+                connection.go_away(code, len(hub.connections))
+            wire.end(code)
+            await wire.aclose()
+        connection.leave()

@@ -1,0 +1,109 @@
+"""A client over plain HTTP: the answer to `GET /events`, which doesn't end.
+
+It is a client as any other: the same record, query, log, groups and lag policies. What it gets are
+blocks (`blocks`) instead of frames. It can't say anything more, so it only receives; and it can't answer
+a Ping, so what shows that it is gone is the kernel, which gets no acknowledgement for signs of life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import attrs
+
+from trionotify.blocks import LINES, SSE, Nothing
+from trionotify.connections import ClientConnection
+from trionotify.errors import Disconnected, Refused
+from trionotify.query import Query
+from trionotify.wire import Wire
+
+if TYPE_CHECKING:
+    from trionotify.clients import Client
+    from trionotify.formats import Message
+    from trionotify.frames import Framing
+    from trionotify.http import Request
+    from trionotify.hub import Hub
+    from trionotify.transport import Transport
+
+__all__ = ["STREAMS", "StreamConnection", "check_stream", "stream_request"]
+
+#: What streams are called in `Accept`, the preferred one first.
+STREAMS: Final = ("text/event-stream", "application/x-ndjson")
+
+
+def check_stream(request: Request) -> None:
+    """Return if a stream can be the answer; else raise `Refused`."""
+    if request.http_version != "1.1":
+        raise Refused(505, "a stream needs HTTP/1.1: let the proxy speak it to this server")
+    if request.params.get("role") == "publisher":
+        raise Refused(400, "role: a publisher receives nothing; it publishes with POST /events")
+
+
+def stream_request(request: Request, kind: str) -> Request:
+    """The request as any client's: NDJSON is of events, and `Last-Event-ID` is a `since`."""
+    params = dict(request.params)
+    if kind == STREAMS[1]:
+        if params.get("format") == "raw":
+            raise Refused(400, "format: NDJSON has events only; raw data is in text/event-stream")
+        params["format"] = "cloudevents"
+    if last := request.header("last-event-id"):
+        # A browser that comes back asks with the same URL, and with the header for where it is.
+        params.pop("last_event_id", None)
+        params["since"] = last
+    return attrs.evolve(request, params=params)
+
+
+@attrs.define(eq=False)
+class StreamConnection(ClientConnection):
+    """Made by `enter`, of one of the two kinds below."""
+
+    framing: ClassVar[Framing]
+
+    @staticmethod
+    def enter(  # noqa: PLR0917 - what the request has come to
+        hub: Hub,
+        transport: Transport,
+        client: Client,
+        query: Query,
+        kind: str,
+        fields: Iterable[tuple[str, str]],
+    ) -> StreamConnection:
+        """Take a place in the log, and say so in the head, with further `fields`.
+
+        Raises `Refused` (410).
+        """
+        made = _EventStream if kind == STREAMS[0] else _Lines
+        self = made(hub, client, hub.stream_formats[made.transport_name, query.format])
+        wire = Wire(transport, Nothing(), self, framing=made.framing)
+        ours, first = self._enter(transport, wire, query)
+        transport.expect_acknowledgements(hub.settings.stall_timeout)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n"
+        # Nginx, and others after its fashion, would collect what is to be seen at once.
+        head += "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nConnection: close\r\n"
+        head += ours + "".join([f"{field}: {value}\r\n" for field, value in fields])
+        with suppress(Disconnected):
+            hello = b"" if first is None else made.framing.message(first)
+            wire.write(head.encode() + b"\r\n" + hello)
+            hub.broadcast.join(self.position, self._told)
+        return self
+
+    async def publish(self, messages: tuple[Message, ...]) -> None:
+        raise ValueError("a client on a stream has nothing to publish")
+
+    def _check_life(self, now: float) -> None:
+        """Say something now and then: proxies end what is silent, and the kernel sees who is gone."""
+        if now - self._silent_since >= self.hub.settings.ping_interval:
+            self._silent_since = now
+            self.wire.ping()
+
+
+class _EventStream(StreamConnection):
+    transport_name = "sse"
+    framing = SSE
+
+
+class _Lines(StreamConnection):
+    transport_name = "ndjson"
+    framing = LINES
