@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 __all__ = ["LINES", "SSE", "EventsFormat", "Nothing", "RawEventsFormat", "stream_formats"]
 
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
+#: What some reader or other takes for the end of a line, and how JSON puts it otherwise. The first two
+#: stand between the tokens of a publisher's own JSON, the others in strings.
+_JSON_LINE_END: Final = re.compile(rb"[\r\n]|\xc2\x85|\xe2\x80[\xa8\xa9]")
+_ON_ONE_LINE: Final = {
+    b"\r": b" ",
+    b"\n": b" ",
+    b"\xc2\x85": rb"\u0085",
+    b"\xe2\x80\xa8": rb"\u2028",
+    b"\xe2\x80\xa9": rb"\u2029",
+}
 #: Milliseconds until a browser comes back by itself: from so many, and not all in the same moment.
 _RETRY: Final = (1000, 2000)
 
@@ -64,6 +74,14 @@ def _data_lines(data: Data) -> str:
     return "".join([f"data: {line}\n" for line in _LINE_END.split(text)])
 
 
+def _retry(kind: str, data: Mapping[str, object]) -> str:
+    """The line that says when a browser shall come back by itself, where the server's event does."""
+    if kind == "welcome":
+        least, spread = _RETRY
+        return f"retry: {least + secrets.randbelow(spread)}\n"
+    return f"retry: {data['retry_after_ms']}\n" if kind == "drain" else ""
+
+
 class RawEventsFormat:
     """Server-Sent Events of data, and nothing but data."""
 
@@ -88,13 +106,8 @@ class RawEventsFormat:
 
     def say(self, kind: str, data: Mapping[str, object], cursor: str | None) -> str | None:
         """Where the stream is, and when to come back, which a browser keeps to itself."""
-        if kind == "welcome":
-            least, spread = _RETRY
-            return f"retry: {least + secrets.randbelow(spread)}\nid: {cursor}\n\n"
-        if kind == "position":
-            return f"id: {cursor}\n\n"
-        if kind == "drain":
-            return f"retry: {data['retry_after_ms']}\nid: {cursor}\n\n"
+        if kind in ("welcome", "position", "drain"):
+            return f"{_retry(kind, data)}id: {cursor}\n\n"
         return None
 
 
@@ -114,9 +127,8 @@ class EventsFormat:
         self.encode: Callable[[Entry], bytes] = frame
 
     def _block(self, event: bytes, cursor: str | None) -> bytes:
-        if b"\n" in event or b"\r" in event:
-            # Between the tokens of a publisher's own JSON; inside of its strings they are escaped.
-            event = event.replace(b"\r", b" ").replace(b"\n", b" ")
+        if not event.isascii() or b"\n" in event or b"\r" in event:
+            event = _JSON_LINE_END.sub(lambda found: _ON_ONE_LINE[found[0]], event)
         if not self._blocks:
             return event + b"\n"
         return (b"id: %b\n" % cursor.encode() if cursor else b"") + b"data: %b\n\n" % event
@@ -130,9 +142,7 @@ class EventsFormat:
     def say(self, kind: str, data: Mapping[str, object], cursor: str | None) -> str | None:
         """The event of that type; in a block with when to come back, where it says so."""
         text = self._block(encode_own(kind, data, cursor), cursor).decode()
-        if self._blocks and kind == "drain":
-            text = f"retry: {data['retry_after_ms']}\n{text}"
-        return text
+        return _retry(kind, data) + text if self._blocks else text
 
 
 def stream_formats(epoch: str) -> dict[tuple[str, str], Format]:

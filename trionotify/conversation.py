@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -24,7 +24,13 @@ from trionotify.handshake import check_upgrade, shake_hands, wants_upgrade
 from trionotify.http import Answer, Request, preferred, problem, request_of
 from trionotify.http1 import HttpConnection
 from trionotify.routes import ADMIN, Routes, respond
-from trionotify.streams import STREAMS, StreamConnection, check_stream, stream_request
+from trionotify.streams import (
+    STREAMS,
+    StreamConnection,
+    check_stream,
+    stream_head,
+    stream_request,
+)
 from trionotify.transport import Transport, linger
 from trionotify.websocket import WebSocketConnection
 
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["Conversation"]
 
 logger = logging.getLogger("trionotify")
+
+_READS: Final = ("GET", "HEAD")
 
 
 class Conversation:
@@ -116,7 +124,7 @@ class Conversation:
         return request
 
     def _wants_stream(self, request: Request) -> str | None:
-        if request.path != "/events" or request.method != "GET" or self._routes is ADMIN:
+        if request.path != "/events" or request.method not in _READS or self._routes is ADMIN:
             return None
         return preferred(request.header("accept"), STREAMS)
 
@@ -132,11 +140,13 @@ class Conversation:
         early = self._http.early
         return WebSocketConnection.enter(self._hub, self._transport, client, query, early, response)
 
-    async def _open_stream(self, request: Request, kind: str) -> ClientConnection:
+    async def _open_stream(self, request: Request, kind: str) -> Answer | ClientConnection:
         self._hub.entrance.check_room()
         check_stream(request)
         client, query = await admit(self._hub, stream_request(request, kind))
         self._hub.entrance.check_room()
+        if request.method == "HEAD":
+            return stream_head(self._hub, query, kind)
         return StreamConnection.enter(self._hub, self._transport, client, query, kind, self._fields)
 
     async def _respond(self, request: Request) -> Answer:

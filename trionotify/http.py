@@ -31,7 +31,8 @@ class Request:
     """The head of a request.
 
     `path` is percent-decoded and without the query, which is in `params`; `headers` are in order, their
-    names in lower case; `remote` is the peer's address as text.
+    names in lower case; `remote` is the peer's address as text. `format` is what the client will speak,
+    where the transport leaves it no choice.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Request:
     headers: tuple[tuple[str, str], ...]
     remote: str
     http_version: str = "1.1"
+    format: str | None = None
     _limits: FilterLimits = DEFAULT_LIMITS
     _joined: dict[str, str] = attrs.field(init=False, repr=False, eq=False)
 
@@ -65,8 +67,16 @@ class Request:
         return client_of(self, self.query(id))
 
     def query(self, id: str | None = None) -> Query:
-        """What the query says; raises `Refused` (400)."""
-        return Query.of(self.params, id, subprotocol=self.subprotocol, limits=self._limits)
+        """What the query says, and the header `Last-Event-ID`; raises `Refused` (400)."""
+        return Query.of(
+            self.params,
+            id,
+            subprotocol=self.subprotocol,
+            format=self.format,
+            # A browser that comes back asks with the same URL, and with the header for where it is.
+            last_event_id=self.header("last-event-id"),
+            limits=self._limits,
+        )
 
     @property
     def subprotocol(self) -> str | None:

@@ -131,7 +131,8 @@ class HttpConnection:
         if self._h11.their_state is h11.SEND_BODY and not self.body_to_come:
             self._h11.next_event()  # its end
         fields = [("Date", formatdate(usegmt=True)), *answer.headers]
-        if answer.status != HTTPStatus.NO_CONTENT:
+        # HEAD without a body asks about a stream, whose length nobody knows.
+        if answer.status != HTTPStatus.NO_CONTENT and (answer.body or method != "HEAD"):
             fields.append(("Content-Length", str(len(answer.body))))
         if answer.content_type is not None:
             fields.insert(0, ("Content-Type", answer.content_type))

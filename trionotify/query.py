@@ -79,12 +79,14 @@ class Query:
         id: str | None = None,
         *,
         subprotocol: str | None = None,
+        format: str | None = None,
+        last_event_id: str | None = None,
         limits: FilterLimits = DEFAULT_LIMITS,
     ) -> Query:
         """Read the parameters; raises `Refused` (400) that begins with the key at fault.
 
-        `id`, where it is given, is who the client is, whatever the query says; a `subprotocol` that is
-        ours says what the format is.
+        What is given besides them counts whatever they say: `id` is who the client is, a `subprotocol`
+        that is ours or `format` what it speaks, `last_event_id` where it is.
         """
         _refuse_unknown(params)
         if not _OF_TEMPLATE.isdisjoint(params):
@@ -94,9 +96,8 @@ class Query:
             name = secrets.token_urlsafe(9)
         elif not name or len(name) > MAX_ID or not name.isprintable():
             raise _bad(f"id: 1 to {MAX_ID} printable characters are needed")
-        format = _choice(params, "format", _FORMATS, "raw")
-        if subprotocol == SUBPROTOCOL:
-            format = "cloudevents"
+        asked = _choice(params, "format", _FORMATS, "raw")
+        format = "cloudevents" if subprotocol == SUBPROTOCOL else format or asked
         return cls(
             id=name,
             role=_choice(params, "role", ROLES, "subscriber"),
@@ -105,7 +106,7 @@ class Query:
             format=format,
             subprotocol=subprotocol,
             lag=_lag(params, format),
-            since=_since(params),
+            since=_since(params, last_event_id),
         )
 
 
@@ -166,8 +167,8 @@ def _lag(params: Mapping[str, str], format: str) -> str | None:
     return lag
 
 
-def _since(params: Mapping[str, str]) -> Cursor | Moment | None:
-    text = params.get("since", params.get("last_event_id"))
+def _since(params: Mapping[str, str], last_event_id: str | None) -> Cursor | Moment | None:
+    text = last_event_id or params.get("since", params.get("last_event_id"))
     if text is None:
         return None
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from email.utils import formatdate
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import attrs
@@ -16,6 +17,7 @@ import attrs
 from trionotify.blocks import LINES, SSE, Nothing
 from trionotify.connections import ClientConnection
 from trionotify.errors import Disconnected, Refused
+from trionotify.http import NO_STORE, Answer
 from trionotify.query import Query
 from trionotify.wire import Wire
 
@@ -27,14 +29,20 @@ if TYPE_CHECKING:
     from trionotify.hub import Hub
     from trionotify.transport import Transport
 
-__all__ = ["STREAMS", "StreamConnection", "check_stream", "stream_request"]
+__all__ = ["STREAMS", "StreamConnection", "check_stream", "stream_head", "stream_request"]
 
+_SSE: Final = "text/event-stream"
+_NDJSON: Final = "application/x-ndjson"
 #: What streams are called in `Accept`, the preferred one first.
-STREAMS: Final = ("text/event-stream", "application/x-ndjson")
+STREAMS: Final = (_SSE, _NDJSON)
+
+#: Nginx, and others after its fashion, would collect what is to be seen at once.
+_FIELDS: Final = (*NO_STORE, ("X-Accel-Buffering", "no"))
 
 
 def check_stream(request: Request) -> None:
     """Return if a stream can be the answer; else raise `Refused`."""
+    # One to HTTP/1.0 would end with the connection: nobody could tell its end from its loss.
     if request.http_version != "1.1":
         raise Refused(505, "a stream needs HTTP/1.1: let the proxy speak it to this server")
     if request.params.get("role") == "publisher":
@@ -42,17 +50,21 @@ def check_stream(request: Request) -> None:
 
 
 def stream_request(request: Request, kind: str) -> Request:
-    """The request as any client's: NDJSON is of events, and `Last-Event-ID` is a `since`."""
-    params = dict(request.params)
-    if kind == STREAMS[1]:
-        if params.get("format") == "raw":
-            raise Refused(400, "format: NDJSON has events only; raw data is in text/event-stream")
-        params["format"] = "cloudevents"
-    if last := request.header("last-event-id"):
-        # A browser that comes back asks with the same URL, and with the header for where it is.
-        params.pop("last_event_id", None)
-        params["since"] = last
-    return attrs.evolve(request, params=params)
+    """The request as any client's; raises `Refused` (400). NDJSON leaves no choice of the format."""
+    if kind != _NDJSON:
+        return request
+    if request.params.get("format") == "raw":
+        raise Refused(400, f"format: {_NDJSON} is of events; raw data is in {_SSE}")
+    return attrs.evolve(request, format="cloudevents")
+
+
+def stream_head(hub: Hub, query: Query, kind: str) -> Answer:
+    """What HEAD is answered: the head, without the fields that say where a client stands who enters.
+
+    Raises `Refused` (410).
+    """
+    hub.start(query)
+    return Answer(200, b"", kind, _FIELDS)
 
 
 @attrs.define(eq=False)
@@ -79,10 +91,9 @@ class StreamConnection(ClientConnection):
         wire = Wire(transport, Nothing(), self, framing=made.framing)
         ours, first = self._enter(transport, wire, query)
         transport.expect_acknowledgements(hub.settings.stall_timeout)
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n"
-        # Nginx, and others after its fashion, would collect what is to be seen at once.
-        head += "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nConnection: close\r\n"
-        head += ours + "".join([f"{field}: {value}\r\n" for field, value in fields])
+        given = [("Date", formatdate(usegmt=True)), ("Content-Type", kind), *_FIELDS, *fields]
+        head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
+        head += "".join([f"{field}: {value}\r\n" for field, value in given]) + ours
         with suppress(Disconnected):
             hello = b"" if first is None else made.framing.message(first)
             wire.write(head.encode() + b"\r\n" + hello)
@@ -94,7 +105,8 @@ class StreamConnection(ClientConnection):
 
     def _check_life(self, now: float) -> None:
         """Say something now and then: proxies end what is silent, and the kernel sees who is gone."""
-        if now - self._silent_since >= self.hub.settings.ping_interval:
+        # Where its position moved, something was written.
+        if now - max(self._silent_since, self._told_at) >= self.hub.settings.ping_interval:
             self._silent_since = now
             self.wire.ping()
 
