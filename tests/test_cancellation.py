@@ -6,6 +6,7 @@ everyone else still gets everything.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ import trio.testing
 import trio_websocket
 
 from tests.conftest import Room, assert_whole, cancel_at_every_await, open_room
+from tests.eventstream import StreamPeer
 from tests.kernel import FakeKernel, Peer, upgrade
+from tests.web import get
 from trionotify import Client, Exact, Hub, open_hub, open_server, serve
 from trionotify.serving import serve_transport
 
@@ -216,6 +219,40 @@ async def test_handshake_and_session_on_a_kernel(autojump_clock: Clock) -> None:
             assert peer.messages in ([], ["hi"])
 
         assert await cancel_at_every_await(operation) >= 5
+        await check(room, witness)
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/x-ndjson"])
+async def test_a_stream_on_a_kernel(kind: str, autojump_clock: Clock) -> None:
+    """What came is the log's beginning; the stream came to its end, or the connection was reset."""
+    async with open_room(close_timeout=1) as room:
+        witness = await room.connect("/")
+        for data in "abc":
+            await room.hub.publish(data)
+
+        async def operation(steps: int) -> None:
+            kernel = FakeKernel(credit=300 + steps)
+            kernel.feed(get("/events?since=start&format=cloudevents", f"Accept: {kind}"))
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def client() -> None:
+                    with trio.CancelScope(shield=True):
+                        for _ in range(100):
+                            await trio.lowlevel.checkpoint()
+                            kernel.grant(20)
+                        if not kernel.closed:
+                            kernel.hang_up()
+
+                await serve_transport(room.hub, kernel, "test")
+            assert len(room.hub.clients) == 1
+            peer = StreamPeer(kernel).look()
+            events = [json.loads(message) for message in peer.messages]
+            heard = [event["data"] for event in events if event["type"] == "message"]
+            assert heard == list("abc")[: len(heard)]
+            assert peer.ended or kernel.was_reset or peer.status is None
+
+        assert await cancel_at_every_await(operation) >= 4
         await check(room, witness)
 
 

@@ -26,7 +26,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
+from tests.eventstream import ENDED, NDJSON, StreamPeer
 from tests.kernel import FakeKernel, Peer, upgrade
+from tests.web import get
 from trionotify import AnyOf, Disconnected, Exact, Lagged, Not, Notification, Prefix, open_hub
 from trionotify import broadcast as broadcast_module
 from trionotify import positions as positions_module
@@ -41,6 +43,9 @@ TEAMS = ["red", "blue"]
 LOG_ENTRIES = 12
 #: Where files are made that nobody needs to find again.
 SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+#: How a client asks for its stream.
+ACCEPT = {"sse": "Accept: text/event-stream", "ndjson": NDJSON}
 
 filters = st.sampled_from(
     [
@@ -76,6 +81,7 @@ step = st.one_of(
     st.tuples(
         *(st.just("join"), st.none() | filters, st.sampled_from(TEAMS)),
         *(st.booleans(), st.booleans(), st.booleans()),
+        st.sampled_from(["websocket", "websocket", "sse", "ndjson"]),
     ),
     st.tuples(st.just("listen"), filters),
     st.tuples(st.just("publish"), st.lists(publications, min_size=1, max_size=4)),
@@ -102,11 +108,13 @@ class Joined:
     """One connection, as the model sees it."""
 
     kernel: FakeKernel
-    peer: Peer
+    peer: Any
     id: str
     echo: bool
     #: It speaks CloudEvents.
     events: bool
+    #: `websocket`, `sse` or `ndjson`; over the latter two it can't say anything.
+    by: str
     start: int = 0
     #: (offset, predicate or None): behind the offset it wants what the predicate wants.
     wants: list[tuple[int, Any]] = attrs.Factory(list)
@@ -175,17 +183,26 @@ class Program:
     # --- steps ---
 
     async def do_join(  # noqa: PLR0917 - one for each part of the step
-        self, predicate: Any, team: str, echo: bool, direct: bool, events: bool, since: str = ""
+        self,
+        predicate: Any,
+        team: str,
+        echo: bool,
+        direct: bool,
+        events: bool,
+        by: str = "websocket",
+        since: str = "",
     ) -> Any:
         if len(self.clients) >= 8:
             return None
         kernel = FakeKernel(synchronous=direct)
         name = f"id{len(self.clients) % 3}"
-        client = Joined(kernel, Peer(kernel), name, echo, events)
+        peer = Peer(kernel) if by == "websocket" else StreamPeer(kernel)
+        client = Joined(kernel, peer, name, echo, events or by == "ndjson", by)
         self.clients.append(client)
-        target = f"/?role=both&id={name}&team={team}&type=a&echo={int(echo)}{since}"
-        target += "&format=cloudevents" if events else ""
-        kernel.feed(upgrade(target))
+        target = f"/events?role=both&id={name}&team={team}&type=a&echo={int(echo)}"
+        target += "&format=cloudevents" if client.events else ""
+        cursor = [f"Last-Event-ID: {since}"] if since else []
+        kernel.feed(upgrade(target, *cursor) if by == "websocket" else get(target, ACCEPT[by], *cursor))
         self.newest = None
 
         async def connection() -> None:
@@ -193,9 +210,9 @@ class Program:
             client.gone = True
 
         self.nursery.start_soon(connection)
-        while client.peer.look().head is None:
+        while client.peer.look().status is None:
             await trio.lowlevel.checkpoint()
-        if client.peer.status != 101:
+        if client.peer.status not in (101, 200):
             client.refused = True
             return None
         client.record = self.newest
@@ -253,9 +270,15 @@ class Program:
 
         await self.nursery.start(listen)
 
-    async def do_say(self, at: int, count: int) -> None:
+    def speaker(self, at: int) -> Joined | None:
+        """One that can say something now."""
         client = self.some(at)
-        if client and client.record and not client.silent and not client.kernel.closed:
+        if not client or client.by != "websocket" or client.silent or client.kernel.closed:
+            return None
+        return client if client.record else None
+
+    async def do_say(self, at: int, count: int) -> None:
+        if client := self.speaker(at):
             texts = [self.text() for _ in range(count)]
             client.said += texts
             # Events are said twice, and must count once.
@@ -266,8 +289,8 @@ class Program:
         return json.dumps({**event, "datacontenttype": "text/plain", "data": text})
 
     async def do_ask(self, at: int, filters: list[Any]) -> None:
-        client = self.some(at)
-        if client and client.record and client.events and not (client.silent or client.kernel.closed):
+        client = self.speaker(at)
+        if client and client.events:
             client.asked += 1
             event = {"specversion": "1.0", "id": "ask", "source": "/c", "type": "trionotify.subscribe"}
             client.peer.say(json.dumps({**event, "data": {"filters": filters}}))
@@ -319,19 +342,24 @@ class Program:
     async def do_resume(self, at: int) -> None:
         client = self.some(at)
         if client and client.record and (client.gone or client.kernel.closed):
-            seen = self.cursors(client) if client.events else self.received(client)
-            offset = seen[-1] if seen else client.start
-            since = f"&since={self.hub.broadcast.cursor(offset)}"
-            if again := await self.do_join(None, "red", True, True, client.events, since):
+            offset = self.last_seen(client)
+            since = self.hub.broadcast.cursor(offset)
+            if again := await self.do_join(None, "red", True, True, client.events, client.by, since):
                 if again.peer.header("Trionotify-Recovered") == "true":
                     assert again.start == offset
                 else:
                     assert again.events
                     assert offset < self.hub.log.start
 
+    def last_seen(self, client: Joined) -> int:
+        """Where it would go on."""
+        if client.by == "sse" and (last := client.peer.source.last_event_id):
+            return offset_of(last)
+        seen = self.cursors(client) if client.events else self.received(client)
+        return seen[-1] if seen else client.start
+
     async def do_ping(self, at: int) -> None:
-        client = self.some(at)
-        if client and client.record and not client.silent and not client.kernel.closed:
+        if client := self.speaker(at):
             client.peer.say_ping(b"p" * 20)
 
     async def do_wait(self, times: int) -> None:
@@ -349,10 +377,15 @@ class Program:
 
     def heard(self, client: Joined) -> list[dict[str, Any]]:
         """What came, as events; of a raw client, as if they were."""
-        messages = client.peer.look().messages
+        peer = client.peer.look()
         if client.events:
-            return [json.loads(message) for message in messages]
-        return [{"source": "", "data": message} for message in messages]
+            return [json.loads(message) for message in peer.messages]
+        if client.by == "sse":
+            return [
+                {"source": "", "data": event.data, "cursor": event.last_event_id}
+                for event in peer.source.events
+            ]
+        return [{"source": "", "data": message} for message in peer.messages]
 
     def received(self, client: Joined) -> list[int]:
         by_text = {entry.notification.data: entry.offset for entry in self.log}
@@ -417,18 +450,29 @@ class Program:
             received, expected = self.received(client), self.expected(client)
             if client.events:
                 self.check_events(client, received, expected)
+            if client.by == "sse":
+                self.check_last_event_id(client)
             answered = [e["data"] for e in self.heard(client) if e["data"] in client.answers]
             assert len(set(answered)) == len(answered)
             if client.kernel.closed or client.gone or client.peer.close:
                 assert received == expected[: len(received)]
                 if client.peer.close:
-                    assert client.peer.close == (1013, "slow")
+                    assert client.peer.close == ((1013, "slow") if client.by == "websocket" else ENDED)
                     assert self.hub.log.start > (received[-1] if received else client.start)
             else:
                 assert received == expected
                 assert set(answered) == set(client.answers)
                 assert client.record.position.live
         assert self.hub.broadcast.done == self.hub.broadcast.taken == self.hub.log.head
+
+    def check_last_event_id(self, client: Joined) -> None:
+        """Where a browser would resume is behind all that it got, and before all that it didn't get."""
+        source, received = client.peer.source, self.received(client)
+        upto = offset_of(source.last_event_id or f"e:{client.start}")
+        assert [offset for offset in self.expected(client) if offset <= upto] == received
+        assert [event.last_event_id for event in source.events] == sorted(
+            (event.last_event_id for event in source.events), key=offset_of
+        )
 
     def check_events(self, client: Joined, received: list[int], expected: list[int]) -> None:
         """Cursors only grow, all up to the last of them came, and everything said was answered."""

@@ -1,229 +1,622 @@
-"""Clients over plain HTTP: Server-Sent Events and NDJSON, the same log as everyone's."""
+"""Clients over Server-Sent Events and NDJSON: who gets in, what they get, and how it ends."""
 
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from trio.testing import MockClock as Clock
+import trio.testing
 
 from tests.conftest import Room, open_room
+from tests.eventstream import NDJSON, Dispatched, StreamPeer, stream
 from tests.kernel import FakeKernel, upgrade
-from tests.web import Web, blocks, get
-from trionotify import Client
-from trionotify.blocks import EventsFormat, RawEventsFormat
-from trionotify.entries import Entry
-from trionotify.notification import Notification
+from tests.web import Web, get
+from trionotify import Client, Exact, Notification, open_server
+from trionotify.transport import SocketTransport
 
+Clock = trio.testing.MockClock
+
+KINDS = {
+    "sse": ("/events?", ()),
+    "sse, events": ("/events?format=cloudevents&", ()),
+    "ndjson": ("/events?", (NDJSON,)),
+}
 EVENTS = "Accept: text/event-stream"
-LINES = "Accept: application/x-ndjson"
+every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-async def stream(
-    room: Room, target: str = "/events", *fields: str, kernel: FakeKernel | None = None
-) -> Web:
-    """A client that has been answered."""
-    web = Web(room, kernel)
-    web.kernel.feed(get(target, *fields))
-    await room.quiet()
-    return web
+async def open_kind(room: Room, kind: str, query: str = "", **options: Any) -> StreamPeer:
+    """One of the three."""
+    target, headers = KINDS[kind]
+    peer = await stream(room, target + query, *headers, **options)
+    assert peer.status == 200, peer.body
+    return peer
 
 
-def data(web: Web) -> list[str]:
-    """Of the blocks that have come, what a browser dispatches."""
-    return [block["data"] for block in blocks(web.stream()[1]) if "data" in block]
+def data_of(peer: StreamPeer, kind: str) -> list[str]:
+    """The data of what has come; of events, without the welcome."""
+    found = peer.look().messages
+    return found if kind == "sse" else [json.loads(message)["data"] for message in found[1:]]
 
 
-def lines(web: Web) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in web.stream()[1].splitlines() if line]
+# --- the beginning ---
 
 
-async def say(room: Room, *texts: str, **attributes: str) -> None:
-    for text in texts:
-        await room.hub.publish(text, confirm=True, **attributes)
-
-
-@pytest.mark.parametrize("fields", [(), (EVENTS,), ("Accept: */*",), ("Accept: text/html, */*;q=0.1",)])
-async def test_server_sent_events(fields: tuple[str, ...], room: Room, autojump_clock: Clock) -> None:
-    """What is published, each with its cursor, and with its type where that isn't `message`."""
-    web = await stream(room, "/events?id=a", *fields)
-    await say(room, "one")
-    await say(room, "two", type="disk.full")
-    head, text = web.stream()
-    epoch = room.hub.log.epoch
-    assert head.headers["content-type"] == "text/event-stream"
-    assert (head.headers["trionotify-id"], head.headers["trionotify-cursor"]) == ("a", f"{epoch}:0")
-    assert (head.headers["cache-control"], head.headers["x-accel-buffering"]) == ("no-store", "no")
-    first, *rest = blocks(text)
-    assert (first["id"], first["retry"].isdigit()) == (f"{epoch}:0", True)
-    assert rest == [
-        {"id": f"{epoch}:1", "data": "one"},
-        {"id": f"{epoch}:2", "event": "disk.full", "data": "two"},
-    ]
-
-
-async def test_events_in_blocks(room: Room, autojump_clock: Clock) -> None:
-    """`format=cloudevents`: each is one line of JSON, the server's own too."""
-    web = await stream(room, "/events?format=cloudevents&id=a", EVENTS)
-    await room.hub.publish('{"a":\n1}', datacontenttype="application/json", confirm=True)
-    welcome, event = (json.loads(text) for text in data(web))
-    assert (welcome["type"], welcome["data"]["id"]) == ("trionotify.welcome", "a")
-    assert (event["data"], event["cursor"]) == ({"a": 1}, f"{room.hub.log.epoch}:1")
-    assert [block["id"] for block in blocks(web.stream()[1])] == [welcome["cursor"], event["cursor"]]
-
-
-async def test_events_on_lines(room: Room, autojump_clock: Clock) -> None:
-    """NDJSON: one event per line."""
-    web = await stream(room, "/events?exact.type=a", LINES)
-    await say(room, "no", type="b")
-    await say(room, "yes", type="a")
-    assert web.stream()[0].headers["content-type"] == "application/x-ndjson"
-    assert [event["type"] for event in lines(web)] == ["trionotify.welcome", "a"]
-
-
-@given(
-    st.text(st.characters(exclude_categories=["Cs"])) | st.binary(), st.sampled_from(["raw", "events"])
-)
-@settings(max_examples=300, deadline=None)
-def test_whatever_is_said_comes_out(said: str | bytes, form: str) -> None:
-    """As a browser hears it: line ends are line feeds, bytes are base64; in events, all as it was."""
-    entry = Entry(Notification(said))
-    encode = (RawEventsFormat("e") if form == "raw" else EventsFormat("e", blocks=True)).encode
-    size, _, rest = encode(entry).partition(b"\r\n")
-    assert int(size, 16) == len(rest) - 2
-    (block,) = blocks(rest[:-2].decode())
-    if form == "events":
-        event = json.loads(block["data"])
-        assert "data_base64" in event if isinstance(said, bytes) else event["data"] == said
-    elif isinstance(said, str):
-        assert block["data"] == said.replace("\r\n", "\n").replace("\r", "\n")
-
-
-@pytest.mark.parametrize("how", ["Last-Event-ID", "last_event_id", "since"])
-async def test_resuming(how: str, room: Room, autojump_clock: Clock) -> None:
-    """Behind the cursor, exactly once; the header wins over the query, which a browser can't change."""
-    await say(room, "one", "two", "three")
+async def test_the_head_of_an_event_stream(room: Room, autojump_clock: Clock) -> None:
+    """What it is, that nobody shall keep or collect it, who the client is and where it starts."""
+    await room.hub.publish("before")
+    peer = await stream(room, "/events?id=al%C3%A9")
     cursor = f"{room.hub.log.epoch}:1"
-    if how == "Last-Event-ID":
-        web = await stream(room, f"/events?since={room.hub.log.epoch}:3", f"Last-Event-ID: {cursor}")
-    else:
-        web = await stream(room, f"/events?{how}={cursor}")
-    assert web.stream()[0].headers["trionotify-recovered"] == "true"
-    assert data(web) == ["two", "three"]
+    fields = {
+        "content-type": "text/event-stream",
+        "cache-control": "no-store",
+        "x-accel-buffering": "no",
+        "connection": "close",
+        "transfer-encoding": "chunked",
+        "trionotify-id": "al%C3%A9",
+        "trionotify-cursor": cursor,
+        "trionotify-recovered": None,
+    }
+    assert peer.status == 200
+    assert {name: peer.header(name) for name in fields} == fields
+    assert peer.header("date") is not None
+    assert (peer.source.events, peer.source.last_event_id) == ([], cursor)
+    assert peer.source.retry is not None
+    assert peer.body.count(b"\n") == 3
 
 
-async def test_what_cannot_be_resumed(room: Room, autojump_clock: Clock) -> None:
-    """410 for raw data; events say so in the welcome."""
-    web = Web(room)
-    assert (await web.ask(get("/events", "Last-Event-ID: other:1"))).status == 410
-    web = await stream(room, "/events", LINES, "Last-Event-ID: other:1")
-    assert lines(web)[0]["data"]["recovered"] is False
+@pytest.mark.parametrize("kind", ["sse, events", "ndjson"])
+async def test_events_begin_with_the_welcome(kind: str, room: Room, autojump_clock: Clock) -> None:
+    """As on a WebSocket."""
+    peer = await open_kind(room, kind, "id=al")
+    (welcome,) = map(json.loads, peer.messages)
+    assert welcome["type"] == "trionotify.welcome"
+    assert welcome["cursor"] == peer.header("trionotify-cursor")
+    assert welcome["data"] == {"epoch": room.hub.log.epoch, "head": 0, "id": "al"}
+    (client,) = room.hub.clients
+    assert (client.format, client.role) == ("cloudevents", "subscriber")
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "words"),
+    ("accept", "kind"),
     [
-        (get("/events", "Accept: text/html"), 406, "Accept"),
-        (get("/events", "Accept: text/event-stream;q=0"), 406, "Accept"),
-        (get("/events?role=publisher"), 400, "role: a publisher receives nothing"),
-        (get("/events?format=raw", LINES), 400, "format: NDJSON has events only"),
-        (get("/events?lag=gap"), 400, "lag: the raw format can't tell"),
-        (get("/events?exact.A=b"), 400, "exact.A"),
-        (b"GET /events HTTP/1.0\r\n\r\n", 505, "HTTP/1.1"),
+        ((), "text/event-stream"),
+        (("Accept: */*",), "text/event-stream"),
+        (("Accept: text/html, */*;q=0.8",), "text/event-stream"),
+        (("Accept: application/x-ndjson",), "application/x-ndjson"),
+        (("Accept: text/event-stream;q=0.5, application/*",), "application/x-ndjson"),
+        (("Accept: text/html",), "application/problem+json"),
+        (("Accept: text/event-stream;q=0",), "application/problem+json"),
     ],
 )
-async def test_what_is_refused(
-    request_: bytes, status: int, words: str, room: Room, autojump_clock: Clock
+async def test_accept_says_which(
+    accept: tuple[str, ...], kind: str, room: Room, autojump_clock: Clock
 ) -> None:
-    """Before anything is sent, with the reason."""
-    answer = await Web(room).ask(request_)
-    assert answer.status == status
-    assert words in answer.json["detail"]
+    """Server-Sent Events, unless lines are liked better; 406 for who takes neither."""
+    peer = await stream(room, "/events", *accept)
+    assert peer.header("content-type") == kind
+    assert peer.status == (406 if "problem" in kind else 200)
 
 
-async def test_who_is_slow_catches_up(room: Room, autojump_clock: Clock) -> None:
-    """A stream that is cut goes on in the middle of its chunk, from the log."""
-    kernel = FakeKernel()
-    web = await stream(room, kernel=kernel)
-    kernel.stall()
-    await say(room, *(f"{n} {'.' * 300}" for n in range(50)))
-    kernel.grant(20)
+@pytest.mark.parametrize(
+    ("target", "headers", "status", "detail"),
+    [
+        ("/events?role=publisher", (), 400, "role: "),
+        ("/events?role=king", (), 400, "role: "),
+        ("/events?lag=gap", (), 400, "lag: "),
+        ("/events?format=raw", (NDJSON,), 400, "format: "),
+        ("/events?exakt.type=a", (), 400, "exakt.type: "),
+        ("/events", ("Last-Event-ID: yesterday",), 400, "since: "),
+        ("/events", ("Last-Event-ID: ffffffffffff:1",), 410, "since: "),
+    ],
+)
+async def test_what_is_refused(  # noqa: PLR0917 - a table of four columns
+    target: str, headers: tuple[str, ...], status: int, detail: str, room: Room, autojump_clock: Clock
+) -> None:
+    """With a problem document before anything of a stream; nobody has connected."""
+    peer = await stream(room, target, *headers)
+    assert (peer.status, peer.header("content-type")) == (status, "application/problem+json")
+    assert json.loads(peer.body)["detail"].startswith(detail)
+    assert not room.hub.connections
+
+
+async def test_http_1_0_gets_no_stream(room: Room, autojump_clock: Clock) -> None:
+    """It has no chunks, so it could not tell the end from a loss."""
+    answer = await Web(room).ask(b"GET /events HTTP/1.0\r\n\r\n")
+    assert (answer.status, answer.headers["connection"]) == (505, "close")
+
+
+@every_kind
+async def test_lag_gap_is_for_those_who_can_be_told(
+    kind: str, room: Room, autojump_clock: Clock
+) -> None:
+    """Which NDJSON always is, whether or not its query says `format`."""
+    target, headers = KINDS[kind]
+    peer = await stream(room, target + "lag=gap", *headers)
+    assert peer.status == (400 if kind == "sse" else 200)
+
+
+@every_kind
+async def test_head_gets_the_head(kind: str, room: Room, autojump_clock: Clock) -> None:
+    """Without a client; refused as GET would be; and another request can follow."""
+    target, headers = KINDS[kind]
+    gone = await stream(room, f"{target}role=publisher", *headers, method="HEAD")
+    assert gone.status == 400
+    peer = await stream(room, target, *headers, method="HEAD")
+    assert (peer.status, peer.ended, peer.body) == (200, True, b"")
+    fields = ("content-type", "transfer-encoding", "cache-control", "x-accel-buffering")
+    found = [peer.header(name) for name in fields]
+    assert (peer.header("content-length"), peer.header("connection")) == (None, None)
+    assert not room.hub.connections
+    peer.kernel.taken.clear()
+    peer.kernel.feed(get(target, *headers))
     await room.quiet()
-    kernel.credit = None
-    kernel.grant(None)
+    after = StreamPeer(peer.kernel).look()
+    assert [after.header(name) for name in fields] == found
+    assert len(room.hub.connections) == 1
+
+
+async def test_head_of_a_lost_cursor(room: Room, autojump_clock: Clock) -> None:
+    """410, as GET."""
+    peer = await stream(room, "/events?since=ffffffffffff:1", method="HEAD")
+    assert (peer.status, peer.body) == (410, b"")
+
+
+async def test_authenticate_sees_the_query_as_it_was_sent(autojump_clock: Clock) -> None:
+    """What headers say is not mixed into it; and the client is the one that it returns."""
+    seen: list[dict[str, str]] = []
+
+    def authenticate(request: Any) -> Client:
+        seen.append(dict(request.params))
+        return Client("known", {"team": "ops"})
+
+    async with open_room(authenticate=authenticate) as room:
+        await room.hub.publish("one")
+        cursor = f"Last-Event-ID: {room.hub.log.epoch}:0"
+        peer = await stream(room, "/events?since=start&id=al", NDJSON, cursor)
+        assert seen == [{"since": "start", "id": "al"}]
+        assert peer.header("trionotify-id") == "known"
+        assert peer.header("trionotify-recovered") == "true"
+        assert [json.loads(message)["type"] for message in peer.messages] == [
+            *("trionotify.welcome", "message")
+        ]
+
+
+async def test_origins_hold_for_streams(autojump_clock: Clock) -> None:
+    """403 for a page that may not, and for one that may the fields that let it read."""
+    async with open_room(allow_origin="https://example.org") as room:
+        peer = await stream(room, "/events", "Origin: https://elsewhere.example")
+        assert peer.status == 403
+        peer = await stream(room, "/events", "Origin: https://example.org")
+        assert peer.header("access-control-allow-origin") == "https://example.org"
+        assert "Trionotify-Cursor" in (peer.header("access-control-expose-headers") or "")
+
+
+# --- what comes ---
+
+
+async def test_raw_events_as_they_are_published(room: Room, autojump_clock: Clock) -> None:
+    """Each with its cursor; text, lines, bytes, nothing; and its type, if it has one."""
+    peer = await stream(room, "/events")
+    epoch = room.hub.log.epoch
+    for data, kind in (("hi", "message"), ("a\nb", "t"), (b"\0\xff", "t"), (None, "t")):
+        await room.hub.publish(data, type=kind)
     await room.quiet()
-    assert [text.split()[0] for text in data(web)] == [str(n) for n in range(50)]
+    assert peer.look().source.events == [
+        Dispatched("message", "hi", f"{epoch}:1"),
+        Dispatched("t", "a\nb", f"{epoch}:2"),
+        Dispatched("t", "AP8=", f"{epoch}:3"),
+        Dispatched("t", "", f"{epoch}:4"),
+    ]
 
 
-async def test_signs_of_life(autojump_clock: Clock) -> None:
-    """A comment, or an empty line, when it is quiet; and where the stream is, when the log moves on."""
-    async with open_room(ping_interval=5, position_interval=20) as room:
-        raw, events = await stream(room, "/events?exact.type=a"), await stream(room, "/events", LINES)
-        await say(room, "no", type="b")
-        await trio.sleep(30)
-        text = raw.stream()[1]
-        assert text.count(":\n\n") == pytest.approx(5, abs=1)
-        assert blocks(text)[-1] == {"id": f"{room.hub.log.epoch}:1"}
-        assert events.stream()[1].splitlines().count("") == pytest.approx(5, abs=1)
-        assert not raw.kernel.closed
-
-
-async def test_the_end_of_a_drain(room: Room, autojump_clock: Clock) -> None:
-    """When to come back, the last chunk, and the connection is closed in good order."""
-    raw, events = await stream(room), await stream(room, "/events", LINES)
-    room.nursery.start_soon(room.hub.drain, 60)
+@every_kind
+async def test_query_and_audience_choose(kind: str, room: Room, autojump_clock: Clock) -> None:
+    """As for any client."""
+    peer = await open_kind(room, kind, "id=al&team=ops&prefix.type=order.")
+    for data, attributes in {
+        "no": {"type": "other"},
+        "yes": {"type": "order.paid"},
+        "not you": {"type": "order.paid", "to": "bo"},
+        "you": {"type": "order.paid", "to": "al"},
+        "your team": {"type": "order.paid", "audience": Exact(team="ops")},
+    }.items():
+        await room.hub.publish(data, **attributes)
     await room.quiet()
-    for web in (raw, events):
-        assert web.kernel.taken.endswith(b"\r\n0\r\n\r\n")
-        assert web.kernel.eof_sent
-        web.kernel.hang_up()
+    assert data_of(peer, kind) == ["yes", "you", "your team"]
+
+
+class Recording(FakeKernel):
+    """It keeps what it was handed."""
+
+    def send(self, data: bytes | memoryview) -> int:
+        self.last = data
+        return super().send(data)
+
+
+@every_kind
+async def test_streams_of_a_kind_share_their_bytes(kind: str, room: Room, autojump_clock: Clock) -> None:
+    """One encoding for all: two kernels are handed the same object, and a WebSocket's another."""
+    kernels = [Recording() for _ in range(3)]
+    for kernel in kernels[:2]:
+        await open_kind(room, kind, kernel=kernel)
+    await room.connect("/", kernel=kernels[2])
+    await room.hub.publish("hi", type="t")
     await room.quiet()
-    assert int(blocks(raw.stream()[1])[-1]["retry"]) >= 500
-    assert lines(events)[-1]["type"] == "trionotify.drain"
-    assert room.hub.broadcast.counts.closed == {1012: 2}
+    first, second, other = [kernel.last for kernel in kernels]
+    assert first is second
+    assert first != other
+    assert b"hi" in bytes(first)
 
 
-async def test_the_peer_leaves(room: Room, autojump_clock: Clock) -> None:
-    """Its place is free at once; what it says meanwhile is nobody's request."""
-    web = await stream(room)
-    web.kernel.feed(get("/clients"))
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/events?since={}:1", ()),
+        ("/events?last_event_id={}:1", ()),
+        ("/events", ("Last-Event-ID: {}:1",)),
+        ("/events?since=start&last_event_id={}:0", ("Last-Event-ID: {}:1",)),
+    ],
+)
+async def test_resuming(
+    target: str, headers: tuple[str, ...], room: Room, autojump_clock: Clock
+) -> None:
+    """From the cursor in the header or else in the query; all behind it comes, once."""
+    for i in range(1, 4):
+        await room.hub.publish(f"{i}")
+    epoch = room.hub.log.epoch
+    peer = await stream(room, target.format(epoch), *[header.format(epoch) for header in headers])
+    assert peer.header("trionotify-recovered") == "true"
+    assert peer.header("trionotify-cursor") == f"{epoch}:1"
+    await room.hub.publish("4")
     await room.quiet()
-    assert len(room.hub.clients) == 1
-    web.kernel.hang_up()
+    assert peer.look().messages == ["2", "3", "4"]
+
+
+async def test_an_empty_last_event_id_is_none(room: Room, autojump_clock: Clock) -> None:
+    """A browser that has had no event yet would send none; others send an empty one."""
+    await room.hub.publish("one")
+    peer = await stream(room, "/events?since=start", "Last-Event-ID: ")
+    assert (peer.status, peer.messages) == (200, ["one"])
+
+
+@pytest.mark.parametrize("kind", ["sse, events", "ndjson"])
+async def test_a_lost_cursor_is_told_in_events(kind: str, room: Room, autojump_clock: Clock) -> None:
+    """`recovered` is false, and the stream starts at the head."""
+    await room.hub.publish("one")
+    peer = await open_kind(room, kind, "since=ffffffffffff:1")
+    assert peer.header("trionotify-recovered") == "false"
+    (welcome,) = map(json.loads, peer.messages)
+    assert (welcome["data"]["recovered"], welcome["cursor"]) == (False, f"{room.hub.log.epoch}:1")
+
+
+# --- alive, slow, gone ---
+
+
+async def test_a_silent_stream_shows_that_it_lives(autojump_clock: Clock) -> None:
+    """A comment, or an empty line, when nothing else was sent for so long."""
+    async with open_room(ping_interval=10, position_interval=1e6) as room:
+        sse, lines = await open_kind(room, "sse"), await open_kind(room, "ndjson")
+        before = lines.look().lines.count("")
+        await trio.sleep(45)
+        assert sse.look().source.comments == 4
+        assert lines.look().lines.count("") - before == 4
+        for _ in range(10):
+            await room.hub.publish("busy")
+            await trio.sleep(5)
+        assert sse.look().source.comments == 4
+        assert len(sse.messages) == 10
+
+
+async def test_where_nothing_matches_the_position_is_told(autojump_clock: Clock) -> None:
+    """By a block with `id` alone: no event, but a browser resumes there."""
+    async with open_room(ping_interval=1e6, position_interval=30) as room:
+        sse, lines = [await open_kind(room, kind, "exact.type=t") for kind in ("sse", "ndjson")]
+        for _ in range(3):
+            await room.hub.publish("not this", type="u")
+        await trio.sleep(60)
+        assert (sse.look().messages, sse.source.last_event_id) == ([], f"{room.hub.log.epoch}:3")
+        told = json.loads(lines.look().messages[-1])
+        assert (told["type"], told["cursor"]) == ("trionotify.position", f"{room.hub.log.epoch}:3")
+
+
+@every_kind
+@pytest.mark.parametrize("credit", [*range(1, 30, 4), 150, 300])
+async def test_cut_anywhere_and_finished(
+    kind: str, credit: int, room: Room, autojump_clock: Clock
+) -> None:
+    """A kernel that takes so many bytes, and later the rest: every event, once, in order."""
+    peer = await open_kind(room, kind)
+    peer.kernel.credit = credit
+    for i in range(10):
+        await room.hub.publish(f"{i}")
     await room.quiet()
-    assert len(room.hub.clients) == 0
-    assert web.kernel.closed
+    assert not next(iter(room.hub.clients)).position.live  # type: ignore[union-attr] # it is connected
+    peer.kernel.grant(None)
+    peer.kernel.credit = None
+    peer.kernel.grant(None)
+    await room.quiet()
+    assert data_of(peer, kind) == [f"{i}" for i in range(10)]
 
 
-async def test_an_application_speaks_to_one(autojump_clock: Clock) -> None:
-    """`client.send` is a block without a cursor; `client.close` ends the stream."""
+async def fall_off(room: Room, peer: StreamPeer) -> StreamPeer:
+    """It reads nothing until what it needs next is gone from the log."""
+    peer.kernel.stall()
+    for i in range(40):
+        await room.hub.publish(f"{i}", subject=f"{i % 2}")
+    peer.kernel.credit = None
+    peer.kernel.grant(None)
+    await room.quiet()
+    return peer.look()
+
+
+async def test_raw_that_falls_off_the_log_ends(autojump_clock: Clock) -> None:
+    """In good order; coming back with its cursor is 410."""
+    async with open_room(max_log_entries=10) as room:
+        peer = await fall_off(room, await open_kind(room, "sse"))
+        assert peer.ended
+        cursor = f"{room.hub.log.epoch}:1"
+        assert (peer.messages, peer.source.last_event_id) == (["0"], cursor)
+        assert (await stream(room, "/events", f"Last-Event-ID: {cursor}")).status == 410
+
+
+@pytest.mark.parametrize("kind", ["sse, events", "ndjson"])
+async def test_events_that_fall_off_the_log_are_told_of_the_gap(
+    kind: str, autojump_clock: Clock
+) -> None:
+    """And go on at the head; or they end too, if they asked to."""
+    async with open_room(max_log_entries=10) as room:
+        peer = await fall_off(room, await open_kind(room, kind))
+        gap = json.loads(peer.messages[-1])
+        epoch = room.hub.log.epoch
+        assert (gap["type"], gap["cursor"]) == ("trionotify.gap", f"{epoch}:40")
+        assert gap["data"] == {"from": f"{epoch}:1", "to": f"{epoch}:40"}
+        assert not peer.ended
+        assert (await fall_off(room, await open_kind(room, kind, "lag=disconnect"))).ended
+
+
+async def test_lag_latest(autojump_clock: Clock) -> None:
+    """While behind, only the newest of each subject; raw may ask for it too."""
+    async with open_room() as room:
+        peer = await fall_off(room, await open_kind(room, "sse", "lag=latest"))
+        assert peer.messages == ["0", "38", "39"]
+
+
+@every_kind
+async def test_one_that_takes_nothing_is_dropped(kind: str, autojump_clock: Clock) -> None:
+    """After `stall_timeout`, and nobody waits for it."""
+    async with open_room(stall_timeout=60) as room:
+        peer = await open_kind(room, kind)
+        peer.kernel.stall()
+        await room.hub.publish("x" * 100)
+        await trio.sleep(200)
+        assert peer.kernel.was_reset
+        assert not room.hub.connections
+
+
+@every_kind
+async def test_one_that_hangs_up_has_left(kind: str, room: Room, autojump_clock: Clock) -> None:
+    """At once: a client of HTTP that closes its side has gone."""
+    peer = await open_kind(room, kind)
+    peer.kernel.hang_up()
+    await room.quiet()
+    assert not room.hub.connections
+    assert peer.kernel.closed
+
+
+async def test_what_it_says_is_not_heard(room: Room, autojump_clock: Clock) -> None:
+    """Neither a body nor another request: the answer to the first one is under way."""
+    peer = await stream(room, "/events")
+    for _ in range(10):
+        peer.kernel.feed(get("/events") * 1000)
+    await room.hub.publish("still there")
+    await room.quiet()
+    assert peer.look().messages == ["still there"]
+    assert len(room.hub.connections) == 1
+
+
+async def test_the_kernel_is_asked_to_miss_acknowledgements() -> None:
+    """Of a peer that can't answer a Ping, what else could show that it vanished?"""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as sock:
+            SocketTransport(sock).expect_acknowledgements(60)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+    pair = socket.socketpair()
+    SocketTransport(pair[0]).expect_acknowledgements(60)
+    for end in pair:
+        end.close()
+
+
+# --- the session, and the end ---
+
+
+@every_kind
+async def test_a_session_sends_and_closes(kind: str, autojump_clock: Clock) -> None:
+    """What it sends has no place in the log; closing ends the stream, and no code is told."""
 
     async def session(client: Client) -> None:
-        await client.send("for you")
-        await client.send(b"\0")
-        client.close(4403, "enough")
+        await client.send("hello")
+        await client.send(Notification("note", type="t"))
+        client.close(4401, "expired")
+        assert [message async for message in client] == []
 
     async with open_room(session=session) as room:
-        web = await stream(room)
-        assert blocks(web.stream()[1])[1:] == [{"data": "for you"}, {"data": "AA=="}]
-        assert web.kernel.taken.endswith(b"0\r\n\r\n")
-        web.kernel.hang_up()
+        peer = await open_kind(room, kind)
+        if kind == "sse":
+            assert {event.last_event_id for event in peer.source.events} == {f"{room.hub.log.epoch}:0"}
+            assert [event.type for event in peer.source.events] == ["message", "t"]
+        assert data_of(peer, kind) == ["hello", "note"]
+        assert peer.ended
+        assert b"expired" not in peer.body
+        assert peer.kernel.eof_sent
+        peer.kernel.hang_up()
+        await room.quiet()
+        assert room.hub.broadcast.counts.closed[4401] == 1
 
 
-async def test_all_kinds_of_clients_share_a_hub(room: Room, autojump_clock: Clock) -> None:
-    """One publisher on a WebSocket; everyone has everything, in order."""
-    raw, events = await stream(room), await stream(room, "/events", LINES)
-    socket = await room.connect("/")
-    await say(room, *map(str, range(20)))
-    expected = [str(n) for n in range(20)]
-    assert data(raw) == [event["data"] for event in lines(events)[1:]] == expected
-    assert socket.look().messages == expected
-    roster = (await Web(room).ask(get("/clients"))).json
-    assert [client["transport"] for client in roster["clients"]] == ["sse", "ndjson", "websocket"]
+@every_kind
+async def test_a_stream_has_nothing_to_publish(kind: str, autojump_clock: Clock) -> None:
+    """A session that does so on its behalf is told; its connection ends."""
+    errors: list[str] = []
+
+    async def session(client: Client) -> None:
+        try:
+            await client.publish("x")
+        except ValueError as error:
+            errors.append(str(error))
+
+    async with open_room(session=session) as room:
+        peer = await open_kind(room, kind)
+        assert peer.ended
+        assert errors == ["a client on a stream has nothing to publish"]
+        assert room.hub.log.head == 0
+
+
+@every_kind
+async def test_a_session_that_fails(
+    kind: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its stream ends in good order, and nobody else's."""
+
+    async def session(client: Client) -> None:
+        if client.id == "bad":
+            raise LookupError("no")
+        await trio.sleep_forever()
+
+    async with open_room(session=session) as room:
+        good = await open_kind(room, kind)
+        bad = await open_kind(room, kind, "id=bad")
+        assert bad.ended
+        await room.hub.publish("on it goes")
+        await room.quiet()
+        assert b"on it goes" in good.look().body
+        assert "the session of client 'bad' failed" in caplog.text
+
+
+class Answering(FakeKernel):
+    """Its peer hangs up when the stream is at its end."""
+
+    def _take(self, data: bytes | memoryview) -> int:
+        count = super()._take(data)
+        if self.taken.endswith(b"\r\n0\r\n\r\n"):
+            self.hang_up()
+        return count
+
+
+async def test_the_drain_says_when_to_come_back(room: Room, autojump_clock: Clock) -> None:
+    """Raw by `retry`, with the last cursor, and events by theirs; then the streams end."""
+    raw, events, lines = [await open_kind(room, kind, kernel=Answering()) for kind in KINDS]
+    await room.hub.publish("last")
+    await room.hub.drain()
+    cursor = f"{room.hub.log.epoch}:1"
+    assert raw.look().messages == ["last"]
+    assert raw.source.last_event_id == events.look().source.last_event_id == cursor
+    for peer in (events, lines.look()):
+        told = json.loads(peer.messages[-1])
+        assert (told["type"], told["cursor"]) == ("trionotify.drain", cursor)
+    told = json.loads(events.messages[-1])
+    assert events.source.retry == told["data"]["retry_after_ms"]
+    block = raw.body.split(b"\n\n")[-2].decode()
+    assert block == f"retry: {raw.source.retry}\nid: {cursor}"
+    assert raw.ended
+    assert events.ended
+    assert lines.ended
+    assert not room.hub.connections
+
+
+@every_kind
+async def test_the_end_comes_behind_the_cut_block(kind: str, room: Room, autojump_clock: Clock) -> None:
+    """Which is finished first; what is behind it in the log is not sent any more."""
+    peer = await open_kind(room, kind)
+    peer.kernel.credit = 20
+    for data in ("first", "second"):
+        await room.hub.publish(data)
+    (client,) = room.hub.clients
+    client.close()
+    await room.quiet()
+    assert not peer.look().ended
+    peer.kernel.credit = None
+    peer.kernel.grant(None)
+    await room.quiet()
+    assert peer.look().ended
+    assert b"first" in peer.body
+    assert b"second" not in peer.body
+
+
+@every_kind
+async def test_who_does_not_take_the_end_is_cut_off(kind: str, autojump_clock: Clock) -> None:
+    """After `close_timeout`."""
+    async with open_room(close_timeout=5) as room:
+        peer = await open_kind(room, kind)
+        peer.kernel.stall()
+        (client,) = room.hub.clients
+        client.close()
+        await room.quiet()
+        assert not peer.kernel.closed
+        await trio.sleep(5.1)
+        assert peer.kernel.was_reset
+        assert not room.hub.connections
+
+
+@every_kind
+async def test_over_any_trio_stream(kind: str, room: Room, autojump_clock: Clock) -> None:
+    """Without a socket below, too."""
+    target, headers = KINDS[kind]
+    ours, theirs = trio.testing.memory_stream_pair()
+    room.nursery.start_soon(room.hub.handle, ours)
+    await theirs.send_all(get(target, *headers))
+    await room.quiet()
+    await room.hub.publish("hi")
+    await room.quiet()
+    room.hub.clients.by_id(next(iter(room.hub.clients)).id)[0].close()
+    peer = StreamPeer(FakeKernel())
+    while not peer.ended:
+        peer.kernel.taken += await theirs.receive_some()
+        peer.look()
+    assert b"hi" in peer.body
+    await theirs.aclose()
+    await room.quiet()
+    assert not room.hub.connections
+
+
+async def test_who_is_connected_and_how(room: Room, autojump_clock: Clock) -> None:
+    """Streams are among the clients, and are counted as what they are."""
+    for kind in KINDS:
+        await open_kind(room, kind)
+    assert room.hub.broadcast.counts.opened == {
+        ("sse", "raw"): 1,
+        ("sse", "cloudevents"): 1,
+        ("ndjson", "cloudevents"): 1,
+    }
+    shown = (await Web(room).ask(get("/clients"))).json["clients"]
+    assert [(one["transport"], one["format"]) for one in shown] == [
+        *(("sse", "raw"), ("sse", "cloudevents"), ("ndjson", "cloudevents"))
+    ]
+
+
+async def test_two_hundred_streams_and_as_many_websockets() -> None:
+    """On real sockets: all get all, in order."""
+    subscribers, publishes = 400, 500
+    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+        command = [sys.executable, "-m", "tests.swarm", str(server.port)]
+        command += [str(subscribers), str(publishes), "1", "streams"]
+        swarm = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))
+        output = b""
+        while not output.endswith(b"ready\n"):
+            output += await swarm.stdout.receive_some()
+        opened = server.hub.broadcast.counts.opened
+        assert opened == {("websocket", "raw"): 200, ("sse", "raw"): 200}
+        for i in range(publishes):
+            await server.hub.publish(f"{i}", type="t0")
+        async for chunk in swarm.stdout:
+            output += chunk
+        assert output == b"ready\ncomplete\n"
 
 
 # --- origins ---
