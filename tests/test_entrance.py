@@ -8,6 +8,7 @@ import trio.testing
 
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, Peer, upgrade
+from tests.web import Web, get
 from trionotify import Client, Refused, Request, open_hub
 from trionotify.serving import serve_transport
 
@@ -47,6 +48,18 @@ async def test_a_request_on_its_way_is_answered(room: Room, autojump_clock: Cloc
     peer.kernel.hang_up()
     await room.hub.drain()
     assert trio.current_time() == begun + 0.5
+
+
+async def test_between_two_requests_it_is_over_at_once(room: Room, autojump_clock: Clock) -> None:
+    """So that nobody who is sent away comes back on a connection that is still open."""
+    web = Web(room)
+    assert (await web.ask(get("/livez"))).status == 200
+    begun = trio.current_time()
+    await room.hub.drain()
+    assert trio.current_time() == begun
+    await room.quiet()
+    assert web.kernel.closed
+    assert not web.kernel.was_reset
 
 
 async def test_who_says_nothing_is_not_waited_for(room: Room, autojump_clock: Clock) -> None:

@@ -401,8 +401,8 @@ def test_not_all_are_told_to_come_back_at_once(clients: int, spread: int) -> Non
     told: list[int] = []
     for _ in range(1000):
         drain(Connection(), clients)  # type: ignore[arg-type] # all that is needed of a peer
-    assert min(told) >= 500
-    assert max(told) < 500 + spread
+    assert min(told) >= 1500
+    assert max(told) < 1500 + spread
     assert max(told) - min(told) > spread / 2
 
 
@@ -413,7 +413,7 @@ async def test_the_goodbye_says_when_to_come_back(autojump_clock: Clock) -> None
     drains = [own(peer, "drain") for peer in peers]
     delays = [drain["data"]["retry_after_ms"] for (drain,) in drains]
     assert len(set(delays)) > 1
-    assert all(500 <= delay < 1500 for delay in delays)
+    assert all(1500 <= delay < 2500 for delay in delays)
     assert {peer.close for peer in peers} == {(1001, "")}
 
 

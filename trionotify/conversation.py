@@ -168,7 +168,7 @@ class Conversation:
     async def _wait(self) -> bool:
         """Wait for another request; False when there is none in time."""
         with trio.move_on_after(self._hub.settings.keep_alive_timeout) as scope:
-            with self._hub.entrance.half_opened(scope):
+            with self._hub.entrance.half_opened(scope, idle=True):
                 await self._http.wait()
                 return True
         return False

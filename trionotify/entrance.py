@@ -77,14 +77,14 @@ class Entrance:
         self._listeners: set[Listener] = set()
         self._settings = settings
         self._connections = connections
-        #: The scopes of half-open connections, oldest first.
-        self._half_open: dict[trio.CancelScope, None] = {}
+        #: The scopes of half-open connections, oldest first, and whether they wait for another request.
+        self._half_open: dict[trio.CancelScope, bool] = {}
 
     def close(self, reason: str) -> None:
         """Let nobody in any more. May be called again, with another reason."""
         self.closed = reason
-        for scope in self._half_open:
-            self._hurry(scope)
+        for scope, idle in self._half_open.items():
+            self._hurry(scope, idle)
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -124,19 +124,20 @@ class Entrance:
         return bool(self._half_open or self._listeners)
 
     @contextmanager
-    def half_opened(self, scope: trio.CancelScope) -> Iterator[None]:
+    def half_opened(self, scope: trio.CancelScope, *, idle: bool = False) -> Iterator[None]:
         """Count a connection as half-open; too many, and the oldest is cancelled.
 
         A new client finds room that way even while others hold theirs and send nothing. `scope` must
-        have been entered.
+        have been entered. One that is `idle`, between two requests, is cancelled when the entrance
+        closes: a browser that was sent away would come back on it, to a 503 that is its stream's end.
         """
         if len(self._half_open) >= self._settings.max_half_open:
             oldest = next(iter(self._half_open))
             del self._half_open[oldest]
             oldest.cancel()
-        self._half_open[scope] = None
+        self._half_open[scope] = idle
         if self.closed:
-            self._hurry(scope)
+            self._hurry(scope, idle)
         try:
             yield
         finally:
@@ -161,5 +162,6 @@ class Entrance:
             listener.cut_off()
 
     @staticmethod
-    def _hurry(scope: trio.CancelScope) -> None:
-        scope.deadline = min(scope.deadline, trio.current_time() + _LAST_CALL)
+    def _hurry(scope: trio.CancelScope, idle: bool = False) -> None:
+        left = 0.0 if idle else _LAST_CALL
+        scope.deadline = min(scope.deadline, trio.current_time() + left)

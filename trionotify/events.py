@@ -30,7 +30,9 @@ __all__ = ["MAX_BAD", "Peer", "drain", "publish", "understand", "welcome"]
 MAX_BAD: Final = 20
 
 #: Milliseconds until there is somebody again whom clients of a server that goes down can come back to.
-_SOONEST: Final = 500
+#: By then its half-open connections are gone, too: a browser that came back over one of them would get
+#: a 503, which an EventSource takes for the end.
+_SOONEST: Final = 1_500
 #: Not all should come in the same moment, but over as many milliseconds as there are clients: a server
 #: takes a thousand a second. At least over, and at most:
 _SPREAD: Final = (1_000, 60_000)
