@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import trio.testing
 from tests.conftest import Room, open_room
 from tests.eventstream import NDJSON, Dispatched, StreamPeer, stream
 from tests.kernel import FakeKernel, upgrade
+from tests.test_peers import need
 from tests.web import Web, get
 from trionotify import Client, Exact, Notification, open_server
 from trionotify.transport import SocketTransport
@@ -530,6 +533,26 @@ async def test_the_drain_says_when_to_come_back(room: Room, autojump_clock: Cloc
     assert not room.hub.connections
 
 
+class HalfClosed(FakeKernel):
+    """It remembers when that was."""
+
+    async def send_eof(self) -> None:
+        self.eof_at = trio.current_time()
+        await super().send_eof()
+
+
+async def test_who_comes_back_after_a_drain_meets_nobody(room: Room, autojump_clock: Clock) -> None:
+    """Not even on a connection that was open already: its 503 would be an `EventSource`'s end."""
+    peer = await open_kind(room, "sse", kernel=Answering())
+    early = Web(room, HalfClosed())
+    await room.quiet()
+    begun = trio.current_time()
+    await room.hub.drain()
+    assert peer.look().ended
+    assert peer.source.retry is not None
+    assert begun + peer.source.retry / 1000 > early.kernel.eof_at  # type: ignore[attr-defined]
+
+
 @every_kind
 async def test_the_end_comes_behind_the_cut_block(kind: str, room: Room, autojump_clock: Clock) -> None:
     """Which is finished first; what is behind it in the log is not sent any more."""
@@ -597,6 +620,38 @@ async def test_who_is_connected_and_how(room: Room, autojump_clock: Clock) -> No
     shown = (await Web(room).ask(get("/clients"))).json["clients"]
     assert [(one["transport"], one["format"]) for one in shown] == [
         *(("sse", "raw"), ("sse", "cloudevents"), ("ndjson", "cloudevents"))
+    ]
+
+
+async def test_curl() -> None:
+    """In both formats; it ends well when the server drains, and not when the connection is lost."""
+    need(shutil.which("curl"), "curl is not installed")
+    found: dict[str, Any] = {}
+
+    async def curl(name: str, url: str, *arguments: str) -> None:
+        command = ["curl", "-sN", *arguments, url]
+        found[name] = await trio.run_process(command, capture_stdout=True, check=False)
+
+    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+        url, epoch = server.url + "/events", server.hub.log.epoch
+        nursery.start_soon(curl, "raw", url + "?exact.type=disk.full")
+        nursery.start_soon(curl, "lines", url, "-H", NDJSON)
+        nursery.start_soon(curl, "lost", url + "?id=lost")
+        while len(server.hub.clients) < 3:
+            await trio.lowlevel.checkpoint()
+        await server.hub.publish("disk is full", type="disk.full", confirm=True)
+        for connection in tuple(server.hub.connections.values()):
+            if connection.client.id == "lost":  # type: ignore[attr-defined] # it is of HTTP
+                connection.cut_off()
+        await server.hub.publish("no", confirm=True)
+        server.stop()
+    raw, lines, lost = [found[name] for name in ("raw", "lines", "lost")]
+    assert [raw.returncode, lines.returncode, lost.returncode != 0] == [0, 0, True]
+    assert re.sub(r"retry: \d{4}\n", "", raw.stdout.decode()) == (
+        f"id: {epoch}:0\n\nid: {epoch}:1\nevent: disk.full\ndata: disk is full\n\nid: {epoch}:2\n\n"
+    )
+    assert [json.loads(line)["type"] for line in lines.stdout.splitlines()] == [
+        *("trionotify.welcome", "disk.full", "message", "trionotify.drain")
     ]
 
 
