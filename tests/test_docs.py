@@ -14,6 +14,7 @@ import pytest
 import trio.testing
 
 from tests.conftest import open_room
+from tests.eventstream import NDJSON, stream
 from tests.kernel import masked
 from tests.test_layout import ORDER
 from trionotify import CloseCode
@@ -25,6 +26,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 
 _PROGRAM = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
+_ALL = re.DOTALL | re.MULTILINE
 _JSON = re.compile(r"^```json\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)#:]*)(#[^)]*)?\)")
 
@@ -143,3 +145,43 @@ def test_how_it_works_has_every_module() -> None:
         r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)
     )
     assert named == [name for name in ORDER if name != "__main__"]
+
+
+#: What differs each time: the log's epoch, ids, times, the moment to come back.
+_VARIES = {
+    r"\b[0-9a-f]{12}(?=:\d)|(?<=\"epoch\":\")[0-9a-f]{12}": "EPOCH",
+    r"\"id\":\"[0-9a-f]{12}-\d+\"": '"id":"ID"',
+    r"\"time\":\"[^\"]*\"": '"time":"TIME"',
+    r"(?<=\nDate: ).*": "DATE",
+    r"(?<=retry: )\d+|(?<=_after_ms\":)\d+": "LATER",
+}
+
+
+def without_what_varies(text: str) -> str:
+    for pattern, word in _VARIES.items():
+        text = re.sub(pattern, word, text)
+    return text
+
+
+async def test_every_stream_is_what_is_shown(autojump_clock: trio.testing.MockClock) -> None:
+    """The page's head and its three bodies, to the byte."""
+    head, *bodies = re.findall(r"^```text\n(.*?)^```$", (ROOT / "docs" / "streams.md").read_text(), _ALL)
+    async with open_room() as room:
+        for _ in range(41):
+            await room.hub.publish(type="news", confirm=True)
+        target = "/events?id=alice&prefix.type=disk."
+        peers = [
+            await stream(room, target),
+            await stream(room, target + "&format=cloudevents"),
+            await stream(room, target, NDJSON),
+        ]
+        for data, kind in (("/var is full\non db1", "full"), (b"\0\xff", "image")):
+            await room.hub.publish(data, type=f"disk.{kind}", source="/db1", confirm=True)
+        await room.hub.publish("not for alice", type="news", confirm=True)
+        await trio.sleep(75)
+        room.nursery.start_soon(room.hub.drain)
+        await room.quiet()
+    found = bytes(peers[0].kernel.taken).partition(b"\r\n\r\n")[0].decode().replace("\r\n", "\n") + "\n"
+    assert without_what_varies(found) == without_what_varies(head)
+    for peer, body in zip(peers, bodies, strict=True):
+        assert without_what_varies(peer.look().body.decode()) == without_what_varies(body)
