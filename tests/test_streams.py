@@ -110,7 +110,6 @@ async def test_accept_says_which(
 @pytest.mark.parametrize(
     ("target", "headers", "status", "detail"),
     [
-        ("/events?role=publisher", (), 400, "role: "),
         ("/events?role=king", (), 400, "role: "),
         ("/events?lag=gap", (), 400, "lag: "),
         ("/events?format=raw", (NDJSON,), 400, "format: "),
@@ -149,7 +148,7 @@ async def test_lag_gap_is_for_those_who_can_be_told(
 async def test_head_gets_the_head(kind: str, room: Room, autojump_clock: Clock) -> None:
     """Without a client; refused as GET would be; and another request can follow."""
     target, headers = KINDS[kind]
-    gone = await stream(room, f"{target}role=publisher", *headers, method="HEAD")
+    gone = await stream(room, f"{target}role=king", *headers, method="HEAD")
     assert gone.status == 400
     peer = await stream(room, target, *headers, method="HEAD")
     assert (peer.status, peer.ended, peer.body) == (200, True, b"")
@@ -202,6 +201,19 @@ async def test_origins_hold_for_streams(autojump_clock: Clock) -> None:
 
 
 # --- what comes ---
+
+
+@every_kind
+async def test_a_publisher_gets_what_it_filters_for(
+    kind: str, room: Room, autojump_clock: Clock
+) -> None:
+    """And nothing without a filter; its stream stays, so that it sees whether the server lives."""
+    silent = await open_kind(room, kind, "role=publisher")
+    asking = await open_kind(room, kind, "role=publisher&exact.type=a")
+    for type in "ab":
+        await room.hub.publish(type, type=type, confirm=True)
+    assert (data_of(silent, kind), data_of(asking, kind)) == ([], ["a"])
+    assert not silent.ended
 
 
 async def test_raw_events_as_they_are_published(room: Room, autojump_clock: Clock) -> None:

@@ -1,8 +1,9 @@
 """A client over plain HTTP: the answer to `GET /events`, which doesn't end.
 
-It is a client as any other: the same record, query, log, groups and lag policies. What it gets are
-blocks (`blocks`) instead of frames. It can't say anything more, so it only receives; and it can't answer
-a Ping, so what shows that it is gone is the kernel, which gets no acknowledgement for signs of life.
+It is a client as any other: the same record, query, log, groups and lag policies; a publisher gets what
+its filters want, and nothing without one. What it gets are blocks (`blocks`) instead of frames. It can't
+say anything more, so it publishes with requests of their own; and it can't answer a Ping, so what shows
+that it is gone is the kernel, which gets no acknowledgement for signs of life.
 """
 
 from __future__ import annotations
@@ -45,8 +46,6 @@ def check_stream(request: Request) -> None:
     # One to HTTP/1.0 would end with the connection: nobody could tell its end from its loss.
     if request.http_version != "1.1":
         raise Refused(505, "a stream needs HTTP/1.1: let the proxy speak it to this server")
-    if request.params.get("role") == "publisher":
-        raise Refused(400, "role: a publisher receives nothing; it publishes with POST /events")
 
 
 def stream_request(request: Request, kind: str) -> Request:

@@ -156,6 +156,21 @@ test("a handshake that is refused: the reason is asked for over HTTP", async (t)
   await assert.rejects(client.setFilters([]), Problem);
 });
 
+test("a publisher whose handshake failed goes on when the server is back", async (t) => {
+  const world = new World(t);
+  const { port } = await world.server();
+  const front = await world.front(port);
+  const writer = await world.open(front.url, { role: "publisher" });
+  front.noSockets = true;
+  front.cut();
+  const late = writer.publish("late");
+  // Lost, then refused: it has asked over HTTP for the reason.
+  await until(writer, "reconnecting", () => writer.seen.losses.length >= 2);
+  front.noSockets = false;
+  await late;
+  assert.equal(writer.transport, "websocket");
+});
+
 test("filters are replaced at any time, and hold behind the cursor", async (t) => {
   const world = new World(t);
   const { url, port } = await world.server();

@@ -38,6 +38,19 @@ test("where no WebSocket gets through, it is Server-Sent Events and POST", async
   assert.equal(client.seen.data[2], "yes");
 });
 
+test("a publisher, too, goes on without WebSockets", async (t) => {
+  const world = new World(t);
+  const { url, port } = await world.server();
+  const front = await world.front(port);
+  front.noSockets = true;
+  const reader = await world.open(url, { filters: { exact: { type: "a" } } });
+  const writer = await world.open(front.url, { role: "publisher" });
+  assert.equal(writer.transport, "sse");
+  await writer.publish("one", { type: "a" });
+  await has(reader, 1);
+  assert.deepEqual([reader.seen.data, writer.seen.data], [["one"], []]);
+});
+
 test("a stream that is cut again and again: everything comes once and in order", async (t) => {
   const world = new World(t);
   const { url, port } = await world.server();
