@@ -1,6 +1,7 @@
 """Nothing that was acknowledged is lost, whenever the server is killed: with real processes.
 
-The short form of what `python -m tests.fleet` does for as long as one likes.
+The short form of what `python -m tests.fleet` does for as long as one likes, and whether its judge sees
+what is wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="the signals of POSIX
 
 
 @posix_only
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(10))
 async def test_the_model_with_restarts(seed: int, tmp_path: Path) -> None:
     """Whatever clients do, and whenever the server dies: each gets the log, filtered, in order, once."""
     judge(await carry_out(model_plan(seed, kills=2, share=0.4), tmp_path))
