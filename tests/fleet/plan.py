@@ -76,9 +76,9 @@ def model_plan(seed: int, kills: int = 4, share: float = 1.0) -> Plan:
         seed=seed,
         max_entries=None if keeps_all else random.choice((100, 250)),
         subscribers=random.randint(5, 8),
-        raw_subscribers=random.randint(1, 3),
+        # What is not kept, and has no cursor or no acknowledgement, can't be judged.
+        raw_subscribers=random.randint(1, 3) if keeps_all else 0,
         publishers=random.randint(2, 4),
-        # What is not acknowledged and not kept can't be judged.
         raw_publishers=random.randint(0, 2) if keeps_all else 0,
         window=random.choice((1, 4, 16, 64)),
         sizes=random.choice(_SIZES),
@@ -90,11 +90,18 @@ def model_plan(seed: int, kills: int = 4, share: float = 1.0) -> Plan:
     )
 
 
+#: What is counted in a run, and up to which number. (5: so many come back, whatever they are like.)
+_COUNTS = (("acks", 400), ("sent", 500), ("received", 2000), ("joined", 5))
+
+
+def _moment(random: Random, share: float) -> tuple[str, int]:
+    what, most = random.choice(_COUNTS)
+    return what, random.randint(1, int(most * share))
+
+
 def _death(random: Random, share: float) -> Death:
-    what, most = random.choice((("acks", 400), ("sent", 500), ("received", 2000), ("joined", 5)))
     return Death(
-        what,
-        random.randint(1, int(most * share)),
+        *_moment(random, share),
         births=_births(random),
         options=_options(random),
         signal=random.choice((signal.SIGKILL,) * 3 + (signal.SIGTERM,)),
@@ -108,8 +115,7 @@ def _births(random: Random) -> tuple[str, ...]:
 
 
 def _fault(random: Random, share: float) -> Fault:
-    what, most = random.choice((("acks", 400), ("sent", 500), ("joined", 5)))
-    return Fault(what, random.randint(1, int(most * share)), refusals=random.choice((1, 3, 30)))
+    return Fault(*_moment(random, share), refusals=random.choice((1, 3, 30)))
 
 
 #: Of data, in characters: a page of the file holds many of the small ones, and one or none of the large.

@@ -10,7 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tests.fleet.events import Said, random_said
-from tests.fleet.line import Line, Lost, Refused, open_line
+from tests.fleet.line import Line, Lost
 
 if TYPE_CHECKING:
     from tests.fleet.run import Run
@@ -30,8 +30,8 @@ class Publisher:
         self.offsets: list[int] = []
         #: Which were refused, and behind which offset they can only be therefore.
         self.refused: dict[str, int] = {}
-        #: So many were sent on connections before this one, and may be in the log even if refused now.
-        self._sent_before = self._sent = 0
+        #: So many were said on connections before this one, and may be in the log even if refused now.
+        self._sent_before = 0
 
     def __repr__(self) -> str:
         return f"{self.id}: {len(self.offsets)} of {len(self.said)} are acknowledged"
@@ -39,47 +39,35 @@ class Publisher:
     async def live(self) -> None:
         """Connect, again and again."""
         while not (self.run.over and len(self.offsets) == len(self.said)):
-            await self.run.server.up()
-            life = self.run.life
             query = {"format": "cloudevents", "role": "publisher", "id": self.id}
-            try:
-                async with open_line(self.run.server.port, query) as line:
-                    await self._publish(line)
-            except Lost as lost:
-                self.run.excuse(lost, life)
-            except Refused as refused:
-                if not self.run.excuses(refused, life):
-                    raise
+            await self.run.converse(self._publish, query)
+            if self.run.plan.faults:
+                # What was not answered may have been refused all the same.
+                for said in self.said[len(self.offsets) :]:
+                    self.refused.setdefault(said.token, 0)
 
     async def _publish(self, line: Line) -> None:
         # Where nothing is forgotten, what was acknowledged can be said again, too.
         again = 0 if self.run.plan.max_entries else self.random.choice((0, 0, 5))
         at = answered = max(0, len(self.offsets) - again)
-        self._sent_before = self._sent
-        try:
-            while True:
-                most = self.random.choice((1, 4, self.run.plan.window))
-                burst = self._burst(at, min(most, answered + self.run.plan.window - at))
-                if burst:
-                    at += len(burst)
-                    self._sent = max(self._sent, at)
-                    await line.send(*[said.event for said in burst])
-                    self.run.sent.add(len(burst))
-                elif answered == at:
-                    return
-                for event in await line.events():
-                    answered += self._hear(answered, event)
-                if answered == at:
-                    # Something of it may have been refused.
-                    at = answered = len(self.offsets)
-                if self.random.random() * 200 < self.run.plan.whims:
-                    line.drop(reset=self.random.random() < 0.5)
-                    return
-        finally:
-            if self.run.plan.faults:
-                # Each of these may have been refused, and we never heard of it.
-                for said in self.said[answered:at]:
-                    self.refused.setdefault(said.token, 0)
+        self._sent_before = len(self.said)
+        while True:
+            most = self.random.choice((1, 4, self.run.plan.window))
+            burst = self._burst(at, min(most, answered + self.run.plan.window - at))
+            if burst:
+                at += len(burst)
+                await line.send(*[said.event for said in burst])
+                self.run.sent.add(len(burst))
+            elif answered == at:
+                return
+            for event in await line.events():
+                answered += self._hear(answered, event)
+            if answered == at:
+                # Something of it may have been refused.
+                at = answered = len(self.offsets)
+            if self.random.random() * 200 < self.run.plan.whims:
+                line.drop(reset=self.random.random() < 0.5)
+                return
 
     def _hear(self, at: int, event: dict[str, Any]) -> bool:
         """Whether this is the answer to what was said as number `at`."""
@@ -142,24 +130,22 @@ class RawPublisher:
         """Connect, again and again, the last time to say goodbye."""
         done = False
         while not done:
-            await self.run.server.up()
-            life = self.run.life
-            query = {"role": "publisher", "id": self.id, "type": "ab"}
-            tokens: list[str] = []
-            try:
-                async with open_line(self.run.server.port, query) as line:
-                    done = await self._publish(line, tokens)
-            except Lost as lost:
-                done = lost.code == 1000
-                # A full disk ends it with a Close frame, which it may not have lived to read.
-                if not done and not (lost.code is None and self.run.plan.faults):
-                    self.run.excuse(lost, life)
-            except Refused as refused:
-                if not self.run.excuses(refused, life):
-                    raise
-            self.stays.append((tokens, done))
+            self.stays.append(([], False))
+            await self.run.converse(self._publish, {"role": "publisher", "id": self.id, "type": "ab"})
+            _, done = self.stays[-1]
 
-    async def _publish(self, line: Line, tokens: list[str]) -> bool:
+    async def _publish(self, line: Line) -> None:
+        tokens, _ = self.stays[-1]
+        try:
+            await self._speak(line, tokens)
+        except Lost as lost:
+            if lost.code == 1000:
+                self.stays[-1] = (tokens, True)
+            # A full disk ends it with a Close frame, which it may not have lived to read.
+            elif not (lost.code is None and self.run.plan.faults):
+                raise
+
+    async def _speak(self, line: Line, tokens: list[str]) -> None:
         connection = secrets.token_hex(4)
         while not self.run.over:
             burst = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -13,7 +13,7 @@ import trio
 from tests.fleet.counts import Count
 from tests.fleet.events import TEAMS, Said, random_filters
 from tests.fleet.fates import begin, die, fill_disk
-from tests.fleet.line import Lost, Refused, open_line
+from tests.fleet.line import Line, Lost, Refused, open_line
 from tests.fleet.plan import Plan
 from tests.fleet.publishers import Publisher, RawPublisher
 from tests.fleet.server import ServerProcess, server_process
@@ -101,19 +101,31 @@ class Run:
             if offset in self.log:
                 yield offset, self.published[self.log[offset]]
 
-    def excuse(self, lost: Lost, life: int) -> None:
-        """A connection may be lost because of a signal, or because it was too slow for a small log."""
-        if lost.code == 1013 and lost.reason == "slow":
-            self.excuse_gap(0, self.highest)
-        elif lost.code == 1013:
-            self.excuse_refusal(503 if "moment" in lost.reason else 507, lost.reason)
-        else:
-            assert lost.code in (None, 1012), lost
-            assert self.life > life, "the server dropped a connection"
+    async def converse(
+        self,
+        talk: Callable[[Line], Awaitable[None]],
+        query: Mapping[str, str],
+        buffer: int | None = None,
+    ) -> None:
+        """Connect, and let `talk` use the connection, until it returns or there is an excuse."""
+        await self.server.up()
+        life = self.life
+        try:
+            async with open_line(self.server.port, query, buffer) as line:
+                await talk(line)
+        except (Lost, Refused) as why:
+            self.excuse(why, life)
 
-    def excuses(self, refused: Refused, life: int) -> bool:
-        """Whether a connection was refused because of a signal."""
-        return refused.status == 503 and b"going down" in refused.body and self.life > life
+    def excuse(self, why: Lost | Refused, life: int) -> None:
+        """There is no connection because of a signal; or a raw publisher's is closed by a full disk."""
+        if isinstance(why, Lost) and why.code == 1013:
+            self.excuse_refusal(503 if "moment" in why.reason else 507, why.reason)
+            return
+        if isinstance(why, Lost):
+            assert why.code in (None, 1012), why
+        else:
+            assert (why.status, b"going down" in why.body) == (503, True), why
+        assert self.life > life, f"the server dropped a connection: {why}"
 
     def excuse_refusal(self, status: int, reason: str) -> None:
         """Something wasn't accepted: only when the disk is full, or was a moment ago."""

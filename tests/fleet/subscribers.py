@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from tests.fleet.events import Filters, is_wanted, random_filters
-from tests.fleet.line import Line, Lost, Refused, open_line
+from tests.fleet.line import Line, Lost
 
 if TYPE_CHECKING:
     from tests.fleet.run import Run
@@ -49,17 +49,17 @@ class Stay:
     def is_due(self, run: Run, id: str, team: str, upto: int) -> list[tuple[int, str]]:
         """What of the log it should have brought up to that offset, if it was this client's."""
         assert self.start is not None
-        filters = [self.filters[0][1]]
-        changes = self.filters[1:]
-        due = []
-        for offset, said in run.between(self.start, upto):
-            while changes and changes[0][0] < offset:
-                filters = [changes.pop(0)[1]]
-            if any(after < offset <= last for after, last in self.gaps):
-                continue
-            if said.is_for(id, team) and is_wanted(filters[0], said):
-                due.append((offset, said.token))
-        return due
+        return [
+            (offset, said.token)
+            for offset, said in run.between(self.start, upto)
+            if said.is_for(id, team)
+            and is_wanted(self.filters_at(offset), said)
+            and not any(after < offset <= last for after, last in self.gaps)
+        ]
+
+    def filters_at(self, offset: int) -> Filters:
+        """Those that were in force there."""
+        return [filters for after, filters in self.filters if after < offset][-1]
 
 
 class Subscriber:
@@ -104,20 +104,9 @@ class Subscriber:
         """Connect, again and again, until it has settled."""
         nursery.start_soon(self._await_final)
         while not self.settled.is_set():
-            await self.run.server.up()
-            life = self.run.life
-            try:
-                async with open_line(self.run.server.port, self.query(), self._buffer) as self._line:
-                    await self._stay(self._line)
-            except Left:
-                pass
-            except Refused as refused:
-                if not self.run.excuses(refused, life):
-                    self.refused(refused)
-            except Lost as lost:
-                self.run.excuse(lost, life)
-            finally:
-                self._line = None
+            with suppress(Left):
+                await self.run.converse(self._stay, self.query(), self._buffer)
+            self._line = None
 
     async def _await_final(self) -> None:
         await self.final.wait()
@@ -127,6 +116,7 @@ class Subscriber:
 
     async def _stay(self, line: Line) -> None:
         stay = Stay([(0, self.filters)])
+        self._line = line
         self.joined(line, stay)
         self.stays.append(stay)
         self.run.joined.add()
@@ -172,9 +162,6 @@ class Subscriber:
         if self.latest:
             query["lag"] = "latest"
         return query
-
-    def refused(self, refused: Refused) -> None:
-        raise AssertionError(f"{self}: {refused}")
 
     def joined(self, line: Line, stay: Stay) -> None:
         """The handshake is done: the rest stands in the welcome."""
@@ -240,13 +227,6 @@ class RawSubscriber(Subscriber):
 
     def query(self) -> dict[str, str]:
         return {name: text for name, text in super().query().items() if name not in ("format", "lag")}
-
-    def refused(self, refused: Refused) -> None:
-        """Where it wants to resume isn't in the log any more."""
-        assert refused.status == 410, refused
-        assert self.since is not None
-        self.run.excuse_gap(self.run.offset(self.since), self.run.highest)
-        self.since = None
 
     def joined(self, line: Line, stay: Stay) -> None:
         super().joined(line, stay)

@@ -82,21 +82,18 @@ def _judge_stay(run: Run, subscriber: Subscriber, stay: Stay) -> None:
         due = stay.is_due(run, subscriber.id, subscriber.team, stay.upto)
         missing, extra = set(due) - set(stay.got), set(stay.got) - set(due)
         if subscriber.latest:
-            missing = {one for one in missing if not _is_outdated(run, subscriber, stay, one)}
+            missing = {one for one in missing if not _is_outdated(run, subscriber, stay, *one)}
             due = [one for one in due if one in stay.got]
         assert not missing, f"{subscriber}: {missing} are missing"
         assert stay.got == due, f"{subscriber}: {extra} are too many"
 
 
-def _is_outdated(run: Run, subscriber: Subscriber, stay: Stay, one: tuple[int, str]) -> bool:
-    """Whether there is a newer one of its kind, which the client wanted when this was left out.
+def _is_outdated(run: Run, subscriber: Subscriber, stay: Stay, offset: int, token: str) -> bool:
+    """Whether there is a newer one of its kind that the client wanted, when this one was left out.
 
-    It may be yet to come, to the next connection if this one was lost. Or never, if the client wants
-    something else by now.
+    It may be yet to come, to the next connection; or never, if the client wants something else by then.
     """
-    offset, token = one
-    filters = [filters for after, filters in stay.filters if after < offset][-1]
-    kind = run.published[token].kind
+    kind, filters = run.published[token].kind, stay.filters_at(offset)
     return any(
         said.kind == kind and said.is_for(subscriber.id, subscriber.team) and is_wanted(filters, said)
         for _, said in run.between(offset, run.head)
