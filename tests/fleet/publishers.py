@@ -30,7 +30,7 @@ class Publisher:
         self.offsets: list[int] = []
         #: Which were refused, and behind which offset they can only be therefore.
         self.refused: dict[str, int] = {}
-        #: So many were said on connections before this one, and may be in the log even if refused now.
+        #: So many were said before they are now, and may be in the log even if they are refused this time.
         self._sent_before = 0
 
     def __repr__(self) -> str:
@@ -63,8 +63,9 @@ class Publisher:
             for event in await line.events():
                 answered += self._hear(answered, event)
             if answered == at:
-                # Something of it may have been refused.
+                # Something of it may have been refused, and what came behind it accepted.
                 at = answered = len(self.offsets)
+                self._sent_before = len(self.said)
             if self.random.random() * 200 < self.run.plan.whims:
                 line.drop(reset=self.random.random() < 0.5)
                 return
@@ -112,7 +113,7 @@ class Publisher:
         assert problem["id"] == said.id, f"{self}: {problem} came for {said}"
         self.run.excuse_refusal(problem["status"], problem["detail"])
         if at >= len(self.offsets):
-            self.refused[said.token] = 0 if at < self._sent_before else self.run.highest
+            self.refused.setdefault(said.token, 0 if at < self._sent_before else self.run.highest)
         self.run.refused.add()
 
 

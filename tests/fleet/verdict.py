@@ -72,12 +72,9 @@ def _judge_stay(run: Run, subscriber: Subscriber, stay: Stay) -> None:
     if stay.recovered:
         assert stay.start == stay.asked, f"{subscriber}: it resumed elsewhere"
     if isinstance(subscriber, RawSubscriber):
-        due = [token for _, token in stay.is_due(run, subscriber.id, subscriber.team, run.head)]
+        due = stay.is_due(run, subscriber.id, subscriber.team, run.head)
         got = [token for _, token in stay.got]
-        if run.plan.max_entries is not None:
-            # It may have got what was forgotten before anybody else could say where it was.
-            got = [token for token in got if token in due]
-        assert got == due[: len(got)], f"{subscriber}: {stay}"
+        assert got == [token for _, token in due][: len(got)], f"{subscriber}: {stay}"
     else:
         due = stay.is_due(run, subscriber.id, subscriber.team, stay.upto)
         missing, extra = set(due) - set(stay.got), set(stay.got) - set(due)
