@@ -377,10 +377,6 @@ class _Tally:
         for entry in self.asked:
             pending, entry.pending = entry.pending, None
             assert pending is not None  # that is why it is here
-            pending.receipt = Receipt(
-                str(Cursor(epoch, entry.offset)),
-                pending.wanted,
-                pending.written,
-                pending.wanted - pending.written,
-            )
+            wanted, written = pending.wanted, pending.written
+            pending.receipt = Receipt(f"{epoch}:{entry.offset}", wanted, written, wanted - written)
             pending.done.set()
