@@ -30,7 +30,7 @@ class Publisher:
         self.offsets: list[int] = []
         #: Which were refused, and behind which offset they can only be therefore.
         self.refused: dict[str, int] = {}
-        #: So many were said before they are now, and may be in the log even if they are refused this time.
+        #: So many were said before, and may be in the log even if they are refused this time.
         self._sent_before = 0
 
     def __repr__(self) -> str:
