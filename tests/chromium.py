@@ -103,6 +103,18 @@ class Page:
             if (value := said["result"].get("value")) or not wait:
                 return value
 
+    async def press(self, key: str) -> None:
+        """A key of the keyboard, down and up."""
+        text = {"Enter": "\r", " ": " "}.get(key, "")
+        number = {"Tab": 9, "Enter": 13, " ": 32}[key]
+        event = {"key": key, "text": text, "windowsVirtualKeyCode": number}
+        await self.ask("Input.dispatchKeyEvent", type="keyDown", **event)
+        await self.ask("Input.dispatchKeyEvent", type="keyUp", **event)
+
+    async def write(self, text: str) -> None:
+        """Into what has the focus."""
+        await self.ask("Input.insertText", text=text)
+
     async def set_offline(self, offline: bool) -> None:
         """The network is away, or back."""
         speed = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}

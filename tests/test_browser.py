@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
+import trionotify
 from tests.chromium import CHROMIUM, Browser, Page, open_browser
 from tests.fleet.server import ServerProcess, server_process
 from tests.test_peers import need
@@ -33,6 +36,44 @@ def test_in_node(name: str) -> None:
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_its_types() -> None:
+    """A program that uses all that is declared has the right types, and what is wrong in it is found."""
+    tsc = TESTS.parent / "peers/node_modules/.bin/tsc"
+    need(tsc.exists(), "npm install --prefix tests/peers wasn't run")
+    options = ("--noEmit", "--strict", "--target", "es2022", "--module", "esnext")
+    command = [tsc, *options, "--moduleResolution", "bundler", TESTS / "types.ts"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_is_declared_is_there() -> None:
+    """And what is there is declared."""
+    node = shutil.which("node")
+    need(node, "no Node.js is installed")
+    web = Path(trionotify.__file__).parent / "web"
+    classes = _CLASS.findall((web / "trionotify.d.ts").read_text())
+    declared = {
+        name: {method or "Symbol.asyncIterator" for method in re.findall(_METHOD, body, re.MULTILINE)}
+        for name, body in classes
+    }
+    script = f"""
+        import * as all from "{(web / "trionotify.js").as_uri()}";
+        const names = (one) => Reflect.ownKeys(one.prototype).map((key) => key.description ?? key);
+        const found = Object.entries(all).map(([name, one]) => [name, names(one)]);
+        console.log(JSON.stringify(Object.fromEntries(found)));
+    """
+    command = [str(node), "--input-type=module", "--eval", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = {name: set(methods) for name, methods in json.loads(done.stdout).items()}
+    inherited = {"addEventListener", "removeEventListener"}
+    assert {name: methods - inherited for name, methods in declared.items()} == found
+
+
+_CLASS = re.compile(r"^export class (\w+).*?{\n(.*?)^}", re.DOTALL | re.MULTILINE)
+#: A method, or an attribute that is read by one.
+_METHOD = r"^  (?:get )?(?:(\w+)|\[Symbol.asyncIterator\])(?:<.*>)?\("
 
 
 @pytest.fixture
@@ -183,6 +224,67 @@ FILL = """(() => {{
     document.querySelector("{field}").value = "{text}";
     document.querySelector("#{form}").requestSubmit();
 }})()"""
+
+
+async def test_the_page_by_keyboard(browser: Browser) -> None:
+    """Tab reaches every control in the order of reading; filter, pause and publish need no mouse."""
+    async with open_server(port=0) as server:
+        page = await browser.open(f"{server.url}/")
+        await page.run("document.querySelector('#state').dataset.state === 'open'", wait=True)
+        await page.run(NAMED)
+        controls = await page.run(
+            f"[...document.querySelectorAll('{_CONTROLS}')].filter(seen).map(named)"
+        )
+        reached = []
+        for _ in controls:
+            await page.press("Tab")
+            reached.append(await page.run("named(document.activeElement)"))
+        assert reached == controls
+        assert await page.run("named(document.querySelector('a.skip'))") == reached[0]
+        await page.run("document.querySelector('#expression').focus()")
+        await page.write("type = 'a'")
+        await page.press("Enter")
+        await page.run("document.querySelector('#stream li .note') !== null", wait=True)
+        await page.run("document.querySelector('#pause').focus()")
+        await page.press(" ")
+        assert await page.run("document.querySelector('#pause').getAttribute('aria-pressed')") == "true"
+        await page.run("document.querySelector('#publish button').focus()")
+        await page.press("Enter")
+        await page.run("/wanted by/.test(document.querySelector('#receipt').textContent)", wait=True)
+
+
+#: How to tell one control from another, and whether it is there for anyone.
+NAMED = """(() => {
+    window.seen = (one) => one.checkVisibility();
+    window.named = ({ tagName, id, name, textContent }) =>
+        `${tagName} ${id} ${name ?? ""} ${tagName === "BUTTON" ? textContent : ""}`;
+})()"""
+_CONTROLS = "a[href], button, input, select, textarea, [tabindex]"
+
+
+async def test_the_page_as_it_is_read_aloud(browser: Browser) -> None:
+    """All that can be used has a name, and what changes by itself is announced."""
+    async with open_server(port=0) as server:
+        page = await browser.open(f"{server.url}/")
+        await page.run("document.querySelector('#state').dataset.state === 'open'", wait=True)
+        await page.run("/published [0-9]/.test(document.querySelector('#rates').ariaLabel)", wait=True)
+        await page.ask("Accessibility.enable")
+        nodes = (await page.ask("Accessibility.getFullAXTree"))["nodes"]
+        told = [
+            (node["role"]["value"], node.get("name", {}).get("value", ""))
+            for node in nodes
+            if not node["ignored"]
+        ]
+        assert ("image", "clients: clients 1, behind 0") in told
+        roles = [role for role, _ in told]
+        assert not [role for role, name in told if role in _NAMED and not name.strip()]
+        assert {"banner", "main", "complementary", "log", "table", "alert"} <= set(roles)
+        assert roles.count("heading") >= 4
+        assert roles.count("status") == 2
+
+
+#: What has to say what it is.
+_NAMED = {"button", "textbox", "combobox", "link", "heading", "log", "region", "RootWebArea", "image"}
 
 
 async def test_no_page(browser: Browser) -> None:

@@ -196,10 +196,13 @@ function take(now) {
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const scheme = matchMedia("(prefers-color-scheme: dark)");
 
+const short = (value) => (value == null ? "–" : number.format(Number(value.toPrecision(3))));
+
 /** A chart of some of the series; made anew when its place or the colours change. */
 class Chart {
   constructor(id, lines) {
     this.place = find(id);
+    this.title = this.place.parentElement.textContent.trim();
     this.lines = lines;
     this.make();
     new ResizeObserver(() => this.plot.setSize(this.size())).observe(this.place);
@@ -217,7 +220,7 @@ class Chart {
   make() {
     this.plot?.destroy();
     const axis = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
-    const value = (_, found) => (found == null ? "–" : number.format(Number(found.toPrecision(3))));
+    const value = (_, found) => short(found);
     const options = {
       ...this.size(),
       cursor: { y: false },
@@ -233,6 +236,9 @@ class Chart {
 
   draw() {
     this.plot.setData(this.data());
+    // For those who don't see the lines: where they end.
+    const latest = this.lines.map(([name]) => `${name} ${short(series[name].at(-1))}`);
+    this.place.setAttribute("aria-label", `${this.title}: ${latest.join(", ")}`);
   }
 }
 
