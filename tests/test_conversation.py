@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 import pytest
 import trio
 from hypothesis import given, settings
@@ -11,6 +14,7 @@ from trio.testing import MockClock as Clock
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, upgrade
 from tests.web import Web, get, post
+from trionotify import open_server
 from trionotify.routes import ADMIN, PUBLIC
 
 
@@ -229,3 +233,31 @@ async def test_readiness(room: Room, autojump_clock: Clock) -> None:
     room.hub.entrance.close("draining")
     answer = await web.ask(b"\r\n")
     assert (answer.status, answer.body) == (503, b"accepting: draining\nlog: ok\n")
+
+
+async def test_real_sockets_and_a_bystander() -> None:
+    """Whatever one sends, or doesn't, it is answered with an error and closed; another goes on."""
+    requests = [request + get("/clients") for request in SMUGGLED.values()]
+    requests += [get("/livez", *[f"X{n}: y" for n in range(10_000)]), b"\x16\x03\x01", b"\n" * 100_000]
+    requests += [post("/events", "x" * 100_000), get("/events", "Content-Length: 9", method="POST")]
+    requests += [GET]
+    options: dict[str, Any] = {"head_timeout": 0.2, "request_timeout": 0.2, "max_body_bytes": 10_000}
+    async with (
+        open_server(port=0, **options) as server,
+        await trio.open_tcp_stream("127.0.0.1", server.port or 0) as bystander,
+    ):
+        await bystander.send_all(get("/events"))
+        assert (await bystander.receive_some()).startswith(b"HTTP/1.1 200")
+        for request in requests:
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
+            said = b""
+            async with stream:
+                with suppress(trio.BrokenResourceError):
+                    await stream.send_all(request)
+                    async for data in stream:
+                        said += data
+            assert said.startswith((b"HTTP/1.1 4", b"HTTP/1.1 501")), (request[:80], said)
+            assert said.count(b"HTTP/1.1") == 1
+        await server.hub.publish("fine", confirm=True)
+        assert b"data: fine" in await bystander.receive_some()
+        assert server.hub.log.head == 1
