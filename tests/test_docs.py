@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +13,16 @@ from typing import Any, cast
 
 import attrs
 import pytest
+import trio
 import trio.testing
 
 from tests.conftest import open_room
 from tests.eventstream import NDJSON, stream
+from tests.fleet.line import open_line
 from tests.kernel import masked
 from tests.test_layout import ORDER
-from trionotify import CloseCode
+from tests.test_peers import need
+from trionotify import CloseCode, Server, open_server
 from trionotify.frames import message_frame
 from trionotify.settings import Settings
 
@@ -185,3 +190,43 @@ async def test_every_stream_is_what_is_shown(autojump_clock: trio.testing.MockCl
     assert without_what_varies(found) == without_what_varies(head)
     for peer, body in zip(peers, bodies, strict=True):
         assert without_what_varies(peer.look().body.decode()) == without_what_varies(body)
+
+
+_HTTP = (ROOT / "docs" / "http.md").read_text()
+_CURLS = re.findall(
+    r"^```console\n\$ (curl (?!-N).*POST|curl -[dH] .*)\n(.*)\n```$", _HTTP, re.MULTILINE
+)
+
+
+async def test_curl_is_answered_as_is_shown() -> None:
+    """All four ways to publish, one after the other, to one client; and what is refused."""
+    need(shutil.which("curl"), "no curl is installed")
+    assert len(_CURLS) == 5
+    async with open_server(port=0) as server, server.hub.subscribe(), open_line(server.port, {}):
+        for command, shown in _CURLS:
+            words = shlex.split(_at(server, command))
+            run = await trio.run_process(words, capture_stdout=True, capture_stderr=True)
+            assert without_what_varies(run.stdout.decode()) == without_what_varies(shown)
+
+
+@pytest.mark.parametrize(
+    ("language", "command"),
+    [
+        ("py", (sys.executable, "-c")),
+        ("js", ("node", "--input-type=module", "--eval")),
+        ("php", ("php", "-r")),
+    ],
+)
+async def test_programs_of_other_languages_publish(language: str, command: tuple[str, ...]) -> None:
+    """And print the cursor of what came of it."""
+    need(shutil.which(command[0]), f"no {command[0]} is installed")
+    program, *_ = re.findall(rf"^```{language}\n(?:<\?php\n)?(.*?)^```$", _HTTP, _ALL)
+    async with open_server(port=0) as server, server.hub.subscribe() as notifications:
+        run = await trio.run_process([*command, _at(server, program)], capture_stdout=True)
+        notification = await anext(aiter(notifications))
+        assert (notification.type, json.loads(notification.data)) == ("order.paid", {"amount": 12})
+        assert run.stdout.decode().strip() == f"{server.hub.log.epoch}:1"
+
+
+def _at(server: Server, text: str) -> str:
+    return text.replace("127.0.0.1:8765", f"127.0.0.1:{server.port}")
