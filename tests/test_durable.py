@@ -222,6 +222,20 @@ async def test_a_page_that_is_cut_short_by_its_bytes() -> None:
         assert store.reads == [0, 50]
 
 
+async def test_a_page_that_ended_with_the_log_as_it_was_then() -> None:
+    """It doesn't stand in the way of what has come since, in a page that begins before it."""
+    store = FakeStore()
+    async with open_log(store, tail=1) as (log, inbox):
+        for _ in range(2):
+            await inbox.put([entry("x" * 90_000) for _ in range(20)])
+            await log.take(inbox)
+            log.evict(log.head, 0.0)
+            await log.load(14)
+            store.start = 10
+        await log.load(20)
+        assert log.read(20, 1)[0].offset == 21
+
+
 async def test_who_wants_the_same_page_waits_for_it() -> None:
     """It is read once, for a thousand."""
     store = FakeStore()

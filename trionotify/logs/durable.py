@@ -155,8 +155,8 @@ class DurableLog:
     async def load(self, after: int) -> None:
         """Bring a page from the file. A checkpoint; raises `StoreError`.
 
-        Whoever else wants the same one waits for it, too. It may be too short to hold what stands
-        behind `after`, or be evicted by now: read, and see.
+        Whoever else wants the same one waits for it, too. It may be evicted by now, or stand elsewhere:
+        read, and see.
         """
         start = max(after - after % _PAGE, self.start)
         if start in self._loading:
@@ -165,19 +165,18 @@ class DurableLog:
         self._loading[start] = trio.Event()
         try:
             async with self._loader:
-                entries = await self._page(start)
-                if entries and entries[-1].offset <= after:
-                    # Cut short by its bytes.
+                await self._page(start)
+                if not self._pages.find(after, 1):
+                    # It was cut short by its bytes, or another stands in its way that was.
                     await self._page(after)
         finally:
             self._loading.pop(start).set()
 
-    async def _page(self, after: int) -> list[Entry]:
+    async def _page(self, after: int) -> None:
         rows = await self._in_thread(self._store.read, after, _PAGE, _PAGE_BYTES)
         entries = [_restored(self._store, row) for row in rows]
         if entries:  # else they were evicted meanwhile
             self._pages.add(after, entries)
-        return entries
 
     async def offset_at(self, moment: float) -> int:
         """See `Log.offset_at`. Raises `StoreError`."""
