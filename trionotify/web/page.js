@@ -14,9 +14,55 @@ const INTERVAL = 1000;
 const find = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
 
+// --- who may ---
+
+/** The secret of a server that has one, as its operator typed it, for as long as the tab is open. */
+let secret = sessionStorage.getItem("secret");
+
+function unlock() {
+  find("locked").hidden = false;
+  find("secret").focus();
+  return new Promise((resolve) => {
+    find("unlock").addEventListener("submit", (event) => {
+      event.preventDefault();
+      secret = find("secret").value.trim();
+      find("locked").hidden = true;
+      resolve(secret);
+    }, { once: true });
+  });
+}
+
+async function ask(path, accept = "application/json", method = "GET") {
+  const headers = { Accept: accept, ...(secret && { Authorization: `Bearer ${secret}` }) };
+  return fetch(path, { method, headers, cache: "no-store" });
+}
+
+const signed = new URLSearchParams(location.search).has("sig") ? location.search : "";
+
+/** The query that the stream comes by: signed as `trionotify.sign` does it, where that is needed. */
+async function query() {
+  if (signed) return signed;
+  const id = `page-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
+  if (!secret) return `?${new URLSearchParams({ id })}`;
+  if (!crypto.subtle) throw new Error("a browser signs on https and on localhost only");
+  const exp = Math.floor(Date.now() / 1000) + 24 * 3600;
+  const text = new TextEncoder();
+  const how = { name: "HMAC", hash: "SHA-256" };
+  const key = await crypto.subtle.importKey("raw", text.encode(secret), how, false, ["sign"]);
+  const mac = await crypto.subtle.sign(how, key, text.encode(`exp=${exp}&id=${id}&role=both`));
+  const sig = [...new Uint8Array(mac)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return `?${new URLSearchParams({ id, role: "both", exp, sig })}`;
+}
+
+while ((await ask(`/events${signed}`, "text/event-stream", "HEAD")).status === 401) {
+  find("locked-error").textContent = secret ? "That is not the secret." : "";
+  await unlock();
+}
+if (secret) sessionStorage.setItem("secret", secret);
+
 // --- the stream ---
 
-const client = new Trionotify("/events", { id: `page-${crypto.getRandomValues(new Uint32Array(1))[0]}` });
+const client = new Trionotify(`/events${await query()}`);
 const stream = find("stream");
 let waiting = [];
 let paused = false;
@@ -261,8 +307,8 @@ function who({ clients, total }) {
   find("more").textContent = total > clients.length ? `and ${number.format(total - clients.length)} more` : "";
 }
 
-async function ask(path) {
-  const answer = await fetch(path, { headers: { Accept: "application/json" }, cache: "no-store" });
+async function read(path) {
+  const answer = await ask(path);
   return answer.ok ? answer.json() : null;
 }
 
@@ -270,7 +316,7 @@ async function ask(path) {
 async function look() {
   try {
     if (!document.hidden) {
-      const [figures, roster] = await Promise.all([ask("/metrics"), ask("/clients?limit=50")]);
+      const [figures, roster] = await Promise.all([read("/metrics"), read("/clients?limit=50")]);
       find("charts").hidden = find("summary").hidden = figures === null;
       find("who").hidden = roster === null;
       if (figures) take(figures);

@@ -39,6 +39,8 @@ const LASTING = 10_000;
 const NOT_ATTRIBUTES = new Set(["data", "data_base64", "specversion", "cursor"]);
 /** Keys of the query that give defaults to what is published. */
 const DEFAULTS = ["type", "subject", "source", "datacontenttype", "to"];
+/** Keys of a signed query that its signature doesn't cover. */
+const UNSIGNED = ["since", "last_event_id", "lag", "format", "echo", "narrow"];
 const FILTER_KEY = /^(?:(?:exact|prefix|suffix)\.|(?:filters|sql)$)/;
 /** Of the close codes below 3000 (and our own), those after which the same client meets the same end. */
 const FINAL_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1011]);
@@ -310,6 +312,10 @@ class Outbox {
 class Target {
   /** @type {URLSearchParams} */
   #query;
+  /** The query of the URL, if it was signed: it goes out as it is. @type {Record<string, string>} */
+  #signed = {};
+  /** The role that was asked for. @type {string | undefined} */
+  #role;
 
   /**
    * @param {string | URL} url
@@ -325,6 +331,10 @@ class Target {
     if (this.url.pathname.endsWith("/")) this.url.pathname += "events";
     this.url.hash = "";
     this.#query = this.url.searchParams;
+    if (this.#query.has("sig")) {
+      this.#signed = Object.fromEntries([...this.#query].filter(([key]) => !UNSIGNED.includes(key)));
+      for (const key of Object.keys(this.#signed)) this.#query.delete(key);
+    }
     const { params, filters } = options;
     this.params = typeof params === "function" ? params : () => ({});
     this.#say({
@@ -343,8 +353,10 @@ class Target {
     for (const key of ["since", "last_event_id", "format"]) this.#query.delete(key);
     /** What sharing tabs have in common. */
     this.name = this.url.href;
-    if (!this.#query.has("role")) this.#query.set("role", "both");
-    if (!this.#query.has("id")) this.#query.set("id", randomId());
+    this.#role = this.#query.get("role") ?? undefined;
+    const { role = this.#signed.sig === undefined ? "both" : "subscriber", id = randomId() } = this.#signed;
+    if (!this.#query.has("role")) this.#query.set("role", role);
+    if (!this.#query.has("id")) this.#query.set("id", id);
   }
 
   get id() {
@@ -380,8 +392,17 @@ class Target {
    */
   async address(cursor) {
     const url = new URL(this.url);
-    for (const [key, value] of Object.entries(await this.params())) {
-      url.searchParams.set(key, String(value));
+    const given = { ...this.#signed, ...(await this.params()) };
+    if ("sig" in given) {
+      // What is signed goes out as it is; the rest can only say how, and narrow it.
+      const narrow = asFilters(this.wanted);
+      const own = [...this.#query].filter(([key]) => UNSIGNED.includes(key));
+      url.search = new URLSearchParams(own).toString();
+      if (this.#role !== undefined) url.searchParams.set("role", this.#role);
+      if (narrow.length) url.searchParams.set("narrow", JSON.stringify(narrow));
+    }
+    for (const [key, value] of Object.entries(given)) {
+      if (key !== "role" || this.#role === undefined || !("sig" in given)) url.searchParams.set(key, String(value));
     }
     url.searchParams.set("format", "cloudevents");
     const since = cursor ?? this.since;
@@ -392,6 +413,10 @@ class Target {
   /** The address to post events to: who we are and what we are allowed, but not what we want to get. */
   async postAddress() {
     const url = await this.address(undefined);
+    if (url.searchParams.has("sig")) {
+      for (const key of UNSIGNED) url.searchParams.delete(key);
+      return url;
+    }
     const not = new Set([...DEFAULTS, "role", "lag", "echo", "format", "since"]);
     for (const key of [...url.searchParams.keys()]) {
       if (not.has(key) || FILTER_KEY.test(key)) url.searchParams.delete(key);
@@ -1733,4 +1758,14 @@ function isAhead(one, other) {
   const numbers = placeOf(other).offset.map(Number);
   const at = offset.findIndex((text, index) => Number(text) !== numbers[index]);
   return at >= 0 && Number(offset[at]) > (numbers[at] ?? 0);
+}
+
+/** What a query says of filters, as an array of them. @param {[string, string][]} wanted @returns {Filter[]} */
+function asFilters(wanted) {
+  return wanted.flatMap(([key, value]) => {
+    if (key === "filters") return asArray(JSON.parse(value));
+    if (key === "sql") return [{ sql: value }];
+    const [dialect, attribute] = key.split(/\.(.*)/s);
+    return [/** @type {Filter} */ ({ [dialect]: { [attribute]: value } })];
+  });
 }
