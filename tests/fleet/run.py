@@ -198,6 +198,7 @@ async def carry_out(plan: Plan, directory: Path) -> Run:
             raise
         assert "Traceback" not in server.errors, server.errors
         errors = [line for line in server.errors.splitlines() if " ERROR " in line]
-        assert all("publishing is refused" in line for line in errors), server.errors
+        # (stderr is a file as well, which the limit on the size of files may cut off in a line.)
+        assert all("publishing is" in line for line in errors), server.errors
         assert bool(errors) <= bool(plan.faults)
     return run
