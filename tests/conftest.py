@@ -23,11 +23,17 @@ class Room:
     hub: Hub
     nursery: trio.Nursery
 
-    async def connect(self, target: str = "/", *headers: str, kernel: FakeKernel | None = None) -> Peer:
+    async def connect(
+        self,
+        target: str = "/",
+        *headers: str,
+        kernel: FakeKernel | None = None,
+        remote: str = "test:1",
+    ) -> Peer:
         """A connection that has been answered, whatever the answer is."""
         kernel = kernel or FakeKernel()
         kernel.feed(upgrade(target, *headers))
-        self.nursery.start_soon(serve_transport, self.hub, kernel, "test:1")
+        self.nursery.start_soon(serve_transport, self.hub, kernel, remote)
         peer = Peer(kernel)
         await trio.testing.wait_all_tasks_blocked()
         return peer.look()

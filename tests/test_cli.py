@@ -7,14 +7,17 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 from trio_websocket import open_websocket_url
 
 from tests.conftest import raw_client
+from trionotify.secret import Secret
 
 COMMAND = [sys.executable, "-m", "trionotify"]
 
@@ -183,3 +186,77 @@ def test_help_and_version() -> None:
             [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=True
         )
         assert words in done.stdout
+
+
+def test_sign(tmp_path: Path) -> None:
+    """A query, or a whole URL; mistakes are one line, and 2."""
+    path = tmp_path / "secret"
+    path.write_text("a secret of some length\n")
+    secret = ("--secret", str(path))
+    done = run("sign", *secret, "id=alice", "exact.team=o ps")
+    params = dict(parse_qsl(done.stdout.strip(), strict_parsing=True))
+    assert (params["id"], params["exact.team"]) == ("alice", "o ps")
+    left = Secret(path).check(params) - time.time()
+    assert 3500 < left <= 3600
+    done = run("sign", *secret, "--expires=12h", "wss://example.org/events?id=alice")
+    assert done.stdout.startswith("wss://example.org/events?id=alice&exp=")
+    for arguments, words in [
+        ((*secret, "role=admin"), "trionotify: role: one of subscriber, publisher, both is needed"),
+        ((*secret, "--expires=soon", "id=a"), "trionotify: expires: a duration like 15m is needed"),
+        (("--secret", "nowhere", "id=a"), "trionotify: secret: nowhere can't be read: No such file"),
+    ]:
+        done = run("sign", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(words)
+
+
+def test_a_secret_on_the_command_line(tmp_path: Path) -> None:
+    """Whoever has it publishes, subscribes, and looks on; signed URLs do what they are signed for."""
+    path = tmp_path / "secret"
+    path.write_text("a secret of some length\n")
+    with running("--port=0", "--secret", str(path)) as (_, url):
+        secret = ("--url", url, "--secret", str(path))
+        assert run("publish", *secret, "one").returncode == 0
+        assert run("top", "--once", "--interval=0.1", *secret).returncode == 0
+        for role in ("publisher", "both"):
+            signed = run("sign", "--secret", str(path), f"{url}/?id=al&role={role}").stdout.strip()
+            assert run("publish", "--url", signed, role).returncode == 0
+        done = run(
+            "publish", "--url", run("sign", "--secret", str(path), f"{url}/?id=al").stdout.strip(), "x"
+        )
+        assert (done.returncode, "401: sig: this is not the signature" in done.stderr) == (1, True)
+        for command in ("publish", "subscribe", "top"):
+            done = run(command, "--url", url)
+            assert (done.returncode, "trionotify: 401: " in done.stderr) == (1, True)
+            done = run(command, "--url", url, "--secret", "nowhere")
+            assert (
+                done.stderr == "trionotify: secret: nowhere can't be read: No such file or directory\n"
+            )
+        with subprocess.Popen(
+            [*COMMAND, "subscribe", *secret, "--since=start"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert [process.stdout.readline() for _ in range(3)] == ["one\n", "publisher\n", "both\n"]
+            process.kill()
+
+
+def test_completion(tmp_path: Path) -> None:
+    """Bash completes commands and options with what it is given."""
+    script = run("completion", "bash").stdout
+    assert "_trionotify_completion" in script
+    assert "_TRIONOTIFY_COMPLETE" in run("completion", "zsh").stdout
+    assert "_TRIONOTIFY_COMPLETE" in run("completion", "fish").stdout
+    command = tmp_path / "trionotify"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m trionotify "$@"\n')
+    command.chmod(0o755)
+    ask = "COMP_WORDS=(trionotify {}); COMP_CWORD={}; _trionotify_completion trionotify"
+    for words, at, found in [("p", 1, "publish"), ("serve --max-log-b", 2, "--max-log-bytes")]:
+        text = f'{script}\n{ask.format(words, at)}; echo "${{COMPREPLY[@]}}"'
+        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-c", text], env=environment, capture_output=True, timeout=30, text=True, check=True
+        )
+        assert done.stdout.split() == [found]

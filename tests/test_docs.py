@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
 import attrs
 import pytest
@@ -24,10 +27,11 @@ from tests.test_layout import ORDER
 from tests.test_peers import need
 from trionotify import CloseCode, Server, open_server
 from trionotify.frames import message_frame
+from trionotify.secret import Secret
 from trionotify.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 
 _PROGRAM = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
@@ -131,7 +135,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_reference_has_every_option() -> None:
     """With its default."""
     for field in attrs.fields(Settings):
-        default = "the file limit less 64" if field.name == "max_connections" else field.default
+        default = "no limit" if field.default is None else field.default
+        if field.name == "max_connections":
+            default = "the file limit less 64"
         assert f"| `--{field.name.replace('_', '-')}` | {default} |" in REFERENCE
 
 
@@ -226,6 +232,31 @@ async def test_programs_of_other_languages_publish(language: str, command: tuple
         notification = await anext(aiter(notifications))
         assert (notification.type, json.loads(notification.data)) == ("order.paid", {"amount": 12})
         assert run.stdout.decode().strip() == f"{server.hub.log.epoch}:1"
+
+
+@pytest.mark.parametrize(
+    ("language", "command"),
+    [
+        ("py", (sys.executable, "-c")),
+        ("mjs", ("node", "--input-type=module", "--eval")),
+        ("php", ("php", "-r")),
+    ],
+)
+def test_programs_of_other_languages_sign(language: str, command: tuple[str, ...]) -> None:
+    """And a server takes it for good."""
+    need(shutil.which(command[0]), f"no {command[0]} is installed")
+    page = (ROOT / "docs" / "security.md").read_text()
+    program, *_ = re.findall(rf"^```{language}\n(?:<\?php\n)?(.*?)^```$", page, _ALL)
+    secret = "the secret of this test"
+    program = program.replace("SECRET,", f"{secret!r},")
+    environment = {**os.environ, "SECRET": secret}
+    run = subprocess.run(
+        [*command, program], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    params = dict(parse_qsl(run.stdout.strip(), strict_parsing=True))
+    assert (params["id"], params["exact.team"][-3:]) == ("alice", "ops" if language == "py" else "(1)")
+    left = Secret(secret.encode()).check(params) - time.time()
+    assert 800 < left <= 900
 
 
 def _at(server: Server, text: str) -> str:

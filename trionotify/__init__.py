@@ -35,6 +35,7 @@ from trionotify.predicates import (
 )
 from trionotify.reader import Subscription
 from trionotify.remote import Remote, connect
+from trionotify.secret import sign
 from trionotify.server import Server, open_hub, open_server, serve
 
 __version__ = "0.1.0"
@@ -72,5 +73,6 @@ __all__ = [
     "open_hub",
     "open_server",
     "serve",
+    "sign",
     "to_json",
 ]

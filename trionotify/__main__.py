@@ -3,4 +3,4 @@
 from trionotify.cli import main
 
 if __name__ == "__main__":
-    main(prog_name="python -m trionotify")
+    main(prog_name="python -m trionotify", complete_var="_TRIONOTIFY_COMPLETE")

@@ -1,27 +1,65 @@
-"""Admission: `authenticate` is asked, which may raise anything; that concerns one request alone."""
+"""Admission: whose request this is, and what it may have.
+
+The secret decides first, where there is one. Then `authenticate` is asked, which may raise anything;
+that concerns one request alone.
+"""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
+from trionotify.clients import Client
 from trionotify.errors import Refused, StoreError
+from trionotify.http import client_of
 
 if TYPE_CHECKING:
-    from trionotify.clients import Client
     from trionotify.http import Request
-    from trionotify.hub import Hub
+    from trionotify.hub import Authenticate, Hub
     from trionotify.query import Query
 
-__all__ = ["admit"]
+__all__ = ["admit", "identify"]
 
 logger = logging.getLogger("trionotify")
+
+
+async def identify(hub: Hub, request: Request) -> tuple[Client, Query]:
+    """The client whose request this is; raises `Refused`, or whatever `authenticate` raises."""
+    until = None
+    if hub.secret is not None and not hub.secret.is_borne_by(request):
+        until = hub.secret.check(request.params)
+    if hub.authenticate is None:
+        query = request.query()
+        client = client_of(request, query)
+    else:
+        client = await _authenticated(hub.authenticate, request)
+        query = request.query(client.id)
+        if not client.made_of_query:
+            client.bound()
+            if query.filter is not None:
+                client.choose(query.filter)
+    if until is not None:
+        client.bound(signed=True)
+        client.expire(until)
+    if query.narrow is not None:
+        client.narrow(query.narrow)
+    return client, await hub.locate(query)
+
+
+async def _authenticated(authenticate: Authenticate, request: Request) -> Client:
+    found = authenticate(request)
+    client = found if isinstance(found, Client) else await found
+    if not isinstance(client, Client):
+        raise TypeError(f"authenticate must return a Client, not {type(client).__name__}")
+    if client.position:
+        raise ValueError("authenticate must make a new Client for each request: this one is in use")
+    return client
 
 
 async def admit(hub: Hub, request: Request) -> tuple[Client, Query]:
     """The client whose request this is, and what its query says; raises `Refused`, nothing else."""
     try:
-        return await hub.admit(request)
+        return await identify(hub, request)
     except Refused:
         raise
     except StoreError as error:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import trio
 import trio_websocket
 
+from trionotify.admission import identify
+from trionotify.connections import log_leaving
 from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
 from trionotify.events import drain, publish, understand, welcome
 from trionotify.http import Request
@@ -47,13 +49,14 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
         limits=hub.filter_limits,
     )
     if client is None:
-        client, query = await hub.admit(request)
+        client, query = await identify(hub, request)
     else:
         query = await hub.locate(request.query(client.id))
         client.bound()
     if query.lag == "latest":
         raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
     hub.entrance.check_room()
+    hub.quotas.check(client)
     offset, recovered = hub.start(query)
     connection = _AttachedConnection(hub, websocket, client, query)
     client.connect(hub, connection)
@@ -79,6 +82,7 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
         hub.broadcast.leave(connection.reader.position)
         hub.disconnected(connection.key, connection.code if connection.closed else None)
         client.connect(hub, None)
+        log_leaving(connection, connection.received, connection.code, connection.reason)
 
 
 class _AttachedConnection:
@@ -93,6 +97,7 @@ class _AttachedConnection:
         self.filter_limits = hub.filter_limits
         self.bad = 0
         self.key = hub.next_key()
+        self.received = 0
         self.code: int = CloseCode.NORMAL
         self.reason = ""
         self.reader = Reader(hub.broadcast, client.predicate, client)
@@ -154,6 +159,7 @@ class _AttachedConnection:
         try:
             with trio.CancelScope() as self._waiting:
                 notification = await self.reader.next()
+                self.position.sent += 1
                 return self.format.message(notification, self.here())
         except Evicted:
             after, upto = self.reader.skip()
@@ -180,7 +186,9 @@ class _AttachedConnection:
                 continue
             try:
                 with trio.CancelScope() as self._receiving:
-                    messages = understand(self, [await self._websocket.get_message()])
+                    message = await self._websocket.get_message()
+                    self.received += 1
+                    messages = understand(self, [message])
             except trio_websocket.ConnectionClosed:
                 self._over = True
             finally:

@@ -272,19 +272,21 @@ class Broadcast:
         missed = missed_bytes = 0
         all_bytes = sum([len(chunk.data) for chunk in chunks])
         pieces = [(chunk.data, len(chunk.data), chunk) for chunk in chunks]
+        number = len(wants)
         for position in positions:
             whole = 0
             if not position.live or position.cursor > done:
-                whole = len(wants) if position.live else 0
-                missed += len(wants)
+                whole = number if position.live else 0
+                missed += number
                 missed_bytes += all_bytes
             elif not pieces:
                 # It takes notifications, not bytes, and takes them from the log.
-                missed += len(wants)
+                missed += number
                 self.fall_behind(position)
                 position.outlet.wake()
             else:
                 position.cursor = taken
+                position.sent += number
                 send = position.send
                 for data, size, chunk in pieces:
                     try:
@@ -298,14 +300,15 @@ class Broadcast:
                         cut(position, chunk, sent)
                         whole = sum(entry.offset < position.cursor for entry in wants)
                         # The one that was cut goes out in full, but later.
-                        missed += len(wants) - whole - 1
+                        missed += number - whole - 1
+                        position.sent -= number - whole - 1
                         missed_bytes += all_bytes - sent
                         break
                 else:
-                    whole = len(wants)
+                    whole = number
             if counts:
                 tally.count(position, wants, whole)
-        self.counts.delivered += len(positions) * len(wants) - missed
+        self.counts.delivered += len(positions) * number - missed
         self.counts.delivered_bytes += len(positions) * all_bytes - missed_bytes
 
     # --- catching up ---
@@ -329,7 +332,7 @@ class Broadcast:
             return True
         if not wire.transport.synchronous:
             wire.owe(chunk.data)
-            self._count_caught_up(chunk, len(chunk.data))
+            self._count_caught_up(position, chunk, len(chunk.data))
             return True
         try:
             # Behind an answer that the session is still sending, not into the middle of it.
@@ -341,12 +344,14 @@ class Broadcast:
             return False
         if sent < len(chunk.data):
             cut(position, chunk, sent)
-        self._count_caught_up(chunk, sent)
+        self._count_caught_up(position, chunk, sent)
         return True
 
-    def _count_caught_up(self, chunk: Chunk, sent: int) -> None:
+    def _count_caught_up(self, position: Position, chunk: Chunk, sent: int) -> None:
         # One that was cut has begun to go out.
-        self.counts.delivered += min(bisect_right(chunk.ends, sent) + 1, len(chunk.ends))
+        number = min(bisect_right(chunk.ends, sent) + 1, len(chunk.ends))
+        position.sent += number
+        self.counts.delivered += number
         self.counts.delivered_bytes += sent
 
 

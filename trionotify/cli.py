@@ -1,40 +1,35 @@
-"""The command line. Signal handlers, logging and exit codes belong here and nowhere else."""
+"""The command line: all commands, and those that need no server."""
 
 from __future__ import annotations
 
-import gc
-import logging
-import signal
-import sys
-from collections.abc import Callable
-from typing import Any, BinaryIO, Final
+from pathlib import Path
+from typing import BinaryIO, Final
 
-import attrs
 import click
-import trio
+from click.shell_completion import get_completion_class
 
 import trionotify
 from trionotify.cloudevents import NotAnEvent, decode
 from trionotify.commands import filter_options, predicate_of, publish, subscribe, top
+from trionotify.config import Mistake, name_variables
 from trionotify.errors import StoreError
-from trionotify.logs import DURABILITIES
 from trionotify.logs.sqlite import new_epoch as renew
-from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, open_server
-from trionotify.settings import Settings
+from trionotify.service import serve
+from trionotify.since import parse_duration
 
 __all__ = ["main"]
 
-logger = logging.getLogger("trionotify")
-
 _DEFAULT_COMMAND: Final = "serve"
-_BAD_OPTIONS: Final = (OSError, ValueError, TypeError, StoreError)
+_SHELLS: Final = ("bash", "zsh", "fish")
 
 
 class _Commands(click.Group):
     """Commands of which the first word may be left out when it is `serve`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
+        # (A shell that completes the first word gives none: it wants to hear of all commands.)
+        first = args[0] if args else "" if ctx.resilient_parsing else "-"
+        if first.startswith("-") and first not in ("--help", "--version"):
             args = [_DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
 
@@ -44,119 +39,9 @@ class _Commands(click.Group):
 def main() -> None:
     """A WebSocket notification server.
 
-    Without a command, `serve` is run.
+    Without a command, `serve` is run. Every option of every command can also be given as the environment
+    variable TRIONOTIFY_OPTION.
     """
-
-
-main.add_command(publish)
-main.add_command(subscribe)
-main.add_command(top)
-
-
-def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option, and one environment variable, for each of the settings."""
-    for field in reversed(attrs.fields(Settings)):
-        default = None if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type] # attrs types Factory as a function
-        command = click.option(
-            f"--{field.name.replace('_', '-')}",
-            envvar=f"TRIONOTIFY_{field.name.upper()}",
-            type=float if isinstance(default, float) else int,
-            default=default,
-            show_default=default is not None,
-            help=field.metadata["help"],
-        )(command)
-    return command
-
-
-@main.command()
-@click.option("--host", envvar="TRIONOTIFY_HOST", default=DEFAULT_HOST, show_default=True)
-@click.option(
-    "--port",
-    envvar="TRIONOTIFY_PORT",
-    type=click.IntRange(0, 65535),
-    default=DEFAULT_PORT,
-    show_default=True,
-    help="0 picks a free one.",
-)
-@click.option(
-    "--unix",
-    envvar="TRIONOTIFY_UNIX",
-    type=click.Path(),
-    help="Listen on a Unix socket at this path instead.",
-)
-@click.option(
-    "--insecure",
-    envvar="TRIONOTIFY_INSECURE",
-    is_flag=True,
-    help="Let anyone in, from anywhere: else the server listens on loopback only.",
-)
-@click.option(
-    "--admin-port",
-    envvar="TRIONOTIFY_ADMIN_PORT",
-    type=click.IntRange(0, 65535),
-    help="Have /clients, /metrics and the health checks at this port alone.",
-)
-@click.option(
-    "--allow-origin",
-    envvar="TRIONOTIFY_ALLOW_ORIGIN",
-    multiple=True,
-    metavar="ORIGIN",
-    help="Let pages of another site use the server: https://example.org, https://*.example.org, or *."
-    " May be given several times.",
-)
-@click.option(
-    "--page/--no-page",
-    envvar="TRIONOTIFY_PAGE",
-    default=True,
-    show_default=True,
-    help="Have a page for people at /.",
-)
-@click.option(
-    "--store",
-    envvar="TRIONOTIFY_STORE",
-    default="memory:",
-    show_default=True,
-    metavar="memory:|sqlite:PATH",
-    help="Where the log is: in memory, or in a file that outlives the process.",
-)
-@click.option(
-    "--durability",
-    envvar="TRIONOTIFY_DURABILITY",
-    type=click.Choice(DURABILITIES),
-    default="full",
-    show_default=True,
-    help="Of a log in a file: with full, each commit waits for the disk, and survives a power cut.",
-)
-@_settings_options
-def serve(**given: Any) -> None:
-    """Run the server until SIGINT or SIGTERM. It drains then; a second one ends it at once.
-
-    Every option can also be given as the environment variable TRIONOTIFY_OPTION.
-
-    \b
-    python -m trionotify --port 8765
-    python -m trionotify serve --unix /run/trionotify.sock
-    """
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    options = {name: value for name, value in given.items() if value is not None}
-    # A connection is some hundred objects that stay. Looking at them again and again, as by default,
-    # costs a fifth of what connecting does.
-    gc.freeze()
-    gc.set_threshold(2_000, 20, 20)
-    listening = trio.Event()
-    try:
-        code = trio.run(_serve, options, listening)
-    except (*_BAD_OPTIONS, ExceptionGroup) as error:
-        leaves = _leaves(error)
-        if listening.is_set() or not all(isinstance(leaf, _BAD_OPTIONS) for leaf in leaves):
-            raise
-        # Bad options, or no way to listen there: one clear line, no traceback.
-        for leaf in leaves:
-            click.echo(f"trionotify: {leaf}", err=True)
-        raise SystemExit(1) from None
-    raise SystemExit(code)
 
 
 @main.group()
@@ -200,35 +85,54 @@ def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
     raise SystemExit(0 if found else 1)
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+@main.command()
+@click.option(
+    "--secret",
+    type=click.Path(),
+    required=True,
+    metavar="FILE",
+    help="The server's: the first line signs.",
+)
+@click.option(
+    "--expires", default="1h", show_default=True, metavar="DURATION", help="In how long: 30s, 15m, 12h."
+)
+@click.argument("query", nargs=-1, required=True, metavar="KEY=VALUE... | URL")
+def sign(secret: str, expires: str, query: tuple[str, ...]) -> None:
+    """Sign a query, or a whole URL with one, for a server with a secret, and print it.
+
+    Whoever connects with it is the client that it names, with its role and filters, until it expires.
+
+    \b
+    python -m trionotify sign --secret FILE id=alice role=both exact.team=ops
+    python -m trionotify sign --secret FILE --expires 12h 'wss://example.org/events?id=alice'
+    """
+    seconds = parse_duration(expires)
+    if not seconds:
+        raise Mistake(f"expires: a duration like 15m is needed, not {expires!r}")
+    try:
+        key = Path(secret).read_bytes()
+    except OSError as error:
+        raise Mistake(f"secret: {secret} can't be read: {error.strerror}") from None
+    try:
+        click.echo(trionotify.sign("&".join(query), key, expires_in=seconds))
+    except ValueError as error:
+        raise Mistake(str(error)) from None
 
 
-async def _serve(options: dict[str, Any], listening: trio.Event) -> int:
-    """Serve until a signal; return the exit code."""
-    forced: list[int] = []
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            async with open_server(**options) as server:
-                listening.set()
-                click.echo(f"trionotify: listening on {server.url}")
-                if server.admin_url:
-                    logger.info("clients, metrics and health checks on %s", server.admin_url)
-                number = await anext(signals)
-                logger.info("%s; a second one ends it at once", signal.Signals(number).name)
-                nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope, forced)  # noqa: ASYNC111 - it watches while the server stops
-                await server.drain()
-            nursery.cancel_scope.cancel()
-    # As a shell has it of one that a signal killed.
-    return 128 + forced[0] if forced else 0
+@main.command()
+@click.argument("shell", type=click.Choice(_SHELLS))
+def completion(shell: str) -> None:
+    """Print what lets a shell complete the command `trionotify`: its commands and their options.
+
+    \b
+    eval "$(trionotify completion bash)"
+    trionotify completion fish > ~/.config/fish/completions/trionotify.fish
+    """
+    made = get_completion_class(shell)
+    assert made is not None  # it is one of those that click knows
+    click.echo(made(main, {}, "trionotify", "_TRIONOTIFY_COMPLETE").source())
 
 
-async def _abort_at_second(
-    signals: Any, hub: trionotify.Hub, scope: trio.CancelScope, forced: list[int]
-) -> None:
-    forced.append(await anext(signals))
-    logger.info("stopping at once")
-    hub.abort()
-    scope.cancel()
+for _command in (serve, publish, subscribe, top):
+    main.add_command(_command)
+name_variables(main)

@@ -92,7 +92,8 @@ class Client:
     `id` is its identity (several connections may share one), `params` the whole query, `role` one of
     `subscriber`, `publisher` and `both`, `remote` its address as text, `subprotocol` and `format`
     what its connection speaks, `connected_at` the time of day in seconds since 1970. `hub` is the hub it
-    is connected to, None before that.
+    is connected to, None before that. At `expires_at`, in seconds since 1970, the connection is closed
+    with 4401; None: never.
 
     Iterate over it for its messages (`str` or `bytes`); the iteration ends when the client is gone, or
     when the server ends the connection. Only its session may iterate; any task may call the rest.
@@ -109,6 +110,7 @@ class Client:
     subprotocol: str | None = attrs.field(default=None, on_setattr=_fixed)
     format: str = attrs.field(default="raw", on_setattr=_fixed)
     connected_at: float = attrs.field(factory=time.time, on_setattr=_fixed)
+    expires_at: float | None = attrs.field(default=None, on_setattr=_fixed)
     hub: Any = attrs.field(default=None, init=False)
     #: What its query wants is registered already: see `Request.client`.
     made_of_query: bool = attrs.field(default=False, init=False)
@@ -165,9 +167,12 @@ class Client:
                 raise ValueError(f"{predicate!r} is not registered on client {self.id!r}")
         return self._refilter(tuple(remaining.values()))
 
-    def bound(self) -> None:
-        """What is registered now is all that it may ever have, whatever it asks for: for the hub."""
-        if self._predicates is not None:
+    def bound(self, *, signed: bool = False) -> None:
+        """What is registered now is all that it may ever have, whatever it asks for: for the hub.
+
+        Of a publisher whose query is `signed`, that may be nothing.
+        """
+        if self._predicates is not None or (signed and self.role == "publisher"):
             self._allowed = self.predicate
 
     def choose(self, predicate: Wanted) -> None:
@@ -175,6 +180,14 @@ class Client:
         if self._allowed is not None:
             predicate = AllOf([self._allowed, predicate])
         self._refilter((predicate,))
+
+    def narrow(self, predicate: Wanted) -> None:
+        """Let it have less than what is registered: for the hub alone."""
+        self.choose(predicate if self._predicates is None else AllOf([self.predicate, predicate]))
+
+    def expire(self, expires_at: float) -> None:
+        """Let it stay no longer than this: for the hub alone."""
+        object.__setattr__(self, "expires_at", min(expires_at, self.expires_at or expires_at))
 
     def speak(self, format: str, subprotocol: str | None) -> None:
         """Note down what was agreed on: for the hub alone."""
@@ -327,11 +340,12 @@ class Registry:
         for index, value in self._filed(client):
             index.add(value, client)
 
-    def remove(self, key: int) -> None:
-        """Forget the client of the connection with this key."""
+    def remove(self, key: int) -> Client:
+        """Forget the client of the connection with this key, and return it."""
         client = self._by_key.pop(key)
         for index, value in self._filed(client):
             index.remove(value, client)
+        return client
 
     def _filed(self, client: Client) -> Iterator[tuple[Bags[str, Client], str]]:
         """Where it is found, and under what."""

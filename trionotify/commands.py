@@ -22,10 +22,12 @@ import click
 import trio
 
 from trionotify.cloudevents import encode
+from trionotify.config import Mistake
 from trionotify.errors import CloseCode, Closed, Lagged, TrionotifyError
 from trionotify.notification import Notification
 from trionotify.predicates import EVERYTHING, AllOf, Predicate, Sql, from_json
 from trionotify.remote import Remote, connect
+from trionotify.secret import Secret
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT
 from trionotify.top import watch
 
@@ -61,10 +63,24 @@ def predicate_of(filters: str | None, sql: str | None) -> Predicate:
     return AllOf(parts)
 
 
+_secret_option = click.option(
+    "--secret", type=click.Path(), metavar="FILE", help="That of a server which has one."
+)
+
+
+def _headers(secret: str | None) -> tuple[tuple[str, str], ...]:
+    """What says that we have the server's secret."""
+    try:
+        return () if secret is None else (Secret(secret).bearer,)
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+
+
 def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where to connect, and as whom."""
     for option in (
         click.option("--id", help="Who to say that we are."),
+        _secret_option,
         click.option(
             "--url", default=_URL, show_default=True, help="The server's; it may have a query."
         ),
@@ -73,8 +89,8 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _client(**options: Any) -> Callable[[], Client]:
-    return partial(connect, **options)
+def _client(secret: str | None, **options: Any) -> Callable[[], Client]:
+    return partial(connect, extra_headers=_headers(secret), **options)
 
 
 # --- subscribe ---
@@ -160,7 +176,7 @@ class _Tally:
 @click.option("--subject", help="The attribute subject.")
 @click.option("--to", help="The id of the clients that it is for.  [default: everyone]")
 @click.argument("text", default="-", metavar="[TEXT | -]")
-def publish(url: str, id: str | None, text: str, **attributes: str | None) -> None:
+def publish(url: str, id: str | None, secret: str | None, text: str, **attributes: str | None) -> None:
     """Publish TEXT, or with - standard input: each line by itself, as soon as it is there.
 
     It connects again when the connection is lost, and publishes everything once. At the end it says on
@@ -170,7 +186,7 @@ def publish(url: str, id: str | None, text: str, **attributes: str | None) -> No
     tail -F app.log | python -m trionotify publish --type log.app
     """
     params = {name: value for name, value in attributes.items() if value is not None}
-    client = _client(url=url, id=id, role="publisher", params=params)
+    client = _client(secret, url=url, id=id, role="publisher", params=params)
     _run(partial(_publish_all, client, text))
 
 
@@ -243,9 +259,10 @@ class _Lines:
 
 @click.command()
 @click.option("--url", default=_URL, show_default=True, help="The server's; unix:PATH for a socket.")
+@_secret_option
 @click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Print one picture, and end.")
-def top(url: str, interval: float, once: bool) -> None:
+def top(url: str, secret: str | None, interval: float, once: bool) -> None:
     """Show what a server is doing, live: rates, latency, clients, the log.
 
     It reads /metrics: where that has a port of its own, give its URL.
@@ -253,7 +270,7 @@ def top(url: str, interval: float, once: bool) -> None:
     \b
     python -m trionotify top --url http://127.0.0.1:8765
     """
-    _run(partial(watch, url, interval, once))
+    _run(partial(watch, url, interval, once, _headers(secret)))
 
 
 # --- all ---

@@ -24,17 +24,42 @@ from trionotify.query import Query
 from trionotify.wire import Wire
 
 if TYPE_CHECKING:
+    from trionotify.entrance import Connection
     from trionotify.formats import Format, Message
     from trionotify.hub import Hub
     from trionotify.predicates import FilterLimits, Wanted
     from trionotify.transport import Transport
 
-__all__ = ["ClientConnection"]
+__all__ = ["ClientConnection", "log_leaving"]
 
 logger = logging.getLogger("trionotify")
 
 #: What may stand in a head as it is.
 _SAFE: Final = "!#$&'()*+,/:;=?@[]~"
+
+
+def log_leaving(connection: Connection, received: int, code: int | None, reason: str) -> None:
+    """The one line about a connection at its end: who, for how long, how many, why."""
+    client, position = connection.client, connection.position
+    seconds = time.time() - client.connected_at
+    logger.info(
+        "client %.64r from %s left after %.1f s, %d sent, %d received: %s",
+        *(client.id, client.remote or "a stream", seconds, position.sent, received),
+        "the connection was lost" if code is None else f"{code} {reason}".rstrip(),
+        extra={
+            "event": "left",
+            "id": client.id,
+            "remote": client.remote,
+            "role": client.role,
+            "transport": connection.transport_name,
+            "format": client.format,
+            "seconds": round(seconds, 3),
+            "sent": position.sent,
+            "received": received,
+            "code": code,
+            "reason": reason,
+        },
+    )
 
 
 @attrs.define(eq=False)
@@ -81,6 +106,7 @@ class ClientConnection:
         Raises `Refused` (410). What is written to the Wire next goes out before anything of the log.
         """
         hub, client = self.hub, self.client
+        hub.quotas.check(client)
         offset, recovered = hub.start(query)
         fields = f"Trionotify-Id: {quote(client.id, safe=_SAFE)}\r\n"
         fields += f"Trionotify-Cursor: {hub.broadcast.cursor(offset)}\r\n"
@@ -110,13 +136,8 @@ class ClientConnection:
         self.hub.disconnected(self.key, code or CloseCode.NORMAL if self.wire.closed else None)
         self.client.connect(self.hub, None)
         ended = self.wire.ended
-        logger.info(
-            "client %.64r from %s left after %.1f s: %s",
-            self.client.id,
-            self.client.remote or "a stream",
-            time.time() - self.client.connected_at,
-            f"{ended.code} {ended.reason}".rstrip() if ended else "the connection was lost",
-        )
+        code, reason = (None, "") if ended is None else (ended.code, ended.reason)
+        log_leaving(self, self.wire.received, code, reason)
 
     def blame(self, error: Exception) -> CloseCode:
         """What to close with after the session raised `error`, which is logged if it is a fault."""

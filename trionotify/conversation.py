@@ -51,7 +51,7 @@ class Conversation:
     def __init__(self, hub: Hub, transport: Transport, remote: str, routes: Routes) -> None:
         self._hub = hub
         self._transport = transport
-        self._remote = remote
+        self._peer = self._remote = remote
         self._routes = routes
         self._http = HttpConnection(transport, hub.settings.max_head_bytes)
         #: What the answer to the last request has to say besides.
@@ -103,7 +103,16 @@ class Conversation:
             refused = error
         # What stands behind the first colon may have been in the query.
         detail = refused.detail.partition(":")[0]
-        logger.info("%s refused: %d %.80r", self._remote, refused.status, detail)
+        logger.info(
+            "%s refused: %d %.80r",
+            *(self._remote, refused.status, detail),
+            extra={
+                "event": "refused",
+                "remote": self._remote,
+                "status": refused.status,
+                "reason": detail,
+            },
+        )
         return problem(refused, close=close or refused.status == HTTPStatus.UPGRADE_REQUIRED)
 
     def _late(self, whole: bool) -> Refused:
@@ -120,6 +129,9 @@ class Conversation:
         head = await self._http.read_head()
         self._method = head.method.decode()
         request = request_of(head, self._remote, self._hub.filter_limits)
+        self._remote = self._hub.proxies.client(self._peer, request.header("x-forwarded-for"))
+        if self._remote != self._peer:
+            request = attrs.evolve(request, remote=self._remote)
         self._fields = self._hub.origins.fields(request)
         return request
 

@@ -47,6 +47,9 @@ class Connection(Protocol):
     def check(self, now: float) -> None:
         """Ping it when it is silent, drop it when it is dead or stalled."""
 
+    def end(self, code: int | None, reason: str = "") -> None:
+        """Say the last word."""
+
     def go_away(self, code: CloseCode, clients: int) -> None:
         """Say goodbye: the server goes down, and this one is one of so many `clients`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,7 +21,9 @@ _LONGEST: Final = 16 << 20
 _READ_SIZE: Final = 1 << 16
 
 
-async def fetch(url: str, path: str, accept: str) -> bytes:
+async def fetch(
+    url: str, path: str, accept: str, extra_headers: Iterable[tuple[str, str]] = ()
+) -> bytes:
     """The body of what is at `path` of the server at `url` (`http`, `https`, `unix:PATH`).
 
     Always a checkpoint; put a deadline around it. Raises ValueError for another URL, OSError when there
@@ -28,16 +31,16 @@ async def fetch(url: str, path: str, accept: str) -> bytes:
     isn't 200.
     """
     try:
-        return await _fetch(url, path, accept)
+        return await _fetch(url, path, [("Accept", accept), *extra_headers])
     except trio.BrokenResourceError as error:
         raise OSError(f"{url}: {error}") from None
 
 
-async def _fetch(url: str, path: str, accept: str) -> bytes:
+async def _fetch(url: str, path: str, headers: list[tuple[str, str]]) -> bytes:
     stream, host = await _connect(url)
     async with stream:
         connection = h11.Connection(h11.CLIENT)
-        fields = [("Host", host), ("Accept", accept), ("Connection", "close")]
+        fields = [("Host", host), *headers, ("Connection", "close")]
         request = [h11.Request(method="GET", target=path, headers=fields), h11.EndOfMessage()]
         await stream.send_all(b"".join([connection.send(event) or b"" for event in request]))
         status, body = 0, bytearray()

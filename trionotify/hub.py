@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
+from trionotify.addresses import Proxies
 from trionotify.blocks import stream_formats
 from trionotify.broadcast import Broadcast
 from trionotify.clients import Client, Registry
@@ -24,19 +25,22 @@ from trionotify.drain import Drain, say_goodbye
 from trionotify.entrance import Connection, Entrance
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, Refused, StoreError
+from trionotify.expiry import Expiry
 from trionotify.explain import Explanation, explain_delivery
 from trionotify.formats import CloudEventsFormat, Format, Message, RawFormat
-from trionotify.http import Request, client_of
 from trionotify.inbox import Inbox
 from trionotify.log import Cursor, Log
 from trionotify.notification import RESERVED_TYPE, Data, Notification
 from trionotify.origins import Origins
 from trionotify.predicates import EVERYTHING, Wanted, is_value
 from trionotify.query import Query
+from trionotify.quotas import Quotas
 from trionotify.reader import Subscription
+from trionotify.secret import Secret
 from trionotify.since import Moment, parse_since
 
 if TYPE_CHECKING:
+    from trionotify.http import Request
     from trionotify.settings import Settings
 
 __all__ = ["Hub", "Session", "Statistics", "handler_session", "publishing_session"]
@@ -83,6 +87,8 @@ class Hub:
         *,
         allow_origin: Iterable[str] = (),
         page: bool = True,
+        secret: Secret | None = None,
+        trusted_proxy: Iterable[str] = (),
         handle: Callable[[Hub, trio.abc.Stream], Awaitable[None]],
         attach: Callable[[Hub, Any, Client | None], Awaitable[None]],
     ) -> None:
@@ -93,6 +99,9 @@ class Hub:
         #: Whether there is a page for people.
         self.page = page
         self.authenticate = authenticate
+        #: Who has it may do everything; others need a query that was signed with it.
+        self.secret = secret
+        self.proxies = Proxies(trusted_proxy)
         self.clients = Registry()
         self.log = log
         self.inbox = Inbox(settings.max_waiting, settings.max_waiting_bytes)
@@ -108,6 +117,8 @@ class Hub:
         self.pace = trio.CapacityLimiter(_STEPS)
         #: Whether anybody is let in, and who is on the way.
         self.entrance = Entrance(settings, self.connections)
+        self.quotas = Quotas(settings)
+        self._expiry = Expiry(self.connections)
         self.next_key = itertools.count(1).__next__
         self._handle = handle
         self._attach = attach
@@ -267,24 +278,6 @@ class Hub:
         self._nursery.start_soon(task)
         return True
 
-    async def admit(self, request: Request) -> tuple[Client, Query]:
-        """The client whose request this is; raises `Refused`, or what `authenticate` raises."""
-        if self.authenticate is None:
-            query = request.query()
-            return client_of(request, query), await self.locate(query)
-        found = self.authenticate(request)
-        client = found if isinstance(found, Client) else await found
-        if not isinstance(client, Client):
-            raise TypeError(f"authenticate must return a Client, not {type(client).__name__}")
-        if client.position:
-            raise ValueError("authenticate must make a new Client for each request: this one is in use")
-        query = request.query(client.id)
-        if not client.made_of_query:
-            client.bound()
-            if query.filter is not None:
-                client.choose(query.filter)
-        return client, await self.locate(query)
-
     async def locate(self, query: Query) -> Query:
         """The same query, and where its moment is in the log."""
         if not isinstance(query.since, Moment):
@@ -316,6 +309,9 @@ class Hub:
         """Enter a connection and its client."""
         self.connections[key] = connection
         self.clients.add(key, client)
+        self.quotas.enter(client)
+        if client.expires_at is not None:
+            self._expiry.add(key, client.expires_at)
         self.broadcast.counts.opened[connection.transport_name, client.format] += 1
 
     @property
@@ -326,7 +322,7 @@ class Hub:
     def disconnected(self, key: int, code: int | None) -> None:
         """Forget them. `code` is the Close code, None for a connection that was lost."""
         if self.connections.pop(key, None):
-            self.clients.remove(key)
+            self.quotas.leave(self.clients.remove(key))
             self.broadcast.counts.closed[code] += 1
             self.entrance.left.unpark_all()
 
@@ -337,6 +333,7 @@ class Hub:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._sweep)
+            nursery.start_soon(self._expiry.run)
             await nursery.start(self.log.run, self.inbox)
             task_status.started()
             try:

@@ -75,6 +75,8 @@ class Position:
     latest_only: bool = False
 
     cursor: int = attrs.field(default=0, init=False)
+    #: Notifications that it was handed.
+    sent: int = attrs.field(default=0, init=False)
     #: Where it came while catching up without being sent anything.
     passed: int = attrs.field(default=-1, init=False)
     live: bool = attrs.field(default=False, init=False)

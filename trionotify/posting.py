@@ -54,8 +54,12 @@ async def post(hub: Hub, request: Request, body: bytes) -> Answer:
     Raises `Refused` with the reason; then nothing was published. A checkpoint. Cancelled, all was
     published or nothing.
     """
+    if hub.secret is not None and "sig" not in request.params:
+        hub.secret.check_bearer(request, "publishing")
     client, _ = await admit(hub, request)
-    if client.role == "subscriber" and not (client.made_of_query and "role" not in request.params):
+    # Who says nothing means a publisher; a signature that says nothing doesn't.
+    meant = client.made_of_query and not {"role", "sig"} & request.params.keys()
+    if client.role == "subscriber" and not meant:
         raise Refused(403, "role: a subscriber may not publish: say role=publisher, or nothing")
     named = "id" in request.params or not client.made_of_query
     try:

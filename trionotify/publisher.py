@@ -48,7 +48,12 @@ class Publisher:
         self.eager = eager
         self.id = target.params["id"]
         # It wants nothing, so nothing is to be said of what it wants.
-        self._params = without(target.params, *FILTERS, *START, "lag")
+        self._params = without(target.params, *START, "lag", "narrow")
+        if "sig" in self._params:
+            # What is signed stays as it is; it wants nothing all the same.
+            self._params["narrow"] = '{"sql": "FALSE"}'
+        else:
+            self._params = without(self._params, *FILTERS)
         self._at_once = eager
 
     def make(

@@ -58,13 +58,15 @@ def parse_query(text: str) -> dict[str, str]:
 class Query:
     """What a query says, checked.
 
-    `filter` is None when it names none, `lag` when the format's default holds. `offset` is
-    where the moment in `since` is, once the hub has looked it up.
+    `filter` is None when it names none, `lag` when the format's default holds. `narrow` is a filter
+    besides, which isn't signed with the rest. `offset` is where the moment in `since` is, once the hub
+    has looked it up.
     """
 
     id: str
     role: str
     filter: Predicate | None
+    narrow: Predicate | None
     echo: bool
     format: str
     subprotocol: str | None
@@ -102,6 +104,7 @@ class Query:
             id=name,
             role=_choice(params, "role", ROLES, "subscriber"),
             filter=_filter(params, limits),
+            narrow=_part("narrow", params["narrow"], limits) if "narrow" in params else None,
             echo=_choice(params, "echo", ("0", "1"), "1") == "1",
             format=format,
             subprotocol=subprotocol,
@@ -121,21 +124,24 @@ def _refuse_unknown(params: Mapping[str, str]) -> None:
 
 def _filter(params: Mapping[str, str], limits: FilterLimits) -> Predicate | None:
     """Everything the query asks for, of which all must hold."""
-    parts: list[Predicate] = []
-    for key, value in params.items():
-        kind, dot, name = key.partition(".")
-        try:
-            if dot:
-                parts.append(_ON_ATTRIBUTES[kind]({name: value}))
-            elif key == "filters":
-                parts.append(from_json(value, limits))
-            elif key == "sql":
-                parts.append(from_json({"sql": value}, limits))
-        except ValueError as error:
-            raise _bad(f"{key}: {error}") from None
+    parts = [
+        _part(key, value, limits)
+        for key, value in params.items()
+        if "." in key or key in ("filters", "sql")
+    ]
     if not parts:
         return None
     return parts[0] if len(parts) == 1 else AllOf(parts)
+
+
+def _part(key: str, value: str, limits: FilterLimits) -> Predicate:
+    kind, dot, name = key.partition(".")
+    try:
+        if dot:
+            return _ON_ATTRIBUTES[kind]({name: value})
+        return from_json({"sql": value} if key == "sql" else value, limits)
+    except ValueError as error:
+        raise _bad(f"{key}: {error}") from None
 
 
 def defaults(params: Mapping[str, str], id: str) -> dict[str, Any]:

@@ -78,19 +78,28 @@ def _ready(hub: Hub, request: Request, _: ReadBody) -> Answer:
     """Whether clients should be sent here."""
     checks, status = hub.checks(), 200 if hub.ready else 503
     lines = [f"{name}: {found}" for name, found in checks.items()]
-    # What is wrong may name files: who asks for no more gets no more.
-    text = "\n".join(lines) if "verbose" in request.params else "ok" if hub.ready else "not ready"
+    # What is wrong may name files: who asks for no more gets no more, nor who may not know.
+    verbose = "verbose" in request.params and (hub.secret is None or hub.secret.is_borne_by(request))
+    text = "\n".join(lines) if verbose else "ok" if hub.ready else "not ready"
     return Answer(status, f"{text}\n".encode(), "text/plain", NO_STORE)
 
 
 def _metrics(hub: Hub, request: Request, _: ReadBody) -> Answer:
     """For Prometheus, or as JSON for who prefers it."""
+    _check_operator(hub, request)
     if preferred(request.header("accept"), ("text/plain", "application/json")) == "application/json":
         return Answer.json(figures(hub))
     return Answer(200, render(hub), CONTENT_TYPE, NO_STORE)
 
 
+def _check_operator(hub: Hub, request: Request) -> None:
+    """Return if this may be seen; raises `Refused` (401)."""
+    if hub.secret is not None:
+        hub.secret.check_bearer(request, request.path)
+
+
 def _clients(hub: Hub, request: Request, _: ReadBody) -> Answer:
+    _check_operator(hub, request)
     return Answer.json(roster(hub, request.params))
 
 

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import itertools
 import logging
 import os
 import socket
 import ssl
-import stat
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -43,10 +41,13 @@ from trionotify.hub import (
     handler_session,
     publishing_session,
 )
+from trionotify.listening import adopt, listen_tcp, listen_unix, name_of
 from trionotify.logs import open_log
 from trionotify.routes import ADMIN, EVERYTHING, PUBLIC, Routes
+from trionotify.secret import Secret
 from trionotify.serving import serve_transport
 from trionotify.settings import Settings
+from trionotify.tls import Certificate
 from trionotify.transport import SocketTransport, StreamTransport, Transport
 
 __all__ = ["Server", "open_hub", "open_server", "serve"]
@@ -58,6 +59,7 @@ DEFAULT_PORT: Final = 8765
 _BACKLOG: Final = 4096
 _ACCEPTS: Final = 16  # connections between two checkpoints
 _NOTSENT_LOWAT: Final = 1 << 14
+_UNIX: Final = getattr(socket, "AF_UNIX", None)
 
 #: What accept() raises when the machine is out of something: waiting helps.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -73,6 +75,8 @@ async def open_hub(
     authenticate: Authenticate | None = None,
     allow_origin: Iterable[str] = (),
     page: bool = True,
+    secret: str | os.PathLike[str] | bytes | None = None,
+    trusted_proxy: Iterable[str] = (),
     **options: Any,
 ) -> AsyncIterator[Hub]:
     """Open a hub: its log and its broadcast run while the block does.
@@ -85,6 +89,10 @@ async def open_hub(
     origins like `https://example.org`, `https://*.example.org`, or `*` for all. Without `page` there is
     none for people at `/`. `options` are those of `Settings`.
 
+    With a `secret`, the path of a file or as bytes the secret itself, clients need a query that was
+    signed with it (`sign`), and whoever has the secret may do everything. A `trusted_proxy` (addresses,
+    networks, `unix`) is believed when it says whose requests it passes on.
+
     Leaving the block says goodbye to all clients, and waits for them at most `close_timeout` seconds.
     Raises TypeError or ValueError that names a bad option, and `StoreError` when the file can't be
     opened.
@@ -94,6 +102,7 @@ async def open_hub(
     if handler:
         session = handler_session(handler)
     settings = Settings.of(options)
+    keys = None if secret is None else Secret(secret)
     log = await open_log(store, durability, settings)
     try:
         hub = Hub(
@@ -103,6 +112,8 @@ async def open_hub(
             authenticate,
             allow_origin=allow_origin,
             page=page,
+            secret=keys,
+            trusted_proxy=trusted_proxy,
             handle=_handle,
             attach=serve_attached,
         )
@@ -130,16 +141,8 @@ def _remote_of(stream: trio.abc.Stream) -> str:
     if not isinstance(stream, trio.SocketStream):
         return ""
     with suppress(OSError):
-        return _address(stream.socket.getpeername())
+        return name_of(stream.socket.getpeername())
     return ""
-
-
-def _address(name: Any) -> str:
-    """A socket's name as a person writes it; a Unix socket's peer has none."""
-    if not isinstance(name, tuple):
-        return "unix"
-    host, port = name[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # --- listening ---
@@ -162,6 +165,9 @@ class Server:
     #: With what is to be found there.
     _sockets: list[tuple[socket.socket, Routes]]
     _ssl_context: ssl.SSLContext | None
+    _certificate: Certificate | None
+    #: The sockets are somebody's who keeps them open: whoever waits there is for a successor.
+    _inherited: bool
     _refused: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stopped: trio.Event = attrs.field(factory=trio.Event, init=False)
     #: The nursery of the connections, and of them those that are open.
@@ -177,13 +183,24 @@ class Server:
         self._close()
         self._stopped.set()
 
+    def reload(self) -> None:
+        """Read the files of `secret`, `tls_cert` and `tls_key` again, for who connects from now on.
+
+        Blocks for as long as that takes. Raises ValueError for a file that won't do; what was read
+        before stays in force then.
+        """
+        if self._certificate is not None:
+            self._certificate.reload()
+        if self.hub.secret is not None:
+            self.hub.secret.reload()
+
     # As a listener of the hub.
 
     def refuse(self) -> None:
         """Accept who has connected by now, so that all get an answer, and nobody else. Doesn't block."""
         if self._refused.is_set():
             return
-        for listener, routes in self._sockets:
+        for listener, routes in () if self._inherited else self._sockets:
             for _ in range(_BACKLOG):
                 try:
                     self._serve_in_a_task(*listener.accept(), routes)
@@ -233,7 +250,7 @@ class Server:
             sock.close()
         else:
             serve = partial(serve_transport, routes=routes)
-            self._connections.start_soon(serve, self.hub, transport, _address(name), self._opened)
+            self._connections.start_soon(serve, self.hub, transport, name_of(name), self._opened)
 
     def _close(self) -> None:
         """Who comes from now on is refused by the kernel."""
@@ -260,13 +277,18 @@ async def serve(
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     unix: str | os.PathLike[str] | None = None,
+    sockets: Iterable[socket.socket] = (),
     ssl_context: ssl.SSLContext | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
     insecure: bool = False,
     admin_port: int | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen at `host` and `port` (0: a free one), or at the path `unix`, and serve who connects.
 
+    Given `sockets`, which listen already, it serves those, and closes them at its end. With `tls_cert`
+    and `tls_key`, files in PEM that `server.reload()` reads again, or an `ssl_context`, over TLS.
     `/clients`, `/metrics` and the health checks are there as well, or with `admin_port` at that port of
     `host` alone.
 
@@ -276,31 +298,41 @@ async def serve(
     by `drain`, of the server or of the hub, when nobody is connected any more; on a hub that drains
     already, at once.
 
-    Raises OSError when it can't listen there, and ValueError when it would listen beyond loopback with
-    neither `authenticate` nor `insecure`.
+    Raises OSError when it can't listen there, and TypeError or ValueError for files that won't do, and
+    when it would listen beyond loopback with none of `secret`, `authenticate` and `insecure`.
     """
     cesql.parse("TRUE")  # the parser's tables take 40 ms: not while somebody is connected
-    public = insecure or hub.authenticate is not None
-    routes = EVERYTHING if admin_port is None else PUBLIC
+    public = insecure or hub.authenticate is not None or hub.secret is not None
+    certificate = _certificate(tls_cert, tls_key, ssl_context)
+    if certificate is not None:
+        ssl_context = certificate.context
+    inherited = adopt(sockets, public)
     with contextlib.ExitStack() as undo:
-        if unix is not None:
-            listening = [_listen_unix(os.fspath(unix))]
+        if inherited:
+            listening = inherited
+        elif unix is not None:
+            listening = [listen_unix(os.fspath(unix))]
             file = os.stat(unix)
         else:
-            listening = await _listen_tcp(host, port, public)
+            listening = await listen_tcp(host, port, public)
         for sock in listening:
             undo.callback(sock.close)
-        admin = [] if admin_port is None else await _listen_tcp(host, admin_port, public)
+        admin = [] if admin_port is None else await listen_tcp(host, admin_port, public)
         undo.pop_all()
-    sockets = [*[(sock, routes) for sock in listening], *[(sock, ADMIN) for sock in admin]]
-    admin_url, admin_number = _place(admin[0], None, ssl_context) if admin else (None, None)
-    url, number = _place(listening[0], unix, ssl_context)
-    server = Server(hub, url, number, admin_url, admin_number, sockets, ssl_context)
+    tls = ssl_context is not None
+    routes = EVERYTHING if admin_port is None else PUBLIC
+    url, number = _place(listening[0], tls)
+    admin_url, admin_number = _place(admin[0], tls) if admin else (None, None)
+    places = [*[(sock, routes) for sock in listening], *[(sock, ADMIN) for sock in admin]]
+    server = Server(
+        *(hub, url, number, admin_url, admin_number),
+        *(places, ssl_context, certificate, bool(inherited)),
+    )
     try:
         with hub.entrance.listening(server):
             async with trio.open_nursery() as helpers:
                 async with trio.open_nursery() as server._connections:
-                    for sock, at in sockets:
+                    for sock, at in places:
                         helpers.start_soon(server._accept, sock, at)
                     helpers.start_soon(server._end)
                     task_status.started(server)
@@ -311,7 +343,7 @@ async def serve(
                 helpers.cancel_scope.cancel()
     finally:
         server._close()
-        if unix is not None:
+        if unix is not None and not inherited:
             # Unless another server has taken the place meanwhile.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(unix), file):
@@ -324,7 +356,10 @@ async def open_server(
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     unix: str | os.PathLike[str] | None = None,
+    sockets: Iterable[socket.socket] = (),
     ssl_context: ssl.SSLContext | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
     insecure: bool = False,
     admin_port: int | None = None,
     **options: Any,
@@ -334,37 +369,50 @@ async def open_server(
     Leaving the block stops the server in good order; nothing outlives it.
     """
     async with open_hub(**options) as hub, trio.open_nursery() as nursery:
-        server: Server = await nursery.start(
-            partial(
-                serve,
-                hub,
-                host=host,
-                port=port,
-                unix=unix,
-                ssl_context=ssl_context,
-                insecure=insecure,
-                admin_port=admin_port,
-            )
+        listen = partial(
+            serve,
+            hub,
+            host=host,
+            port=port,
+            unix=unix,
+            sockets=sockets,
+            ssl_context=ssl_context,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            insecure=insecure,
+            admin_port=admin_port,
         )
+        server: Server = await nursery.start(listen)
         yield server
         hub.entrance.close("the server stops")
         server.stop()
 
 
-def _place(
-    sock: socket.socket, unix: str | os.PathLike[str] | None, ssl_context: ssl.SSLContext | None
-) -> tuple[str, int | None]:
+def _certificate(
+    cert: str | os.PathLike[str] | None,
+    key: str | os.PathLike[str] | None,
+    ssl_context: ssl.SSLContext | None,
+) -> Certificate | None:
+    if cert is None:
+        if key is not None:
+            raise TypeError("tls_key: it needs tls_cert")
+        return None
+    if ssl_context is not None:
+        raise TypeError("tls_cert or ssl_context, not both")
+    return Certificate(cert, key)
+
+
+def _place(sock: socket.socket, tls: bool) -> tuple[str, int | None]:
     """The URL and the port."""
-    if unix is not None:
-        return f"unix:{os.fspath(unix)}", None
-    scheme = "http" if ssl_context is None else "https"
     name = sock.getsockname()
-    return f"{scheme}://{_address(name)}", name[1]
+    if sock.family == _UNIX:
+        return f"unix:{name}", None
+    return f"{'https' if tls else 'http'}://{name_of(name)}", name[1]
 
 
 def _transport(sock: socket.socket, ssl_context: ssl.SSLContext | None) -> Transport:
     sock.setblocking(False)
-    if sock.family != getattr(socket, "AF_UNIX", None):
+    if sock.family != _UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             # As Trio does: what the network can't take yet stays with us, where it is the log's.
@@ -373,56 +421,3 @@ def _transport(sock: socket.socket, ssl_context: ssl.SSLContext | None) -> Trans
         return SocketTransport(sock)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
     return StreamTransport(trio.SSLStream(stream, ssl_context, server_side=True))
-
-
-async def _listen_tcp(host: str, port: int, public: bool) -> list[socket.socket]:
-    """Sockets that listen at every address of `host`, all at one port."""
-    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, name in dict.fromkeys(found):
-            address = str(name[0])
-            if not (public or ipaddress.ip_address(address.partition("%")[0]).is_loopback):
-                raise ValueError(
-                    f"host: {host} can be reached by anyone; listen on 127.0.0.1, or say insecure"
-                )
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            if os.name == "posix":
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
-            # With port 0, the first socket's choice is everyone's.
-            sock.bind((address, sockets[0].getsockname()[1] if len(sockets) > 1 else port, *name[2:]))
-            _listen(sock)
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
-
-
-def _listen_unix(path: str) -> socket.socket:
-    """A socket that listens at `path`. A file left over by a server that is gone is replaced."""
-    if not hasattr(socket, "AF_UNIX"):
-        raise ValueError("unix: this system has no Unix sockets; use host and port")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
-            try:
-                sock.connect(path)
-            except ConnectionRefusedError:
-                os.unlink(path)
-            else:
-                raise OSError(errno.EADDRINUSE, "a server is listening there already", path)
-        sock.bind(path)
-        _listen(sock)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _listen(sock: socket.socket) -> None:
-    sock.setblocking(False)
-    sock.listen(_BACKLOG)

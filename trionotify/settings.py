@@ -58,6 +58,13 @@ def _limit(default: float, about: str) -> Any:
     return attrs.field(default=default, validator=checks, metadata={"help": about})
 
 
+def _no_limit(about: str) -> Any:
+    checks = attrs.validators.optional((_positive, _whole))
+    return attrs.field(
+        default=None, validator=checks, metadata={"help": f"{about}  [default: no limit]"}
+    )
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The limits of a hub. Each is a keyword of `open_hub` and `open_server`, and an option of `serve`.
@@ -71,6 +78,8 @@ class Settings:
         validator=[_positive, _whole],
         metadata={"help": "connections at a time; 503 above  [default: the file limit less 64]"},
     )
+    max_connections_per_id: int | None = _no_limit("those of one client, by its id; 429 above")
+    max_connections_per_address: int | None = _no_limit("those of one address; 429 above")
     max_half_open: int = _limit(1024, "connections that have not sent a whole request yet")
     max_head_bytes: int = _limit(16 * _KIB, "the longest head of a request")
     max_body_bytes: int = _limit(16 * _MIB, "the longest body of a request")

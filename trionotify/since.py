@@ -21,7 +21,7 @@ import attrs
 from trionotify.log import Cursor
 from trionotify.notification import moment_of
 
-__all__ = ["START", "Moment", "parse_since"]
+__all__ = ["START", "Moment", "parse_duration", "parse_since"]
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PART: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", re.ASCII)
@@ -40,6 +40,13 @@ class Moment:
 START: Final = Moment(0.0)
 
 
+def parse_duration(text: str) -> float | None:
+    """The seconds of a duration; None for what is none."""
+    if not _DURATION.fullmatch(text):
+        return None
+    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+
+
 def parse_since(text: str) -> Cursor | Moment:
     """Read any of the four; raises ValueError that says what is needed."""
     if text == "start":
@@ -47,8 +54,7 @@ def parse_since(text: str) -> Cursor | Moment:
     if _DATE.match(text):
         # A plus sign that nobody escaped is a space by now.
         return Moment(moment_of("since", text.replace(" ", "+")))
-    if _DURATION.fullmatch(text):
-        ago = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    if (ago := parse_duration(text)) is not None:
         return Moment(clock.time() - ago)
     try:
         return Cursor.parse(text)

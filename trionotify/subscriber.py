@@ -29,7 +29,7 @@ from trionotify.jsontext import write_json
 from trionotify.notification import Notification
 from trionotify.outbox import Outbox
 from trionotify.reconnect import refusal
-from trionotify.target import FILTERS, START, without
+from trionotify.target import FILTERS, START, filters_key, without
 
 if TYPE_CHECKING:
     from trionotify.link import Event
@@ -165,8 +165,10 @@ class Subscriber:
             case "ack" if "filters" in data:
                 # They hold from here on, and on the connections to come, whether somebody still waits
                 # to hear of it or not.
-                self._params = without(self._params, *FILTERS)
-                self._params["filters"] = write_json(data["filters"]).decode()
+                key = filters_key(self._params)
+                replaced = FILTERS if key == "filters" else [key]  # what is signed stays as it is
+                self._params = without(self._params, *replaced)
+                self._params[key] = write_json(data["filters"]).decode()
                 self.outbox.answer(data.get("id"), str(event.cursor))
             case "error":
                 self.outbox.refuse(data.get("id"), refusal(data.get("status"), data.get("detail")))

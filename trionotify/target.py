@@ -20,12 +20,12 @@ from trionotify.jsontext import write_json
 from trionotify.predicates import FilterLimits, from_json, to_json
 from trionotify.query import Query, parse_query
 
-__all__ = ["FILTERS", "START", "Target", "filters_of", "without"]
+__all__ = ["FILTERS", "START", "Target", "filters_key", "filters_of", "without"]
 
 OpenStream = Callable[[], Awaitable[trio.abc.Stream]]
 
 #: The keys of a query that say what is wanted (or begin so), and where to start.
-FILTERS: Final = ("exact.", "prefix.", "suffix.", "filters", "sql")
+FILTERS: Final = ("exact.", "prefix.", "suffix.", "filters", "sql", "narrow")
 START: Final = ("since", "last_event_id")
 
 _PORTS: Final = {"http": 80, "https": 443}
@@ -57,6 +57,11 @@ def filters_of(wanted: object) -> list[Any]:
     except ValueError as error:
         raise ValueError(f"filter: {error}") from None
     return found if isinstance(found, list) else [found]
+
+
+def filters_key(params: Mapping[str, str]) -> str:
+    """Where in a query filters go: `filters`, unless it is signed, and they can only narrow it."""
+    return "narrow" if "sig" in params else "filters"
 
 
 def without(params: Mapping[str, str], *keys: str) -> dict[str, str]:
@@ -135,7 +140,7 @@ class Target:
             host=split.hostname or "",
             port=port,
             path=quote(split.path if split.path.strip("/") else "/events", safe=_PATH),
-            role=merged.pop("role", "both"),
+            role=merged.pop("role", "subscriber" if "sig" in merged else "both"),
             params=merged,
             headers=[(name.encode(), value.encode()) for name, value in extra],
             ssl_context=ssl_context,
@@ -208,13 +213,16 @@ def _merged(
         raise ValueError(f"url: {refused.detail}") from None
     given = {name: value for name, value in said.items() if value is not None}
     if filter is not None:
-        given["filters"] = write_json(filters_of(filter)).decode()
+        given[filters_key(merged)] = write_json(filters_of(filter)).decode()
     for source in (params or {}, given):
         for name, value in source.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"{name} must be str, not {value!r}")
+            if name == "role" and ("sig" in merged or merged.get(name) == value):
+                merged[name] = value  # the server knows which roles were signed
+                continue
             if name in merged:
-                raise ValueError(f"{'filter' if name == 'filters' else name}: given twice")
+                raise ValueError(f"{'filter' if name in ('filters', 'narrow') else name}: given twice")
             merged[name] = value
     if merged.get("echo") == "0":
         raise ValueError("echo: this client publishes over a connection of its own; look at `source`")
@@ -222,5 +230,7 @@ def _merged(
         Query.of(merged, limits=_ANY_SIZE, subprotocol="cloudevents.json")
     except Refused as refused:
         raise ValueError(refused.detail) from None
+    if "sig" in merged and "id" not in merged:
+        raise ValueError("id: a signed query needs one to come back with; let it be signed with one")
     # Who publishes is a part of what tells a repetition, so it must be the same on every connection.
     return {"id": secrets.token_urlsafe(9), **merged}

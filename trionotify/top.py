@@ -79,10 +79,12 @@ def quantile(share: float, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     return float(now["bounds"][-1])
 
 
-async def watch(url: str, interval: float, once: bool) -> int:
+async def watch(
+    url: str, interval: float, once: bool, extra_headers: Iterable[tuple[str, str]] = ()
+) -> int:
     """Show the figures of the server at `url`, until cancelled; with `once`, one picture.
 
-    Returns the exit code.
+    `extra_headers` go with each request. Returns the exit code.
     """
     try:
         from rich.console import Console  # noqa: PLC0415 - an extra
@@ -91,16 +93,16 @@ async def watch(url: str, interval: float, once: bool) -> int:
         raise TrionotifyError(_MISSING) from None
     console = Console()
     history: deque[float] = deque(maxlen=_HISTORY)
-    before = await _read(url)
+    before = await _read(url, extra_headers)
     if once or not sys.stdout.isatty():
         await trio.sleep(interval)
-        console.print(render(url, Picture.of(before, await _read(url)), history))
+        console.print(render(url, Picture.of(before, await _read(url, extra_headers)), history))
         return 0
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
             await trio.sleep(interval)
             try:
-                now = await _read(url)
+                now = await _read(url, extra_headers)
             except OSError as error:
                 live.update(f"{url}: {error}; trying again", refresh=True)
                 continue
@@ -110,10 +112,10 @@ async def watch(url: str, interval: float, once: bool) -> int:
             before = now
 
 
-async def _read(url: str) -> Figures:
+async def _read(url: str, extra_headers: Iterable[tuple[str, str]]) -> Figures:
     try:
         with trio.fail_after(_PATIENCE):
-            figures: Figures = read_json(await fetch(url, "/metrics", "application/json"))
+            figures: Figures = read_json(await fetch(url, "/metrics", "application/json", extra_headers))
             return figures
     except trio.TooSlowError:
         raise OSError("no answer") from None

@@ -68,6 +68,8 @@ class Wire:
     _early: bytes = b""
     framing: Framing = WEBSOCKET
 
+    #: Messages that came.
+    received: int = attrs.field(default=0, init=False)
     #: What the kernel refused so far, in order. Written by whoever is in `drained`.
     owed: list[Sendable] = attrs.field(factory=list, init=False)
     #: Our Close frame, once it is queued.
@@ -234,6 +236,7 @@ class Wire:
                 self._last_event = event
         if pongs:
             self.reply(b"".join(pongs))
+        self.received += len(messages)
         return self.owner.understand(messages) if messages else []
 
     # --- the end ---

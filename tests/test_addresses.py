@@ -1,0 +1,112 @@
+"""Addresses, behind proxies that are trusted and others."""
+
+from __future__ import annotations
+
+import pytest
+from trio.testing import MockClock as Clock
+
+from tests.conftest import open_room
+from trionotify.addresses import Proxies, neighbourhood
+
+TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("127.0.0.1:80", None, "127.0.0.1:80"),
+        ("127.0.0.1:80", "203.0.113.9", "203.0.113.9"),
+        ("198.51.100.1:80", "203.0.113.9", "198.51.100.1:80"),
+        ("127.0.0.1:80", "6.6.6.6, 203.0.113.9", "203.0.113.9"),
+        ("127.0.0.1:80", "6.6.6.6, 203.0.113.9, 10.1.2.3", "203.0.113.9"),
+        ("127.0.0.1:80", "6.6.6.6,, 10.1.2.3", "10.1.2.3"),
+        ("127.0.0.1:80", "unknown", "127.0.0.1:80"),
+        ("127.0.0.1:80", "", "127.0.0.1:80"),
+        ("127.0.0.1:80", "10.0.0.1, 10.0.0.2", "10.0.0.1"),
+        ("127.0.0.1:80", "203.0.113.9:4711", "203.0.113.9"),
+        ("[2001:db8::1]:80", "[2001:db9::7]:4711", "2001:db9::7"),
+        ("[2001:db8::1]:80", "2001:db9::7", "2001:db9::7"),
+        ("[::ffff:127.0.0.1]:80", "203.0.113.9", "203.0.113.9"),
+        ("unix", "203.0.113.9", "unix"),
+        ("", "203.0.113.9", ""),
+    ],
+)
+def test_who_is_behind(peer: str, forwarded: str | None, client: str) -> None:
+    """From the end of the field, as far as those who wrote it are trusted."""
+    assert Proxies(TRUSTED).client(peer, forwarded) == client
+
+
+def test_by_default_nobody_is_trusted() -> None:
+    """And those at a Unix socket only by name."""
+    assert Proxies().client("127.0.0.1:80", "203.0.113.9") == "127.0.0.1:80"
+    assert Proxies("unix").client("unix", "203.0.113.9") == "203.0.113.9"
+
+
+@pytest.mark.parametrize("text", ["nginx", "10.0.0.1/8", "10.0.0.0/33", ""])
+def test_what_is_no_network(text: str) -> None:
+    """Is refused by name."""
+    with pytest.raises(ValueError, match=r"^trusted_proxy: .* a network like 10\.0\.0\.0/8, or unix"):
+        Proxies([text])
+
+
+@pytest.mark.parametrize(
+    ("remote", "found"),
+    [
+        ("203.0.113.9:80", "203.0.113.9"),
+        ("203.0.113.9", "203.0.113.9"),
+        ("[2001:db8:1:2:3::4]:80", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::4", "2001:db8:1:2::/64"),
+        ("[fe80::1%eth0]:80", "fe80::/64"),
+        ("unix", None),
+        ("", None),
+    ],
+)
+def test_what_counts_as_one(remote: str, found: str | None) -> None:
+    """An address of IPv4, the 64 bits of IPv6 that a subscriber has for himself."""
+    assert neighbourhood(remote) == found
+
+
+async def test_the_clients_address(autojump_clock: Clock) -> None:
+    """It is the record's, behind a proxy that is trusted; others say what they like."""
+    async with open_room(trusted_proxy=["192.0.2.0/24"]) as room:
+        kernels = [("test:1", "test:1"), ("192.0.2.1:80", "203.0.113.9")]
+        for remote, expected in kernels:
+            peer = await room.connect("/?id=al", "X-Forwarded-For: 203.0.113.9", remote=remote)
+            (client,) = room.hub.clients
+            assert client.remote == expected
+            peer.say_close()
+            await room.quiet()
+
+
+async def test_limits(autojump_clock: Clock) -> None:
+    """Of connections per client and per address: 429 above, and room again when one has left."""
+    options = {"max_connections_per_id": 2, "max_connections_per_address": 3}
+    async with open_room(trusted_proxy=["192.0.2.1"], **options) as room:
+
+        async def come(id: str, address: str) -> tuple[int | None, bytes]:
+            field = f"X-Forwarded-For: {address}"
+            peer = await room.connect(f"/?id={id}", field, remote="192.0.2.1:80")
+            peers.append(peer)
+            return peer.status, bytes(peer.kernel.taken)
+
+        peers = []
+        for id, address, status, words in [
+            ("a", "203.0.113.1", 101, b""),
+            ("a", "203.0.113.2", 101, b""),
+            ("a", "203.0.113.3", 429, b"id: a has 2 connections already"),
+            ("b", "203.0.113.1", 101, b""),
+            ("c", "203.0.113.1", 101, b""),
+            ("d", "203.0.113.1", 429, b"address: 203.0.113.1 has 3 connections already"),
+        ]:
+            found, body = await come(id, address)
+            assert (found, words in body) == (status, True)
+        assert b"retry-after: 5" in bytes(peers[-1].kernel.taken).lower()
+        peers[0].say_close()
+        await room.quiet()
+        assert (await come("a", "203.0.113.1"))[0] == 101
+        assert (await come("d", "203.0.113.4"))[0] == 101
+        for peer in peers:
+            if peer.status == 101:
+                peer.kernel.hang_up()
+        await room.quiet()
+        assert not room.hub.quotas._counts

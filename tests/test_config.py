@@ -1,0 +1,96 @@
+"""Options from a file and from the environment."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import attrs
+import click
+import pytest
+
+from tests.test_cli import run, running
+from trionotify.cli import main
+from trionotify.service import serve
+from trionotify.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prot = 1", "there is no option 'prot'; did you mean 'port'?"),
+        ("max-log-age = 1", "there is no option 'max-log-age'; did you mean 'max_log_age'?"),
+        ("config = 'x'", "there is no option 'config'"),
+        ("[serve]\nport = 1", "there is no option 'serve'"),
+        ("port = 'x'", "port: 'x' is not a valid integer"),
+        ("port = 99999", "port: 99999 is not in the range 0<=x<=65535"),
+        ("port = true", "port: true and false are no values here, not True"),
+        ("port = [1]", "port: a single value is needed, not [1]"),
+        ("page = 'no'", "page: true or false is needed, not 'no'"),
+        ("allow_origin = 'x'", "allow_origin: an array of strings is needed, not 'x'"),
+        ("durability = 'some'", "durability: 'some' is not one of 'full', 'normal'"),
+        ("ping_interval = 0", "ping_interval must be greater than 0"),
+        ("port = ", "Invalid value (at line 1, column 8)"),
+        ("# \xff", "can't decode byte 0xff"),
+    ],
+)
+def test_a_mistake_is_one_line(text: str, words: str, tmp_path: Path) -> None:
+    """Which names it, before anything listens."""
+    path = tmp_path / "trionotify.toml"
+    path.write_bytes(f"{text}\n".encode("latin-1"))
+    done = run("--config", str(path), "--port=0") if "port" not in text else run("--config", str(path))
+    assert done.returncode == (1 if "ping_interval" in text else 2)
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("trionotify: ")
+    assert words in line
+
+
+def test_there_is_no_file() -> None:
+    """It says so."""
+    done = run("--config", "nowhere.toml")
+    assert done.stderr == "trionotify: config: nowhere.toml can't be read: No such file or directory\n"
+    assert done.returncode == 2
+
+
+def test_what_comes_first(tmp_path: Path) -> None:
+    """The command line, then the environment, then the file, then the default."""
+    path = tmp_path / "trionotify.toml"
+    texts = [
+        f'unix = "{tmp_path}/file"',
+        "max_connections = 7",
+        "trusted_proxy = ['unix', '10.0.0.0/8']",
+    ]
+    path.write_text("\n".join(texts))
+    with running("--config", str(path)) as (_, url):
+        assert url == f"unix:{tmp_path}/file"
+    variables = {"TRIONOTIFY_CONFIG": str(path), "TRIONOTIFY_UNIX": f"{tmp_path}/environment"}
+    with running(**variables) as (_, url):
+        assert url == f"unix:{tmp_path}/environment"
+    with running("--unix", f"{tmp_path}/line", **variables) as (_, url):
+        assert url == f"unix:{tmp_path}/line"
+
+
+def test_every_option_may_be_in_the_file() -> None:
+    """With what TOML has for it."""
+    context = click.Context(serve)
+    written = {
+        "port": "1", "allow_origin": "['*']", "page": "false", "max_log_age": "2.5", "secret": "'f'",
+        **{field.name: "3" for field in attrs.fields(Settings)},
+    }  # fmt: skip
+    found = tomllib.loads("\n".join(f"{key} = {value}" for key, value in written.items()))
+    known = {param.name: param for param in serve.params}
+    for key, value in found.items():
+        assert known[key].type_cast_value(context, value) in (
+            value,
+            tuple(value) if key == "allow_origin" else None,
+        )
+
+
+def test_every_option_is_a_variable() -> None:
+    """Of every command."""
+    for name, command in main.commands.items():
+        for option in command.params:
+            if isinstance(option, click.Option):
+                expected = f"TRIONOTIFY_{option.opts[0].removeprefix('--').replace('-', '_').upper()}"
+                assert option.envvar == expected, name

@@ -1,0 +1,130 @@
+"""The server's log: lines for people, or for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from io import StringIO
+
+import pytest
+from trio.testing import MockClock as Clock
+
+import trionotify
+from tests.conftest import open_room
+from tests.test_cli import running
+from tests.web import Web, get
+from trionotify.journal import JsonFormatter
+
+
+def line(**given: object) -> dict[str, object]:
+    record = logging.makeLogRecord(
+        {"name": "n", "levelname": "INFO", "msg": "%s!", "args": ("ü\n",), **given}
+    )
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    found: dict[str, object] = json.loads(text)
+    return found
+
+
+def test_a_record_is_a_line_of_json() -> None:
+    """With the moment, the message, and all that was given besides."""
+    found = line(created=0.25, seconds=1.5, code=None)
+    assert found == {
+        "time": "1970-01-01T00:00:00.250Z",
+        "level": "info",
+        "logger": "n",
+        "message": "ü\n!",
+        "seconds": 1.5,
+        "code": None,
+    }
+
+
+def test_an_exception_is_in_it() -> None:
+    """As text."""
+    try:
+        raise ValueError("why")
+    except ValueError:
+        found = line(exc_info=sys.exc_info())
+    assert "ValueError: why" in str(found["exception"])
+
+
+async def test_one_line_about_each_connection(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who, for how long, how many, why: to read, and to count."""
+    caplog.set_level(logging.INFO, "trionotify")
+    async with open_room() as room:
+        peer = await room.connect("/?id=al&role=both&type=t")
+        stream = Web(room)
+        stream.kernel.feed(get("/events?id=bo", "Accept: text/event-stream"))
+        await room.quiet()
+        peer.say("one", "two")
+        await room.quiet()
+        await room.hub.publish("three")
+        await room.quiet()
+        peer.say_close(1000, "bye")
+        stream.kernel.hang_up()
+        await room.connect("/?id=")
+        await room.quiet()
+    lines = {vars(record).get("id", "refused"): vars(record) for record in caplog.records}
+    assert re.fullmatch(
+        r"client 'al' from test:1 left after \d\.\d s, 3 sent, 2 received: 1000", lines["al"]["message"]
+    )
+    known = {name: lines["al"][name] for name in ("event", "role", "transport", "format", "code")}
+    assert known == {
+        "event": "left", "role": "both", "transport": "websocket", "format": "raw", "code": 1000,
+    }  # fmt: skip
+    counts = [(lines[id]["sent"], lines[id]["received"]) for id in ("al", "bo")]
+    assert counts == [(3, 2), (3, 0)]
+    refused = lines["refused"]
+    assert (refused["event"], refused["status"], refused["reason"]) == ("refused", 400, "id")
+
+
+async def test_what_was_sent_is_counted_also_behind(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each notification once, whether it was cut, caught up with, or sent at once."""
+    caplog.set_level(logging.INFO, "trionotify")
+    async with open_room() as room:
+        await room.hub.publish("before", confirm=True)
+        peer = await room.connect("/?id=al&since=start")
+        peer.kernel.credit = 300
+        for number in range(50):
+            await room.hub.publish("x" * 100 + str(number))
+        await room.quiet()
+        assert len(peer.look().messages) < 51
+        peer.kernel.grant(None)
+        await room.quiet()
+        await room.hub.publish("last")
+        await room.quiet()
+        assert len(peer.look().messages) == 52
+        peer.say_close()
+        await room.quiet()
+    (record,) = caplog.records
+    assert vars(record)["sent"] == 52
+
+
+def test_json_on_stderr() -> None:
+    """Every line of a process; the level says which."""
+    with running("--port=0", "--log-format=json") as (process, _):
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    events = [json.loads(line) for line in err.splitlines()]
+    assert [event["level"] for event in events] == ["info"] * 3
+    with running("--port=0", "--log-level=warning") as (process, _):
+        process.terminate()
+        assert process.communicate(timeout=20) == ("", "")
+
+
+async def test_embedded_it_configures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither handlers nor levels are anybody's but the application's."""
+    before = logging.root.handlers[:], logging.root.level, logging.getLogger("trionotify").level
+    output = StringIO()
+    async with trionotify.open_server(port=0):
+        pass
+    after = logging.root.handlers[:], logging.root.level, logging.getLogger("trionotify").level
+    assert before == after
+    assert logging.getLogger("trionotify").handlers == []
+    assert (*capsys.readouterr(), output.getvalue()) == ("", "", "")

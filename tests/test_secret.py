@@ -1,0 +1,354 @@
+"""The secret: signed queries, who bears it, and what each of them may do."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+import time
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import trio
+from trio.testing import MockClock as Clock
+
+import trionotify
+from tests.conftest import open_room
+from tests.web import Web, get, post
+from trionotify import Client, CloseCode, Exact, Refused, Request, sign
+from trionotify.secret import Secret
+
+KEY = b"0123456789abcdef0123456789abcdef"
+BEARER = f"Authorization: Bearer {KEY.decode()}"
+
+
+def by_hand(key: bytes, text: str) -> str:
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def test_what_is_signed() -> None:
+    """All but what its bearer may choose, sorted, percent-encoded; the default role counts as none."""
+    before = int(time.time())
+    query = sign({"id": "al ice/ü", "exact.type": "a&b=c", "role": "subscriber", "since": "start"}, KEY)
+    found = dict(parse_qsl(query))
+    assert before + 3600 <= int(found["exp"]) <= time.time() + 3600
+    text = f"exact.type=a%26b%3Dc&exp={found['exp']}&id=al%20ice%2F%C3%BC"
+    assert found["sig"] == by_hand(KEY, text)
+    assert (found["since"], found["role"]) == ("start", "subscriber")
+
+
+def test_a_query_or_a_url_is_signed_as_such() -> None:
+    """Text in, text out; a secret may be text of several lines, of which the first one signs."""
+    query = sign("id=a&exact.type=x%20y", f"{KEY.decode()}\nold\n", expires_in=60)
+    assert Secret(KEY).check(dict(parse_qsl(query))) == pytest.approx(time.time() + 60, abs=2)
+    url = urlsplit(sign("wss://example.org/events?id=a", KEY))
+    assert (url.scheme, url.netloc, url.path) == ("wss", "example.org", "/events")
+    Secret(KEY).check(dict(parse_qsl(url.query)))
+    assert sign("/events?id=a", KEY).startswith("/events?id=a&exp=")
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ("id=", "^id: 1 to 255"),
+        ("id=a&id=b", "^id: given twice"),
+        ("id=a&exact.Type=x", "^exact.Type: "),
+        ({"id": "a", "exp": "1"}, "^exp: this is what signing adds"),
+        ({"id": "a", "sig": "1"}, "^sig: this is what signing adds"),
+        ({"id": "a", "role": "admin"}, "^role: one of"),
+    ],
+)
+def test_what_a_server_would_refuse_is_not_signed(params: dict[str, str] | str, words: str) -> None:
+    """The error names the key."""
+    with pytest.raises(ValueError, match=words):
+        sign(params, KEY)
+
+
+def test_what_cannot_sign() -> None:
+    """No secret, no time."""
+    with pytest.raises(ValueError, match="secret is empty"):
+        sign({"id": "a"}, b" \n")
+    with pytest.raises(ValueError, match="expires_in must be greater than 0"):
+        sign({"id": "a"}, KEY, expires_in=0)
+
+
+def changed(query: str, **values: str) -> dict[str, str]:
+    return {**dict(parse_qsl(query, keep_blank_values=True)), **values}
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"id": "a"}, "sig: this server wants a signed query"),
+        (changed(sign("id=a", KEY), id="b"), "sig: this is not the signature"),
+        (changed(sign("id=a", KEY), extra="x"), "sig: this is not the signature"),
+        (changed(sign("id=a", KEY), exp="99999999999"), "sig: this is not the signature"),
+        (changed(sign("id=a", KEY), sig="ü"), "sig: this is not the signature"),
+        (changed(sign("id=a", KEY), role="publisher"), "sig: this is not the signature"),
+        (changed(sign("id=a&role=publisher", KEY), role="subscriber"), "sig: this is not"),
+        (changed(sign("id=a", b"another secret, long enough")), "sig: this is not"),
+        ({"id": "a", "sig": by_hand(KEY, "id=a")}, "exp: a signed query says when"),
+        ({"id": "a", "exp": "soon", "sig": by_hand(KEY, "exp=soon&id=a")}, "exp: a signed query says"),
+        ({"id": "a", "exp": "1", "sig": by_hand(KEY, "exp=1&id=a")}, "exp: the time of this query"),
+    ],
+)
+def test_what_is_refused(query: dict[str, str], words: str) -> None:
+    """With 401, and what is at fault."""
+    with pytest.raises(Refused, match=words) as caught:
+        Secret(KEY).check(query)
+    assert caught.value.status == 401
+    assert dict(caught.value.headers)["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    ("signed", "said"),
+    [
+        ("id=a", {"since": "start", "lag": "gap", "format": "raw", "echo": "0", "narrow": "[]"}),
+        ("id=a", {"role": "subscriber"}),
+        ("id=a&role=both", {"role": "subscriber"}),
+        ("id=a&role=both", {"role": "publisher"}),
+    ],
+)
+def test_what_a_bearer_may_choose(signed: str, said: dict[str, str]) -> None:
+    """How, and less."""
+    Secret(KEY).check(changed(sign(signed, KEY), **said))
+
+
+def test_a_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What it has is in force then; what can't be read leaves all as it was."""
+    path = tmp_path / "secret"
+    path.write_text("first secret, long enough\n")
+    secret = Secret(path)
+    old = dict(parse_qsl(sign("id=a", path.read_bytes())))
+    path.write_text("second secret, long enough\n\nfirst secret, long enough\n")
+    secret.reload()
+    assert secret.key == b"second secret, long enough"
+    secret.check(old)
+    path.write_text("\n")
+    with pytest.raises(ValueError, match=re.escape(f"secret: {path} is empty")):
+        secret.reload()
+    path.unlink()
+    with pytest.raises(ValueError, match=re.escape(f"secret: {path} can't be read: No such file")):
+        secret.reload()
+    secret.check(old)
+    path.write_text("second secret, long enough\n")
+    secret.reload()
+    with pytest.raises(Refused):
+        secret.check(old)
+    assert not caplog.records
+    Secret(b"short")
+    assert "can be guessed" in caplog.text
+
+
+# --- what each may do ---
+
+
+async def test_without_a_signature_nobody_comes_in(autojump_clock: Clock) -> None:
+    """Neither over a WebSocket nor over a stream; health checks, scripts and the page are for all."""
+    async with open_room(secret=KEY) as room:
+        peer = await room.connect("/?id=al")
+        assert (peer.status, b"sig: this server wants a signed query" in peer.kernel.taken) == (
+            401,
+            True,
+        )
+        answer = await Web(room).ask(get("/events?id=al", "Accept: text/event-stream"))
+        assert answer.status == 401
+        for path in ("/livez", "/readyz", "/trionotify.js"):
+            assert (await Web(room).ask(get(path))).status == 200
+        assert (await Web(room).ask(get("/", "Accept: text/html"))).status == 200
+
+
+async def test_a_signed_client_is_who_the_query_says(autojump_clock: Clock) -> None:
+    """And wants no more than it says, whatever it asks for later."""
+    async with open_room(secret=KEY) as room:
+        target = "/?" + sign({"id": "al", "exact.type": "a"}, KEY)
+        peer = await room.connect(target, "Sec-WebSocket-Protocol: cloudevents.json")
+        assert peer.status == 101
+        event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "trionotify.subscribe"}
+        peer.say(json.dumps({**event, "data": {"filters": [{"prefix": {"type": ""}}]}}))
+        await room.quiet()
+        await room.hub.publish("one", type="a")
+        await room.hub.publish("two", type="b")
+        await room.quiet()
+        found = [json.loads(message) for message in peer.look().messages]
+        assert [event["data"] for event in found if event["source"] == "/hub"] == ["one"]
+        (client,) = room.hub.clients
+        assert client.id == "al"
+
+
+async def test_narrowing(autojump_clock: Clock) -> None:
+    """What isn't signed can only take away; without a secret it is one more filter."""
+    for options in ({"secret": KEY}, {}):
+        async with open_room(**options) as room:
+            query = "id=al&exact.type=a"
+            target = "/?" + (sign(query, KEY) if options else query)
+            peer = await room.connect(
+                target + "&narrow=%7B%22exact%22%3A%7B%22subject%22%3A%22x%22%7D%7D"
+            )
+            alone = await room.connect("/?" + (sign("id=b", KEY) if options else "id=b") + "&narrow=[]")
+            for type, subject in (("a", "x"), ("a", "y"), ("b", "x")):
+                await room.hub.publish(type + subject, type=type, subject=subject)
+            await room.quiet()
+            assert peer.look().messages == ["ax"]
+            assert alone.look().messages == ["ax", "ay", "bx"]
+            bad = await room.connect(target + "&narrow=x")
+            assert (bad.status, b"narrow: " in bad.kernel.taken) == (400, True)
+
+
+async def test_a_signed_publisher_reads_nothing(autojump_clock: Clock) -> None:
+    """Not even if it asks."""
+    async with open_room(secret=KEY) as room:
+        target = "/?" + sign("id=p&role=publisher&type=t", KEY)
+        peer = await room.connect(target + "&narrow=[]", "Sec-WebSocket-Protocol: cloudevents.json")
+        event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "trionotify.subscribe"}
+        peer.say(json.dumps({**event, "data": {"filters": []}}))
+        await room.quiet()
+        await room.hub.publish("not for it", confirm=True)
+        await room.quiet()
+        assert not [text for text in peer.look().messages if "not for it" in text]
+
+
+async def test_its_time_ends_the_connection(autojump_clock: Clock) -> None:
+    """With 4401, on a WebSocket; a stream ends; who has the secret stays."""
+    async with open_room(secret=KEY, ping_interval=1e6, max_log_age=1e9) as room:
+        soon = await room.connect("/?" + sign("id=a", KEY, expires_in=100))
+        later = await room.connect("/?" + sign("id=a", KEY, expires_in=200))
+        stays = await room.connect("/?id=b", BEARER)
+        stream = Web(room)
+        query = sign("id=s", KEY, expires_in=100)
+        stream.kernel.feed(get(f"/events?{query}", "Accept: text/event-stream"))
+        await trio.sleep(98)
+        assert len(room.hub.clients) == 4
+        await trio.sleep(4)
+        assert soon.look().close == (CloseCode.UNAUTHORIZED, "expired")
+        assert not CloseCode.UNAUTHORIZED.reconnect
+        assert b"\r\n0\r\n" in stream.kernel.taken
+        assert {client.id for client in room.hub.clients} >= {"b"}
+        await trio.sleep(100)
+        assert later.look().close == (4401, "expired")
+        assert stays.look().close is None
+
+
+async def test_who_has_the_secret_may_do_everything(autojump_clock: Clock) -> None:
+    """Publish, look, and come in as anyone; nobody else may, whatever it sends."""
+    async with open_room(secret=b"new one, long enough\n" + KEY) as room:
+        for given in ("", "Authorization: Bearer x", f"Authorization: Basic {KEY.decode()}"):
+            fields = [given] if given else []
+            for path in ("/clients", "/metrics"):
+                answer = await Web(room).ask(get(path, *fields))
+                assert answer.status == 401
+                assert (
+                    answer.json["detail"] == f"authorization: {path} needs Authorization: Bearer SECRET"
+                )
+            assert (await Web(room).ask(post("/events", "x", *fields), "POST")).status == 401
+            assert (await Web(room).ask(get("/readyz?verbose", *fields))).body == b"ok\n"
+        assert room.hub.log.head == 0
+        for path in ("/clients", "/metrics"):
+            assert (await Web(room).ask(get(path, BEARER))).status == 200
+        assert (await Web(room).ask(post("/events", "x", BEARER), "POST")).status == 200
+        assert b"log: ok" in (await Web(room).ask(get("/readyz?verbose", BEARER))).body
+        peer = await room.connect("/?id=al&since=start", BEARER)
+        assert peer.look().messages == ["x"]
+
+
+async def test_publishing_with_a_signed_query(autojump_clock: Clock) -> None:
+    """Only if it was signed for that."""
+    async with open_room(secret=KEY) as room:
+        for role, status in (("", 403), ("&role=subscriber", 403), ("&role=both", 200)):
+            query = sign(f"id=al{role}", KEY)
+            answer = await Web(room).ask(post(f"/events?{query}", "x"), "POST")
+            assert answer.status == status, role
+        forged = query.replace("id=al", "id=bo")
+        assert (await Web(room).ask(post(f"/events?{forged}", "x"), "POST")).status == 401
+        assert room.hub.log.head == 1
+
+
+async def test_both_must_agree(autojump_clock: Clock) -> None:
+    """`authenticate` is asked only about what was signed, and what it gives is narrowed by that."""
+    asked = []
+
+    def authenticate(request: Request) -> Client:
+        asked.append(request.params["id"])
+        client = Client(request.params["id"], request.params, expires_at=time.time() + 50)
+        client.subscribe(Exact(subject="s"))
+        return client
+
+    async with open_room(secret=KEY, authenticate=authenticate, ping_interval=1e6) as room:
+        assert (await room.connect("/?id=nobody")).status == 401
+        target = "/?" + sign("id=al&exact.type=a", KEY)
+        peer = await room.connect(target, "Sec-WebSocket-Protocol: cloudevents.json")
+        event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "trionotify.subscribe"}
+        peer.say(json.dumps({**event, "data": {"filters": []}}))
+        await room.quiet()
+        for type, subject in (("a", "s"), ("a", "t"), ("b", "s")):
+            await room.hub.publish(type + subject, type=type, subject=subject)
+        await room.quiet()
+        found = [json.loads(text) for text in peer.look().messages]
+        assert [one["data"] for one in found if one["source"] == "/hub"] == ["as"]
+        assert asked == ["al"]
+        await trio.sleep(60)
+        assert peer.look().close == (4401, "expired")
+
+
+async def test_nothing_of_a_query_is_logged(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither a signature nor what else is in it."""
+    caplog.set_level(logging.DEBUG)
+    async with open_room(secret=KEY) as room:
+        query = sign("id=al&token=t0ken", KEY)
+        peer = await room.connect("/?" + query)
+        peer.say_close()
+        await room.connect("/?" + query.replace("al", "bo"))
+        await room.connect("/?id=x&t0ken.x=1")
+        await room.quiet()
+    assert "client 'al'" in caplog.text
+    assert "refused: 401 'sig'" in caplog.text
+    assert "t0ken" not in caplog.text
+    assert dict(parse_qsl(query))["sig"] not in caplog.text
+
+
+async def test_a_server_with_a_secret_may_be_reached_by_anyone(tmp_path: Path) -> None:
+    """Without one it listens on loopback only."""
+    path = tmp_path / "secret"
+    path.write_bytes(KEY)
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(ValueError, match="^host: 0.0.0.0 can be reached by anyone; give a secret"),
+        flatten_subgroups=True,
+    ):
+        async with trionotify.open_server(host="0.0.0.0", port=0):
+            raise AssertionError("it listens")
+    async with trionotify.open_server(host="0.0.0.0", port=0, secret=path) as server:
+        url = sign(f"http://127.0.0.1:{server.port}/?id=al", path.read_bytes())
+        async with trionotify.connect(url) as client:
+            await server.hub.publish("hello", to="al")
+            assert (await anext(client)).data == "hello"
+        with pytest.raises(Refused, match="401: sig"):
+            async with trionotify.connect(f"http://127.0.0.1:{server.port}/?id=al"):
+                raise AssertionError("it was let in")
+
+
+async def test_the_python_client_with_a_signed_query(autojump_clock: Clock) -> None:
+    """It publishes and receives, comes back, and narrows what it gets, over reconnects."""
+    async with trionotify.open_server(port=0, secret=KEY) as server:
+        url = sign(f"{server.url}/?id=al&role=both&prefix.type=a", KEY)
+        async with trionotify.connect(url, filter=Exact(subject="x")) as client:
+            await client.publish("one", type="a.b", subject="x")
+            await client.publish("two", type="b.b", subject="x")
+            await client.publish("three", type="a.b", subject="y")
+            assert (await anext(client)).data == "one"
+            await client.subscribe(Exact(subject="y"))
+            for connection in tuple(server.hub.connections.values()):
+                connection.cut_off()
+            await client.publish("four", type="a.c", subject="x")
+            await client.publish("five", type="a.c", subject="y")
+            assert (await anext(client)).data == "five"
+        with pytest.raises(RuntimeError, match="role subscriber"):
+            async with trionotify.connect(sign(f"{server.url}/?id=al", KEY)) as client:
+                await client.publish("x")
+        with pytest.raises(ValueError, match=r"^id: a signed query needs one"):
+            async with trionotify.connect(sign(f"{server.url}/?team=a", KEY)):
+                raise AssertionError("it was let in")

@@ -1,0 +1,301 @@
+"""`serve` as a service: TLS, what is read again, systemd, what a careful operator would want."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+import trio
+import trustme
+from cryptography.hazmat.primitives import serialization
+
+import trionotify
+from tests.test_cli import COMMAND, run, running
+from tests.test_commands import until
+from trionotify.listening import listen_unix
+from trionotify.tls import Certificate
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def issue(authority: trustme.CA, directory: Path, name: str = "localhost") -> tuple[Path, Path]:
+    """The files of a new certificate and its key."""
+    made = authority.issue_cert(name)
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    made.cert_chain_pems[0].write_to_path(cert)
+    made.private_key_pem.write_to_path(key)
+    return cert, key
+
+
+def shown(port: int, authority: trustme.CA) -> bytes | None:
+    """The certificate that a server shows, if we trust it."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        with context.wrap_socket(plain, server_hostname="localhost") as secure:
+            assert secure.version() in ("TLSv1.2", "TLSv1.3")
+            return secure.getpeercert(binary_form=True)
+
+
+def test_the_certificate_is_read_again(authority: trustme.CA, tmp_path: Path) -> None:
+    """At SIGHUP; what won't do leaves the old one in force; connections stay."""
+    cert, key = issue(authority, tmp_path)
+    arguments = ("--port=0", "--tls-cert", str(cert), "--tls-key", str(key))
+    with running(*arguments) as (process, url):
+        assert url.startswith("https://127.0.0.1:")
+        port = int(url.rpartition(":")[2])
+        first = shown(port, authority)
+        issue(authority, tmp_path)
+        assert shown(port, authority) == first
+        process.send_signal(signal.SIGHUP)
+        until(process.stderr, "were read again")
+        second = shown(port, authority)
+        assert second not in (first, None)
+        key.write_text("nonsense")
+        process.send_signal(signal.SIGHUP)
+        assert "what was read before stays in force" in until(process.stderr, "SIGHUP: tls_cert")
+        assert shown(port, authority) == second
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("at_fault", ["cert", "key", "pair", "pem", "passphrase"])
+def test_what_is_no_certificate(at_fault: str, authority: trustme.CA, tmp_path: Path) -> None:
+    """The error names the file."""
+    cert, key = issue(authority, tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    words = {
+        "cert": f"^tls_cert: {cert} can't be read: No such file",
+        "key": f"^tls_key: {key} can't be read: No such file",
+        "pair": f"^tls_key: {key} is not the key of the certificate in {cert}",
+        "pem": f"^tls_cert: {cert} and {key} are no certificate and key in PEM",
+        "passphrase": f"^tls_key: {key} has a passphrase",
+    }[at_fault]
+    if at_fault == "pair":
+        issue(authority, other)[1].rename(key)
+    elif at_fault == "pem":
+        cert.write_text("nonsense")
+    elif at_fault == "passphrase":
+        found = serialization.load_pem_private_key(key.read_bytes(), None)
+        how = serialization.BestAvailableEncryption(b"secret")
+        pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        key.write_bytes(found.private_bytes(pem, pkcs8, how))
+    else:
+        {"cert": cert, "key": key}[at_fault].unlink()
+    with pytest.raises(ValueError, match=words):
+        Certificate(cert, key)
+
+
+async def test_tls_of_an_embedded_server(authority: trustme.CA, tmp_path: Path) -> None:
+    """Its clients need to trust it; half of the options is a mistake."""
+    cert, key = issue(authority, tmp_path)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with trionotify.open_server(port=0, tls_cert=cert, tls_key=key) as server:
+        url = f"https://localhost:{server.port}"
+        async with trionotify.connect(url, ssl_context=context) as client:
+            assert (await client.publish("x")).wanted == 1
+            issue(authority, tmp_path)
+            server.reload()
+            async with trionotify.connect(url, ssl_context=context) as second:
+                await second.publish("y")
+    for options, words in [
+        ({"tls_key": key}, "tls_key: it needs tls_cert"),
+        (
+            {"tls_cert": cert, "tls_key": key, "ssl_context": context},
+            "tls_cert or ssl_context, not both",
+        ),
+    ]:
+        with pytest.RaisesGroup(pytest.RaisesExc(TypeError, match=words), flatten_subgroups=True):
+            async with trionotify.open_server(port=0, **options):
+                raise AssertionError("it listens")
+
+
+def test_the_secret_is_read_again(tmp_path: Path) -> None:
+    """At SIGHUP: then the old one is good only if it is still there."""
+    path = tmp_path / "secret"
+    path.write_text("the first secret of all\n")
+    publish = ("publish", "--secret", str(tmp_path / "mine"), "x", "--url")
+    (tmp_path / "mine").write_text("the second secret of all\n")
+    with running("--port=0", "--secret", str(path)) as (process, url):
+        assert run(*publish, url).returncode == 1
+        path.write_text("the second secret of all\nthe first secret of all\n")
+        process.send_signal(signal.SIGHUP)
+        until(process.stderr, "were read again")
+        assert run(*publish, url).returncode == 0
+        path.unlink()
+        process.send_signal(signal.SIGHUP)
+        until(process.stderr, "can't be read: No such file")
+        assert run(*publish, url).returncode == 0
+
+
+def test_a_missing_secret() -> None:
+    """One line."""
+    done = run("--port=0", "--secret", "nowhere")
+    assert done.stderr == "trionotify: secret: nowhere can't be read: No such file or directory\n"
+    assert done.returncode == 1
+
+
+def test_a_socket_file_that_was_left_over(tmp_path: Path) -> None:
+    """It is replaced; one of a server that runs, and any other file, are not."""
+    path = tmp_path / "hub.sock"
+    with running("--unix", str(path)) as (process, _):
+        process.kill()
+        process.wait()
+        assert path.is_socket()
+    with running("--unix", str(path)) as (process, _):
+        done = run("--unix", str(path))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"trionotify: {path}: Address already in use; stop what listens")
+        assert path.is_socket()
+    path.unlink(missing_ok=True)
+    path.write_text("precious")
+    with pytest.raises(OSError, match="is a file, and no socket: choose another path"):
+        listen_unix(str(path))
+    assert path.read_text() == "precious"
+
+
+def test_a_name_that_nobody_has() -> None:
+    """One line."""
+    done = run("--port=0", "--host=nowhere.invalid")
+    assert done.stderr.startswith("trionotify: host: nowhere.invalid can't be found: ")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+# --- systemd ---
+
+
+@contextmanager
+def activated(
+    listener: socket.socket, *arguments: str, pid: str = "", fds: str = "1"
+) -> Iterator[subprocess.Popen[str]]:
+    """A server that finds a socket at number 3, as systemd leaves it there."""
+    script = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_FDS'] = sys.argv[2];"
+        "os.environ['LISTEN_PID'] = sys.argv[3] or str(os.getpid()); os.execv(sys.argv[4], sys.argv[4:])"
+    )
+    handed = (str(listener.fileno()), fds, pid)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *handed, *COMMAND, *arguments],
+        pass_fds=[listener.fileno()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def file(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
+
+
+def test_a_socket_that_systemd_opened() -> None:
+    """Is served, whatever the options say; who waits there when one server ends is the next one's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with activated(listener, "--port=1") as process:
+            assert (
+                file(process.stdout).readline() == f"trionotify: listening on http://127.0.0.1:{port}\n"
+            )
+            assert run("publish", "--url", f"http://127.0.0.1:{port}", "x").returncode == 0
+            process.terminate()
+            assert process.wait(timeout=20) == 0
+        with socket.create_connection(("127.0.0.1", port)) as early:
+            early.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            with activated(listener) as process:
+                file(process.stdout).readline()
+                assert early.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_unix_socket_that_systemd_opened(tmp_path: Path) -> None:
+    """Stays where it is."""
+    path = tmp_path / "hub.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with activated(listener) as process:
+            assert file(process.stdout).readline() == f"trionotify: listening on unix:{path}\n"
+            process.terminate()
+            assert process.wait(timeout=20) == 0
+        assert path.is_socket()
+
+
+def test_sockets_that_are_not_for_us() -> None:
+    """Those of another process are left alone; what isn't one, or anyone can reach, is refused."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with activated(listener, "--port=0", pid="1") as process:
+            line = file(process.stdout).readline()
+            assert line.startswith("trionotify: listening on http://127.0.0.1:")
+            assert not line.endswith(f":{listener.getsockname()[1]}\n")
+        with activated(listener, fds="many") as process:
+            assert (
+                process.communicate(timeout=20)[1]
+                == "trionotify: LISTEN_FDS: a number is needed, not 'many'\n"
+            )
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        with activated(listener) as process:
+            assert "host: 0.0.0.0 can be reached by anyone" in process.communicate(timeout=20)[1]
+            assert process.returncode == 1
+        with activated(listener, "--insecure") as process:
+            assert "http://0.0.0.0:" in file(process.stdout).readline()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        with activated(listener) as process:
+            assert "doesn't listen for streams" in process.communicate(timeout=20)[1]
+
+
+def test_what_systemd_is_told(tmp_path: Path) -> None:
+    """Ready, reloading, ready again, stopping: in this order, and each when it is true."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(20)
+        with running("--port=0", NOTIFY_SOCKET=str(path)) as (process, url):
+            assert manager.recv(1000) == b"READY=1"
+            assert run("publish", "--url", url, "x").returncode == 0
+            process.send_signal(signal.SIGHUP)
+            assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert manager.recv(1000) == b"READY=1"
+            process.terminate()
+            assert manager.recv(1000) == b"STOPPING=1"
+            assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has sockets without files")
+def test_a_service_manager_without_a_file() -> None:
+    """An abstract socket is found; one that has gone is only a warning."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0trionotify-{os.getpid()}")
+        manager.settimeout(20)
+        with running("--port=0", NOTIFY_SOCKET=f"@trionotify-{os.getpid()}") as (process, _):
+            assert manager.recv(1000) == b"READY=1"
+    with running("--port=0", NOTIFY_SOCKET="/nowhere/at/all") as (process, _):
+        process.terminate()
+        assert "NOTIFY_SOCKET: can't tell the service manager" in process.communicate(timeout=20)[1]
+        assert process.returncode == 0
+
+
+async def test_a_hangup_while_it_drains() -> None:
+    """Is nothing: it goes on to its end."""
+    with running("--port=0", "--drain-timeout=60") as (process, url):
+        async with trionotify.connect(url, role="subscriber"):
+            process.terminate()
+            await trio.to_thread.run_sync(until, process.stderr, "draining within")
+            process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=20) == 0

@@ -1,0 +1,90 @@
+"""Addresses: who is at the other end, also where a proxy stands in front of the server.
+
+A proxy adds the address of its own peer to the end of the field `X-Forwarded-For`, behind what it was
+sent itself. So the field is read from its end, for as long as the proxies that wrote it are trusted:
+the first address that isn't a trusted proxy's is the client's, and what stands before it anybody can
+have made up. The field `Forwarded` (RFC 7239) is never read: a proxy that doesn't know it passes on
+whatever the client wrote there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+__all__ = ["Proxies", "neighbourhood"]
+
+Address = IPv4Address | IPv6Address
+
+#: The peer of a Unix socket, which has no address.
+UNIX: Final = "unix"
+#: What one subscriber of a provider is given (RFC 6177): all of these addresses are as good as one.
+_IPV6_SITE: Final = 64
+
+
+class Proxies:
+    """Those that are trusted: addresses, networks, and `unix` for whoever comes by a Unix socket.
+
+    Raises ValueError for what is neither.
+    """
+
+    def __init__(self, trusted: Iterable[str] = ()) -> None:
+        if isinstance(trusted, str):
+            trusted = (trusted,)
+        self._unix = False
+        self._networks: list[IPv4Network | IPv6Network] = []
+        for text in trusted:
+            if text == UNIX:
+                self._unix = True
+                continue
+            try:
+                self._networks.append(ip_network(text))
+            except ValueError as error:
+                raise ValueError(
+                    f"trusted_proxy: {error}; an address is needed, a network like 10.0.0.0/8, or unix"
+                ) from None
+
+    def client(self, peer: str, forwarded: str | None) -> str:
+        """Who is behind `peer`, as far as trusted proxies say so in `X-Forwarded-For`."""
+        if forwarded is None or not self._trusts(peer):
+            return peer
+        found = peer
+        for item in reversed(forwarded.split(",")):
+            address = _address(item.strip())
+            if address is None:
+                break  # nobody's address: what wrote it knows no more
+            found = str(address)
+            if not self._trusts(found):
+                break
+        return found
+
+    def _trusts(self, peer: str) -> bool:
+        if peer == UNIX:
+            return self._unix
+        address = _address(peer)
+        return address is not None and any(address in network for network in self._networks)
+
+
+def neighbourhood(remote: str) -> str | None:
+    """What counts as one address when connections are counted; None where there is none.
+
+    Of IPv6 that is a whole /64.
+    """
+    address = _address(remote)
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, _IPV6_SITE), strict=False))
+    return None if address is None else str(address)
+
+
+def _address(text: str) -> Address | None:
+    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -1,0 +1,166 @@
+"""The secret, and what is signed with it: who may connect, where the server was given one.
+
+Whoever has the secret may do everything, and says so with `Authorization: Bearer SECRET`: backends,
+operators, Prometheus. For everybody else a backend signs a query, and they connect with that: it makes
+them the client that it names, with its role and its filters, until it expires.
+
+`sig` is the HMAC-SHA-256 (RFC 2104), in hexadecimal digits, of all parameters but `sig` itself, those in
+`UNSIGNED` and `role=subscriber`, which is the default: each percent-encoded (RFC 3986, with nothing
+reserved left as it is) as `name=value`, sorted, and joined with `&`. `exp` is among them, the second
+since 1970 at which it is over.
+
+Who may do `both` may also do one of them: a query signed with that role is good for the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from trionotify.errors import Refused
+from trionotify.query import Query, parse_query
+
+if TYPE_CHECKING:
+    from trionotify.http import Request
+
+__all__ = ["UNSIGNED", "Secret", "sign"]
+
+logger = logging.getLogger("trionotify")
+
+#: What its bearer may choose: how it gets what it may have, and less of it.
+UNSIGNED: Final = frozenset({"since", "last_event_id", "lag", "format", "echo", "narrow"})
+
+#: Shorter ones can be found by trying, in bytes.
+_SHORT: Final = 16
+#: Digits of a time that is meant.
+_DIGITS: Final = 15
+_CHALLENGE: Final = (("WWW-Authenticate", 'Bearer realm="trionotify"'),)
+
+
+class Secret:
+    """The secret of a server: the path of a file with it, or as bytes the secret itself.
+
+    Each line is a secret. The first one signs, and all are good: so it can be changed while queries that
+    were signed with the old one are about. Raises ValueError for a file that can't be read, or is empty.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
+        self._source = source
+        self._keys: tuple[bytes, ...] = ()
+        self.reload()
+
+    @property
+    def bearer(self) -> tuple[str, str]:
+        """The header field that says that one has it."""
+        return "Authorization", f"Bearer {self.key.decode('latin-1')}"
+
+    def reload(self) -> None:
+        """Read the file again. When that fails, what was read before stays; raises ValueError."""
+        if isinstance(self._source, bytes):
+            self._keys = _keys(self._source, "secret")
+            return
+        path = os.fspath(self._source)
+        try:
+            text = Path(path).read_bytes()
+        except OSError as error:
+            raise ValueError(f"secret: {path} can't be read: {error.strerror}") from None
+        self._keys = _keys(text, f"secret: {path}")
+
+    @property
+    def key(self) -> bytes:
+        """The one that signs."""
+        return self._keys[0]
+
+    def is_borne_by(self, request: Request) -> bool:
+        """Whether the request has the secret."""
+        scheme, _, token = (request.header("authorization") or "").partition(" ")
+        given = token.strip().encode("latin-1", "replace")
+        # All are looked at, whichever it is.
+        found = [hmac.compare_digest(key, given) for key in self._keys]
+        return scheme.lower() == "bearer" and any(found)
+
+    def check_bearer(self, request: Request, what: str) -> None:
+        """Return if the request has the secret; else raise `Refused` (401)."""
+        if not self.is_borne_by(request):
+            raise _refused(f"authorization: {what} needs Authorization: Bearer SECRET")
+
+    def check(self, params: Mapping[str, str]) -> float:
+        """Until when a signed query is good, in seconds since 1970; raises `Refused` (401)."""
+        given = params.get("sig")
+        if given is None:
+            raise _refused(
+                "sig: this server wants a signed query; its backend makes one: trionotify.sign"
+            )
+        # Who may do both may do one of them.
+        roles = {params.get("role", "subscriber"), "both"}
+        good = [
+            hmac.compare_digest(_signature(key, {**params, "role": role}), given.encode())
+            for key in self._keys
+            for role in roles
+        ]
+        if not any(good):
+            raise _refused("sig: this is not the signature of this query")
+        until = params.get("exp", "")
+        if not (until.isascii() and until.isdigit() and len(until) < _DIGITS):
+            raise _refused("exp: a signed query says when it is over, in whole seconds since 1970")
+        if time.time() >= int(until):
+            raise _refused("exp: the time of this query is over; get a new one")
+        return float(until)
+
+
+def sign(params: Mapping[str, str] | str, secret: str | bytes, *, expires_in: float = 3600.0) -> str:
+    """Sign a query: return it with `exp`, so many seconds from now, and `sig`.
+
+    `params` are parameters, a query as text, or a whole URL, which is returned as such. `secret` is the
+    secret itself; of several lines, the first. What is in `UNSIGNED` stays as it is. Raises ValueError
+    that begins with the key at fault for what a server would refuse.
+    """
+    if isinstance(params, str) and ("://" in params or params.startswith("/")):
+        url = urlsplit(params)
+        return urlunsplit(url._replace(query=sign(url.query, secret, expires_in=expires_in)))
+    try:
+        given = dict(parse_query(params) if isinstance(params, str) else params)
+        for name in ("sig", "exp"):
+            if name in given:
+                raise ValueError(f"{name}: this is what signing adds")
+        Query.of(given)
+    except Refused as refused:
+        raise ValueError(refused.detail) from None
+    if not expires_in > 0:
+        raise ValueError(f"expires_in must be greater than 0, not {expires_in}")
+    given["exp"] = str(int(time.time() + expires_in))
+    key = _keys(secret.encode() if isinstance(secret, str) else secret, "secret")[0]
+    given["sig"] = _signature(key, given).decode()
+    return urlencode(given, quote_via=quote, safe="")
+
+
+def _signature(key: bytes, params: Mapping[str, str]) -> bytes:
+    pairs = [
+        f"{quote(name, safe='')}={quote(value, safe='')}"
+        for name, value in params.items()
+        if name != "sig" and name not in UNSIGNED and (name, value) != ("role", "subscriber")
+    ]
+    text = "&".join(sorted(pairs))
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest().encode()
+
+
+def _keys(text: bytes, name: str) -> tuple[bytes, ...]:
+    keys = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not keys:
+        raise ValueError(f"{name} is empty: put a secret there, of `openssl rand -hex 32`")
+    if len(min(keys, key=len)) < _SHORT:
+        logger.warning(
+            "%s: fewer than %d bytes can be guessed; take `openssl rand -hex 32`", name, _SHORT
+        )
+    return keys
+
+
+def _refused(detail: str) -> Refused:
+    return Refused(401, detail, headers=_CHALLENGE)

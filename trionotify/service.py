@@ -1,0 +1,222 @@
+"""`serve`: the server as a process. Signals, the service manager and exit codes belong here.
+
+SIGTERM, SIGINT    drain, then end; a second one ends it at once
+SIGHUP             read the files of the secret and the certificate again
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import click
+import trio
+
+from trionotify.config import config_option
+from trionotify.errors import StoreError
+from trionotify.hub import Hub
+from trionotify.journal import FORMATS, LEVELS, configure
+from trionotify.logs import DURABILITIES
+from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, Server, open_server
+from trionotify.settings import Settings
+from trionotify.systemd import inherited_sockets, notify, notify_reloading
+
+__all__ = ["serve"]
+
+logger = logging.getLogger("trionotify")
+
+_MISTAKES: Final = (OSError, ValueError, TypeError, StoreError)
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+#: Windows has no such signal.
+_RELOADING: Final = getattr(signal, "SIGHUP", None)
+
+
+def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option for each of the settings."""
+    for field in reversed(attrs.fields(Settings)):
+        default = None if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type] # attrs types Factory as a function
+        command = click.option(
+            f"--{field.name.replace('_', '-')}",
+            type=float if isinstance(default, float) else int,
+            default=default,
+            show_default=default is not None,
+            help=field.metadata["help"],
+        )(command)
+    return command
+
+
+@click.command()
+@config_option
+@click.option("--host", default=DEFAULT_HOST, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="0 picks a free one.",
+)
+@click.option("--unix", type=click.Path(), help="Listen on a Unix socket at this path instead.")
+@click.option(
+    "--secret",
+    type=click.Path(),
+    metavar="FILE",
+    help="Let in who has this file's secret, or a query that was signed with it: see `sign`.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Without a secret, let anyone in, from anywhere: else the server listens on loopback only.",
+)
+@click.option(
+    "--tls-cert", type=click.Path(), metavar="FILE", help="A certificate in PEM: speak TLS, with it."
+)
+@click.option(
+    "--tls-key", type=click.Path(), metavar="FILE", help="Its key, if that isn't in the same file."
+)
+@click.option(
+    "--trusted-proxy",
+    multiple=True,
+    metavar="NETWORK",
+    help="Believe what X-Forwarded-For says, from these peers: an address, a network, or unix."
+    " May be given several times.",
+)
+@click.option(
+    "--admin-port",
+    type=click.IntRange(0, 65535),
+    help="Have /clients, /metrics and the health checks at this port alone.",
+)
+@click.option(
+    "--allow-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of another site use the server: https://example.org, https://*.example.org, or *."
+    " May be given several times.",
+)
+@click.option("--page/--no-page", default=True, show_default=True, help="Have a page for people at /.")
+@click.option(
+    "--store",
+    default="memory:",
+    show_default=True,
+    metavar="memory:|sqlite:PATH",
+    help="Where the log is: in memory, or in a file that outlives the process.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(DURABILITIES),
+    default="full",
+    show_default=True,
+    help="Of a log in a file: with full, each commit waits for the disk, and survives a power cut.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    show_default=True,
+    help="What stderr gets: lines for people, or JSON for machines.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="info",
+    show_default=True,
+    help="What is worth a line there.",
+)
+@_settings_options
+def serve(log_format: str, log_level: str, **given: Any) -> None:
+    """Run the server until SIGINT or SIGTERM. It drains then; a second one ends it at once.
+
+    Every option can also be given as the environment variable TRIONOTIFY_OPTION, and in the file that
+    --config names. At SIGHUP the files of --secret, --tls-cert and --tls-key are read again.
+
+    \b
+    python -m trionotify --port 8765
+    python -m trionotify serve --unix /run/trionotify.sock
+    python -m trionotify serve --host 0.0.0.0 --secret /etc/trionotify/secret
+    """
+    configure(log_format, log_level)
+    options = {name: value for name, value in given.items() if value is not None}
+    # A connection is some hundred objects that stay. Looking at them again and again, as by default,
+    # costs a fifth of what connecting does.
+    gc.freeze()
+    gc.set_threshold(2_000, 20, 20)
+    listening = trio.Event()
+    try:
+        code = trio.run(_serve, options, listening)
+    except (*_MISTAKES, ExceptionGroup) as error:
+        leaves = _leaves(error)
+        if listening.is_set() or not all(isinstance(leaf, _MISTAKES) for leaf in leaves):
+            raise
+        # Bad options, or no way to listen there: one clear line, no traceback.
+        for leaf in leaves:
+            click.echo(f"trionotify: {_in_short(leaf)}", err=True)
+        raise SystemExit(1) from None
+    raise SystemExit(code)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+
+
+def _in_short(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+async def _serve(options: dict[str, Any], listening: trio.Event) -> int:
+    """Serve until a signal; return the exit code."""
+    forced: list[int] = []
+    handled = _ENDING if _RELOADING is None else (*_ENDING, _RELOADING)
+    with trio.open_signal_receiver(*handled) as signals:
+        async with trio.open_nursery() as nursery:
+            async with open_server(**options, sockets=inherited_sockets()) as server:
+                listening.set()
+                click.echo(f"trionotify: listening on {server.url}")
+                if server.admin_url:
+                    logger.info("clients, metrics and health checks on %s", server.admin_url)
+                notify("READY=1")
+                number = await _next_ending(signals, partial(_reload, server))
+                logger.info("%s; a second one ends it at once", signal.Signals(number).name)
+                notify("STOPPING=1")
+                nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope, forced)  # noqa: ASYNC111 - it watches while the server stops
+                await server.drain()
+            nursery.cancel_scope.cancel()
+    # As a shell has it of one that a signal killed.
+    return 128 + forced[0] if forced else 0
+
+
+async def _next_ending(signals: AsyncIterator[int], reload: Callable[[], None] | None = None) -> int:
+    """Wait for a signal that ends the server; at the other one, `reload`."""
+    async for number in signals:
+        if number in _ENDING:
+            return number
+        if reload is not None:
+            reload()
+    raise AssertionError("the receiver of signals never ends")
+
+
+def _reload(server: Server) -> None:
+    notify_reloading()
+    try:
+        server.reload()
+    except ValueError as error:
+        logger.error("SIGHUP: %s; what was read before stays in force", error)
+    else:
+        logger.info("SIGHUP: the secret and the certificate were read again")
+    notify("READY=1")
+
+
+async def _abort_at_second(
+    signals: AsyncIterator[int], hub: Hub, scope: trio.CancelScope, forced: list[int]
+) -> None:
+    forced.append(await _next_ending(signals))
+    logger.info("stopping at once")
+    hub.abort()
+    scope.cancel()
