@@ -23,13 +23,14 @@ from benchmarks.load import (
     send_all,
 )
 from benchmarks.proxy import delaying_proxy
-from benchmarks.servers import FLOOR, FULL, KINDS, NORMAL, OURS, Server
+from benchmarks.servers import FLOOR, FULL, KINDS, NORMAL, OURS, SLOW, Server
 
 Figures = dict[str, float]
 
 #: Ours on each log, and everybody's usual way.
 LOGS = (OURS, NORMAL, FULL)
-USUAL = tuple(name for name in KINDS if name not in (NORMAL, FULL))
+DISKS = (*LOGS, SLOW)
+USUAL = tuple(name for name in KINDS if name not in (NORMAL, FULL, SLOW))
 Run = Callable[[Server], Figures]
 
 #: Microseconds, milliseconds, KiB: the units of the figures.
@@ -101,13 +102,15 @@ def bursts(
 # --- fanout, filtered, targeted ---
 
 
-def fanout(subscribers: int, size: int, flight: int, seconds: float = 2.0) -> Run:
+def fanout(
+    subscribers: int, size: int, flight: int, seconds: float = 2.0, *, awake: bool = False
+) -> Run:
     """Everybody gets everything."""
 
     def run(server: Server) -> Figures:
         with closing(connect_all(server.port, ["/"] * subscribers)) as clients:
             publisher = connect(server.port, server.kind.publish)
-            readers = Readers(clients)
+            readers = Readers(clients, awake)
             cpu, clock, taken, messages = bursts(
                 server, publisher, readers, subscribers, size, flight, seconds
             )
@@ -493,11 +496,13 @@ CASES = {
             slow(1000, True),
             _WITH_LIMITS,
         ),
-        Case("fanout-log", "fanout-1, by log", _FANOUT, fanout(1000, 128, 1), LOGS),
-        Case("fanout-16-log", "fanout-16, by log", _FANOUT, fanout(1000, 128, 16), LOGS),
+        Case("fanout-log", "fanout-1, by log", _FANOUT, fanout(1000, 128, 1, awake=True), LOGS),
+        Case("fanout-16-log", "fanout-16, by log", _FANOUT, fanout(1000, 128, 16, awake=True), LOGS),
+        Case("fanout-10k-log", "fanout-10k, by log", _FANOUT, fanout(10_000, 128, 1, awake=True), LOGS),
+        Case("calm-log", "calm, by log", _FANOUT, slow(1000, False), LOGS),
         Case("ingest-log", "ingest-1, by log", "CPU us/message", ingest(1, 64), LOGS),
-        Case("ack-1", "one publisher waits for each commit", "publishes/s", acknowledged(1), LOGS),
-        Case("ack-64", "64 publishers wait, each for its own", "publishes/s", acknowledged(64), LOGS),
+        Case("ack-1", "one publisher waits for each commit", "publishes/s", acknowledged(1), DISKS),
+        Case("ack-64", "64 publishers wait, each for its own", "publishes/s", acknowledged(64), DISKS),
         Case(
             "replay",
             "a log of 1,000,000, of which one client wants 1 %",

@@ -51,6 +51,8 @@ OURS = "trionotify"
 #: The same on a file, with a commit that waits for the disk, and one that doesn't.
 FULL = "trionotify full"
 NORMAL = "trionotify normal"
+#: And on a disk that needs a millisecond longer for each commit.
+SLOW = "trionotify full, +1 ms"
 FLOOR = "floor"
 
 
@@ -66,12 +68,26 @@ def _on_a_file(name: str, durability: str) -> Kind:
     return _ours(name, *store, "--max-log-entries=2000000", f"--max-log-bytes={1 << 40}")
 
 
+def _on_a_slow_disk() -> Kind:
+    full = _on_a_file(SLOW, "full")
+    delay = "inject=fsync,fdatasync:delay_exit=1000"  # microseconds
+    # The tracer is a grandchild (-D), so that the server is the process that is measured.
+    only = ("-e", "trace=fsync,fdatasync", "-e", delay)
+    trace = ("strace", "-D", "-f", "--seccomp-bpf", "-o/dev/null", *only)
+    return attrs.evolve(
+        full,
+        command=(*trace, *full.command),
+        version=lambda: full.version() if shutil.which("strace") else None,
+    )
+
+
 KINDS = {
     kind.name: kind
     for kind in (
         _ours(OURS),
         _on_a_file(FULL, "full"),
         _on_a_file(NORMAL, "normal"),
+        _on_a_slow_disk(),
         Kind(FLOOR, (sys.executable, str(PEERS / "floor.py")), lambda: ""),
         _python("uWebSockets", "uwebsockets.py", "socketify", "socketify"),
         _python("picows", "picows_peer.py", "picows", "picows"),

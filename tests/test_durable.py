@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -171,6 +172,33 @@ async def test_what_waits_together_is_committed_together() -> None:
         assert [e.offset for e in entries] == [e.offset for e in fresh] == list(range(2, 20))
         assert log.head == 19
         assert [e.offset for e in (await log.take(inbox))[1]] == [20]
+
+
+async def test_who_publishes_again_at_once_comes_along() -> None:
+    """With the one that was early: else they would wait for its commit, and it for theirs, for ever."""
+    begun, disk = threading.Event(), threading.Event()
+
+    class SlowStore(FakeStore):
+        def append(self, entries: list[Entry], upto: int, now: float) -> list[Entry]:
+            begun.set()
+            disk.wait()
+            return super().append(entries, upto, now)
+
+    store = SlowStore()
+
+    async def publish_twice() -> None:
+        await hub.publish("first")
+        await hub.publish("second")
+
+    async with open_hub(store) as hub, trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(publish_twice)
+        nursery.start_soon(hub.publish, "once")
+        await until(begun.is_set)
+        nursery.start_soon(hub.publish, "early")
+        await trio.testing.wait_all_tasks_blocked()
+        disk.set()
+    assert store.commits == [9, 9]
 
 
 async def test_repetitions_are_taken_but_not_new() -> None:

@@ -93,6 +93,22 @@ def test_a_repetition_gets_the_offset_of_the_first(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 63, 100])
+def test_a_repetition_anywhere_in_a_long_list(count: int, tmp_path: Path) -> None:
+    """However many are stored at once: what was stored before it was found counts as not stored."""
+    for at in {0, count // 2, count - 1}:
+        store = open_store(tmp_path / f"{at}.db")
+        add(store, "first")
+        store.append([entry("kept", id="again")], 0, 0.0)
+        batch = [entry(str(number), id=str(number)) for number in range(count)]
+        batch[at] = entry("repeated", id="again")
+        assert store.append(batch, 0, 0.0) == batch[:at] + batch[at + 1 :]
+        assert batch[at].offset == 2
+        assert [one.offset for one in entries(store)] == list(range(1, count + 2))
+        assert "repeated" not in data(store)
+        store.close()
+
+
 def test_what_was_evicted_is_no_repetition(tmp_path: Path) -> None:
     """Nobody remembers."""
     store = open_store(tmp_path / "log.db", max_entries=1)

@@ -8,11 +8,16 @@ and so TCP holds back their peers.
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 
 from trionotify.entries import Entry
 
 __all__ = ["Inbox"]
+
+#: How often others may run while a group gathers.
+_PATIENCE: Final = 10
 
 
 class Inbox:
@@ -57,9 +62,23 @@ class Inbox:
         self._accepted += len(entries)
         self._bytes += sum([entry.size for entry in entries])
 
-    async def take_all(self) -> list[Entry]:
-        """Wait for entries; return all that are there. Raises `trio.EndOfChannel` at the end."""
-        return await self._receive.receive() + self._take_rest()
+    async def take_all(self, hoped: int = 0) -> list[Entry]:
+        """Wait for entries; return all that are there. Raises `trio.EndOfChannel` at the end.
+
+        `hoped` is for who does something dear with each group: as many came the last time, and so it
+        pays to let others run for a moment while there are fewer. Whoever waits for receipts publishes
+        again as soon as they are there. Without a moment's patience one that is early is committed
+        alone, the others wait for that, it waits for theirs, and so it goes on.
+        """
+        first = await self._receive.receive()
+        before = 0
+        for _ in range(_PATIENCE):
+            if self.count >= hoped or (self.count == before and 2 * self.count >= hoped):
+                break
+            before = self.count
+            # Not to be cancelled: `first` would be lost.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return first + self._take_rest()
 
     def settle(self, entries: list[Entry]) -> None:
         """Note that these, which were taken, have been dealt with: broadcast, or refused."""

@@ -207,9 +207,10 @@ class DurableLog:
             nursery.cancel_scope.cancel()
 
     async def _commit_all(self, inbox: Inbox) -> None:
+        entries: list[Entry] = []
         while True:
             try:
-                entries = await inbox.take_all()
+                entries = await inbox.take_all(hoped=len(entries))
             except trio.EndOfChannel:
                 return
             try:

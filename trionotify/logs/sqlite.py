@@ -17,10 +17,11 @@ necessary.
 from __future__ import annotations
 
 import contextlib
-import functools
+import itertools
 import os
 import sqlite3
 from bisect import bisect_left
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import attrs
@@ -34,7 +35,7 @@ from trionotify.logs.faults import damaged
 from trionotify.logs.rows import COLUMNS, SIZE, TOTAL, Row, audience_text, entry_of, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from trionotify.entries import Entry
 
@@ -46,7 +47,14 @@ STEP: Final = 1000
 STEP_BYTES: Final = 16 << 20
 
 _NAMES: Final = ", ".join(COLUMNS)
-_INSERT: Final = f"INSERT INTO entries ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_VALUES: Final = f"({', '.join('?' * len(COLUMNS))})"
+#: By the number of rows, halved again and again. One statement for many of them is faster, and much more
+#: so beside a busy loop: the thread lets go of the interpreter once for each. (Some builds of SQLite
+#: take 999 values at most.)
+_INSERT: Final = {
+    number: f"INSERT INTO entries ({_NAMES}) VALUES {', '.join([_VALUES] * number)}"
+    for number in (32, 16, 8, 4, 2, 1)
+}
 _READ: Final = f"SELECT {_NAMES} FROM entries WHERE offset > ? ORDER BY offset LIMIT ?"
 _REPEATED: Final = "SELECT offset FROM entries WHERE publisher = ? AND source = ? AND id = ?"
 _OLDEST: Final = (
@@ -186,8 +194,15 @@ class SqliteStore:
         before = self._extent
         moment = max(now, before.moment)
         with self._database.writing() as connection:
-            rows, fresh, offsets = self._placed(connection, entries, moment)
-            connection.executemany(_INSERT, rows)
+            # Repetitions are rare: only when the index objects to one are they looked for.
+            rows, fresh, offsets = self._placed(entries, moment, lambda key: None)
+            connection.execute("SAVEPOINT placed")
+            try:
+                _insert(connection, rows)
+            except sqlite3.IntegrityError:
+                connection.execute("ROLLBACK TO placed")
+                rows, fresh, offsets = self._placed(entries, moment, partial(_first, connection))
+                _insert(connection, rows)
             extent = before
             if rows:
                 extent = Extent(
@@ -250,7 +265,7 @@ class SqliteStore:
     def offset_at(self, moment: float) -> int:
         """The offset, from `start` to `head`, behind which all was appended at `moment` or later."""
         with self._database.reading() as connection:
-            key = functools.partial(_number, "moment", connection, self.path)
+            key = partial(_number, "moment", connection, self.path)
             return self.start + bisect_left(range(self.start + 1, self.head + 1), moment, key=key)
 
     def newest(self, max_bytes: int) -> int:
@@ -258,14 +273,14 @@ class SqliteStore:
         if self.bytes <= max_bytes:
             return self.start
         with self._database.reading() as connection:
-            key = functools.partial(_number, "total", connection, self.path)
+            key = partial(_number, "total", connection, self.path)
             offsets = range(self.start + 1, self.head + 1)
             return offsets[bisect_left(offsets, self._extent.total - max_bytes, key=key)]
 
     def _placed(
-        self, connection: sqlite3.Connection, entries: list[Entry], moment: float
+        self, entries: list[Entry], moment: float, kept: Callable[[Hashable], int | None]
     ) -> tuple[list[Row], list[Entry], list[int]]:
-        """The rows to store, the entries that are new, and the offsets of all."""
+        """The rows to store, the entries that are new, and the offsets of all; `kept` knows keys."""
         head, total = self._extent.head, self._extent.total
         rows: list[Row] = []
         fresh: list[Entry] = []
@@ -273,7 +288,7 @@ class SqliteStore:
         firsts: dict[Hashable, int] = {}
         for entry in entries:
             key = entry.key
-            first = None if key is None else firsts.get(key) or _first(connection, key)
+            first = None if key is None else firsts.get(key) or kept(key)
             if first is None:
                 head += 1
                 total += entry.size
@@ -323,6 +338,15 @@ class SqliteStore:
                 start, base = offset, total
                 room -= size
         return int(start), int(base)
+
+
+def _insert(connection: sqlite3.Connection, rows: list[Row]) -> None:
+    done = 0
+    for number, statement in _INSERT.items():
+        while len(rows) - done >= number:
+            values = itertools.chain.from_iterable(rows[done : done + number])
+            connection.execute(statement, tuple(values))
+            done += number
 
 
 def _first(connection: sqlite3.Connection, key: Hashable) -> int | None:
