@@ -268,20 +268,22 @@ class Broadcast:
     ) -> None:
         # The hot path: what is in this loop is paid for each delivery. (`send` has a name because
         # calling an attribute is a look-up of a method first.)
-        done, taken, counts = self.done, self.taken, bool(tally.asked)
+        done, taken = self.done, self.taken
         missed = missed_bytes = 0
+        incomplete: list[tuple[Position, int]] = []
         all_bytes = sum([len(chunk.data) for chunk in chunks])
         pieces = [(chunk.data, len(chunk.data), chunk) for chunk in chunks]
         number = len(wants)
         for position in positions:
-            whole = 0
             if not position.live or position.cursor > done:
-                whole = number if position.live else 0
                 missed += number
                 missed_bytes += all_bytes
+                if not position.live:
+                    incomplete.append((position, 0))
             elif not pieces:
                 # It takes notifications, not bytes, and takes them from the log.
                 missed += number
+                incomplete.append((position, 0))
                 self.fall_behind(position)
                 position.outlet.wake()
             else:
@@ -294,20 +296,20 @@ class Broadcast:
                     except BlockingIOError:
                         sent = 0
                     except OSError:
+                        incomplete.append((position, 0))
                         position.outlet.abort()
                         break
                     if sent != size:
                         cut(position, chunk, sent)
                         whole = sum(entry.offset < position.cursor for entry in wants)
+                        incomplete.append((position, whole))
                         # The one that was cut goes out in full, but later.
                         missed += number - whole - 1
                         position.sent -= number - whole - 1
                         missed_bytes += all_bytes - sent
                         break
-                else:
-                    whole = number
-            if counts:
-                tally.count(position, wants, whole)
+        if tally.asked:
+            tally.count(positions, wants, incomplete)
         self.counts.delivered += len(positions) * number - missed
         self.counts.delivered_bytes += len(positions) * all_bytes - missed_bytes
 
@@ -362,14 +364,19 @@ class _Tally:
         self.asked = [entry for entry in entries if entry.pending]
 
     @staticmethod
-    def count(position: Position, wants: list[Entry], whole: int) -> None:
-        """The client wants these entries, and its kernel took the first `whole` of them."""
-        if position.client is None:
-            return
+    def count(
+        positions: tuple[Position, ...], wants: list[Entry], incomplete: list[tuple[Position, int]]
+    ) -> None:
+        """The clients among these want the entries, and their kernels took them.
+
+        But for those who are `incomplete`: theirs took the first so many.
+        """
+        clients = sum([position.client is not None for position in positions])
+        short = [whole for position, whole in incomplete if position.client is not None]
         for at, entry in enumerate(wants):
             if pending := entry.pending:
-                pending.wanted += 1
-                pending.written += at < whole
+                pending.wanted += clients
+                pending.written += clients - sum([whole <= at for whole in short])
 
     @staticmethod
     def fail(entry: Entry, error: Exception | None) -> None:
