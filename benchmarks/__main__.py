@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from benchmarks.cases import CASES
+from benchmarks.embedded import WAITING, compare
 from benchmarks.load import Stuck, raise_file_limit
 from benchmarks.machine import LOAD_CORE, describe, pin
 from benchmarks.report import Results, document, plot, table
@@ -78,6 +79,19 @@ def run(cases: tuple[str, ...], rounds: int, only: tuple[str, ...], json_path: P
             click.echo(table(case.name, figures))
         if json_path:
             json_path.write_text(json.dumps(document(describe(), versions, results), indent=1) + "\n")
+
+
+@main.command()
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+def embedded(rounds: int) -> None:
+    """Publish to a log in a file, from tasks in this process, which wait for their commits."""
+    one, many = WAITING
+    for durability in ("normal", "full"):
+        rates = compare(durability, rounds)
+        click.echo(
+            f"{durability}: {one} waits {rates[one]:,.0f}/s, {many} wait {rates[many]:,.0f}/s,"
+            f" {rates[many] / rates[one]:.1f} times as many"
+        )
 
 
 @main.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import cases
+from benchmarks import cases, embedded
 from benchmarks.__main__ import main
 from benchmarks.load import Stuck, client_frame, connect, frame_size, numbered
 from benchmarks.proxy import delaying_proxy
@@ -51,6 +51,12 @@ def test_filters_and_targets_come_through() -> None:
         assert cases.filtered(10, 10, seconds=0.05)(server)["CPU us/publish"] > 0
     with running(KINDS[OURS]) as server:
         assert cases.targeted(10, seconds=0.05)(server)["CPU us/publish"] > 0
+
+
+def test_publishing_inside_the_process_comes_through() -> None:
+    """To a log in a file, whoever waits."""
+    rates = embedded.compare("normal", rounds=1, seconds=0.05)
+    assert all(rates[number] > 0 for number in embedded.WAITING)
 
 
 def test_a_server_that_refuses_is_told_of() -> None:
