@@ -69,12 +69,12 @@ async def room(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Room]:
 
 
 @asynccontextmanager
-async def raw_client(port: int | None, target: str = "/") -> AsyncIterator[RawClient]:
+async def raw_client(port: int | None, target: str = "/", *headers: str) -> AsyncIterator[RawClient]:
     """A client on a plain socket, which closes it (trio-websocket's doesn't, when the server began)."""
     assert port is not None
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         client = RawClient(stream)
-        await stream.send_all(upgrade(target))
+        await stream.send_all(upgrade(target, *headers))
         await client.until(lambda peer: peer.head)
         yield client
 
