@@ -12,7 +12,7 @@ The cookie says who a client is, whatever `id` its query has: what is published 
 user alone, in all tabs. When the login is over the connection is closed with 4401. The record that
 `authenticate` makes is a subscriber's, so nobody publishes. And since a browser sends cookies whoever's
 page asks, it matters whose page that is: pages of other sites than `allow_origin` are refused with 403,
-before `authenticate` is asked.
+before `authenticate` is asked. Nor is it about `/clients` and `/metrics`: they have a port of their own.
 """
 
 import hashlib
@@ -75,9 +75,14 @@ async def session(client: Client) -> None:
 async def main(port: int, site: str) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trionotify.open_server(
-            port=port, authenticate=authenticate, session=session, allow_origin=[site], page=False
+            port=port,
+            authenticate=authenticate,
+            session=session,
+            allow_origin=[site],
+            page=False,
+            admin_port=0,
         ) as server:
-            print(f"for who is logged in: {server.url}", flush=True)
+            print(f"for operators: {server.admin_url}, for users: {server.url}", flush=True)
             await anext(signals)
 
 
