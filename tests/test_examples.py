@@ -32,6 +32,7 @@ from tests.test_peers import EXAMPLES, NodeClient, need, node
 from trionotify.frames import message_frame
 
 KEY = {"LOGIN_KEY": "the key of this test"}
+SITE = "http://127.0.0.1:8000"
 
 
 @attrs.define
@@ -169,6 +170,7 @@ def test_each_says_what_it_shows(file: Path) -> None:
     [
         ("folder.py", "/", 1001),
         ("seats.py", "/", 1001),
+        ("cookies.py", "/", 1001),
         ("attached.py", "/notifications", 1012),
         ("web_app.py", "/", 1001),
         ("progress.py", "/", 1001),
@@ -178,9 +180,15 @@ async def test_it_ends_at_a_signal(
     name: str, target: str, code: int, number: int, tmp_path: Path
 ) -> None:
     """At Ctrl-C and at SIGTERM: who watches hears a goodbye, and there is no traceback."""
-    first = {"folder.py": [tmp_path], "progress.py": [tmp_path], "web_app.py": [free_port()]}
-    async with example(name, *first.get(name, []), 0) as running:
-        async with raw_client(running.port, target) as client:
+    arguments = {
+        "folder.py": [tmp_path, 0],
+        "cookies.py": ["serve", 0, SITE],
+        "web_app.py": [free_port(), 0],
+        "progress.py": [tmp_path, 0],
+    }
+    cookie = await log_in("al")
+    async with example(name, *arguments.get(name, [0])) as running:
+        async with raw_client(running.port, target, f"Cookie: {cookie}") as client:
             running.process.send_signal(number)
             assert (await client.until(lambda peer: peer.close)).close == (code, "")
         assert await running.process.wait() == 0
@@ -305,9 +313,6 @@ async def log_in(user: str, seconds: int = 3600) -> str:
     command = [sys.executable, EXAMPLES / "cookies.py", "login", user, str(seconds)]
     done = await trio.run_process(command, capture_stdout=True, env=os.environ | KEY)
     return done.stdout.decode().strip()
-
-
-SITE = "http://127.0.0.1:8000"
 
 
 async def test_the_cookie_says_who_it_is() -> None:
