@@ -6,6 +6,8 @@ import pytest
 from trio.testing import MockClock as Clock
 
 from tests.conftest import open_room
+from tests.web import Web, get
+from trionotify import Client
 from trionotify.addresses import Proxies, neighbourhood
 
 TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")
@@ -76,6 +78,36 @@ async def test_the_clients_address(autojump_clock: Clock) -> None:
             assert client.remote == expected
             peer.say_close()
             await room.quiet()
+
+
+async def test_an_application_that_names_no_address(autojump_clock: Clock) -> None:
+    """Its clients have the request's, and the limit of an address holds for them, too."""
+    options = {"authenticate": lambda request: Client("al"), "max_connections_per_address": 1}
+    async with open_room(**options) as room:
+        assert (await room.connect(remote="192.0.2.1:80")).status == 101
+        (client,) = room.hub.clients
+        assert client.remote == "192.0.2.1:80"
+        assert (await room.connect(remote="192.0.2.1:81")).status == 429
+
+
+async def test_refusals_leave_no_count(autojump_clock: Clock) -> None:
+    """Neither of a cursor that can't be resumed, nor of HEAD, nor of what is refused for its number."""
+    async with open_room(max_connections_per_id=1, max_connections_per_address=1) as room:
+        for _ in range(3):
+            peer = await room.connect("/?id=al&since=nowhere:1", remote="192.0.2.1:80")
+            assert peer.status == 410
+            head = get("/events?id=al", "Accept: text/event-stream", method="HEAD")
+            assert (await Web(room).ask(head, "HEAD")).status == 200
+        assert not room.hub.quotas._counts
+        first = await room.connect("/?id=al", remote="192.0.2.1:80")
+        assert (await room.connect("/?id=al", remote="192.0.2.2:80")).status == 429
+        stream = Web(room)
+        stream.kernel.feed(get("/events?id=al", "Accept: text/event-stream"))
+        await room.quiet()
+        assert stream.kernel.taken.startswith(b"HTTP/1.1 429")
+        first.kernel.hang_up()
+        await room.quiet()
+        assert not room.hub.quotas._counts
 
 
 async def test_limits(autojump_clock: Clock) -> None:

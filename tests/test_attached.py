@@ -70,6 +70,23 @@ async def test_it_is_a_client_like_any_other() -> None:
             assert [await again.get_message() for _ in range(2)] == ["5", "6"]
 
 
+async def test_it_counts_like_any_other() -> None:
+    """By its peer's address, in the log as well; who is refused leaves no count."""
+    async with application(max_connections_per_address=1) as (hub, port):
+        async with connect(port, "/?id=al"):
+            while len(hub.clients) < 1:
+                await trio.lowlevel.checkpoint()
+            (client,) = hub.clients
+            assert client.remote.startswith("127.0.0.1:")
+            for target in ("/?id=bo", "/?id=bo&since=nowhere:1"):
+                async with raw_client(port, target) as second:
+                    peer = await second.until(lambda peer: peer.close)
+                    assert peer.close == (1008, "address: 127.0.0.1 has 1 connections already")
+        while hub.clients:
+            await trio.lowlevel.checkpoint()
+        assert not hub.quotas._counts
+
+
 async def test_it_may_speak_events() -> None:
     """If the application agreed on the subprotocol: all that other connections have, in order."""
     async with application(max_log_entries=3) as (hub, port):

@@ -14,12 +14,12 @@ ORDER = [
     *("errors", "jsontext", "notification", "cesql", "predicates", "cloudevents", "frames", "bags"),
     *("index", "entries", "counts", "inbox", "log", "since", "logs", "formats", "blocks", "settings"),
     *("positions", "clients", "audience", "catchup", "transport", "wire", "broadcast", "reader"),
-    *("events", "query", "http", "http1", "secret", "addresses", "origins", "explain", "entrance"),
-    *("quotas", "expiry", "drain", "hub"),
+    *("faults", "events", "query", "http", "http1", "secret", "addresses", "origins", "explain"),
+    *("entrance", "quotas", "expiry", "drain", "hub"),
     *("admission", "connections", "handshake", "websocket", "streams", "posting", "roster", "metrics"),
     *("routes", "conversation", "serving", "attached", "listening", "tls", "server"),
     *("backoff", "outbox", "target", "link", "reconnect", "subscriber", "publisher", "remote"),
-    *("fetch", "top", "config", "commands", "journal", "systemd", "service", "cli", "__main__"),
+    *("fetch", "top", "stdio", "config", "commands", "journal", "systemd", "service", "cli", "__main__"),
 ]
 
 

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 import trio
@@ -17,7 +17,7 @@ from trio.testing import MockClock as Clock
 
 import trionotify
 from tests.conftest import open_room
-from tests.web import Web, get, post
+from tests.web import Web, blocks, get, post
 from trionotify import Client, CloseCode, Exact, Refused, Request, sign
 from trionotify.secret import Secret
 
@@ -42,7 +42,8 @@ def test_what_is_signed() -> None:
 
 def test_a_query_or_a_url_is_signed_as_such() -> None:
     """Text in, text out; a secret may be text of several lines, of which the first one signs."""
-    query = sign("id=a&exact.type=x%20y", f"{KEY.decode()}\nold\n", expires_in=60)
+    lines = f"{KEY.decode()}\nan old one, long enough\n"
+    query = sign("id=a&exact.type=x%20y", lines, expires_in=60)
     assert Secret(KEY).check(dict(parse_qsl(query))) == pytest.approx(time.time() + 60, abs=2)
     url = urlsplit(sign("wss://example.org/events?id=a", KEY))
     assert (url.scheme, url.netloc, url.path) == ("wss", "example.org", "/events")
@@ -139,8 +140,25 @@ def test_a_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     with pytest.raises(Refused):
         secret.check(old)
     assert not caplog.records
-    Secret(b"short")
-    assert "can be guessed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"fifteen letters", "a line has fewer than 16 characters: whoever has one signed query can"),
+        (b"the good one, long enough\nx\n", "a line has fewer than 16 characters"),
+        (b"\xe7" * 32, "is no text in ASCII"),
+        (b"0123456789abcdef\x000123456789", "is no text in ASCII"),
+        (b" \n\t\n", "is empty"),
+    ],
+)
+def test_what_is_no_secret(text: bytes, words: str, tmp_path: Path) -> None:
+    """What could be guessed, and bytes that would be several secrets where one ends a line."""
+    path = tmp_path / "secret"
+    path.write_bytes(text)
+    for source, name in ((path, f"secret: {path}"), (text, "secret")):
+        with pytest.raises(ValueError, match=f"^{re.escape(name)}.*{words}"):
+            Secret(source)
 
 
 # --- what each may do ---
@@ -291,6 +309,170 @@ async def test_both_must_agree(autojump_clock: Clock) -> None:
         assert asked == ["al"]
         await trio.sleep(60)
         assert peer.look().close == (4401, "expired")
+
+
+async def test_a_stranger_sends_no_body(autojump_clock: Clock) -> None:
+    """Who may not publish is told so before the body: it would fill the memory."""
+    async with open_room(secret=KEY) as room:
+        for target, status in (
+            ("/events", 401),
+            (f"/events?{sign('id=a', KEY)}", 403),
+            ("/events?sig=x", 401),
+        ):
+            web = Web(room)
+            fields = ("Content-Length: 1000000", "Expect: 100-continue")
+            answer = await web.ask(get(target, *fields, method="POST"), "POST")
+            assert (answer.status, answer.headers["connection"]) == (status, "close")
+
+
+async def test_who_has_expired_publishes_nothing(autojump_clock: Clock) -> None:
+    """Not even while it makes a show of closing; nor may it hear any more."""
+    async with open_room(secret=KEY, ping_interval=1e6, close_timeout=60) as room:
+        peer = await room.connect("/?" + sign("id=a&role=both", KEY, expires_in=100))
+        await trio.sleep(101)
+        peer.say("too late")
+        await room.quiet()
+        await room.hub.publish("not for it", confirm=True)
+        await room.quiet()
+        assert room.hub.log.head == 1
+        assert (peer.look().messages, peer.close) == ([], (4401, "expired"))
+        peer.say_close()
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        # What isn't signed can't be smuggled in under another spelling of its name.
+        ("&id=bo", 400),
+        ("&i%64=bo", 400),
+        ("&ID=bo", 401),
+        ("&exact.type=b", 400),
+        ("&prefix.type=", 401),
+        ("&sql=TRUE", 401),
+        ("&filters=[]", 401),
+        ("&role=publisher", 401),
+        ("&exp=99999999999", 400),
+        ("&sig=", 400),
+        ("&", 101),
+        ("&=", 401),
+        ("&x", 401),
+        ("&since=start", 101),
+        ("&narrow=[]", 101),
+    ],
+)
+async def test_what_is_added_to_a_signed_query(said: str, status: int, autojump_clock: Clock) -> None:
+    """Is refused, unless it is one of those that say how; and never gets more."""
+    async with open_room(secret=KEY) as room:
+        peer = await room.connect("/?" + sign("id=al&exact.type=a", KEY) + said)
+        assert peer.status == status
+        await room.hub.publish("one", type="a")
+        await room.hub.publish("two", type="b")
+        await room.hub.publish("three", type="a", to="bo")
+        await room.quiet()
+        assert peer.look().messages == (["one"] if status == 101 else [])
+
+
+@pytest.mark.parametrize(
+    "spelling", ["id=a%20b&exact.type=x%2By", "id=a+b&exact.type=x%2by", "exact%2Etype=x%2By&id=a%20b"]
+)
+def test_a_query_may_be_spelled_otherwise(spelling: str) -> None:
+    """A proxy may do so, and a browser's URLSearchParams does: what counts is what it means."""
+    signed = dict(parse_qsl(sign({"id": "a b", "exact.type": "x+y"}, KEY)))
+    text = f"{spelling}&exp={signed['exp']}&sig={signed['sig']}"
+    Secret(KEY).check(dict(parse_qsl(text)))
+
+
+async def test_the_header_last_event_id_gives_no_more(autojump_clock: Clock) -> None:
+    """It says where to start, and the filters of the signed query hold for that, too."""
+    async with open_room(secret=KEY) as room:
+        for type in ("a", "b"):
+            await room.hub.publish(type, type=type, confirm=True)
+        target = "/events?" + sign("id=al&exact.type=a", KEY)
+        cursor = f"Last-Event-ID: {room.hub.log.epoch}:0"
+        web = Web(room)
+        web.kernel.feed(get(target, "Accept: text/event-stream", cursor))
+        await room.quiet()
+        assert [block["data"] for block in blocks(web.stream()[1]) if "data" in block] == ["a"]
+
+
+async def test_an_exception_does_not_tell_the_query(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever raises it: `authenticate`, a session, a predicate; also in a group, a cause or a note."""
+    token = "t0ken of/her"
+
+    def authenticate(request: Request) -> Client:
+        if "boom" in request.params:
+            try:
+                raise KeyError(request.params["token"])
+            except KeyError as error:
+                error.add_note(f"it was {quote(request.params['token'])}")
+                raise ExceptionGroup("all", [ValueError(f"no such {token}")]) from error
+        if "refuse" in request.params:
+            raise Refused(403, f"nobody knows {token} or {request.params['pin']}")
+        client = Client("al", request.params)
+        if "fail" in request.params:
+            client.subscribe(lambda notification: {}[client.params["token"]])
+        return client
+
+    async def session(client: Client) -> None:
+        async for _ in client:
+            raise RuntimeError(f"{client.params['token']!r}")
+
+    caplog.set_level(logging.DEBUG)
+    async with open_room(authenticate=authenticate, session=session) as room:
+        query = f"/?token={quote(token, safe='')}&pin=1234"
+        assert (await room.connect(f"{query}&boom=")).status == 500
+        refused = await room.connect(f"{query}&refuse=")
+        assert token.encode() in refused.kernel.taken  # it may hear what it said
+        peer = await room.connect(query)
+        peer.say("x")
+        await room.quiet()
+        await room.connect(f"{query}&fail=")
+        await room.hub.publish("x")
+        await room.quiet()
+    for words in ("the request failed", "the session of client 'al'", "a predicate of client 'al'"):
+        assert words in caplog.text
+    assert "refused: 403 'nobody knows … or …'" in caplog.text
+    assert caplog.text.count("Traceback") >= 3
+    assert "t0ken" not in caplog.text
+    assert "1234" not in caplog.text
+    assert all(record.exc_info for record in caplog.records if record.levelname == "ERROR")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /?t0ken.abc.def HTTP/1.1",
+        "GET /?t0ken&t0ken HTTP/1.1",
+        "GET /?exact.t0ken.x=1 HTTP/1.1",
+        "GET /events%3Fid=al&sig=t0ken HTTP/1.1",
+        "GET http://test?next=/t0ken HTTP/1.1",
+        "POST /nowhere?t0ken=1 HTTP/1.1",
+        "GET /events?t0ken=%ff HTTP/1.1",
+        "GET /events?id=al&t0ken=1\x00 HTTP/1.1",
+        "GET /events?t0ken=1",
+        "GET /events?t0ken=1 HTTP/9.9",
+        "GET /?lag=t0ken HTTP/1.1",
+        "GET /clients?limit=t0ken HTTP/1.1",
+    ],
+)
+async def test_a_refusal_does_not_tell_the_query(
+    head: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is wrong with a request, and wherever the token stands."""
+    caplog.set_level(logging.DEBUG)
+    async with open_room() as room:
+        web = Web(room)
+        fields = ["Host: test", "Upgrade: websocket", "Connection: Upgrade"]
+        fields += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + "A" * 22 + "=="]
+        for more in (fields[:1], fields):
+            web = Web(room)
+            web.kernel.feed("\r\n".join([head, *more, "", ""]).encode("latin-1"))
+            await room.quiet()
+            assert web.kernel.taken.startswith(b"HTTP/1.1 ")
+    assert "web:1 refused: " in caplog.text
+    assert "t0ken" not in caplog.text
 
 
 async def test_nothing_of_a_query_is_logged(

@@ -742,3 +742,37 @@ async def test_what_is_no_origin(origin: str) -> None:
     with pytest.raises(ValueError, match="allow_origin"):
         async with open_room(allow_origin=[origin]):
             raise AssertionError("it opened")
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "status"),
+    [
+        ("127.0.0.1:8765", {}, 200),
+        ("localhost:8765", {}, 200),
+        ("LocalHost", {}, 200),
+        ("hub.localhost", {}, 200),
+        ("[::1]:8765", {}, 200),
+        ("192.0.2.1", {}, 200),
+        ("build-box", {}, 200),
+        ("evil.example:8765", {}, 403),
+        ("evil.example.", {}, 403),
+        ("127.0.0.1.evil.example", {}, 403),
+        ("localhost.evil.example", {}, 403),
+        ("evil.example", {"allow_origin": "https://evil.example"}, 200),
+        ("evil.example", {"trusted_proxy": "192.0.2.7"}, 403),
+        ("evil.example", {"trusted_proxy": "127.0.0.1"}, 200),
+        ("evil.example", {"insecure": True}, 200),
+        ("evil.example", {"authenticate": lambda request: request.client()}, 200),
+    ],
+)
+async def test_a_name_that_leads_here(host: str, options: dict[str, Any], status: int) -> None:
+    """A page that rebinds its site's name to this machine is refused, where only that let it in."""
+    async with open_server(port=0, **options) as server:
+        for target in ("/livez", "/events", "/"):
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+                request = upgrade(target) if target == "/" else get(target)
+                request = request.replace(b"Host: test", f"Host: {host}".encode())
+                assert host.encode() in request
+                await stream.send_all(request)
+                found = int((await stream.receive_some())[9:12])
+            assert found == (101 if (target, status) == ("/", 200) else status)

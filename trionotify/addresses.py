@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["Proxies", "neighbourhood"]
+__all__ = ["Proxies", "name_of", "neighbourhood"]
 
 Address = IPv4Address | IPv6Address
 
@@ -21,6 +21,14 @@ Address = IPv4Address | IPv6Address
 UNIX: Final = "unix"
 #: What one subscriber of a provider is given (RFC 6177): all of these addresses are as good as one.
 _IPV6_SITE: Final = 64
+
+
+def name_of(name: Any) -> str:
+    """A socket's name as a person writes it; a Unix socket's peer has none."""
+    if not isinstance(name, tuple):
+        return UNIX
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Proxies:
@@ -47,7 +55,7 @@ class Proxies:
 
     def client(self, peer: str, forwarded: str | None) -> str:
         """Who is behind `peer`, as far as trusted proxies say so in `X-Forwarded-For`."""
-        if forwarded is None or not self._trusts(peer):
+        if forwarded is None or not self.trusts(peer):
             return peer
         found = peer
         for item in reversed(forwarded.split(",")):
@@ -55,11 +63,12 @@ class Proxies:
             if address is None:
                 break  # nobody's address: what wrote it knows no more
             found = str(address)
-            if not self._trusts(found):
+            if not self.trusts(found):
                 break
         return found
 
-    def _trusts(self, peer: str) -> bool:
+    def trusts(self, peer: str) -> bool:
+        """Whether it is a proxy that says who is behind it."""
         if peer == UNIX:
             return self._unix
         address = _address(peer)

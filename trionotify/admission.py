@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from trionotify.clients import Client
 from trionotify.errors import Refused, StoreError
+from trionotify.faults import log_fault
 from trionotify.http import client_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ async def identify(hub: Hub, request: Request) -> tuple[Client, Query]:
         client = client_of(request, query)
     else:
         client = await _authenticated(hub.authenticate, request)
+        client.come_from(request.remote)
         query = request.query(client.id)
         if not client.made_of_query:
             client.bound()
@@ -63,16 +65,30 @@ async def admit(hub: Hub, request: Request) -> tuple[Client, Query]:
     except Refused:
         raise
     except StoreError as error:
-        logger.error("%s: the request failed: %s", request.remote, error)
+        logger.error(
+            "%s: the request failed: %s",
+            *(request.remote, error),
+            extra={"event": "request_failed", "remote": request.remote, "reason": str(error)},
+        )
         raise Refused(503, "the log can't be read at the moment; try again later") from None
     except Exception as error:
         # Out of a nursery of the application's it comes in a group.
         if isinstance(error, ExceptionGroup) and (group := error.subgroup(Refused)):
             raise group.exceptions[0] from None
-        logger.exception("%s: the request failed", request.remote)
+        _log_failure(error, request)
         raise Refused(500, "the server failed; its log says how") from None
     except BaseExceptionGroup as group:
         errors, rest = group.split(Exception)
-        logger.error("%s: the request failed", request.remote, exc_info=errors)
+        if errors is not None:
+            _log_failure(errors, request)
         assert rest is not None  # else it were an ExceptionGroup
         raise rest from None
+
+
+def _log_failure(error: Exception, request: Request) -> None:
+    log_fault(
+        *(error, request.params, "%s: the request failed", request.remote),
+        event="request_failed",
+        remote=request.remote,
+        reason=type(error).__name__,
+    )

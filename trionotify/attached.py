@@ -7,15 +7,15 @@ business. Two tasks serve it in a nursery of the call: one runs the session, whi
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 import trio_websocket
 
+from trionotify.addresses import name_of
 from trionotify.admission import identify
-from trionotify.connections import log_leaving
+from trionotify.connections import log_failing, log_leaving, log_unread
 from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
 from trionotify.events import drain, publish, understand, welcome
 from trionotify.http import Request
@@ -33,8 +33,6 @@ __all__ = ["serve_attached"]
 
 _SUBPROTOCOLS = "sec-websocket-protocol"
 
-logger = logging.getLogger("trionotify")
-
 
 async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> None:
     """Serve `websocket`, a `trio_websocket.WebSocketConnection`, until it is over: see `Hub.attach`."""
@@ -45,7 +43,7 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
     if websocket.subprotocol:
         headers.append((_SUBPROTOCOLS, websocket.subprotocol))
     request = Request(
-        *("GET", path, parse_query(query_text), tuple(headers), str(websocket.remote)),
+        *("GET", path, parse_query(query_text), tuple(headers), _name_of(websocket.remote)),
         limits=hub.filter_limits,
     )
     if client is None:
@@ -53,6 +51,7 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
     else:
         query = await hub.locate(request.query(client.id))
         client.bound()
+        client.come_from(request.remote)
     if query.lag == "latest":
         raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
     hub.entrance.check_room()
@@ -83,6 +82,11 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
         hub.disconnected(connection.key, connection.code if connection.closed else None)
         client.connect(hub, None)
         log_leaving(connection, connection.received, connection.code, connection.reason)
+
+
+def _name_of(remote: Any) -> str:
+    """A peer's address as everywhere else; trio-websocket has a string for what is no socket."""
+    return name_of((str(remote.address), remote.port)) if hasattr(remote, "port") else str(remote)
 
 
 class _AttachedConnection:
@@ -124,9 +128,9 @@ class _AttachedConnection:
             await self.hub.session(self.client)
         except Disconnected:
             pass
-        except Exception:
+        except Exception as error:
             # The boundary: the application's session may raise anything.
-            logger.exception("the session of client %.64r failed", self.client.id)
+            log_failing(self.client, error, "session_failed", "the session of client %.64r failed")
             self.end(CloseCode.INTERNAL_ERROR)
 
     async def write_notifications(self) -> None:
@@ -143,11 +147,11 @@ class _AttachedConnection:
         except (Disconnected, trio.ClosedResourceError):
             self.end(CloseCode.NORMAL)
         except StoreError as error:
-            logger.error("serving client %.64r failed: %s", self.client.id, error)
+            log_unread(self.client, error)
             self.end(CloseCode.TRY_AGAIN_LATER, "the log can't be read")
-        except Exception:
+        except Exception as error:
             # The boundary: the client's own predicate may raise anything.
-            logger.exception("a predicate of client %.64r failed", self.client.id)
+            log_failing(self.client, error, "predicate_failed", "a predicate of client %.64r failed")
             self.end(CloseCode.INTERNAL_ERROR, "a predicate of this client's failed")
 
     async def _next(self) -> str | bytes | None:

@@ -185,6 +185,10 @@ class Client:
         """Let it have less than what is registered: for the hub alone."""
         self.choose(predicate if self._predicates is None else AllOf([self.predicate, predicate]))
 
+    def come_from(self, remote: str) -> None:
+        """Its address, unless whoever made it had one to say: for the hub alone."""
+        object.__setattr__(self, "remote", self.remote or remote)
+
     def expire(self, expires_at: float) -> None:
         """Let it stay no longer than this: for the hub alone."""
         object.__setattr__(self, "expires_at", min(expires_at, self.expires_at or expires_at))

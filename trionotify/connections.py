@@ -18,6 +18,7 @@ import trio
 from trionotify.clients import Client
 from trionotify.errors import CloseCode, Disconnected, StoreError
 from trionotify.events import drain, understand, welcome
+from trionotify.faults import log_fault
 from trionotify.log import Evicted, NotLoaded
 from trionotify.positions import Position
 from trionotify.query import Query
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from trionotify.predicates import FilterLimits, Wanted
     from trionotify.transport import Transport
 
-__all__ = ["ClientConnection", "log_leaving"]
+__all__ = ["ClientConnection", "log_failing", "log_leaving", "log_unread"]
 
 logger = logging.getLogger("trionotify")
 
@@ -41,11 +42,13 @@ _SAFE: Final = "!#$&'()*+,/:;=?@[]~"
 def log_leaving(connection: Connection, received: int, code: int | None, reason: str) -> None:
     """The one line about a connection at its end: who, for how long, how many, why."""
     client, position = connection.client, connection.position
+    # An application, or what it was told, may have written it.
+    reason = reason if reason.isprintable() else ascii(reason)
     seconds = time.time() - client.connected_at
     logger.info(
         "client %.64r from %s left after %.1f s, %d sent, %d received: %s",
         *(client.id, client.remote or "a stream", seconds, position.sent, received),
-        "the connection was lost" if code is None else f"{code} {reason}".rstrip(),
+        (reason or "the connection was lost") if code is None else f"{code} {reason}".rstrip(),
         extra={
             "event": "left",
             "id": client.id,
@@ -58,6 +61,25 @@ def log_leaving(connection: Connection, received: int, code: int | None, reason:
             "received": received,
             "code": code,
             "reason": reason,
+        },
+    )
+
+
+def log_failing(client: Client, error: Exception, event: str, message: str) -> None:
+    """What the application's code raised while it had to do with this client."""
+    log_fault(error, client.params, message, client.id, event=event, id=client.id, remote=client.remote)
+
+
+def log_unread(client: Client, error: StoreError) -> None:
+    """The log couldn't be read for this client."""
+    logger.error(
+        "serving client %.64r failed: %s",
+        *(client.id, error),
+        extra={
+            "event": "log_unread",
+            "id": client.id,
+            "remote": client.remote,
+            "reason": str(error),
         },
     )
 
@@ -86,6 +108,8 @@ class ClientConnection:
     _lag: str = attrs.field(default="", init=False)
     #: Messages in a row that were no events.
     bad: int = attrs.field(default=0, init=False)
+    #: Why the sweep has dropped it.
+    _dropped: str = attrs.field(default="", init=False)
     #: Around all of it, when it runs in somebody else's task.
     scope: trio.CancelScope | None = attrs.field(default=None, init=False)
     # The sweep's memory: since when it is silent, was pinged, has taken nothing of what it is owed.
@@ -136,7 +160,7 @@ class ClientConnection:
         self.hub.disconnected(self.key, code or CloseCode.NORMAL if self.wire.closed else None)
         self.client.connect(self.hub, None)
         ended = self.wire.ended
-        code, reason = (None, "") if ended is None else (ended.code, ended.reason)
+        code, reason = (None, self._dropped) if ended is None else (ended.code, ended.reason)
         log_leaving(self, self.wire.received, code, reason)
 
     def blame(self, error: Exception) -> CloseCode:
@@ -145,7 +169,7 @@ class ClientConnection:
             return CloseCode.NORMAL  # it sent to a client that was gone: how sessions often end
         if isinstance(error, ExceptionGroup) and error.split(Disconnected)[1] is None:
             return CloseCode.NORMAL
-        logger.error("the session of client %.64r failed", self.client.id, exc_info=error)
+        log_failing(self.client, error, "session_failed", "the session of client %.64r failed")
         return CloseCode.INTERNAL_ERROR
 
     # As the link of the client's record.
@@ -214,7 +238,7 @@ class ClientConnection:
             self._start_catching_up()
 
     def fail(self, error: Exception) -> None:
-        logger.error("serving client %.64r failed: its predicate raised", self.client.id, exc_info=error)
+        log_failing(self.client, error, "predicate_failed", "a predicate of client %.64r failed")
         self.wire.end(CloseCode.INTERNAL_ERROR, "a predicate of this client's failed")
 
     def abort(self) -> None:
@@ -273,7 +297,7 @@ class ClientConnection:
         except Disconnected:
             return
         except StoreError as error:
-            logger.error("serving client %.64r failed: %s", self.client.id, error)
+            log_unread(self.client, error)
             self.wire.end(CloseCode.TRY_AGAIN_LATER, "the log can't be read")
         finally:
             self._catching_up = False
@@ -328,5 +352,5 @@ class ClientConnection:
         raise NotImplementedError
 
     def _drop(self, why: str, seconds: float) -> None:
-        logger.info("client %.64r %s for %.0f seconds: dropped", self.client.id, why, seconds)
+        self._dropped = f"it {why} for {seconds:.0f} seconds"
         self.wire.abort()

@@ -11,6 +11,7 @@ server stops. What goes wrong with a request ends the conversation at most, and 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ import trio
 from trionotify.admission import admit
 from trionotify.entrance import RETRY_AFTER
 from trionotify.errors import Refused
+from trionotify.faults import redacted
 from trionotify.handshake import check_upgrade, shake_hands, wants_upgrade
 from trionotify.http import Answer, Request, preferred, problem, request_of
 from trionotify.http1 import HttpConnection
@@ -43,20 +45,28 @@ __all__ = ["Conversation"]
 logger = logging.getLogger("trionotify")
 
 _READS: Final = ("GET", "HEAD")
+#: Characters of a reason, in the log.
+_REASON: Final = 80
 
 
 class Conversation:
     """Made by the connection's task, which alone uses it."""
 
-    def __init__(self, hub: Hub, transport: Transport, remote: str, routes: Routes) -> None:
+    def __init__(
+        self, hub: Hub, transport: Transport, remote: str, routes: Routes, local: bool = False
+    ) -> None:
         self._hub = hub
         self._transport = transport
         self._peer = self._remote = remote
         self._routes = routes
+        #: Who reaches the server may use it, for that is this machine alone.
+        self._local = local and not hub.proxies.trusts(remote)
         self._http = HttpConnection(transport, hub.settings.max_head_bytes)
         #: What the answer to the last request has to say besides.
         self._method = "GET"
         self._fields: tuple[tuple[str, str], ...] = ()
+        #: The last request's query, of which nothing may come into the log.
+        self._params: Mapping[str, str] = {}
 
     async def client(self) -> ClientConnection | None:
         """Answer requests until one makes a client, which has entered then; None when none did.
@@ -81,12 +91,14 @@ class Conversation:
     async def _next(self) -> Answer | ClientConnection | None:
         """What the next request leads to; None when there is to be no answer."""
         settings, entrance = self._hub.settings, self._hub.entrance
-        self._method, self._fields = "GET", ()
+        self._method, self._fields, self._params = "GET", (), {}
         # A refusal is the last answer, unless a request was understood and read to its end.
         close = True
         try:
             with trio.move_on_after(settings.head_timeout) as scope, entrance.half_opened(scope):
                 request = await self._read()
+                if self._local:
+                    self._hub.origins.check_host(request)
                 self._hub.origins.check(request)
                 if wants_upgrade(request):
                     return await self._open_websocket(request)
@@ -101,16 +113,15 @@ class Conversation:
             refused, close = self._late(whole=not close), True
         except Refused as error:
             refused = error
-        # What stands behind the first colon may have been in the query.
-        detail = refused.detail.partition(":")[0]
+        reason = redacted(refused.logged, self._params)[:_REASON]
         logger.info(
-            "%s refused: %d %.80r",
-            *(self._remote, refused.status, detail),
+            "%s refused: %d %r",
+            *(self._remote, refused.status, reason),
             extra={
                 "event": "refused",
                 "remote": self._remote,
                 "status": refused.status,
-                "reason": detail,
+                "reason": reason,
             },
         )
         return problem(refused, close=close or refused.status == HTTPStatus.UPGRADE_REQUIRED)
@@ -129,6 +140,7 @@ class Conversation:
         head = await self._http.read_head()
         self._method = head.method.decode()
         request = request_of(head, self._remote, self._hub.filter_limits)
+        self._params = request.params
         self._remote = self._hub.proxies.client(self._peer, request.header("x-forwarded-for"))
         if self._remote != self._peer:
             request = attrs.evolve(request, remote=self._remote)

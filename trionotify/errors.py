@@ -84,12 +84,19 @@ class Refused(TrionotifyError):
 
     Raise it in `authenticate`. It is answered with `status` (300 to 599), further `headers`, and an RFC
     9457 problem document that bears `detail`, so write `detail` for the person who reads it at the other
-    end. What stands in front of its first colon is logged.
+    end. The server's log has `logged`, by default what stands in front of the first colon of `detail`.
 
     Raises TypeError or ValueError that names what can't be answered with.
     """
 
-    def __init__(self, status: int, detail: str, *, headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        logged: str | None = None,
+    ) -> None:
         headers = tuple(headers)
         if not isinstance(status, int) or not 300 <= status <= 599:
             raise ValueError(f"status must be from 300 to 599, not {status!r}")
@@ -100,6 +107,7 @@ class Refused(TrionotifyError):
         self.status = status
         self.detail = detail
         self.headers = headers
+        self.logged = detail.partition(":")[0] if logged is None else logged
 
     def __str__(self) -> str:
         return f"{self.status}: {self.detail}"

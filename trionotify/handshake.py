@@ -15,6 +15,7 @@ import trio
 import trio_websocket
 
 from trionotify.errors import Refused
+from trionotify.http import nothing_at
 
 if TYPE_CHECKING:
     from trionotify.http import Request
@@ -33,7 +34,7 @@ def wants_upgrade(request: Request) -> bool:
 def check_upgrade(request: Request) -> None:
     """Return if this is a good WebSocket handshake (RFC 6455, section 4.2.1); else raise `Refused`."""
     if request.path not in PATHS:
-        raise Refused(404, f"nothing is at {request.path!r}; WebSocket clients connect to /events")
+        raise nothing_at(request, "; WebSocket clients connect to /events")
     if request.method != "GET":
         raise Refused(405, f"{request.method} is not allowed here", headers=(("Allow", "GET"),))
     if request.http_version != "1.1" or "upgrade" not in [

@@ -23,7 +23,16 @@ from trionotify.query import Query, parse_query
 if TYPE_CHECKING:
     import h11
 
-__all__ = ["NO_STORE", "Answer", "Request", "client_of", "preferred", "problem", "request_of"]
+__all__ = [
+    "NO_STORE",
+    "Answer",
+    "Request",
+    "client_of",
+    "nothing_at",
+    "preferred",
+    "problem",
+    "request_of",
+]
 
 
 @attrs.frozen
@@ -98,7 +107,9 @@ def request_of(head: h11.Request, remote: str, limits: FilterLimits) -> Request:
     target = head.target.decode("ascii")
     if target.lower().startswith(("http://", "https://")):
         # The absolute form (RFC 9112, section 3.2.2): its authority says nothing that Host doesn't.
-        target = "/" + target.partition("://")[2].partition("/")[2]
+        # Where no path is, the first slash may be one of the query.
+        authority, mark, query = target.partition("://")[2].partition("?")
+        target = "/" + authority.partition("/")[2] + mark + query
     path, _, query = target.partition("?")
     return Request(
         method=head.method.decode("ascii"),
@@ -112,6 +123,13 @@ def request_of(head: h11.Request, remote: str, limits: FilterLimits) -> Request:
         http_version=head.http_version.decode("ascii"),
         limits=limits,
     )
+
+
+def nothing_at(request: Request, hint: str = "") -> Refused:
+    """What to raise for a path where nothing is."""
+    # A "?" that was encoded by mistake has brought the query along.
+    logged = f"nothing is at {request.path.partition('?')[0]!r}"
+    return Refused(404, f"nothing is at {request.path!r}{hint}", logged=logged)
 
 
 @attrs.frozen

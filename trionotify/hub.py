@@ -211,7 +211,8 @@ class Hub:
 
         `websocket` is a `trio_websocket.WebSocketConnection`, read and written by the hub alone from
         here on. Without `client`, the query of its path says who it is; raises `Refused` when it
-        doesn't, before anything is sent. Cancelled, it leaves the WebSocket to the caller.
+        doesn't, before anything is sent. (trio-websocket keeps no request's head: neither a secret nor a
+        proxy's word in there is seen.) Cancelled, it leaves the WebSocket to the caller.
         """
         await self._attach(self, websocket, client)
 

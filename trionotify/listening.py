@@ -11,24 +11,21 @@ import ipaddress
 import os
 import socket
 import stat
+import sys
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import trio
 
-__all__ = ["adopt", "listen_tcp", "listen_unix", "name_of"]
+from trionotify.addresses import name_of
+
+__all__ = ["adopt", "listen_tcp", "listen_unix"]
 
 _BACKLOG: Final = 4096
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
+#: What `sockaddr_un` has room for, but for the zero at its end.
+_LONGEST_PATH: Final = 107 if sys.platform == "linux" else 103
 _IN_USE: Final = "stop what listens there already, or choose another place"
-
-
-def name_of(name: Any) -> str:
-    """A socket's name as a person writes it; a Unix socket's peer has none."""
-    if not isinstance(name, tuple):
-        return "unix"
-    host, port = name[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def listen_tcp(host: str, port: int, public: bool) -> list[socket.socket]:
@@ -36,6 +33,8 @@ async def listen_tcp(host: str, port: int, public: bool) -> list[socket.socket]:
 
     Raises OSError when that can't be, ValueError when anyone could reach it and it isn't `public`.
     """
+    if not host:
+        raise ValueError("host: a name or an address is needed")
     try:
         found = await trio.socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -74,6 +73,8 @@ def listen_unix(path: str) -> socket.socket:
     """
     if _UNIX is None:
         raise ValueError("unix: this system has no Unix sockets; use host and port")
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ValueError(f"unix: {path} is too long: a socket's path has at most {_LONGEST_PATH} bytes")
     sock = socket.socket(_UNIX, socket.SOCK_STREAM)
     try:
         if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):

@@ -3,12 +3,17 @@
 A browser says in `Origin` from which site a page is that connects or publishes, whatever the page wants.
 So nobody's page can use, in the name of whoever looks at it, a server on that person's machine or
 intranet. Whoever is no browser doesn't send the header, and isn't asked for it.
+
+A page may have a name of its own site lead to that machine, once it is loaded (DNS rebinding): then the
+server seems to be of the page's own host, and many requests have no `Origin` at all. What gives it away
+is `Host`. A server that lets in whoever reaches it, because only its own machine can, asks for that.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from trionotify.errors import Refused
@@ -75,6 +80,25 @@ class Origins:
         host = (request.header("host") or "").lower().removesuffix(_DEFAULT_PORTS.get(scheme, ""))
         return scheme in _DEFAULT_PORTS and authority == host
 
+    def check_host(self, request: Request) -> None:
+        """Return if `Host` is a name that this machine can have for itself; else raise `Refused` (403).
+
+        An address, `localhost`, a name without a dot, or the host of an origin that is allowed.
+        """
+        authority = (request.header("host") or "").lower()
+        host = authority if authority.endswith("]") else authority.rpartition(":")[0] or authority
+        name = host.removesuffix(".")
+        if "." not in name or name.endswith(".localhost") or _is_address(name):
+            return
+        if not {"*", f"http://{authority}", f"https://{authority}"}.isdisjoint(self._allowed):
+            return
+        raise Refused(
+            403,
+            f"host: this server is for its own machine, and doesn't know it as {host}; start it with"
+            f" --allow-origin http://{authority}, with --trusted-proxy for the proxy that passes it on,"
+            " with --secret, or with --insecure",
+        )
+
     def fields(self, request: Request) -> tuple[tuple[str, str], ...]:
         """The header fields that let the page read the answer; none for who isn't let, or isn't one."""
         origin = request.header("origin")
@@ -97,6 +121,14 @@ class Origins:
             ("Access-Control-Allow-Headers", ", ".join([_FIELDS, *events])),
             ("Access-Control-Max-Age", _MAX_AGE),
         )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _normal(origin: str) -> str:

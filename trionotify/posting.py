@@ -15,6 +15,7 @@ log is durable). One that repeats what the log has gets the receipt of the first
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -48,11 +49,12 @@ _FIELDS: Final = ("id", "source", "type", "subject", "time")
 _NOBODY: Final = "\n"
 
 
-async def post(hub: Hub, request: Request, body: bytes) -> Answer:
+async def post(hub: Hub, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Answer:
     """Publish what a request brings, and answer with its receipt, or a list of them.
 
-    Raises `Refused` with the reason; then nothing was published. A checkpoint. Cancelled, all was
-    published or nothing.
+    Its body isn't read before it is clear who may: a stranger's would fill the memory. Raises `Refused`
+    with the reason, EOFError when the peer leaves; then nothing was published. A checkpoint. Cancelled,
+    all was published or nothing.
     """
     if hub.secret is not None and "sig" not in request.params:
         hub.secret.check_bearer(request, "publishing")
@@ -62,6 +64,7 @@ async def post(hub: Hub, request: Request, body: bytes) -> Answer:
     if client.role == "subscriber" and not meant:
         raise Refused(403, "role: a subscriber may not publish: say role=publisher, or nothing")
     named = "id" in request.params or not client.made_of_query
+    body = await read_body()
     try:
         found, is_batch = _understand(hub, request, body, client.id if named else None)
     except (TypeError, ValueError) as error:

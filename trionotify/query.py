@@ -38,6 +38,11 @@ _ON_ATTRIBUTES: Final = {"exact": Exact, "prefix": Prefix, "suffix": Suffix}
 _OF_TEMPLATE: Final = frozenset({"type", "subject", "source", "datacontenttype", "to"})
 _FORMATS: Final = ("raw", "cloudevents")
 _LAGS: Final = ("gap", "latest", "disconnect")
+#: Those that mean something, but for the dotted ones.
+_KEYS: Final = _OF_TEMPLATE | {
+    *("id", "role", "sql", "filters", "narrow", "echo", "since", "last_event_id", "lag", "format"),
+    *("exp", "sig"),
+}
 
 
 def parse_query(text: str) -> dict[str, str]:
@@ -50,7 +55,7 @@ def parse_query(text: str) -> dict[str, str]:
     if len(params) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _bad(f"{twice}: given twice; once is allowed")
+        raise _bad(f"{twice}: given twice; once is allowed", twice if twice in _KEYS else "a key")
     return params
 
 
@@ -118,7 +123,8 @@ def _refuse_unknown(params: Mapping[str, str]) -> None:
         kind, dot, _ = key.partition(".")
         if dot and kind not in _ON_ATTRIBUTES:
             raise _bad(
-                f"{key}: no such key; with a dot there are exact.ATTR, prefix.ATTR and suffix.ATTR"
+                f"{key}: no such key; with a dot there are exact.ATTR, prefix.ATTR and suffix.ATTR",
+                "a key",
             )
 
 
@@ -141,7 +147,7 @@ def _part(key: str, value: str, limits: FilterLimits) -> Predicate:
             return _ON_ATTRIBUTES[kind]({name: value})
         return from_json({"sql": value} if key == "sql" else value, limits)
     except ValueError as error:
-        raise _bad(f"{key}: {error}") from None
+        raise _bad(f"{key}: {error}", kind) from None
 
 
 def defaults(params: Mapping[str, str], id: str) -> dict[str, Any]:
@@ -190,5 +196,6 @@ def _choice(params: Mapping[str, str], key: str, options: tuple[str, ...], defau
     return value
 
 
-def _bad(detail: str) -> Refused:
-    return Refused(400, detail)
+def _bad(detail: str, logged: str | None = None) -> Refused:
+    """`logged` is for where the key that is at fault may be anything, too: a token without its name."""
+    return Refused(400, detail, logged=logged)

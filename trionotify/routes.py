@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from trionotify.errors import Refused
-from trionotify.http import NO_STORE, Answer, preferred
+from trionotify.http import NO_STORE, Answer, nothing_at, preferred
 from trionotify.metrics import CONTENT_TYPE, figures, render
 from trionotify.posting import post
 from trionotify.roster import roster
@@ -34,7 +34,7 @@ async def respond(hub: Hub, routes: Routes, request: Request, read_body: ReadBod
     """The answer to a request; raises `Refused`, EOFError, and whatever a handler does."""
     methods = routes.get(request.path)
     if methods is None:
-        raise Refused(404, f"nothing is at {request.path!r}")
+        raise nothing_at(request)
     allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
     if request.method == "OPTIONS":
         preflight = hub.origins.preflight(request) if request.header("origin") else ()
@@ -44,10 +44,6 @@ async def respond(hub: Hub, routes: Routes, request: Request, read_body: ReadBod
         raise Refused(405, f"{request.method} is not allowed here", headers=(("Allow", allowed),))
     answer = handler(hub, request, read_body)
     return answer if isinstance(answer, Answer) else await answer
-
-
-async def _post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
-    return await post(hub, request, await read_body())
 
 
 def _stream(hub: Hub, request: Request, _: ReadBody) -> Answer:
@@ -138,7 +134,7 @@ PUBLIC: Final[Routes] = {
     "/vendor/uplot.css": {"GET": _File("vendor/uplot.css", _STYLE)},
     "/trionotify.js": {"GET": _File("trionotify.js", _SCRIPT)},
     "/trionotify.d.ts": {"GET": _File("trionotify.d.ts", "text/plain; charset=utf-8")},
-    "/events": {"GET": _stream, "POST": _post},
+    "/events": {"GET": _stream, "POST": post},
 }
 ADMIN: Final[Routes] = {
     "/clients": {"GET": _clients},

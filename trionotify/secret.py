@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import os
 import time
 from collections.abc import Mapping
@@ -32,12 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["UNSIGNED", "Secret", "sign"]
 
-logger = logging.getLogger("trionotify")
-
 #: What its bearer may choose: how it gets what it may have, and less of it.
 UNSIGNED: Final = frozenset({"since", "last_event_id", "lag", "format", "echo", "narrow"})
 
-#: Shorter ones can be found by trying, in bytes.
+#: Shorter ones can be found by trying, even without asking the server, in characters.
 _SHORT: Final = 16
 #: Digits of a time that is meant.
 _DIGITS: Final = 15
@@ -48,7 +45,8 @@ class Secret:
     """The secret of a server: the path of a file with it, or as bytes the secret itself.
 
     Each line is a secret. The first one signs, and all are good: so it can be changed while queries that
-    were signed with the old one are about. Raises ValueError for a file that can't be read, or is empty.
+    were signed with the old one are about. Raises ValueError for a file that can't be read, is empty, or
+    has a line that could be guessed, or is no text.
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
@@ -61,17 +59,21 @@ class Secret:
         """The header field that says that one has it."""
         return "Authorization", f"Bearer {self.key.decode('latin-1')}"
 
-    def reload(self) -> None:
-        """Read the file again. When that fails, what was read before stays; raises ValueError."""
+    def reload(self) -> list[str]:
+        """Read the file again. When that fails, what was read before stays; raises ValueError.
+
+        Returns its path; nothing when there is none.
+        """
         if isinstance(self._source, bytes):
             self._keys = _keys(self._source, "secret")
-            return
+            return []
         path = os.fspath(self._source)
         try:
             text = Path(path).read_bytes()
         except OSError as error:
             raise ValueError(f"secret: {path} can't be read: {error.strerror}") from None
         self._keys = _keys(text, f"secret: {path}")
+        return [path]
 
     @property
     def key(self) -> bytes:
@@ -155,10 +157,16 @@ def _keys(text: bytes, name: str) -> tuple[bytes, ...]:
     keys = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not keys:
         raise ValueError(f"{name} is empty: put a secret there, of `openssl rand -hex 32`")
-    if len(min(keys, key=len)) < _SHORT:
-        logger.warning(
-            "%s: fewer than %d bytes can be guessed; take `openssl rand -hex 32`", name, _SHORT
-        )
+    for key in keys:
+        if not (key.isascii() and key.decode("ascii").isprintable()):
+            raise ValueError(
+                f"{name} is no text in ASCII: put a secret there, of `openssl rand -hex 32`"
+            )
+        if len(key) < _SHORT:
+            raise ValueError(
+                f"{name}: a line has fewer than {_SHORT} characters: whoever has one signed query can"
+                " guess it by trying; take `openssl rand -hex 32`"
+            )
     return keys
 
 

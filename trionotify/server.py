@@ -29,6 +29,7 @@ import attrs
 import trio
 
 from trionotify import cesql
+from trionotify.addresses import name_of
 from trionotify.attached import serve_attached
 from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
@@ -41,7 +42,7 @@ from trionotify.hub import (
     handler_session,
     publishing_session,
 )
-from trionotify.listening import adopt, listen_tcp, listen_unix, name_of
+from trionotify.listening import adopt, listen_tcp, listen_unix
 from trionotify.logs import open_log
 from trionotify.routes import ADMIN, EVERYTHING, PUBLIC, Routes
 from trionotify.secret import Secret
@@ -168,6 +169,8 @@ class Server:
     _certificate: Certificate | None
     #: The sockets are somebody's who keeps them open: whoever waits there is for a successor.
     _inherited: bool
+    #: Nobody else can reach them than this machine, and whoever does is let in.
+    _local: bool
     _refused: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stopped: trio.Event = attrs.field(factory=trio.Event, init=False)
     #: The nursery of the connections, and of them those that are open.
@@ -183,16 +186,18 @@ class Server:
         self._close()
         self._stopped.set()
 
-    def reload(self) -> None:
+    def reload(self) -> list[str]:
         """Read the files of `secret`, `tls_cert` and `tls_key` again, for who connects from now on.
 
-        Blocks for as long as that takes. Raises ValueError for a file that won't do; what was read
-        before stays in force then.
+        Returns their paths; none where there are no such files. Blocks for as long as that takes.
+        Raises ValueError for a file that won't do; what was read before stays in force then.
         """
+        read = []
         if self._certificate is not None:
-            self._certificate.reload()
+            read += self._certificate.reload()
         if self.hub.secret is not None:
-            self.hub.secret.reload()
+            read += self.hub.secret.reload()
+        return read
 
     # As a listener of the hub.
 
@@ -233,7 +238,11 @@ class Server:
                 if listener.fileno() < 0:
                     return
                 if error.errno in _EXHAUSTED:
-                    logger.warning("can't accept: %s; trying again", error.strerror)
+                    logger.warning(
+                        "can't accept: %s; trying again",
+                        error.strerror,
+                        extra={"event": "accept_failed", "reason": error.strerror},
+                    )
                     await trio.sleep(0.1)
                 # Anything else is the fault of a peer that left again.
                 await trio.lowlevel.checkpoint()
@@ -249,7 +258,9 @@ class Server:
         except OSError:  # macOS: EINVAL, when the peer has reset it already
             sock.close()
         else:
-            serve = partial(serve_transport, routes=routes)
+            # (No page of a browser reaches a Unix socket.)
+            local = self._local and sock.family != _UNIX
+            serve = partial(serve_transport, routes=routes, local=local)
             self._connections.start_soon(serve, self.hub, transport, name_of(name), self._opened)
 
     def _close(self) -> None:
@@ -290,7 +301,9 @@ async def serve(
     Given `sockets`, which listen already, it serves those, and closes them at its end. With `tls_cert`
     and `tls_key`, files in PEM that `server.reload()` reads again, or an `ssl_context`, over TLS.
     `/clients`, `/metrics` and the health checks are there as well, or with `admin_port` at that port of
-    `host` alone.
+    `host` alone. With none of `secret`, `authenticate` and `insecure`, a request's `Host` must be a name
+    of this machine (an address, `localhost`, one without a dot), or of an `allow_origin`, unless a
+    `trusted_proxy` passes it on: so no web page gets in by a name of its own that leads here.
 
     Start it with `server = await nursery.start(serve, hub)`. It ends when it is cancelled: connections
     say goodbye, within `close_timeout`. Or by `server.stop()`: no new connections, then a goodbye to
@@ -326,7 +339,7 @@ async def serve(
     places = [*[(sock, routes) for sock in listening], *[(sock, ADMIN) for sock in admin]]
     server = Server(
         *(hub, url, number, admin_url, admin_number),
-        *(places, ssl_context, certificate, bool(inherited)),
+        *(places, ssl_context, certificate, bool(inherited), not public),
     )
     try:
         with hub.entrance.listening(server):

@@ -37,16 +37,18 @@ async def serve_transport(
     scope: trio.CancelScope | None = None,
     *,
     routes: Routes = EVERYTHING,
+    local: bool = False,
 ) -> None:
     """Serve one connection and close it. Raises nothing but what isn't an Exception: `Cancelled`.
 
+    One that is `local` was let in because it came from this machine, and for no other reason.
     While it is open, it is in `opened`, and the hub may cancel `scope`, which is around the call.
     Cancelled while the request is read, it just closes; later it says goodbye first.
     """
     opened = set() if opened is None else opened
     connection: ClientConnection | None = None
     try:
-        connection = await Conversation(hub, transport, remote, routes).client()
+        connection = await Conversation(hub, transport, remote, routes, local).client()
         if connection is not None:
             connection.scope = scope
             opened.add(connection)
@@ -55,7 +57,11 @@ async def serve_transport(
         logger.debug("%s left before it was connected", remote)
     except Exception:
         # The last resort: whatever is wrong with one connection, the others go on.
-        logger.exception("the connection of %s failed", remote)
+        logger.exception(
+            "the connection of %s failed",
+            remote,
+            extra={"event": "connection_failed", "remote": remote},
+        )
     finally:
         if connection is not None:
             opened.discard(connection)

@@ -24,11 +24,15 @@ class Certificate:
         self.context = self._load(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
         self.context.set_alpn_protocols(_PROTOCOLS)
 
-    def reload(self) -> None:
-        """Read both again, for connections from now on; raises ValueError, and keeps the old ones."""
+    def reload(self) -> list[str]:
+        """Read both again, for connections from now on; raises ValueError, and keeps the old ones.
+
+        Returns their paths.
+        """
         # First into a context that nobody uses: half of a pair must not come into the other one.
         self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
         self._load(self.context)
+        return list(dict.fromkeys([self._cert, self._key]))
 
     def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
         for name, path in (("tls_cert", self._cert), ("tls_key", self._key)):

@@ -1,0 +1,58 @@
+"""Faults in the log: what the application's code raised, without what came in a query.
+
+An exception may say what it failed at: `KeyError: '5f0c…'`. So the values of the client's query are
+taken out of the text of its traceback. The record still has the exception itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+__all__ = ["log_fault", "redacted"]
+
+logger = logging.getLogger("trionotify")
+
+#: What the log shows anyway, or what is one of a few words.
+_SHOWN: Final = frozenset({"id", "role", "lag", "format", "echo"})
+#: Shorter ones are no secrets; and they are everywhere.
+_SHORT: Final = 4
+#: Up to so many characters, a value that is one word is taken out as a word only.
+_WORD: Final = 7
+
+
+def log_fault(
+    error: BaseException, params: Mapping[str, str], message: str, *args: object, **extra: object
+) -> None:
+    """Log `error` with its traceback, but without the values of a query with these `params`."""
+    if not logger.isEnabledFor(logging.ERROR):
+        return
+    file, line, function, _ = logger.findCaller(stacklevel=2)
+    info = (type(error), error, error.__traceback__)
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, file, line, message, args, info, function, extra
+    )
+    # What is here is shown as it is.
+    record.exc_text = redacted("".join(traceback.format_exception(error)).rstrip("\n"), params)
+    logger.handle(record)
+
+
+def redacted(text: str, params: Mapping[str, str]) -> str:
+    """The text without the values in `params`, and without the names of those that have none."""
+    words = set()
+    # The longer ones first: one may be a part of another.
+    values = {value or name for name, value in params.items() if name not in _SHOWN}
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) < _SHORT:
+            continue
+        if len(value) <= _WORD and value.isidentifier():
+            words.add(value)
+            continue
+        encoded = (quote(value), quote(value, safe=""), quote_plus(value))
+        for form in (value, repr(value)[1:-1], *encoded):
+            text = text.replace(form, "…")
+    return re.sub(r"\w+", lambda found: "…" if found[0] in words else found[0], text) if words else text

@@ -1,0 +1,105 @@
+"""Standard input, output and error of a process: each may be closed, full, or read by nobody."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import click
+import trio
+
+__all__ = [
+    "Failure",
+    "Mistake",
+    "input_number",
+    "keep_numbers",
+    "let_go_of_stdout",
+    "output_number",
+    "say",
+    "show",
+    "unread",
+]
+
+
+class Failure(click.ClickException):
+    """What is told in one line, and ends the process with 1."""
+
+    def show(self, file: Any = None) -> None:
+        say(f"trionotify: {self.message}")
+
+
+class Mistake(Failure):
+    """One in the options, or in what stands for them: it ends the process with 2."""
+
+    exit_code = 2
+
+
+def keep_numbers() -> None:
+    """Put something at 0, 1 and 2 where that is closed.
+
+    Or else a file or a client's socket gets the number, and whatever the interpreter has to say there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def say(text: str) -> None:
+    """A line on stderr. That nobody can read it is no reason to fail."""
+    with suppress(OSError):
+        click.echo(text, err=True)
+
+
+def show(text: str) -> None:
+    """A line on stdout; raises `Failure` when it can't be written, BrokenPipeError when nobody reads."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        let_go_of_stdout()
+        raise Failure(f"stdout: {error.strerror}") from None
+
+
+def let_go_of_stdout() -> None:
+    """What couldn't be written would be tried again at the process's end, and be an error then."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def input_number() -> int:
+    """The number of stdin; raises OSError when it is closed."""
+    return _number(sys.stdin, "stdin")
+
+
+def output_number() -> int:
+    """The number of stdout; raises OSError when it is closed."""
+    return _number(sys.stdout, "stdout")
+
+
+def _number(stream: Any, name: str) -> int:
+    if stream is None:
+        raise OSError(f"{name} is closed")
+    number: int = stream.fileno()
+    return number
+
+
+async def unread(number: int, then: Callable[[], None]) -> None:
+    """Call `then` once nobody can read any more what is written to a pipe, or a socket.
+
+    Writing to it would tell, but only when there is something to write.
+    """
+    mode = os.fstat(number).st_mode
+    if hasattr(select, "poll") and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        poll = select.poll()
+        poll.register(number, 0)  # errors only
+        await trio.to_thread.run_sync(poll.poll, abandon_on_cancel=True)
+        then()
