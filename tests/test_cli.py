@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import click
 import pytest
 from trio_websocket import open_websocket_url
 
 from tests.conftest import raw_client
+from trionotify.cli import main
 from trionotify.secret import Secret
 
 COMMAND = [sys.executable, "-m", "trionotify"]
@@ -109,12 +111,25 @@ def test_environment() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
-        (["--port", "99999"], "'--port'", 2),
-        (["--prot", "0"], "No such option", 2),
-        (["swerve"], "No such command 'swerve'", 2),
+        (["--port", "99999"], "trionotify: --port: 99999 is not in the range 0<=x<=65535.", 2),
+        (["--prot", "0"], "trionotify: No such option '--prot'", 2),
+        (["swerve"], "trionotify: No such command 'swerve'", 2),
+        (["publish", "two", "words"], "See 'python -m trionotify publish --help'.", 2),
+        (["publish", "--url=localhost", "x"], "trionotify: url: http, https, ws or wss is needed", 2),
+        (["explain", "nowhere.json"], "nowhere.json': No such file or directory", 2),
+        (["store", "new-epoch", "sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
         (["--port=0", "--host=0.0.0.0"], "trionotify: host: 0.0.0.0 can be reached by anyone", 1),
-        (["--port=0", "--ping-interval=0"], "trionotify: ping_interval must be greater than 0", 1),
-        (["--unix=/nowhere/at/all.sock"], "trionotify: ", 1),
+        (["--port=0", "--ping-interval=0"], "--ping-interval: 0.0 is not in the range x>0.", 2),
+        (["--port=0", "--ping-interval=nan"], "trionotify: ping_interval must be greater than 0", 1),
+        (["--port=0", "--max-filter-depth=101"], "--max-filter-depth: 101 is not in the range", 2),
+        (["--port=0", "--max-batch=few"], "--max-batch: 'few' is not a valid integer.", 2),
+        (["--unix=/nowhere/at/all.sock"], "trionotify: /nowhere/at/all.sock: No such file", 1),
+        ([f"--unix=/tmp/{'x' * 200}"], f"trionotify: unix: /tmp/{'x' * 200} is too long", 1),
+        (["--port=0", "--host="], "trionotify: host: a name or an address is needed", 1),
+        (["--port=0", "--store=sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
+        (["--port=0", "--store=sqllite:x"], "trionotify: store: 'memory:' or 'sqlite:PATH'", 1),
+        (["--port=0", "--secret=/dev/null"], "trionotify: secret: /dev/null is empty", 1),
+        (["--port=0", "--secret=/"], "trionotify: secret: / can't be read: Is a directory", 1),
     ],
 )
 def test_errors_are_one_clear_line(arguments: list[str], words: str, code: int) -> None:
@@ -125,7 +140,30 @@ def test_errors_are_one_clear_line(arguments: list[str], words: str, code: int) 
     assert done.returncode == code
     assert done.stdout == ""
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("variable", ["PORT", "MAX_LOG_AGE", "INSECURE", "DURABILITY", "SECRET"])
+def test_a_wrong_variable_is_named(variable: str) -> None:
+    """And not the option that nobody gave."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(f"TRIONOTIFY_{variable}", "nonsense")
+        done = run("serve", *(["--port=0"] if variable != "PORT" else []))
+    assert done.stderr.startswith(f"trionotify: TRIONOTIFY_{variable}: ")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1 if variable == "SECRET" else 2, 1)
+
+
+def test_a_misspelt_variable() -> None:
+    """Is told, with the nearest that there is; those that Kubernetes makes for a service aren't."""
+    kubernetes = {"TRIONOTIFY_SERVICE_HOST": "10.0.0.1", "TRIONOTIFY_PORT_8765_TCP": "tcp://10.0.0.1:1"}
+    with running("--port=0", TRIONOTIFY_PROT="1", TRIONOTIFY_URL="x", **kubernetes) as (process, _):
+        process.terminate()
+        lines = process.communicate(timeout=20)[1].splitlines()
+    told = [line.partition("WARNING ")[2] for line in lines if "WARNING" in line]
+    assert told == ["TRIONOTIFY_PROT: there is no such option; did you mean TRIONOTIFY_PORT?"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRIONOTIFY_PORT", "tcp://10.0.0.1:8765")
+        assert "say enableServiceLinks: false" in run("serve").stderr
 
 
 def test_a_port_in_use() -> None:
@@ -173,6 +211,22 @@ def test_explain(options: list[str], event: str, code: int, words: str) -> None:
     else:
         assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_help_has_an_example() -> None:
+    """Of this very command, on a line of its own."""
+
+    def look(command: click.Command, name: str) -> None:
+        context = click.Context(command, info_name=name)
+        examples = [line.strip() for line in command.get_help(context).splitlines()]
+        words = name.split(" ", 3)[-1] if command.name != "completion" else "completion"
+        found = [line for line in examples if "trionotify" in line and not line.startswith("Usage")]
+        assert any(words in line for line in found), name
+        if isinstance(command, click.Group):
+            for inner in command.commands.values():
+                look(inner, f"{name} {inner.name}")
+
+    look(main, "python -m trionotify")
 
 
 def test_help_and_version() -> None:

@@ -29,7 +29,9 @@ from trionotify.settings import Settings
         ("page = 'no'", "page: true or false is needed, not 'no'"),
         ("allow_origin = 'x'", "allow_origin: an array of strings is needed, not 'x'"),
         ("durability = 'some'", "durability: 'some' is not one of 'full', 'normal'"),
-        ("ping_interval = 0", "ping_interval must be greater than 0"),
+        ("ping_interval = 0", "ping_interval: 0.0 is not in the range x>0"),
+        ("secret = 'nowhere'", "trionotify.toml: secret: nowhere can't be read: No such file"),
+        ("tls_key = 'nowhere'", "trionotify.toml: tls_key: it needs tls_cert"),
         ("port = ", "Invalid value (at line 1, column 8)"),
         ("# \xff", "can't decode byte 0xff"),
     ],
@@ -39,7 +41,7 @@ def test_a_mistake_is_one_line(text: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "trionotify.toml"
     path.write_bytes(f"{text}\n".encode("latin-1"))
     done = run("--config", str(path), "--port=0") if "port" not in text else run("--config", str(path))
-    assert done.returncode == (1 if "ping_interval" in text else 2)
+    assert done.returncode == (1 if "nowhere" in text else 2)
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("trionotify: ")
@@ -89,7 +91,10 @@ def test_every_option_may_be_in_the_file() -> None:
 
 def test_every_option_is_a_variable() -> None:
     """Of every command."""
-    for name, command in main.commands.items():
+    commands = dict(main.commands)
+    for group in main.commands.values():
+        commands |= group.commands if isinstance(group, click.Group) else {}
+    for name, command in commands.items():
         for option in command.params:
             if isinstance(option, click.Option):
                 expected = f"TRIONOTIFY_{option.opts[0].removeprefix('--').replace('-', '_').upper()}"

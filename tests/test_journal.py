@@ -112,7 +112,8 @@ def test_json_on_stderr() -> None:
         process.terminate()
         _, err = process.communicate(timeout=20)
     events = [json.loads(line) for line in err.splitlines()]
-    assert [event["level"] for event in events] == ["info"] * 3
+    assert [event["level"] for event in events] == ["info"] * 4
+    assert [event["event"] for event in events] == ["started", "stopping", "draining", "drained"]
     with running("--port=0", "--log-level=warning") as (process, _):
         process.terminate()
         assert process.communicate(timeout=20) == ("", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import click
 from click.shell_completion import get_completion_class
@@ -11,16 +11,19 @@ from click.shell_completion import get_completion_class
 import trionotify
 from trionotify.cloudevents import NotAnEvent, decode
 from trionotify.commands import filter_options, predicate_of, publish, subscribe, top
-from trionotify.config import Mistake, name_variables
+from trionotify.config import in_one_line, name_variables
 from trionotify.errors import StoreError
 from trionotify.logs.sqlite import new_epoch as renew
 from trionotify.service import serve
 from trionotify.since import parse_duration
+from trionotify.stdio import Failure, Mistake, keep_numbers, show
 
 __all__ = ["main"]
 
 _DEFAULT_COMMAND: Final = "serve"
 _SHELLS: Final = ("bash", "zsh", "fish")
+#: A group without a command shows its help. (Older versions of click have no name for that.)
+_SHOWS_HELP: Final = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 class _Commands(click.Group):
@@ -33,6 +36,18 @@ class _Commands(click.Group):
             args = [_DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if isinstance(error, _SHOWS_HELP):
+                raise
+            raise Mistake(in_one_line(error)) from None
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        keep_numbers()
+        return super().main(*args, **extra)
+
 
 @click.group(cls=_Commands)
 @click.version_option(trionotify.__version__, package_name="trionotify")
@@ -41,12 +56,21 @@ def main() -> None:
 
     Without a command, `serve` is run. Every option of every command can also be given as the environment
     variable TRIONOTIFY_OPTION.
+
+    \b
+    python -m trionotify
+    python -m trionotify subscribe --id alice
+    python -m trionotify publish --to alice 'disk is full'
     """
 
 
 @main.group()
 def store() -> None:
-    """Look after the file of a durable log."""
+    """Look after the file of a durable log.
+
+    \b
+    python -m trionotify store new-epoch sqlite:/var/lib/trionotify/log.db
+    """
 
 
 @store.command("new-epoch")
@@ -56,11 +80,15 @@ def new_epoch(store: str) -> None:
 
     Its notifications stay. But offsets that clients have seen may be given again, and so a cursor from
     before must not be resumed: clients are told so, and load their state anew.
+
+    \b
+    python -m trionotify store new-epoch sqlite:/var/lib/trionotify/log.db
     """
     try:
-        click.echo(f"trionotify: the new epoch is {renew(store.removeprefix('sqlite:'))}")
+        epoch = renew(store.removeprefix("sqlite:"))
     except StoreError as error:
-        raise click.ClickException(str(error)) from None
+        raise Failure(str(error)) from None
+    show(f"trionotify: the new epoch is {epoch}")
 
 
 @main.command()
@@ -79,16 +107,16 @@ def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
     try:
         notification = decode(event.read())
     except NotAnEvent as error:
-        raise click.UsageError(f"{event.name}: {error}") from None
+        raise Mistake(f"{event.name}: {error}") from None
     found = trionotify.explain(predicate, notification)
-    click.echo(str(found))
+    show(str(found))
     raise SystemExit(0 if found else 1)
 
 
 @main.command()
 @click.option(
     "--secret",
-    type=click.Path(),
+    type=click.Path(readable=False),
     required=True,
     metavar="FILE",
     help="The server's: the first line signs.",
@@ -114,9 +142,10 @@ def sign(secret: str, expires: str, query: tuple[str, ...]) -> None:
     except OSError as error:
         raise Mistake(f"secret: {secret} can't be read: {error.strerror}") from None
     try:
-        click.echo(trionotify.sign("&".join(query), key, expires_in=seconds))
+        signed = trionotify.sign("&".join(query), key, expires_in=seconds)
     except ValueError as error:
         raise Mistake(str(error)) from None
+    show(signed)
 
 
 @main.command()
@@ -130,7 +159,7 @@ def completion(shell: str) -> None:
     """
     made = get_completion_class(shell)
     assert made is not None  # it is one of those that click knows
-    click.echo(made(main, {}, "trionotify", "_TRIONOTIFY_COMPLETE").source())
+    show(made(main, {}, "trionotify", "_TRIONOTIFY_COMPLETE").source())
 
 
 for _command in (serve, publish, subscribe, top):

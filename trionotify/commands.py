@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, NoReturn, Self
 
@@ -22,13 +22,13 @@ import click
 import trio
 
 from trionotify.cloudevents import encode
-from trionotify.config import Mistake
 from trionotify.errors import CloseCode, Closed, Lagged, TrionotifyError
 from trionotify.notification import Notification
 from trionotify.predicates import EVERYTHING, AllOf, Predicate, Sql, from_json
 from trionotify.remote import Remote, connect
 from trionotify.secret import Secret
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT
+from trionotify.stdio import Mistake, input_number, output_number, say, unread
 from trionotify.top import watch
 
 __all__ = ["filter_options", "predicate_of", "publish", "subscribe", "top"]
@@ -37,6 +37,8 @@ Client = AbstractAsyncContextManager[Remote]
 
 _URL: Final = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 _READ_BYTES: Final = 1 << 16
+#: A line that is longer is none: no server takes it, and it would have to be kept.
+_MAX_LINE_BYTES: Final = 1 << 26
 #: What is told in one line, for it explains itself.
 _REASONS: Final = (TrionotifyError, OSError, ValueError)
 
@@ -55,16 +57,19 @@ def predicate_of(filters: str | None, sql: str | None) -> Predicate:
     """What the options ask for; both given, both must hold. A mistake in them ends the command."""
     try:
         parts = [from_json(filters)] if filters is not None else []
+    except ValueError as error:
+        raise Mistake(f"--filter: {error}") from None
+    try:
         parts += [Sql(sql)] if sql is not None else []
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        raise Mistake(f"--sql: {error}") from None
     if len(parts) < 2:
         return parts[0] if parts else EVERYTHING
     return AllOf(parts)
 
 
 _secret_option = click.option(
-    "--secret", type=click.Path(), metavar="FILE", help="That of a server which has one."
+    "--secret", type=click.Path(readable=False), metavar="FILE", help="That of a server which has one."
 )
 
 
@@ -90,7 +95,18 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _client(secret: str | None, **options: Any) -> Callable[[], Client]:
-    return partial(connect, extra_headers=_headers(secret), **options)
+    return partial(_connected, extra_headers=_headers(secret), **options)
+
+
+@asynccontextmanager
+async def _connected(**options: Any) -> AsyncIterator[Remote]:
+    """A client. What it can't be asked for is a mistake in the options."""
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(connect(**options))
+        except (TypeError, ValueError) as error:
+            raise Mistake(str(error)) from None
+        yield client
 
 
 # --- subscribe ---
@@ -111,12 +127,13 @@ def subscribe(filters: str | None, sql: str | None, as_json: bool, **options: st
     says on stderr. It ends when the server tells it not to come back, with the exit code 1.
 
     \b
+    python -m trionotify subscribe --id alice --since 10m
     python -m trionotify subscribe --sql "type = 'order.created' AND subject LIKE 'berlin/%'"
     """
     wanted = predicate_of(filters, sql)
     # Without a filter here, the URL may still have one.
     client = _client(filter=None if wanted is EVERYTHING else wanted, role="subscriber", **options)
-    _run(partial(_print_all, client, as_json))
+    _run(partial(_print_all, client, as_json), ends_unread=True)
 
 
 async def _print_all(open_client: Callable[[], Client], as_json: bool) -> int:
@@ -127,7 +144,7 @@ async def _print_all(open_client: Callable[[], Client], as_json: bool) -> int:
     except Closed as closed:
         if closed.code != CloseCode.NORMAL:
             raise
-        click.echo(f"trionotify: {closed}", err=True)
+        say(f"trionotify: {closed}")
     return 0
 
 
@@ -136,7 +153,7 @@ async def _next(client: Remote) -> Notification:
         try:
             return await anext(client)
         except Lagged as lagged:
-            click.echo(f"trionotify: {lagged}", err=True)
+            say(f"trionotify: {lagged}")
 
 
 def _line(notification: Notification, cursor: str, as_json: bool) -> bytes:
@@ -150,12 +167,14 @@ def _line(notification: Notification, cursor: str, as_json: bool) -> bytes:
 async def _write(line: bytes) -> bool:
     """Write to stdout, at once; False when nobody reads it any more."""
     rest = memoryview(line)
+    number = output_number()
     try:
         while rest:
-            number = sys.stdout.fileno()
             rest = rest[await trio.to_thread.run_sync(os.write, number, rest, abandon_on_cancel=True) :]
     except BrokenPipeError:
         return False
+    except OSError as error:
+        raise OSError(f"stdout: {error.strerror}") from None
     return True
 
 
@@ -164,10 +183,15 @@ async def _write(line: bytes) -> bool:
 
 @attrs.define
 class _Tally:
-    """How many notifications were acknowledged, and why no more."""
+    """How many notifications were acknowledged, of those that were sent, and why no more."""
 
+    sent: int = 0
     acknowledged: int = 0
     error: Exception | None = None
+
+    def __str__(self) -> str:
+        left = self.sent - self.acknowledged
+        return f"{self.acknowledged} acknowledged" + (f", {left} not" if left else "")
 
 
 @click.command()
@@ -179,11 +203,13 @@ class _Tally:
 def publish(url: str, id: str | None, secret: str | None, text: str, **attributes: str | None) -> None:
     """Publish TEXT, or with - standard input: each line by itself, as soon as it is there.
 
-    It connects again when the connection is lost, and publishes everything once. At the end it says on
-    stderr how many were acknowledged; the exit code is 0 if all were.
+    A line that isn't UTF-8 is published as bytes. It connects again when the connection is lost, and
+    publishes everything once. At the end it says on stderr how many were acknowledged; the exit code is
+    0 if all were.
 
     \b
-    tail -F app.log | python -m trionotify publish --type log.app
+    python -m trionotify publish --type disk.full --to alice '/var is full'
+    tail -F app.log | python -m trionotify publish --type log.app -
     """
     params = {name: value for name, value in attributes.items() if value is not None}
     client = _client(secret, url=url, id=id, role="publisher", params=params)
@@ -192,15 +218,22 @@ def publish(url: str, id: str | None, secret: str | None, text: str, **attribute
 
 async def _publish_all(open_client: Callable[[], Client], text: str) -> int:
     tally = _Tally()
+    if text == "-":
+        input_number()
     try:
         async with open_client() as client:
             if text == "-":
                 await _publish_lines(client, tally)
             else:
+                tally.sent += 1
                 await client.publish(text)
                 tally.acknowledged += 1
-    finally:
-        click.echo(f"trionotify: {tally.acknowledged} acknowledged", err=True)
+    except Mistake:
+        raise
+    except BaseException:
+        say(f"trionotify: {tally}")
+        raise
+    say(f"trionotify: {tally}")
     if tally.error is not None:
         raise tally.error
     return 0
@@ -211,7 +244,7 @@ async def _publish_lines(client: Remote, tally: _Tally) -> None:
     reading = trio.CancelScope()
 
     async def publish_one(  # noqa: ASYNC128 - `publish` passes it on
-        line: str, task_status: trio.TaskStatus[None]
+        line: str | bytes, task_status: trio.TaskStatus[None]
     ) -> None:
         try:
             await client.publish(line, task_status=task_status)
@@ -224,34 +257,59 @@ async def _publish_lines(client: Remote, tally: _Tally) -> None:
         with reading:
             try:
                 async for line in _Lines():
+                    tally.sent += 1
                     await nursery.start(publish_one, line)
             except ValueError as error:  # the line isn't what the query's datacontenttype says
+                tally.sent -= 1
+                tally.error = tally.error or error
+            except OSError as error:
                 tally.error = tally.error or error
 
 
 class _Lines:
-    """Standard input, line by line, each as soon as it is there. For one task."""
+    """Standard input, line by line, each as soon as it is there. For one task.
+
+    Text, or what isn't UTF-8 as bytes. Raises OSError for what can't be read, or is no line.
+    """
 
     def __init__(self) -> None:
         self._lines: deque[bytes] = deque()
-        self._rest = b""
+        #: The beginning of the next one, in pieces.
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
         self._over = False
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> str:
+    async def __anext__(self) -> str | bytes:
         while not self._lines and not self._over:
-            number = sys.stdin.fileno()
-            data = await trio.to_thread.run_sync(os.read, number, _READ_BYTES, abandon_on_cancel=True)
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            self._lines.extend(lines)
-            if not data:
-                self._over = True
-                self._lines.extend([self._rest] if self._rest else [])
+            self._take(
+                await trio.to_thread.run_sync(
+                    os.read, input_number(), _READ_BYTES, abandon_on_cancel=True
+                )
+            )
         if not self._lines:
             raise StopAsyncIteration
-        return self._lines.popleft().removesuffix(b"\r").decode(errors="replace")
+        line = self._lines.popleft().removesuffix(b"\r")
+        try:
+            return line.decode()
+        except UnicodeDecodeError:
+            return line
+
+    def _take(self, data: bytes) -> None:
+        """Some more; nothing, at the end."""
+        first, *lines = data.split(b"\n")
+        self._rest.append(first)
+        self._rest_bytes += len(first)
+        if self._rest_bytes > _MAX_LINE_BYTES:
+            raise OSError(f"stdin: a line is longer than {_MAX_LINE_BYTES} bytes")
+        if lines or (not data and self._rest_bytes):
+            self._lines.append(b"".join(self._rest))
+            *whole, rest = lines or [b""]
+            self._lines.extend(whole)
+            self._rest, self._rest_bytes = [rest], len(rest)
+        self._over = not data
 
 
 # --- top ---
@@ -268,7 +326,8 @@ def top(url: str, secret: str | None, interval: float, once: bool) -> None:
     It reads /metrics: where that has a port of its own, give its URL.
 
     \b
-    python -m trionotify top --url http://127.0.0.1:8765
+    python -m trionotify top
+    python -m trionotify top --once --url https://example.org --secret /etc/trionotify/secret
     """
     _run(partial(watch, url, interval, once, _headers(secret)))
 
@@ -276,17 +335,21 @@ def top(url: str, secret: str | None, interval: float, once: bool) -> None:
 # --- all ---
 
 
-def _run(work: Callable[[], Awaitable[int]]) -> NoReturn:
-    """Run `work`, and exit with the code that it returns; 130 where Ctrl-C ended it."""
+def _run(work: Callable[[], Awaitable[int]], *, ends_unread: bool = False) -> NoReturn:
+    """Run `work`, and exit with the code that it returns; 130 where Ctrl-C ended it.
+
+    If it `ends_unread`, also when nobody reads stdout any more: with 0, as `head` would have it.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="trionotify: %(message)s")
+    logging.raiseExceptions = False  # a stderr that takes nothing is no reason for more
     try:
-        code = trio.run(_until_signal, work)
+        code = trio.run(_until_signal, work, ends_unread)
     except KeyboardInterrupt:  # before the signals were ours
         code = 128 + signal.SIGINT
     raise SystemExit(code)
 
 
-async def _until_signal(work: Callable[[], Awaitable[int]]) -> int:
+async def _until_signal(work: Callable[[], Awaitable[int]], ends_unread: bool) -> int:
     """What `work` returns, or what a shell makes of the signal that cancelled it."""
     code = 0
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -299,9 +362,14 @@ async def _until_signal(work: Callable[[], Awaitable[int]]) -> int:
 
             nursery.start_soon(watch)
             try:
+                if ends_unread:
+                    nursery.start_soon(unread, output_number(), nursery.cancel_scope.cancel)
                 code = await work()
+            except Mistake as mistake:
+                mistake.show()
+                code = mistake.exit_code
             except _REASONS as error:
-                click.echo(f"trionotify: {error}", err=True)
+                say(f"trionotify: {error}")
                 code = 1
             nursery.cancel_scope.cancel()
     return code

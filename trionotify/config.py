@@ -6,39 +6,90 @@ The command line comes first, then the environment, then the file, then the defa
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import tomllib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
-__all__ = ["Mistake", "config_option", "name_variables"]
+from trionotify.stdio import Mistake
 
+__all__ = ["config_option", "in_one_line", "misspelt_variables", "name_variables", "with_its_place"]
 
-class Mistake(click.ClickException):
-    """What is told in one line, and ends the process with 2: like a mistake in the options."""
-
-    exit_code = 2
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"trionotify: {self.message}", file=file, err=file is None)
+_PREFIX: Final = "TRIONOTIFY_"
+#: Where a context has the path of its file.
+_PATH: Final = "trionotify.config"
+#: How like a variable must be to an option's, to be one that was misspelt.
+_LIKE: Final = 0.75
 
 
 def name_variables(group: click.Group) -> None:
     """Let every option of every command also be the environment variable TRIONOTIFY_OPTION."""
+    for option in _options(group):
+        name = option.opts[0].removeprefix("--").replace("-", "_").upper()
+        option.envvar = _PREFIX + name
+
+
+def misspelt_variables(group: click.Group) -> Iterator[str]:
+    """A line about each variable that nearly is an option's.
+
+    Others are left alone: Kubernetes has some for a service of our name, like TRIONOTIFY_SERVICE_HOST.
+    """
+    known = [str(option.envvar).removeprefix(_PREFIX) for option in _options(group)]
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and (rest := name.removeprefix(_PREFIX)) not in known:
+            for near in difflib.get_close_matches(rest, known, 1, _LIKE):
+                yield f"{name}: there is no such option; did you mean {_PREFIX}{near}?"
+
+
+def _options(group: click.Group) -> Iterator[click.Option]:
     for command in group.commands.values():
         if isinstance(command, click.Group):
-            name_variables(command)
+            yield from _options(command)
         for option in command.params:
             if isinstance(option, click.Option) and option.opts[0].startswith("--"):
-                name = option.opts[0].removeprefix("--").replace("-", "_").upper()
-                option.envvar = f"TRIONOTIFY_{name}"
+                yield option
+
+
+def in_one_line(error: click.UsageError) -> str:
+    """What is wrong with the command line, or with a variable, which is named then."""
+    option = error.param if isinstance(error, click.BadParameter) else None
+    if not isinstance(option, click.Option) or isinstance(error, click.MissingParameter):
+        where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
+        message = error.format_message()
+        return message + ("" if message.endswith((".", "?", ")")) else ".") + where
+    if _source(error.ctx, option.name) is not ParameterSource.ENVIRONMENT:
+        return f"{option.opts[0]}: {error.message}"
+    linked = os.environ.get(str(option.envvar), "").startswith("tcp://")
+    hint = " Kubernetes sets it for a service of this name: say enableServiceLinks: false." * linked
+    return f"{option.envvar}: {error.message}{hint}"
+
+
+def with_its_place(message: str) -> str:
+    """A message that begins with an option's name, and says where its value stands."""
+    context = click.get_current_context()
+    word = re.match(r"\w*", message)
+    name = word[0] if word else ""
+    source = _source(context, name)
+    if source is ParameterSource.ENVIRONMENT:
+        return f"{_PREFIX}{name.upper()}{message.removeprefix(name)}"
+    if source is ParameterSource.DEFAULT_MAP:
+        return f"{context.meta[_PATH]}: {message}"
+    return message
+
+
+def _source(context: click.Context | None, name: str | None) -> ParameterSource | None:
+    return None if context is None or name is None else context.get_parameter_source(name)
 
 
 def config_option(command: Any) -> Any:
     """`--config FILE`, whose keys are the command's options with `_` for `-`."""
     return click.option(
         "--config",
-        type=click.Path(),
+        type=click.Path(readable=False),
         is_eager=True,
         expose_value=False,
         callback=_read,
@@ -68,7 +119,7 @@ def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise Mistake(f"{path}: there is no option {key!r}{hint}")
         _check(context, known[key], path, key, value)
-    context.default_map = found
+    context.default_map, context.meta[_PATH] = found, path
 
 
 def _check(context: click.Context, option: click.Option, path: str, key: str, value: Any) -> None:

@@ -116,7 +116,11 @@ class Drain:
     async def _send_away(self, seconds: float) -> None:
         hub = self._hub
         self._begun, self._clients, self._lost = trio.current_time(), len(hub.connections), hub.lost
-        logger.info("draining within %.1f seconds; clients: %d", seconds, self._clients)
+        logger.info(
+            "draining within %.1f seconds; clients: %d",
+            *(seconds, self._clients),
+            extra={"event": "draining", "seconds": round(seconds, 3), "clients": self._clients},
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._report)
             await say_goodbye(hub, hub.connections.values(), CloseCode.SERVICE_RESTART, seconds)
@@ -129,13 +133,22 @@ class Drain:
         while True:
             await trio.sleep(_REPORT_INTERVAL)
             left = len(self._hub.connections)
-            logger.info("draining; clients left: %d of %d", left, self._clients)
+            logger.info(
+                "draining; clients left: %d of %d",
+                *(left, self._clients),
+                extra={"event": "still_draining", "left": left, "clients": self._clients},
+            )
 
     def _log_end(self) -> None:
         cut_off = self._hub.lost - self._lost + len(self._hub.connections)
+        seconds, closed = trio.current_time() - self._begun, self._clients - cut_off
         logger.info(
             "drained in %.1f seconds; closed in good order: %d, cut off: %d",
-            trio.current_time() - self._begun,
-            self._clients - cut_off,
-            cut_off,
+            *(seconds, closed, cut_off),
+            extra={
+                "event": "drained",
+                "seconds": round(seconds, 3),
+                "closed": closed,
+                "cut_off": cut_off,
+            },
         )

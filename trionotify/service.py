@@ -11,19 +11,21 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 import click
 import trio
 
-from trionotify.config import config_option
+import trionotify
+from trionotify.config import config_option, misspelt_variables, with_its_place
 from trionotify.errors import StoreError
 from trionotify.hub import Hub
 from trionotify.journal import FORMATS, LEVELS, configure
 from trionotify.logs import DURABILITIES
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, Server, open_server
 from trionotify.settings import Settings
+from trionotify.stdio import let_go_of_stdout, say
 from trionotify.systemd import inherited_sockets, notify, notify_reloading
 
 __all__ = ["serve"]
@@ -42,7 +44,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default = None if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type] # attrs types Factory as a function
         command = click.option(
             f"--{field.name.replace('_', '-')}",
-            type=float if isinstance(default, float) else int,
+            type=_range(field, isinstance(default, float)),
             default=default,
             show_default=default is not None,
             help=field.metadata["help"],
@@ -50,20 +52,37 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _range(field: attrs.Attribute[Any], fractions: bool) -> click.ParamType[Any]:
+    """What the settings check once more: here the error can say where the value stands."""
+    if not fractions:
+        return _whole(1, field.metadata.get("most"))
+    kind = click.FloatRange(0, min_open=True)
+    kind.name = "number"
+    return kind
+
+
+def _whole(least: int, most: int | None) -> click.IntRange:
+    kind = click.IntRange(least, most)
+    kind.name = "integer"  # of one that is none it would say that it is no valid "integer range"
+    return kind
+
+
 @click.command()
 @config_option
 @click.option("--host", default=DEFAULT_HOST, show_default=True)
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=_whole(0, 65535),
     default=DEFAULT_PORT,
     show_default=True,
     help="0 picks a free one.",
 )
-@click.option("--unix", type=click.Path(), help="Listen on a Unix socket at this path instead.")
+@click.option(
+    "--unix", type=click.Path(readable=False), help="Listen on a Unix socket at this path instead."
+)
 @click.option(
     "--secret",
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="FILE",
     help="Let in who has this file's secret, or a query that was signed with it: see `sign`.",
 )
@@ -73,10 +92,16 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Without a secret, let anyone in, from anywhere: else the server listens on loopback only.",
 )
 @click.option(
-    "--tls-cert", type=click.Path(), metavar="FILE", help="A certificate in PEM: speak TLS, with it."
+    "--tls-cert",
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="A certificate in PEM: speak TLS, with it.",
 )
 @click.option(
-    "--tls-key", type=click.Path(), metavar="FILE", help="Its key, if that isn't in the same file."
+    "--tls-key",
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="Its key, if that isn't in the same file.",
 )
 @click.option(
     "--trusted-proxy",
@@ -87,7 +112,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--admin-port",
-    type=click.IntRange(0, 65535),
+    type=_whole(0, 65535),
     help="Have /clients, /metrics and the health checks at this port alone.",
 )
 @click.option(
@@ -138,7 +163,9 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     python -m trionotify serve --unix /run/trionotify.sock
     python -m trionotify serve --host 0.0.0.0 --secret /etc/trionotify/secret
     """
-    configure(log_format, log_level)
+    flush = configure(log_format, log_level)
+    for line in misspelt_variables(cast("click.Group", click.get_current_context().find_root().command)):
+        logger.warning("%s", line)
     options = {name: value for name, value in given.items() if value is not None}
     # A connection is some hundred objects that stay. Looking at them again and again, as by default,
     # costs a fifth of what connecting does.
@@ -152,8 +179,9 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
         if listening.is_set() or not all(isinstance(leaf, _MISTAKES) for leaf in leaves):
             raise
         # Bad options, or no way to listen there: one clear line, no traceback.
+        flush()
         for leaf in leaves:
-            click.echo(f"trionotify: {_in_short(leaf)}", err=True)
+            say(f"trionotify: {with_its_place(_in_short(leaf))}")
         raise SystemExit(1) from None
     raise SystemExit(code)
 
@@ -178,12 +206,13 @@ async def _serve(options: dict[str, Any], listening: trio.Event) -> int:
         async with trio.open_nursery() as nursery:
             async with open_server(**options, sockets=inherited_sockets()) as server:
                 listening.set()
-                click.echo(f"trionotify: listening on {server.url}")
-                if server.admin_url:
-                    logger.info("clients, metrics and health checks on %s", server.admin_url)
+                _announce(server, options)
                 notify("READY=1")
                 number = await _next_ending(signals, partial(_reload, server))
-                logger.info("%s; a second one ends it at once", signal.Signals(number).name)
+                name = signal.Signals(number).name
+                logger.info(
+                    "%s; a second one ends it at once", name, extra={"event": "stopping", "signal": name}
+                )
                 notify("STOPPING=1")
                 nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope, forced)  # noqa: ASYNC111 - it watches while the server stops
                 await server.drain()
@@ -202,14 +231,42 @@ async def _next_ending(signals: AsyncIterator[int], reload: Callable[[], None] |
     raise AssertionError("the receiver of signals never ends")
 
 
+def _announce(server: Server, options: dict[str, Any]) -> None:
+    """Say where it listens. If nobody can read that, it's no reason not to."""
+    try:
+        click.echo(f"trionotify: listening on {server.url}")
+    except OSError as error:
+        let_go_of_stdout()
+        logger.warning("stdout: %s; listening on %s", error.strerror, server.url)
+    store, hub = options["store"], server.hub
+    known: dict[str, Any] = {"version": trionotify.__version__, "url": server.url, "store": store}
+    known |= {"admin_url": server.admin_url, "secret": hub.secret is not None}
+    logger.info(
+        "started: version %s, the log in %s, open to %s%s",
+        *(known["version"], store, "signed queries" if hub.secret else "anyone who reaches it"),
+        f"; clients, metrics and health checks on {server.admin_url}" if server.admin_url else "",
+        extra={"event": "started", **known},
+    )
+
+
 def _reload(server: Server) -> None:
     notify_reloading()
     try:
-        server.reload()
+        read = server.reload()
     except ValueError as error:
-        logger.error("SIGHUP: %s; what was read before stays in force", error)
+        logger.error(
+            "SIGHUP: %s; what was read before stays in force",
+            error,
+            extra={"event": "reload_failed", "reason": str(error)},
+        )
     else:
-        logger.info("SIGHUP: the secret and the certificate were read again")
+        logger.info(
+            "SIGHUP: %s",
+            f"the files were read again: {', '.join(read)}"
+            if read
+            else "there are no files to read again",
+            extra={"event": "reloaded", "read": read},
+        )
     notify("READY=1")
 
 
@@ -217,6 +274,7 @@ async def _abort_at_second(
     signals: AsyncIterator[int], hub: Hub, scope: trio.CancelScope, forced: list[int]
 ) -> None:
     forced.append(await _next_ending(signals))
-    logger.info("stopping at once")
+    name = signal.Signals(forced[0]).name
+    logger.info("%s: stopping at once", name, extra={"event": "forced", "signal": name})
     hub.abort()
     scope.cancel()

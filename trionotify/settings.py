@@ -96,7 +96,7 @@ class Settings:
     max_filter_depth: int = attrs.field(
         default=32,
         validator=[_positive, _whole, attrs.validators.le(100)],
-        metadata={"help": "how deep a filter may be nested, 100 at most"},
+        metadata={"help": "how deep a filter may be nested, 100 at most", "most": 100},
     )
     max_filters: int = _limit(256, "the filters of a client, those inside others included")
     head_timeout: float = _limit(10.0, "seconds for a request's head to arrive")

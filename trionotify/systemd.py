@@ -48,7 +48,11 @@ def notify(*lines: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.sendto("\n".join(lines).encode(), path)
     except OSError as error:
-        logger.warning("NOTIFY_SOCKET: can't tell the service manager: %s", error)
+        logger.warning(
+            "NOTIFY_SOCKET: can't tell the service manager: %s",
+            error,
+            extra={"event": "untold", "reason": str(error)},
+        )
 
 
 def notify_reloading() -> None:

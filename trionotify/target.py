@@ -6,7 +6,9 @@ names the argument, and nothing has been connected yet.
 
 from __future__ import annotations
 
+import os
 import secrets
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
@@ -162,10 +164,7 @@ class Target:
 
     async def open(self) -> trio.abc.Stream:
         """A stream to the server, through TLS where the URL says so. Raises OSError."""
-        if self.open_stream is None:
-            stream: trio.abc.Stream = await trio.open_tcp_stream(self.host, self.port)
-        else:
-            stream = await self.open_stream()
+        stream = await (self._connect() if self.open_stream is None else self.open_stream())
         if self.ssl_context is None:
             return stream
         secure = trio.SSLStream(
@@ -181,6 +180,19 @@ class Target:
                 await stream.aclose()
             raise
         return secure
+
+    async def _connect(self) -> trio.abc.Stream:
+        try:
+            return await trio.open_tcp_stream(self.host, self.port)
+        except socket.gaierror as error:
+            raise OSError(f"{self.host} can't be found: {error.strerror}") from error
+        except OSError as error:
+            # Trio says that all attempts failed; the last of them, why.
+            cause = error.__cause__
+            while isinstance(cause, BaseExceptionGroup):
+                cause = cause.exceptions[-1]
+            why = f": {os.strerror(cause.errno)}" if isinstance(cause, OSError) and cause.errno else ""
+            raise OSError(f"{error}{why}") from error
 
 
 def _split(url: object) -> tuple[SplitResult, str, int]:

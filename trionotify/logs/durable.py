@@ -233,7 +233,7 @@ class DurableLog:
                 raise
             except Exception:
                 # The border of the process: whatever is wrong with the file, the server goes on.
-                logger.exception("the log failed")
+                logger.exception("the log failed", extra={"event": "log_failed"})
                 raise StoreError(503, "the log failed; the server's own log says how") from None
         self.commits.add(trio.current_time() - begun)
         for entry in fresh:
@@ -270,11 +270,15 @@ class DurableLog:
         except StoreError as error:
             self.failed_commits += 1
             if self.problem is None:
-                logger.error("publishing is refused: %s", error)
+                logger.error(
+                    "publishing is refused: %s",
+                    error,
+                    extra={"event": "publishing_refused", "reason": str(error)},
+                )
             self.problem = str(error)
             raise
         if self.problem is not None:
-            logger.warning("the log takes notifications again")
+            logger.warning("the log takes notifications again", extra={"event": "publishing_possible"})
         self.problem = None
 
 
