@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import trio
 
 from tests.test_cli import COMMAND, run, running
+from tests.test_peers import need
 from trionotify import Client, CloseCode, Refused, Request, connect, open_server
 
 
@@ -292,3 +295,69 @@ def test_nothing_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
         assert file(subscriber.stdout).read() == ""
         assert until(publisher.stderr, "acknowledged") == "trionotify: 400 acknowledged\n"
     assert got == lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_log_is_followed_over_restarts(number: signal.Signals, tmp_path: Path) -> None:
+    """`tail -F` of a log that is written all the while, and rotated: each line comes, and once."""
+    need(shutil.which("tail"), "no tail is installed")
+    store = ["--store", f"sqlite:{tmp_path / 'log.db'}"]
+    log = tmp_path / "app.log"
+    written: list[str] = []
+    got: list[str] = []
+    stop = threading.Event()
+
+    def write(upto: int, pause: float = 0.002) -> None:
+        with log.open("a", buffering=1) as file:
+            while len(written) < upto and not stop.wait(pause):
+                written.append(f"{len(written)} grüße")
+                file.write(f"{written[-1]}\n")
+
+    def hear(upto: int) -> None:
+        while len(got) < upto:
+            line = file(subscriber.stdout).readline()
+            assert line, "it ended"
+            got.append(line.rstrip("\n"))
+
+    log.touch()
+    with ExitStack() as stack:
+        server, url = stack.enter_context(running("--port=0", *store))
+        port = url.rpartition(":")[2]
+        subscriber = stack.enter_context(started("subscribe", "--url", url))
+        until(subscriber.stderr, "connected")
+        tail = stack.enter_context(
+            subprocess.Popen(["tail", "-n", "+1", "-F", str(log)], stdout=subprocess.PIPE, text=True)
+        )
+        stack.callback(tail.kill)
+        publisher = stack.enter_context(
+            subprocess.Popen(
+                [*COMMAND, "publish", "--type=log.app", "--url", url, "-"],
+                stdin=tail.stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(publisher.kill)
+        for life in range(1, 4):
+            writer = threading.Thread(target=write, args=(life * 600,))
+            writer.start()
+            stack.callback(stop.set)
+            # In the midst of it:
+            hear(life * 600 - 500)
+            server.send_signal(number)
+            if number == signal.SIGTERM:
+                assert server.wait(timeout=20) == 0
+            server, _ = stack.enter_context(running("--port", port, *store))
+            writer.join()
+            hear(life * 600)
+            log.rename(tmp_path / f"app.log.{life}")
+            log.touch()
+        tail.terminate()
+        assert publisher.wait(timeout=20) == 0
+        assert until(publisher.stderr, " acknowledged") == "trionotify: 1800 acknowledged\n"
+        subscriber.send_signal(signal.SIGINT)
+        assert subscriber.wait(timeout=20) == 130
+        assert file(subscriber.stdout).read() == ""
+    assert got == written
+    logs = [*(tmp_path / f"app.log.{life}" for life in (1, 2, 3)), log]
+    assert got == [line for path in logs for line in path.read_text().splitlines()]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import socket
 import sys
 from io import StringIO
 
 import pytest
+import trio
 from trio.testing import MockClock as Clock
 
 import trionotify
 from tests.conftest import open_room
 from tests.test_cli import running
 from tests.web import Web, get
-from trionotify.journal import JsonFormatter
+from trionotify import Client
+from trionotify.journal import JsonFormatter, Writer
 
 
 def line(**given: object) -> dict[str, object]:
@@ -78,8 +82,32 @@ async def test_one_line_about_each_connection(
     }  # fmt: skip
     counts = [(lines[id]["sent"], lines[id]["received"]) for id in ("al", "bo")]
     assert counts == [(3, 2), (3, 0)]
+    assert lines["bo"]["message"].endswith("3 sent, 0 received: the connection was lost")
     refused = lines["refused"]
     assert (refused["event"], refused["status"], refused["reason"]) == ("refused", 400, "id")
+
+
+async def test_why_the_server_dropped_one(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Is in that line, too, and what a session says at the end can't forge another one."""
+
+    async def session(client: Client) -> None:
+        if client.id == "bo":
+            client.close(4000, "over\nINFO forged")
+        async for _ in client:
+            pass
+
+    caplog.set_level(logging.INFO, "trionotify")
+    async with open_room(session=session) as room:
+        (await room.connect("/?id=bo")).say_close()
+        await room.connect("/?id=al")
+        await trio.sleep(70)
+    lines = {vars(record)["id"]: vars(record) for record in caplog.records}
+    reason = "it was silent for 60 seconds"
+    assert lines["al"]["message"].endswith(f"0 sent, 0 received: {reason}")
+    assert (lines["al"]["code"], lines["al"]["reason"]) == (None, reason)
+    assert lines["bo"]["message"].endswith(r": 4000 'over\nINFO forged'")
 
 
 async def test_what_was_sent_is_counted_also_behind(
@@ -117,6 +145,45 @@ def test_json_on_stderr() -> None:
     with running("--port=0", "--log-level=warning") as (process, _):
         process.terminate()
         assert process.communicate(timeout=20) == ("", "")
+
+
+def record(text: str) -> logging.LogRecord:
+    return logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": text})
+
+
+def test_who_does_not_read_the_log_holds_nobody_back() -> None:
+    """What is too much is dropped, and its number is said when it goes on; the rest comes in order."""
+    reading, writing = os.pipe()
+    writer = Writer(writing, max_waiting=1 << 18)  # more than a pipe holds
+    writer.setFormatter(JsonFormatter())
+    for number in range(10_000):
+        writer.emit(record(f"{number} {'x' * 50}"))
+    with os.fdopen(reading) as lines:
+        found = []
+        while "missing" not in (line := json.loads(lines.readline()))["message"]:
+            found.append(line["message"].partition(" ")[0])
+        assert found == [str(number) for number in range(len(found))]
+        assert (line["event"], line["level"]) == ("dropped", "warning")
+        assert line["lines"] == 10_000 - len(found)
+        writer.emit(record("again"))
+        assert json.loads(lines.readline())["message"] == "again"
+        writer.flush()
+    # Nobody reads any more.
+    writer.emit(record("nothing"))
+    writer.flush()
+    os.close(writing)
+
+
+def test_a_server_whose_log_nobody_reads() -> None:
+    """It answers, and ends."""
+    with running("--port=0") as (process, url):
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.create_connection(address, timeout=20) as connection:
+            for _ in range(2000):  # many times what a pipe holds
+                connection.sendall(get(f"/{'x' * 200}"))
+                assert connection.recv(1 << 16).startswith(b"HTTP/1.1 404")
+        process.terminate()
+        assert process.wait(timeout=20) == 0
 
 
 async def test_embedded_it_configures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
