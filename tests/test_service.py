@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,9 +30,11 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def issue(authority: trustme.CA, directory: Path, name: str = "localhost") -> tuple[Path, Path]:
+def issue(
+    authority: trustme.CA, directory: Path, kind: trustme.KeyType = trustme.KeyType.ECDSA
+) -> tuple[Path, Path]:
     """The files of a new certificate and its key."""
-    made = authority.issue_cert(name)
+    made = authority.issue_cert("localhost", key_type=kind)
     cert, key = directory / "cert.pem", directory / "key.pem"
     made.cert_chain_pems[0].write_to_path(cert)
     made.private_key_pem.write_to_path(key)
@@ -122,6 +124,64 @@ async def test_tls_of_an_embedded_server(authority: trustme.CA, tmp_path: Path) 
         with pytest.RaisesGroup(pytest.RaisesExc(TypeError, match=words), flatten_subgroups=True):
             async with trionotify.open_server(port=0, **options):
                 raise AssertionError("it listens")
+
+
+def test_a_certificate_of_another_kind(authority: trustme.CA, tmp_path: Path) -> None:
+    """Takes the old one's place: nobody sees both, whatever kind he would like best."""
+    cert, key = issue(authority, tmp_path, trustme.KeyType.ECDSA)
+    with running("--port=0", "--tls-cert", str(cert), "--tls-key", str(key)) as (process, url):
+        port = int(url.rpartition(":")[2])
+        first = shown(port, authority)
+        issue(authority, tmp_path, trustme.KeyType.RSA)
+        process.send_signal(signal.SIGHUP)
+        until(process.stderr, "were read again")
+        assert shown(port, authority) not in (first, None)
+
+
+async def test_all_is_read_again_or_nothing(authority: trustme.CA, tmp_path: Path) -> None:
+    """A secret that can't be read leaves the certificate as it was, and the other way round."""
+    cert, key = issue(authority, tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("the first secret of all\n")
+    options = {"tls_cert": cert, "tls_key": key, "secret": secret}
+
+    def look(port: int) -> bytes | None:
+        return shown(port, authority)
+
+    async with trionotify.open_server(port=0, **options) as server:
+        assert server.hub.secret is not None
+        assert server.port is not None
+        first = await trio.to_thread.run_sync(look, server.port)
+        issue(authority, tmp_path)
+        secret.unlink()
+        with pytest.raises(ValueError, match=r"^secret: "):
+            server.reload()
+        assert await trio.to_thread.run_sync(look, server.port) == first
+        secret.write_text("the second secret of all\n")
+        key.write_text("nonsense")
+        with pytest.raises(ValueError, match=r"^tls_cert: "):
+            server.reload()
+        assert server.hub.secret.key == b"the first secret of all"
+
+
+@pytest.mark.parametrize("drops", [[], [b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"]])
+async def test_a_tls_handshake_that_never_ends(
+    drops: list[bytes], authority: trustme.CA, tmp_path: Path
+) -> None:
+    """Has the time of a head, and counts as half-open meanwhile."""
+    cert, key = issue(authority, tmp_path)
+    options = {"tls_cert": cert, "tls_key": key, "head_timeout": 0.2, "close_timeout": 0.2}
+    async with trionotify.open_server(port=0, **options) as server:
+        assert server.port is not None
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            for data in drops:
+                await stream.send_all(data)
+            while not server.hub.entrance.half_open:
+                await trio.lowlevel.checkpoint()
+            with trio.fail_after(10), suppress(trio.BrokenResourceError):
+                while await stream.receive_some():
+                    pass
+        assert server.hub.entrance.half_open == 0
 
 
 def test_the_secret_is_read_again(tmp_path: Path) -> None:

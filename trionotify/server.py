@@ -190,13 +190,15 @@ class Server:
         """Read the files of `secret`, `tls_cert` and `tls_key` again, for who connects from now on.
 
         Returns their paths; none where there are no such files. Blocks for as long as that takes.
-        Raises ValueError for a file that won't do; what was read before stays in force then.
+        Raises ValueError for a file that won't do; all that was read before stays in force then.
         """
-        read = []
-        if self._certificate is not None:
-            read += self._certificate.reload()
-        if self.hub.secret is not None:
-            read += self.hub.secret.reload()
+        certificate, secret = self._certificate, self.hub.secret
+        context = None if certificate is None else certificate.read()
+        read = [] if secret is None else secret.reload()
+        # Nothing can fail any more.
+        if certificate is not None and context is not None:
+            certificate.context = context
+            read = [*certificate.paths, *read]
         return read
 
     # As a listener of the hub.
@@ -254,7 +256,7 @@ class Server:
     def _serve_in_a_task(self, sock: socket.socket, name: Any, routes: Routes) -> None:
         """The task raises nothing."""
         try:
-            transport = _transport(sock, self._ssl_context)
+            transport = _transport(sock, self._tls())
         except OSError:  # macOS: EINVAL, when the peer has reset it already
             sock.close()
         else:
@@ -262,6 +264,10 @@ class Server:
             local = self._local and sock.family != _UNIX
             serve = partial(serve_transport, routes=routes, local=local)
             self._connections.start_soon(serve, self.hub, transport, name_of(name), self._opened)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """What the next connection is encrypted by."""
+        return self._ssl_context if self._certificate is None else self._certificate.context
 
     def _close(self) -> None:
         """Who comes from now on is refused by the kernel."""
@@ -317,8 +323,6 @@ async def serve(
     cesql.parse("TRUE")  # the parser's tables take 40 ms: not while somebody is connected
     public = insecure or hub.authenticate is not None or hub.secret is not None
     certificate = _certificate(tls_cert, tls_key, ssl_context)
-    if certificate is not None:
-        ssl_context = certificate.context
     inherited = adopt(sockets, public)
     with contextlib.ExitStack() as undo:
         if inherited:
@@ -332,7 +336,7 @@ async def serve(
             undo.callback(sock.close)
         admin = [] if admin_port is None else await listen_tcp(host, admin_port, public)
         undo.pop_all()
-    tls = ssl_context is not None
+    tls = ssl_context is not None or certificate is not None
     routes = EVERYTHING if admin_port is None else PUBLIC
     url, number = _place(listening[0], tls)
     admin_url, admin_number = _place(admin[0], tls) if admin else (None, None)

@@ -16,31 +16,29 @@ class Certificate:
     """The files of a certificate (with what its issuers need) and of its key, and a context with them.
 
     Without `key` that is in the first file, too. Raises ValueError that names the file at fault.
+
+    `context` is for the next connection. It is never changed, only replaced: a context that takes a
+    second pair keeps the first one where that is of another kind (RSA, EC), and goes on showing it; and
+    one that takes half of a pair is of no use to anybody.
     """
 
     def __init__(self, cert: str | os.PathLike[str], key: str | os.PathLike[str] | None = None) -> None:
         self._cert = os.fspath(cert)
         self._key = self._cert if key is None else os.fspath(key)
-        self.context = self._load(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
-        self.context.set_alpn_protocols(_PROTOCOLS)
+        #: Its files.
+        self.paths = list(dict.fromkeys([self._cert, self._key]))
+        self.context = self.read()
 
-    def reload(self) -> list[str]:
-        """Read both again, for connections from now on; raises ValueError, and keeps the old ones.
-
-        Returns their paths.
-        """
-        # First into a context that nobody uses: half of a pair must not come into the other one.
-        self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-        self._load(self.context)
-        return list(dict.fromkeys([self._cert, self._key]))
-
-    def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
+    def read(self) -> ssl.SSLContext:
+        """A context with what is in the files now; raises ValueError."""
         for name, path in (("tls_cert", self._cert), ("tls_key", self._key)):
             try:
                 with open(path, "rb"):
                     pass
             except OSError as error:
                 raise ValueError(f"{name}: {path} can't be read: {error.strerror}") from None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.set_alpn_protocols(_PROTOCOLS)
         try:
             context.load_cert_chain(self._cert, self._key, password=self._refuse_encrypted)
         except ssl.SSLError as error:
