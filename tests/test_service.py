@@ -9,9 +9,9 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 import trio
@@ -228,6 +228,60 @@ def test_a_socket_file_that_was_left_over(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
+def test_a_socket_of_a_server_that_hangs(tmp_path: Path) -> None:
+    """Is its own: whoever comes next doesn't wait for it."""
+    path = str(tmp_path / "hub.sock")
+    with socket.socket(socket.AF_UNIX) as hanging, ExitStack() as waiting:
+        hanging.bind(path)
+        hanging.listen(0)
+        with suppress(BlockingIOError):  # until nobody more can wait there
+            while True:
+                early = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                early.setblocking(False)
+                early.connect(path)
+        done = run("--unix", path)
+        assert done.stderr.startswith(f"trionotify: {path}: Address already in use")
+
+
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    """The error says which."""
+    path = tmp_path / ("x" * 200)
+    with pytest.raises(OSError, match=rf"^unix: {path}: AF_UNIX path too long"):
+        listen_unix(str(path))
+
+
+class Resolver(trio.abc.HostnameResolver):
+    """Knows one name."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+
+    async def getaddrinfo(self, host: Any, port: Any, *rest: Any, **options: Any) -> Any:
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in self._addresses
+        ]
+
+    async def getnameinfo(self, sockaddr: Any, flags: Any) -> Any:
+        raise NotImplementedError
+
+
+async def test_an_address_that_this_machine_lacks(caplog: pytest.LogCaptureFixture) -> None:
+    """Is only a warning where the name has others: as `localhost` has where IPv6 is off."""
+    trio.socket.set_custom_hostname_resolver(Resolver("2001:db8::1", "127.0.0.1"))
+    async with trionotify.open_server(host="here", port=0, insecure=True) as server:
+        assert server.url.startswith("http://127.0.0.1:")
+    assert "host: not at [2001:db8::1]" in caplog.text
+    trio.socket.set_custom_hostname_resolver(Resolver("2001:db8::1"))
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(OSError, match=r"Cannot assign requested address"), flatten_subgroups=True
+    ):
+        async with trionotify.open_server(host="here", port=0, insecure=True):
+            raise AssertionError("it listens")
+
+
 def test_a_name_that_nobody_has() -> None:
     """One line."""
     done = run("--port=0", "--host=nowhere.invalid")
@@ -304,11 +358,16 @@ def test_sockets_that_are_not_for_us() -> None:
             line = file(process.stdout).readline()
             assert line.startswith("trionotify: listening on http://127.0.0.1:")
             assert not line.endswith(f":{listener.getsockname()[1]}\n")
-        with activated(listener, fds="many") as process:
-            assert (
-                process.communicate(timeout=20)[1]
-                == "trionotify: LISTEN_FDS: a number is needed, not 'many'\n"
-            )
+        for fds, words in [
+            ("many", "a number is needed, not 'many'"),
+            ("²", "a number is needed, not '²'"),
+            ("1000", "there is no socket at number 4: Bad file descriptor"),
+        ]:
+            with activated(listener, fds=fds) as process:
+                said = process.communicate(timeout=20)[1]
+                assert said == f"trionotify: LISTEN_FDS: {words}\n"
+        with activated(listener, "--port=0", fds="") as process:
+            assert file(process.stdout).readline().startswith("trionotify: listening on ")
     with socket.create_server(("0.0.0.0", 0)) as listener:
         with activated(listener) as process:
             assert "host: 0.0.0.0 can be reached by anyone" in process.communicate(timeout=20)[1]
@@ -352,10 +411,14 @@ def test_a_service_manager_without_a_file() -> None:
 
 
 async def test_a_hangup_while_it_drains() -> None:
-    """Is nothing: it goes on to its end."""
+    """Is nothing: it goes on to its end, and ends as if there had been none, however late it comes."""
     with running("--port=0", "--drain-timeout=60") as (process, url):
         async with trionotify.connect(url, role="subscriber"):
             process.terminate()
             await trio.to_thread.run_sync(until, process.stderr, "draining within")
             process.send_signal(signal.SIGHUP)
-        assert process.wait(timeout=20) == 0
+        with trio.fail_after(20):
+            while process.poll() is None:
+                process.send_signal(signal.SIGHUP)
+                await trio.lowlevel.checkpoint()
+        assert process.returncode == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import os
 import socket
 import stat
@@ -21,15 +22,19 @@ from trionotify.addresses import name_of
 
 __all__ = ["adopt", "listen_tcp", "listen_unix"]
 
+logger = logging.getLogger("trionotify")
+
 _BACKLOG: Final = 4096
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
 #: What `sockaddr_un` has room for, but for the zero at its end.
 _LONGEST_PATH: Final = 107 if sys.platform == "linux" else 103
+#: A name has addresses that the machine hasn't: as `localhost`, where IPv6 is off.
+_LACKING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _IN_USE: Final = "stop what listens there already, or choose another place"
 
 
 async def listen_tcp(host: str, port: int, public: bool) -> list[socket.socket]:
-    """Sockets that listen at every address of `host`, all at one port.
+    """Sockets that listen at every address of `host` that this machine has, all at one port.
 
     Raises OSError when that can't be, ValueError when anyone could reach it and it isn't `public`.
     """
@@ -42,28 +47,44 @@ async def listen_tcp(host: str, port: int, public: bool) -> list[socket.socket]:
     except socket.gaierror as error:
         raise OSError(f"host: {host} can't be found: {error.strerror}") from None
     sockets: list[socket.socket] = []
+    lacking: list[OSError] = []
     try:
-        for family, kind, protocol, _, name in dict.fromkeys(found):
+        for family, _, _, _, name in dict.fromkeys(found):
             address = str(name[0])
             _check_reach(address, public)
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            if os.name == "posix":
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
             # With port 0, the first socket's choice is everyone's.
-            chosen = sockets[0].getsockname()[1] if len(sockets) > 1 else port
+            chosen = sockets[0].getsockname()[1] if sockets else port
             try:
-                sock.bind((address, chosen, *name[2:]))
-                _listen(sock)
+                sockets.append(_bound(family, (address, chosen, *name[2:])))
             except OSError as error:
-                raise _explained(error, name_of((address, chosen))) from None
+                explained = _explained(error, name_of((address, chosen)))
+                if error.errno not in _LACKING:
+                    raise explained from None
+                lacking.append(explained)
+        if not sockets:
+            raise lacking[0]
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
+    for absent in lacking:
+        logger.warning("host: not at %s: %s", absent.filename, absent.strerror)
     return sockets
+
+
+def _bound(family: int, name: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+        sock.bind(name)
+        _listen(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def listen_unix(path: str) -> socket.socket:
@@ -76,14 +97,18 @@ def listen_unix(path: str) -> socket.socket:
     if len(os.fsencode(path)) > _LONGEST_PATH:
         raise ValueError(f"unix: {path} is too long: a socket's path has at most {_LONGEST_PATH} bytes")
     sock = socket.socket(_UNIX, socket.SOCK_STREAM)
+    # Where a server hangs, connecting would wait for it.
+    sock.setblocking(False)
     try:
         if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
             try:
                 sock.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)
+            except BlockingIOError:
+                raise _in_use() from None
             else:
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+                raise _in_use()
         elif os.path.lexists(path):
             raise OSError(f"unix: {path} is a file, and no socket: choose another path")
         sock.bind(path)
@@ -113,6 +138,10 @@ def adopt(sockets: Iterable[socket.socket], public: bool) -> list[socket.socket]
     return adopted
 
 
+def _in_use() -> OSError:
+    return OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
 def _check_reach(address: str, public: bool) -> None:
     if not (public or ipaddress.ip_address(address.partition("%")[0]).is_loopback):
         raise ValueError(
@@ -128,6 +157,7 @@ def _listen(sock: socket.socket) -> None:
 
 def _explained(error: OSError, place: str) -> OSError:
     if error.errno is None:
-        return error
+        text = str(error)
+        return error if place in text else OSError(f"unix: {place}: {text}")
     hint = f"; {_IN_USE}" if error.errno == errno.EADDRINUSE else ""
     return OSError(error.errno, f"{error.strerror}{hint}", place)

@@ -166,6 +166,9 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     flush = configure(log_format, log_level)
     for line in misspelt_variables(cast("click.Group", click.get_current_context().find_root().command)):
         logger.warning("%s", line)
+    if _RELOADING is not None:
+        # While it starts and ends there is nothing to read again, and nothing to die of.
+        signal.signal(_RELOADING, signal.SIG_IGN)
     options = {name: value for name, value in given.items() if value is not None}
     # A connection is some hundred objects that stay. Looking at them again and again, as by default,
     # costs a fifth of what connecting does.
@@ -173,6 +176,7 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     gc.set_threshold(2_000, 20, 20)
     listening = trio.Event()
     try:
+        options["sockets"] = inherited_sockets()
         code = trio.run(_serve, options, listening)
     except (*_MISTAKES, ExceptionGroup) as error:
         leaves = _leaves(error)
@@ -204,7 +208,7 @@ async def _serve(options: dict[str, Any], listening: trio.Event) -> int:
     handled = _ENDING if _RELOADING is None else (*_ENDING, _RELOADING)
     with trio.open_signal_receiver(*handled) as signals:
         async with trio.open_nursery() as nursery:
-            async with open_server(**options, sockets=inherited_sockets()) as server:
+            async with open_server(**options) as server:
                 listening.set()
                 _announce(server, options)
                 notify("READY=1")

@@ -20,20 +20,26 @@ _FIRST: Final = 3
 
 
 def inherited_sockets() -> list[socket.socket]:
-    """The sockets that listen for us already; none where nobody opened any. To be called once.
+    """The sockets that listen for us already; none where nobody opened any.
 
-    Raises ValueError for variables that make no sense, OSError for what is no socket.
+    To be called once, before anything else opens files. Raises ValueError for variables that make no
+    sense.
     """
     owner, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
-    if owner != str(os.getpid()):
+    if owner != str(os.getpid()) or not count:
         return []
-    if not count.isdigit():
+    if not (count.isascii() and count.isdigit()):
         raise ValueError(f"LISTEN_FDS: a number is needed, not {count!r}")
     sockets = []
     for number in range(_FIRST, _FIRST + int(count)):
-        os.set_inheritable(number, False)
-        sockets.append(socket.socket(fileno=number))
+        try:
+            os.set_inheritable(number, False)
+            sockets.append(socket.socket(fileno=number))
+        except OSError as error:
+            raise ValueError(
+                f"LISTEN_FDS: there is no socket at number {number}: {error.strerror}"
+            ) from None
     return sockets
 
 
