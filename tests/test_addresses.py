@@ -29,6 +29,14 @@ TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")
         ("[2001:db8::1]:80", "[2001:db9::7]:4711", "2001:db9::7"),
         ("[2001:db8::1]:80", "2001:db9::7", "2001:db9::7"),
         ("[::ffff:127.0.0.1]:80", "203.0.113.9", "203.0.113.9"),
+        ("127.0.0.1:80", "203.0.113.9, ::ffff:10.0.0.1", "203.0.113.9"),
+        ("127.0.0.1:80", "6.6.6.6, fe80::1%eth0", "fe80::1"),
+        ("127.0.0.1:80", "6.6.6.6, [2001:db9::7", "2001:db9::7"),
+        ("127.0.0.1:80", "6.6.6.6, 2001:db9::7]:80, 10.0.0.1", "10.0.0.1"),
+        ("127.0.0.1:80", "6.6.6.6, 203.0.113.9:80:90, 10.0.0.1", "10.0.0.1"),
+        ("127.0.0.1:80", "6.6.6.6, unix, 10.0.0.1", "10.0.0.1"),
+        ("127.0.0.1:80", "6.6.6.6, 010.0.0.1", "127.0.0.1:80"),
+        ("127.0.0.1:80", "6.6.6.6, 203.0.113.9 10.0.0.1", "127.0.0.1:80"),
         ("unix", "203.0.113.9", "unix"),
         ("", "203.0.113.9", ""),
     ],
@@ -42,6 +50,12 @@ def test_by_default_nobody_is_trusted() -> None:
     """And those at a Unix socket only by name."""
     assert Proxies().client("127.0.0.1:80", "203.0.113.9") == "127.0.0.1:80"
     assert Proxies("unix").client("unix", "203.0.113.9") == "203.0.113.9"
+
+
+@pytest.mark.parametrize("network", ["::ffff:10.0.0.0/104", "::ffff:10.1.2.3"])
+def test_a_network_of_ipv4_written_as_ipv6(network: str) -> None:
+    """Is the same network, as its addresses are the same."""
+    assert Proxies([network]).client("10.1.2.3:80", "203.0.113.9") == "203.0.113.9"
 
 
 @pytest.mark.parametrize("text", ["nginx", "10.0.0.1/8", "10.0.0.0/33", ""])
@@ -108,6 +122,20 @@ async def test_refusals_leave_no_count(autojump_clock: Clock) -> None:
         first.kernel.hang_up()
         await room.quiet()
         assert not room.hub.quotas._counts
+
+
+async def test_a_field_on_several_lines(autojump_clock: Clock) -> None:
+    """Is one field, whose end is that of the last line; other fields say nothing."""
+    async with open_room(trusted_proxy=["192.0.2.1"]) as room:
+        fields = (
+            *("X-Forwarded-For: 6.6.6.6", "x-forwarded-for: 7.7.7.7, 203.0.113.9"),
+            *("Forwarded: for=8.8.8.8", "X-Real-IP: 8.8.8.8", "X_Forwarded_For: 8.8.8.8"),
+        )
+        peer = await room.connect("/?id=al", *fields, remote="192.0.2.1:80")
+        (client,) = room.hub.clients
+        assert client.remote == "203.0.113.9"
+        peer.say_close()
+        await room.quiet()
 
 
 async def test_limits(autojump_clock: Clock) -> None:

@@ -21,6 +21,8 @@ Address = IPv4Address | IPv6Address
 UNIX: Final = "unix"
 #: What one subscriber of a provider is given (RFC 6177): all of these addresses are as good as one.
 _IPV6_SITE: Final = 64
+#: Behind so many bits of an IPv6 address one of IPv4 may stand (RFC 4291, section 2.5.5.2).
+_MAPPED: Final = 96
 
 
 def name_of(name: Any) -> str:
@@ -47,7 +49,7 @@ class Proxies:
                 self._unix = True
                 continue
             try:
-                self._networks.append(ip_network(text))
+                self._networks.append(_unmapped(ip_network(text)))
             except ValueError as error:
                 raise ValueError(
                     f"trusted_proxy: {error}; an address is needed, a network like 10.0.0.0/8, or unix"
@@ -84,6 +86,14 @@ def neighbourhood(remote: str) -> str | None:
     if isinstance(address, IPv6Address):
         return str(ip_network((address, _IPV6_SITE), strict=False))
     return None if address is None else str(address)
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """An IPv4 network that is written as an IPv6 one, as what it is."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED))
 
 
 def _address(text: str) -> Address | None:

@@ -3,7 +3,7 @@
  * and asks for nothing that others couldn't: the stream, `/metrics` and `/clients`.
  */
 
-import { Trionotify } from "/trionotify.js";
+import { Trionotify } from "./trionotify.js";
 
 /** Notifications that are shown at most. */
 const MAX_SHOWN = 500;
@@ -54,7 +54,7 @@ async function query() {
   return `?${new URLSearchParams({ id, role: "both", exp, sig })}`;
 }
 
-while ((await ask(`/events${signed}`, "text/event-stream", "HEAD")).status === 401) {
+while ((await ask(`events${signed}`, "text/event-stream", "HEAD")).status === 401) {
   find("locked-error").textContent = secret ? "That is not the secret." : "";
   await unlock();
 }
@@ -62,12 +62,12 @@ if (secret) sessionStorage.setItem("secret", secret);
 
 // --- the stream ---
 
-const client = new Trionotify(`/events${await query()}`);
+const client = new Trionotify(`events${await query()}`);
 const stream = find("stream");
 let waiting = [];
 let paused = false;
 
-find("hint").textContent = `curl -d 'hello' '${location.origin}/events?type=greeting'`;
+find("hint").textContent = `curl -d 'hello' '${new URL("events", location.href)}?type=greeting'`;
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -316,7 +316,7 @@ async function read(path) {
 async function look() {
   try {
     if (!document.hidden) {
-      const [figures, roster] = await Promise.all([read("/metrics"), read("/clients?limit=50")]);
+      const [figures, roster] = await Promise.all([read("metrics"), read("clients?limit=50")]);
       find("charts").hidden = find("summary").hidden = figures === null;
       find("who").hidden = roster === null;
       if (figures) take(figures);
