@@ -21,7 +21,7 @@ import trustme
 
 from tests.test_peers import need
 
-__all__ = ["CLIENT", "Proxy", "open_caddy", "open_nginx"]
+__all__ = ["CLIENT", "Proxy", "block", "free_port", "open_caddy", "open_nginx"]
 
 HOWTO = Path(__file__).parent.parent / "docs" / "howto"
 #: Where clients come from: loopback, and yet another address than the proxy's.

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -19,9 +20,11 @@ import trio.testing
 import websockets.exceptions
 import websockets.sync.client
 
-from tests.proxies import CLIENT, Proxy, open_caddy, open_nginx
+from tests.chromium import CHROMIUM, open_browser
+from tests.proxies import CLIENT, Proxy, block, free_port, open_caddy, open_nginx
 from tests.test_peers import need, node
 from trionotify import Server, open_server
+from trionotify.settings import Settings
 
 OTHER = "127.0.0.10"
 FORGED = "6.6.6.6"
@@ -88,10 +91,14 @@ class Stream:
     async def until(self, words: str) -> str:
         """Read on until these words have come; return all that came before."""
         while words.encode() not in self.read:
-            data = await self._stream.receive_some()
-            assert data, self.read
-            self.read += data
+            await self.more()
         return self.read.decode()
+
+    async def more(self) -> None:
+        """Read what comes next; raises AssertionError where nothing will."""
+        data = await self._stream.receive_some()
+        assert data, self.read
+        self.read += data
 
 
 @asynccontextmanager
@@ -344,3 +351,127 @@ async def test_who_leaves_is_gone(open_proxy: Open, tmp_path: Path) -> None:
             await stream.until("id: ")
         while server.hub.clients:
             await trio.lowlevel.checkpoint()
+
+
+# --- what else the pages promise ---
+
+
+#: The pages' own lines for a path below which the server is.
+BELOW = {
+    open_nginx: {"    location / {": block("nginx", 2) + "\n    location / {"},
+    open_caddy: {"\treverse_proxy 127": block("caddy", 1) + "\treverse_proxy 127"},
+}
+
+
+@both
+async def test_below_a_path(open_proxy: Open, tmp_path: Path) -> None:
+    """Everything is there as well, the page and what it loads included."""
+    async with open_server(port=0) as server:
+        where = f"127.0.0.1:{server.port}"
+        async with open_proxy(tmp_path, where, BELOW[open_proxy]) as proxy:
+            with trio.fail_after(30):
+                page = await ask(proxy, "/notify/", Accept="text/html")
+                assert page.status == 200
+                loaded = re.findall(r'(?:src|href)="([^"#:]+)"', page.body.decode())
+                assert len(loaded) == 4
+                for name in (*loaded, "trionotify.js", "livez", "clients", "metrics"):
+                    assert (await ask(proxy, f"/notify/{name}")).status == 200, name
+                async with streaming(proxy, "/notify/events") as stream:
+                    await stream.until("id: ")
+                    assert (await ask(proxy, "/notify/events", "event!")).status == 200
+                    await stream.until("event!")
+
+
+@both
+async def test_a_restart(open_proxy: Open, tmp_path: Path) -> None:
+    """A stream that ends in good order ends so for the client; who comes early finds the next server.
+
+    nginx drops him, so that he tries again; Caddy lets him wait.
+    """
+    port = free_port()
+    async with open_proxy(tmp_path, f"127.0.0.1:{port}") as proxy:
+        with trio.fail_after(30):
+            async with open_server(port=port) as server, streaming(proxy, "/events") as stream:
+                await stream.until("id: ")
+                await server.drain()
+                assert (await stream.until("\r\n0\r\n\r\n")).count("retry: ") == 2
+            if open_proxy is open_nginx:
+                async with streaming(proxy, "/events") as early:
+                    with pytest.raises(AssertionError):
+                        await early.until("HTTP")
+                    assert early.read == b""
+                assert (await ask(proxy, "/events", "x")).status == 502
+            async with streaming(proxy, "/events") as stream:
+                if open_proxy is open_nginx:
+                    with pytest.raises(AssertionError):
+                        await stream.until("HTTP")
+                async with open_server(port=port) as server:
+                    if open_proxy is open_caddy:
+                        await stream.until("id: ")
+                    assert (await ask(proxy, "/events", "x")).status == 200
+
+
+CONNECTED = "document.querySelector('#state').dataset.state === 'open'"
+
+
+async def test_an_event_source_behind_nginx(tmp_path: Path) -> None:
+    """In a browser: it survives a restart of the server, and so does the page."""
+    need(CHROMIUM, "no Chromium is installed")
+    port = free_port()
+    async with open_nginx(tmp_path, f"127.0.0.1:{port}", BELOW[open_nginx]) as proxy:
+        async with open_browser(tmp_path / "profile") as browser:
+            with trio.fail_after(60):
+                await browser.ask("Security.setIgnoreCertificateErrors", ignore=True)
+                async with open_server(port=port):
+                    page = await browser.open(proxy.url("/notify/"))
+                    await page.run(CONNECTED, wait=True)
+                    await page.run(
+                        "window.lost = 0; window.source = new EventSource('events?format=cloudevents');"
+                        "source.onerror = () => { lost += 1; }"
+                    )
+                    await page.run("source.readyState === EventSource.OPEN", wait=True)
+                await page.run("lost > 1", wait=True)
+                assert await page.run("source.readyState !== EventSource.CLOSED")
+                async with open_server(port=port):
+                    await page.run("source.readyState === EventSource.OPEN", wait=True)
+                    await page.run(CONNECTED, wait=True)
+
+
+async def test_nginx_waits_for_signs_of_life(tmp_path: Path) -> None:
+    """It ends what is silent for `proxy_read_timeout`; what the server says in between keeps it open."""
+    shown = re.search(r"proxy_read_timeout (\d+)s;", block("nginx"))
+    assert shown
+    seconds = int(shown[1])
+    assert seconds > 2 * Settings().ping_interval
+    # The same, a hundred times as fast.
+    changes = {f"proxy_read_timeout {seconds}s": f"proxy_read_timeout {seconds * 10}ms"}
+    fast = {"ping_interval": Settings().ping_interval / 100}
+    for options, lives in (({}, False), (fast, True)):
+        async with open_server(port=0, **options) as server:
+            async with open_nginx(tmp_path, f"127.0.0.1:{server.port}", changes) as proxy:
+                with trio.fail_after(30):
+                    async with streaming(proxy, "/events") as stream:
+                        begun = trio.current_time()
+                        if lives:
+                            while trio.current_time() < begun + 2 * seconds / 100:
+                                signs = stream.read.count(b"\n:\n")
+                                while stream.read.count(b"\n:\n") == signs:
+                                    await stream.more()
+                        else:
+                            with pytest.raises(AssertionError):
+                                await stream.until("nothing of this kind")
+
+
+async def test_nginx_is_reloaded(tmp_path: Path) -> None:
+    """And who is connected stays so."""
+    async with front(open_nginx, tmp_path) as (server, proxy):
+        async with streaming(proxy, "/events") as stream:
+            await stream.until("id: ")
+            proxy.process.send_signal(signal.SIGHUP)
+            while (
+                "reconfiguring" not in proxy.written()
+                or "gracefully shutting down" not in proxy.written()
+            ):
+                await trio.lowlevel.checkpoint()
+            await server.hub.publish("event!")
+            await stream.until("event!")
