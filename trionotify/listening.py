@@ -14,7 +14,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import trio
 
