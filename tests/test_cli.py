@@ -124,7 +124,7 @@ def test_environment() -> None:
         (["--port=0", "--max-filter-depth=101"], "--max-filter-depth: 101 is not in the range", 2),
         (["--port=0", "--max-batch=few"], "--max-batch: 'few' is not a valid integer.", 2),
         (["--unix=/nowhere/at/all.sock"], "trionotify: /nowhere/at/all.sock: No such file", 1),
-        ([f"--unix=/tmp/{'x' * 200}"], f"trionotify: unix: /tmp/{'x' * 200} is too long", 1),
+        ([f"--unix=/tmp/{'x' * 200}"], f"trionotify: unix: /tmp/{'x' * 200}: AF_UNIX path too long", 1),
         (["--port=0", "--host="], "trionotify: host: a name or an address is needed", 1),
         (["--port=0", "--store=sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
         (["--port=0", "--store=sqllite:x"], "trionotify: store: 'memory:' or 'sqlite:PATH'", 1),

@@ -362,4 +362,7 @@ def test_the_port_of_a_kubernetes_service() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "Invalid value for '--port': 'tcp://10.0.0.1:8765'" in done.stderr
+    assert done.stderr.startswith(
+        "trionotify: TRIONOTIFY_PORT: 'tcp://10.0.0.1:8765' is not a valid integer"
+    )
+    assert "enableServiceLinks: false" in done.stderr

@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import stat
-import sys
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -26,8 +25,6 @@ logger = logging.getLogger("trionotify")
 
 _BACKLOG: Final = 4096
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
-#: What `sockaddr_un` has room for, but for the zero at its end.
-_LONGEST_PATH: Final = 107 if sys.platform == "linux" else 103
 #: A name has addresses that the machine hasn't: as `localhost`, where IPv6 is off.
 _LACKING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _IN_USE: Final = "stop what listens there already, or choose another place"
@@ -94,8 +91,6 @@ def listen_unix(path: str) -> socket.socket:
     """
     if _UNIX is None:
         raise ValueError("unix: this system has no Unix sockets; use host and port")
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise ValueError(f"unix: {path} is too long: a socket's path has at most {_LONGEST_PATH} bytes")
     sock = socket.socket(_UNIX, socket.SOCK_STREAM)
     # Where a server hangs, connecting would wait for it.
     sock.setblocking(False)
