@@ -14,7 +14,7 @@ from trio.testing import MockClock as Clock
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, upgrade
 from tests.web import Web, get, post
-from trionotify import open_server
+from trionotify import Client, Refused, Request, open_server
 from trionotify.routes import ADMIN, PUBLIC
 
 
@@ -213,6 +213,23 @@ async def test_a_reader_that_takes_no_answer(autojump_clock: Clock) -> None:
         web.kernel.feed(get("/livez"))
         await trio.sleep(room.hub.settings.close_timeout + 0.1)
         assert web.kernel.was_reset
+
+
+async def test_authenticate_is_asked_about_who_is_connected(autojump_clock: Clock) -> None:
+    """And about the metrics, but not at a port of the operator's own; it sees the path."""
+
+    async def authenticate(request: Request) -> Client:
+        if request.header("cookie") != f"may={request.path}":
+            raise Refused(403, "cookie: not for you")
+        return request.client("operator")
+
+    async with open_room(authenticate=authenticate) as room:
+        for path in ("/clients", "/metrics"):
+            answer = await Web(room).ask(get(path))
+            assert (answer.status, answer.json["detail"]) == (403, "cookie: not for you")
+            assert (await Web(room).ask(get(path, f"Cookie: may={path}"))).status == 200
+            assert (await Web(room, routes=ADMIN).ask(get(path))).status == 200
+        assert (await Web(room).ask(get("/readyz"))).status == 200
 
 
 async def test_who_administers_elsewhere(room: Room, autojump_clock: Clock) -> None:

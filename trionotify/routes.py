@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from trionotify.admission import admit
 from trionotify.errors import Refused
 from trionotify.http import NO_STORE, Answer, nothing_at, preferred
 from trionotify.metrics import CONTENT_TYPE, figures, render
@@ -99,6 +100,18 @@ def _clients(hub: Hub, request: Request, _: ReadBody) -> Answer:
     return Answer.json(roster(hub, request.params))
 
 
+def _for_the_admitted(handler: Handler) -> Handler:
+    """What is at a port that anyone reaches: without a secret, `authenticate` is asked about it, too."""
+
+    async def ask(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
+        if hub.secret is None and hub.authenticate is not None:
+            await admit(hub, request)
+        answer = handler(hub, request, read_body)
+        return answer if isinstance(answer, Answer) else await answer
+
+    return ask
+
+
 @attrs.frozen
 class _File:
     """A file of the package's own, read when it is first asked for."""
@@ -142,4 +155,9 @@ ADMIN: Final[Routes] = {
     "/readyz": {"GET": _ready},
     "/metrics": {"GET": _metrics},
 }
-EVERYTHING: Final[Routes] = {**PUBLIC, **ADMIN}
+EVERYTHING: Final[Routes] = {
+    **PUBLIC,
+    **ADMIN,
+    "/clients": {"GET": _for_the_admitted(_clients)},
+    "/metrics": {"GET": _for_the_admitted(_metrics)},
+}
