@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 from urllib.parse import parse_qsl
 
 import attrs
@@ -23,6 +28,8 @@ from tests.conftest import open_room
 from tests.eventstream import NDJSON, stream
 from tests.fleet.line import open_line
 from tests.kernel import masked
+from tests.test_cli import run, running
+from tests.test_commands import started, until
 from tests.test_layout import ORDER
 from tests.test_peers import need
 from trionotify import CloseCode, Server, open_server
@@ -207,7 +214,7 @@ _CURLS = re.findall(
 async def test_curl_is_answered_as_is_shown() -> None:
     """All four ways to publish, one after the other, to one client; and what is refused."""
     need(shutil.which("curl"), "no curl is installed")
-    assert len(_CURLS) == 5
+    assert len(_CURLS) == 6
     async with open_server(port=0) as server, server.hub.subscribe(), open_line(server.port, {}):
         for command, shown in _CURLS:
             words = shlex.split(_at(server, command))
@@ -257,6 +264,180 @@ def test_programs_of_other_languages_sign(language: str, command: tuple[str, ...
     assert (params["id"], params["exact.team"][-3:]) == ("alice", "ops" if language == "py" else "(1)")
     left = Secret(secret.encode()).check(params) - time.time()
     assert 800 < left <= 900
+
+
+_CONSOLE = re.compile(r"^```console\n(.*?)^```$", _ALL)
+_README = (ROOT / "README.md").read_text()
+_OPERATING = (ROOT / "docs" / "operating.md").read_text()
+
+
+class Terminal:
+    """A shell in which the commands of a transcript are typed, one after the other.
+
+    Each is done when as many lines have come as are shown.
+    """
+
+    def __init__(self, block: str, directory: Path, port: int) -> None:
+        self.shown = block
+        self.seen = ""
+        self._port = str(port)
+        #: What follows each prompt.
+        self._steps = block.split("$ ")[1:]
+        self._bash = subprocess.Popen(
+            ["bash"],
+            cwd=directory,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            # In place of the defaults.
+            env={
+                **os.environ,
+                "TRIONOTIFY_PORT": self._port,
+                "TRIONOTIFY_URL": f"http://127.0.0.1:{port}",
+            },
+        )
+        #: Lines that don't come would be waited for without an end.
+        self._patience = threading.Timer(60, os.killpg, (self._bash.pid, signal.SIGKILL))
+        self._patience.start()
+
+    def type(self) -> None:
+        """The next command. What it says is to be read."""
+        command = self._steps[0].partition("\n")[0]
+        self.seen += f"$ {command}\n"
+        real = command.replace("python -m", f"{shlex.quote(sys.executable)} -m")
+        end = "; echo" if command.startswith("curl") else ""  # it prints no end of line
+        assert self._bash.stdin is not None
+        self._bash.stdin.write(f"{real.replace('curl ', 'curl -s ').replace('8765', self._port)}{end}\n")
+        self._bash.stdin.flush()
+
+    def read(self, lines: int | None = None) -> None:
+        """So many lines of what the command says, or all that are shown."""
+        assert self._bash.stdout is not None
+        for _ in range(self._steps[0].count("\n") - 1 if lines is None else lines):
+            line = self._bash.stdout.readline()
+            assert line, f"{self.seen}\nand no more came"
+            self.seen += line.replace(self._port, "8765")
+        if lines is None:
+            del self._steps[0]
+
+    def type_all(self) -> None:
+        """All that are left."""
+        while self._steps:
+            self.type()
+            self.read()
+
+    def close(self) -> None:
+        """End the shell and all that runs in it."""
+        self._patience.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._bash.pid, signal.SIGKILL)
+        self._bash.communicate()
+
+
+def _without_luck(text: str) -> str:
+    """Nor what depends on how soon alice is back."""
+    text = re.sub(r"trying again in \d+\.\d s", "trying again in SOME s", without_what_varies(text))
+    return re.sub(r'(EPOCH:5","wanted":)\d,"written":\d,"behind":\d', r"\1SOME", text)
+
+
+def test_the_readme_shows_what_happens(tmp_path: Path, unused_port: int) -> None:
+    """Its two terminals: filters by query, one client alone, and a restart that loses nothing."""
+    need(shutil.which("curl"), "no curl is installed")
+    hers, ours = [Terminal(block, tmp_path, unused_port) for block in _CONSOLE.findall(_README)[:2]]
+    try:
+        ours.type()
+        ours.read()
+        hers.type()
+        hers.read(1)
+        ours.type_all()
+        hers.read(hers.shown.count("\n") - 2)
+    finally:
+        hers.close()
+        ours.close()
+    for terminal in (hers, ours):
+        assert _without_luck(terminal.seen) == _without_luck(terminal.shown)
+    assert "INFO drained in" in (tmp_path / "server.log").read_text()
+
+
+# --- the log ---
+
+
+def _log_of_a_life(format: str) -> list[str]:
+    """What the page's server has to say when it lives through what the page says."""
+    with running("--port=0", "--log-format", format) as (process, url):
+        run("publish", "--url", f"{url}/?id=shop", "--type=order.paid", "one")
+        stream = urllib.request.Request(
+            f"{url}/events?id=al&since=yesterday", headers={"Accept": "text/event-stream"}
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(stream)
+        caught.value.close()
+        with started("subscribe", "--url", f"{url}/?id=alice", "--since=start") as alice:
+            until(alice.stdout, "one")
+            process.send_signal(signal.SIGHUP)
+            lines = until_seen(process.stderr, "SIGHUP")
+            process.send_signal(signal.SIGTERM)
+            return lines + process.communicate(timeout=20)[1].splitlines()
+
+
+def until_seen(stream: IO[str] | None, words: str) -> list[str]:
+    """The lines up to one that has these words in it."""
+    assert stream is not None
+    lines: list[str] = []
+    while not lines or words not in lines[-1]:
+        lines.append(stream.readline().rstrip("\n"))
+        assert lines[-1], lines
+    return lines
+
+
+def _shape(text: str) -> str:
+    """A line of the log without its time, ports and durations."""
+    text = re.sub(r"^[-\d]+ [:,\d]+|\d{4}-\d\d-\d\dT[:.\d]+Z", "TIME", text)
+    text = re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", text)
+    return re.sub(r"\d+\.\d s(?=,)|(?<=drained in )\d+\.\d|\"seconds\":[\d.]+", "SECONDS", text)
+
+
+def test_the_log_is_what_is_shown(tmp_path: Path) -> None:
+    """For people, for machines, and counted by jq."""
+    page = _OPERATING.partition("## Logs")[2]
+    text, counted = _CONSOLE.findall(page)
+    (shown,) = _JSON.findall(page)
+    assert [_shape(line) for line in _log_of_a_life("text")] == [
+        _shape(line) for line in text.splitlines() if not line.startswith("$")
+    ]
+    lines = _log_of_a_life("json")
+    assert _shape(shown.strip()) in [_shape(line) for line in lines]
+    fields = _fields()
+    for event in map(json.loads, lines):
+        assert set(event) - {"time", "level", "logger", "message", "event"} == fields[event["event"]]
+    need(shutil.which("jq"), "no jq is installed")
+    (tmp_path / "server.log").write_text("\n".join(lines))
+    commands = counted.split("$ ")[1:]
+    assert len(commands) == 2
+    for command, answer in (step.split("\n", 1) for step in commands):
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == answer
+
+
+def _fields() -> dict[str, set[str]]:
+    """The fields of each event in the page's table."""
+    row = r"^\| (`[^|]*) \| (?:info|warning|error) \| .* \| (.*)\|$"
+    return {
+        event: set(re.findall(r"`(\w+)`", fields))
+        for events, fields in re.findall(row, _OPERATING, re.MULTILINE)
+        for event in re.findall(r"`(\w+)`", events)
+    }
+
+
+def test_every_event_of_the_log_is_in_the_table() -> None:
+    """And none besides."""
+    sources = "".join(path.read_text() for path in (ROOT / "trionotify").rglob("*.py"))
+    named = re.findall(r'"event": "(\w+)"|\bevent="(\w+)"|error, "(\w+_failed)"', sources)
+    assert set(_fields()) == {name for names in named for name in names if name}
 
 
 def _at(server: Server, text: str) -> str:

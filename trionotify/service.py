@@ -165,7 +165,7 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     """
     flush = configure(log_format, log_level)
     for line in misspelt_variables(cast("click.Group", click.get_current_context().find_root().command)):
-        logger.warning("%s", line)
+        logger.warning("%s", line, extra={"event": "misspelt_variable", "reason": line})
     if _RELOADING is not None:
         # While it starts and ends there is nothing to read again, and nothing to die of.
         signal.signal(_RELOADING, signal.SIG_IGN)
