@@ -97,7 +97,8 @@ class Conversation:
         try:
             with trio.move_on_after(settings.head_timeout) as scope, entrance.half_opened(scope):
                 request = await self._read()
-                if self._local:
+                # (A browser's WebSocket has an Origin: without one it is nobody's page.)
+                if self._local and not (wants_upgrade(request) and request.header("origin") is None):
                     self._hub.origins.check_host(request)
                 self._hub.origins.check(request)
                 if wants_upgrade(request):
