@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -11,7 +12,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -121,9 +122,16 @@ def prepare(directory: Path) -> trustme.CA:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+    """One that nobody has, nor is given by the kernel to somebody who connects.
+
+    (Whoever tries again and again to connect where nobody listens would be given that very port in the
+    end, and talk to himself.)
+    """
+    while True:
+        with socket.socket() as sock, suppress(OSError):
+            port = random.randrange(20_000, 32_000)
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 @asynccontextmanager
