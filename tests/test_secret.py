@@ -145,20 +145,35 @@ def test_a_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"fifteen letters", "a line has fewer than 16 characters: whoever has one signed query can"),
-        (b"the good one, long enough\nx\n", "a line has fewer than 16 characters"),
         (b"\xe7" * 32, "is no text in ASCII"),
         (b"0123456789abcdef\x000123456789", "is no text in ASCII"),
         (b" \n\t\n", "is empty"),
     ],
 )
 def test_what_is_no_secret(text: bytes, words: str, tmp_path: Path) -> None:
-    """What could be guessed, and bytes that would be several secrets where one ends a line."""
+    """Nothing, and bytes that would be several secrets where one ends a line."""
     path = tmp_path / "secret"
     path.write_bytes(text)
     for source, name in ((path, f"secret: {path}"), (text, "secret")):
         with pytest.raises(ValueError, match=f"^{re.escape(name)}.*{words}"):
             Secret(source)
+
+
+@pytest.mark.parametrize("text", [b"fifteen letters", b"the good one, long enough\nx\n"])
+def test_what_could_be_guessed(text: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """It is taken, with a warning."""
+    assert Secret(text).key == text.splitlines()[0]
+    assert "a line has fewer than 16 characters: whoever has one signed query can" in caplog.text
+
+
+def test_a_backend_may_sign_all_of_a_query() -> None:
+    """Also what its bearer might choose: then he may not."""
+    text = "exp=99999999999&id=a&role=subscriber&since=start"
+    query = {**dict(parse_qsl(text)), "sig": by_hand(KEY, text)}
+    Secret(KEY).check(query)
+    for changed_one in ({"since": "10m"}, {"role": "publisher"}, {"lag": "gap"}, {"id": "b"}):
+        with pytest.raises(Refused, match="sig: this is not the signature"):
+            Secret(KEY).check({**query, **changed_one})
 
 
 # --- what each may do ---

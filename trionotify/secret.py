@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from trionotify.http import Request
 
 __all__ = ["UNSIGNED", "Secret", "sign"]
+
+logger = logging.getLogger("trionotify")
 
 #: What its bearer may choose: how it gets what it may have, and less of it.
 UNSIGNED: Final = frozenset({"since", "last_event_id", "lag", "format", "echo", "narrow"})
@@ -46,7 +49,7 @@ class Secret:
 
     Each line is a secret. The first one signs, and all are good: so it can be changed while queries that
     were signed with the old one are about. Raises ValueError for a file that can't be read, is empty, or
-    has a line that could be guessed, or is no text.
+    is no text; of a line that could be guessed it warns.
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
@@ -100,12 +103,13 @@ class Secret:
             raise _refused(
                 "sig: this server wants a signed query; its backend makes one: trionotify.sign"
             )
-        # Who may do both may do one of them.
+        # Who may do both may do one of them. And a backend may have signed more than it must.
         roles = {params.get("role", "subscriber"), "both"}
+        texts = [*[_signed(_binding({**params, "role": role})) for role in roles], _signed(params)]
         good = [
-            hmac.compare_digest(_signature(key, {**params, "role": role}), given.encode())
+            hmac.compare_digest(_signature(key, text), given.encode())
             for key in self._keys
-            for role in roles
+            for text in texts
         ]
         if not any(good):
             raise _refused("sig: this is not the signature of this query")
@@ -139,17 +143,30 @@ def sign(params: Mapping[str, str] | str, secret: str | bytes, *, expires_in: fl
         raise ValueError(f"expires_in must be greater than 0, not {expires_in}")
     given["exp"] = str(int(time.time() + expires_in))
     key = _keys(secret.encode() if isinstance(secret, str) else secret, "secret")[0]
-    given["sig"] = _signature(key, given).decode()
+    given["sig"] = _signature(key, _signed(_binding(given))).decode()
     return urlencode(given, quote_via=quote, safe="")
 
 
-def _signature(key: bytes, params: Mapping[str, str]) -> bytes:
+def _binding(params: Mapping[str, str]) -> dict[str, str]:
+    """Those parameters that no bearer may choose."""
+    return {
+        name: value
+        for name, value in params.items()
+        if name not in UNSIGNED and (name, value) != ("role", "subscriber")
+    }
+
+
+def _signed(params: Mapping[str, str]) -> str:
+    """The text that is signed."""
     pairs = [
         f"{quote(name, safe='')}={quote(value, safe='')}"
         for name, value in params.items()
-        if name != "sig" and name not in UNSIGNED and (name, value) != ("role", "subscriber")
+        if name != "sig"
     ]
-    text = "&".join(sorted(pairs))
+    return "&".join(sorted(pairs))
+
+
+def _signature(key: bytes, text: str) -> bytes:
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest().encode()
 
 
@@ -162,11 +179,13 @@ def _keys(text: bytes, name: str) -> tuple[bytes, ...]:
             raise ValueError(
                 f"{name} is no text in ASCII: put a secret there, of `openssl rand -hex 32`"
             )
-        if len(key) < _SHORT:
-            raise ValueError(
-                f"{name}: a line has fewer than {_SHORT} characters: whoever has one signed query can"
-                " guess it by trying; take `openssl rand -hex 32`"
-            )
+    if len(min(keys, key=len)) < _SHORT:
+        logger.warning(
+            "%s: a line has fewer than %d characters: whoever has one signed query can guess it by"
+            " trying; take `openssl rand -hex 32`",
+            *(name, _SHORT),
+            extra={"event": "weak_secret", "reason": name},
+        )
     return keys
 
 
