@@ -53,6 +53,17 @@ async def test_what_is_counted(room: Room, autojump_clock: Clock) -> None:
     assert found["log_entries", ""] == 3
 
 
+async def test_codes_that_peers_make_up(room: Room, autojump_clock: Clock) -> None:
+    """They count as one: each would be another time series."""
+    for code in (1000, 4000, 4001, 4401):
+        peer = await room.connect("/")
+        peer.say_close(code)
+        await room.quiet()
+    found = await samples(room)
+    closed = {name: number for (series, name), number in found.items() if series == "closed_total"}
+    assert closed == {"1000": 1, "other": 2, "4401": 1}
+
+
 async def test_deliveries_to_the_slow(room: Room, autojump_clock: Clock) -> None:
     """What is cut, and what is caught up with, counts once."""
     kernel = FakeKernel()

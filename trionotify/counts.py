@@ -12,6 +12,8 @@ from typing import Final
 
 import attrs
 
+from trionotify.errors import CloseCode
+
 __all__ = ["SECONDS", "Counts", "Histogram", "Lag"]
 
 #: Upper bounds, in seconds, and in notifications.
@@ -19,6 +21,7 @@ SECONDS: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
     *(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+_CODES: Final = frozenset(CloseCode)
 SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
 
 
@@ -70,8 +73,13 @@ class Counts:
     #: Seconds from the channel until all live clients' kernels have it.
     latency: Histogram = attrs.Factory(lambda: Histogram(SECONDS))
     lag: Lag = attrs.Factory(Lag)
-    #: Clients by (transport, format), and closed connections by Close code; None: lost without one.
+    #: Clients by (transport, format), and closed connections by Close code; None: lost without one,
+    #: 0: with one that we don't know, for peers may make up thousands.
     opened: Counter[tuple[str, str]] = attrs.Factory(Counter)
     closed: Counter[int | None] = attrs.Factory(Counter)
     #: Answers of HTTP by status, the 101 of a WebSocket and the 200 of a stream not among them.
     answered: Counter[int] = attrs.Factory(Counter)
+
+    def close(self, code: int | None) -> None:
+        """Count a connection that has ended."""
+        self.closed[code if code is None or code in _CODES else 0] += 1

@@ -324,7 +324,7 @@ class Hub:
         """Forget them. `code` is the Close code, None for a connection that was lost."""
         if self.connections.pop(key, None):
             self.quotas.leave(self.clients.remove(key))
-            self.broadcast.counts.closed[code] += 1
+            self.broadcast.counts.close(code)
             self.entrance.left.unpark_all()
 
     # --- life ---

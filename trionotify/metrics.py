@@ -159,7 +159,7 @@ def _buckets(histogram: Histogram) -> dict[str, Any]:
 
 
 def _code(code: int | None) -> str:
-    return "lost" if code is None else str(int(code))
+    return "lost" if code is None else str(int(code)) if code else "other"
 
 
 def _named(counter: Counter[Any]) -> dict[str, int]:
