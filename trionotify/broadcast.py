@@ -23,7 +23,7 @@ from trionotify.audience import Audiences
 from trionotify.catchup import read_latest, read_on
 from trionotify.clients import Registry
 from trionotify.counts import Counts
-from trionotify.entries import Entry, Receipt
+from trionotify.entries import Entry
 from trionotify.inbox import Inbox
 from trionotify.index import PredicateIndex
 from trionotify.log import Cursor, Log
@@ -389,6 +389,5 @@ class _Tally:
         for entry in self.asked:
             pending, entry.pending = entry.pending, None
             assert pending is not None  # that is why it is here
-            wanted, written = pending.wanted, pending.written
-            pending.receipt = Receipt(f"{epoch}:{entry.offset}", wanted, written, wanted - written)
+            pending.place = (epoch, entry.offset)
             pending.done.set()

@@ -40,9 +40,18 @@ class Pending:
     done: trio.Event = attrs.Factory(trio.Event)
     wanted: int = 0
     written: int = 0
-    receipt: Receipt | None = None
+    #: The epoch and the offset, once it has been published.
+    place: tuple[str, int] | None = None
     #: What the publisher's own audience raised first, or why the log didn't take it.
     error: Exception | None = None
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """Made for who asks: most wait only until it is published."""
+        if self.place is None:
+            return None
+        epoch, offset = self.place
+        return Receipt(f"{epoch}:{offset}", self.wanted, self.written, self.wanted - self.written)
 
     def refuse(self, error: Exception | None) -> None:
         """There will be no receipt: it is not published, and why; or nobody knows (None)."""

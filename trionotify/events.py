@@ -182,8 +182,8 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
             raise pending.error
         if pending.error:
             said.append(_unpublished(peer, entry, pending.error))
-        elif pending.receipt and answered:
-            said.append(_acknowledgement(peer, entry, pending.receipt))
+        elif answered and (receipt := pending.receipt):
+            said.append(_acknowledgement(peer, entry, receipt))
     if said:
         peer.answer(*said)
 

@@ -176,7 +176,7 @@ class Hub:
         await pending.done.wait()
         if pending.error:
             raise pending.error
-        if pending.receipt is None:
+        if pending.place is None:
             raise trio.ClosedResourceError("the hub was closed before this was broadcast")
         return pending.receipt if confirm else None
 

@@ -202,7 +202,7 @@ async def _publish(hub: Hub, notifications: list[Notification], publisher: str) 
         raise Refused(error.status, error.told, headers=headers) from None
     except trio.ClosedResourceError:
         raise Refused(503, "the server is going down", headers=RETRY_AFTER) from None
-    receipts = [pending.receipt for pending in waiting if pending.receipt]
+    receipts = [receipt for pending in waiting if (receipt := pending.receipt)]
     if len(receipts) < len(waiting):
         raise Refused(503, "the server went down before this was broadcast: publish it again")
     return receipts
