@@ -67,7 +67,7 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.write_notifications)
             connection.scope = nursery.cancel_scope
-            await connection.converse()
+            await connection.run_session()
             # The writer may be in the middle of a frame: let it finish, in a reasonable time.
             connection.end(CloseCode.NORMAL)
             nursery.cancel_scope.deadline = trio.current_time() + hub.settings.close_timeout
@@ -122,7 +122,7 @@ class _AttachedConnection:
         self._waiting: trio.CancelScope | None = None
         self._answered = trio.lowlevel.ParkingLot()
 
-    async def converse(self) -> None:
+    async def run_session(self) -> None:
         """Run the session; what it raises ends this connection alone."""
         try:
             await self.hub.session(self.client)

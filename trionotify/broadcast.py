@@ -3,9 +3,9 @@
 Publishers put lists of entries into the channel. The task takes from the log all that is new there (a
 log in memory appends it at that moment, in one go; another one has committed it by then), finds for each
 notification the groups that want it, joins each group's frames, and hands the same bytes to every live
-member: one synchronous send per client and batch. A client whose kernel
-takes less falls behind; its own task goes on from the log, step by step (`advance`). The rule that keeps
-this free of gaps and duplicates is in `positions`.
+member: one synchronous send per client and batch. A client whose kernel takes less falls behind; its own
+task goes on from the log, step by step (`advance`). The rule that keeps this free of gaps and duplicates
+is in `positions`.
 
 Everything here but `run` is synchronous, so it happens between two steps of any other task. `run` gives
 way every `TURN` sends; only there, inside a batch, do others see `done < taken`.

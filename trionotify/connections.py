@@ -2,6 +2,10 @@
 
 What connections of all kinds have in common; `websocket` and `streams` add their own: how it begins,
 what the client may say, and how it shows that it lives.
+
+A connection has one task, which reads and runs the session (`serving`). While its client is behind, it
+has another in the hub's nursery, `_catch_up`, which writes what the log has for it; they share the Wire,
+which takes care that one of them writes at a time. What goes wrong in either is this connection's own.
 """
 
 from __future__ import annotations
@@ -86,7 +90,9 @@ def log_unread(client: Client, error: StoreError) -> None:
 
 @attrs.define(eq=False)
 class ClientConnection:
-    """The record sees it as its `Link`, the broadcast as the `Outlet` of the position, the hub as one of
+    """One client's connection, in the middle of those who know a side of it each.
+
+    The record sees it as its `Link`, the broadcast as the `Outlet` of the position, the hub as one of
     its connections, the Wire as its owner. Made by the connection's task, which alone enters, leaves and
     receives.
     """

@@ -1,8 +1,15 @@
 """The hub: the log, the broadcast, the registry of clients, and what an application calls.
 
-It owns three things that run as long as `open_hub` is open, in one nursery: the broadcast task, the
-sweep that looks after silent and stalled connections, and the short-lived tasks in which clients catch
-up. Connections run in the nursery of whoever accepted them.
+What runs as long as `open_hub` is open, in one nursery:
+
+    Broadcast.run     appends and hands out                              `broadcast`
+    Log.run           commits, if the log is in a file                   `logs.durable`
+    Hub._sweep        looks after silent and stalled connections         here
+    Expiry.run        closes connections whose time is over              `expiry`
+    a catch-up        one for each client that is behind, while it is    `connections`
+
+Connections run in the nursery of whoever accepted them, and a subscription has none: it is read in
+the task that iterates over it.
 
 How bytes become connections is not known here: `handle` and `attach` are given by `open_hub`.
 """

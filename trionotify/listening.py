@@ -19,11 +19,12 @@ import trio
 
 from trionotify.addresses import name_of
 
-__all__ = ["adopt", "listen_tcp", "listen_unix"]
+__all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix"]
 
 logger = logging.getLogger("trionotify")
 
-_BACKLOG: Final = 4096
+#: How many connections the kernel keeps until they are accepted.
+BACKLOG: Final = 4096
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
 #: A name has addresses that the machine hasn't: as `localhost`, where IPv6 is off.
 _LACKING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -147,7 +148,7 @@ def _check_reach(address: str, public: bool) -> None:
 
 def _listen(sock: socket.socket) -> None:
     sock.setblocking(False)
-    sock.listen(_BACKLOG)
+    sock.listen(BACKLOG)
 
 
 def _explained(error: OSError, place: str) -> OSError:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trionotify.http import Request
     from trionotify.hub import Hub
 
-__all__ = ["ADMIN", "EVERYTHING", "PUBLIC", "Routes", "respond"]
+__all__ = ["ADMIN", "ALL", "PUBLIC", "Routes", "respond"]
 
 #: Reads the request's body; raises `Refused` or EOFError.
 ReadBody = Callable[[], Awaitable[bytes]]
@@ -155,7 +155,7 @@ ADMIN: Final[Routes] = {
     "/readyz": {"GET": _ready},
     "/metrics": {"GET": _metrics},
 }
-EVERYTHING: Final[Routes] = {
+ALL: Final[Routes] = {
     **PUBLIC,
     **ADMIN,
     "/clients": {"GET": _for_the_admitted(_clients)},

@@ -42,9 +42,9 @@ from trionotify.hub import (
     handler_session,
     publishing_session,
 )
-from trionotify.listening import adopt, listen_tcp, listen_unix
+from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix
 from trionotify.logs import open_log
-from trionotify.routes import ADMIN, EVERYTHING, PUBLIC, Routes
+from trionotify.routes import ADMIN, ALL, PUBLIC, Routes
 from trionotify.secret import Secret
 from trionotify.serving import serve_transport
 from trionotify.settings import Settings
@@ -57,7 +57,6 @@ logger = logging.getLogger("trionotify")
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8765
-_BACKLOG: Final = 4096
 _ACCEPTS: Final = 16  # connections between two checkpoints
 _NOTSENT_LOWAT: Final = 1 << 14
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
@@ -208,7 +207,7 @@ class Server:
         if self._refused.is_set():
             return
         for listener, routes in () if self._inherited else self._sockets:
-            for _ in range(_BACKLOG):
+            for _ in range(BACKLOG):
                 try:
                     self._serve_in_a_task(*listener.accept(), routes)
                 except BlockingIOError:
@@ -337,7 +336,7 @@ async def serve(
         admin = [] if admin_port is None else await listen_tcp(host, admin_port, public)
         undo.pop_all()
     tls = ssl_context is not None or certificate is not None
-    routes = EVERYTHING if admin_port is None else PUBLIC
+    routes = ALL if admin_port is None else PUBLIC
     url, number = _place(listening[0], tls)
     admin_url, admin_number = _place(admin[0], tls) if admin else (None, None)
     places = [*[(sock, routes) for sock in listening], *[(sock, ADMIN) for sock in admin]]

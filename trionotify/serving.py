@@ -17,7 +17,7 @@ import trio
 
 from trionotify.conversation import Conversation
 from trionotify.errors import CloseCode
-from trionotify.routes import EVERYTHING, Routes
+from trionotify.routes import ALL, Routes
 
 if TYPE_CHECKING:
     from trionotify.connections import ClientConnection
@@ -36,7 +36,7 @@ async def serve_transport(
     opened: set[ClientConnection] | None = None,
     scope: trio.CancelScope | None = None,
     *,
-    routes: Routes = EVERYTHING,
+    routes: Routes = ALL,
     local: bool = False,
 ) -> None:
     """Serve one connection and close it. Raises nothing but what isn't an Exception: `Cancelled`.
@@ -52,7 +52,7 @@ async def serve_transport(
         if connection is not None:
             connection.scope = scope
             opened.add(connection)
-            await _converse(connection)
+            await _run_session(connection)
     except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
         logger.debug("%s left before it was connected", remote)
     except Exception:
@@ -70,7 +70,7 @@ async def serve_transport(
             await transport.aclose()
 
 
-async def _converse(connection: ClientConnection) -> None:
+async def _run_session(connection: ClientConnection) -> None:
     """Run the session on an open connection, and close it in good order."""
     hub, client, wire = connection.hub, connection.client, connection.wire
     code = CloseCode.NORMAL
