@@ -215,6 +215,44 @@ async def test_a_session_that_raises(caplog: pytest.LogCaptureFixture) -> None:
         assert "ValueError: oops" in caplog.text
 
 
+async def test_a_session_whose_nursery_finds_the_client_gone(caplog: pytest.LogCaptureFixture) -> None:
+    """`Disconnected` in a group is no fault either."""
+
+    async def session(client: Client) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tick, client)
+
+    async def tick(client: Client) -> None:
+        async for _ in client:
+            pass
+        await client.send("tick")
+
+    async with application(session=session) as (hub, port), connect(port, "/"):
+        while not hub.clients:
+            await trio.lowlevel.checkpoint()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_session_that_fails_while_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """What it raises then is logged, and isn't the application's to deal with."""
+
+    async def session(client: Client) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cleans_up_badly)
+            nursery.start_soon(trio.sleep_forever)
+
+    async def cleans_up_badly() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("oops")
+
+    async with application(session=session) as (hub, port), raw_client(port):
+        while not hub.clients:
+            await trio.lowlevel.checkpoint()
+    assert "ValueError: oops" in caplog.text
+
+
 async def test_a_predicate_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     """1011 as well."""
     async with application() as (hub, port), raw_client(port) as client:

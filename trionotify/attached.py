@@ -15,7 +15,7 @@ import trio_websocket
 
 from trionotify.addresses import name_of
 from trionotify.admission import identify
-from trionotify.connections import log_failing, log_leaving, log_unread
+from trionotify.connections import blame, log_failing, log_leaving, log_unread
 from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
 from trionotify.events import drain, publish, understand, welcome
 from trionotify.http import Request
@@ -126,12 +126,16 @@ class _AttachedConnection:
         """Run the session; what it raises ends this connection alone."""
         try:
             await self.hub.session(self.client)
-        except Disconnected:
-            pass
         except Exception as error:
             # The boundary: the application's session may raise anything.
-            log_failing(self.client, error, "session_failed", "the session of client %.64r failed")
-            self.end(CloseCode.INTERNAL_ERROR)
+            self.end(blame(self.client, error))
+        except BaseExceptionGroup as group:
+            # A nursery of the session's that was cancelled may have collected errors on its way.
+            errors, rest = group.split(Exception)
+            if errors:
+                self.end(blame(self.client, errors))
+            if rest:
+                raise rest from None
 
     async def write_notifications(self) -> None:
         """Send answers, and what the position wants, each in its turn, until the connection is over."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trionotify.predicates import FilterLimits, Wanted
     from trionotify.transport import Transport
 
-__all__ = ["ClientConnection", "log_failing", "log_leaving", "log_unread"]
+__all__ = ["ClientConnection", "blame", "log_failing", "log_leaving", "log_unread"]
 
 logger = logging.getLogger("trionotify")
 
@@ -86,6 +86,16 @@ def log_unread(client: Client, error: StoreError) -> None:
             "reason": str(error),
         },
     )
+
+
+def blame(client: Client, error: Exception) -> CloseCode:
+    """What to close with after the client's session raised `error`, which is logged if it is a fault."""
+    if isinstance(error, Disconnected):
+        return CloseCode.NORMAL  # it sent to a client that was gone: how sessions often end
+    if isinstance(error, ExceptionGroup) and error.split(Disconnected)[1] is None:
+        return CloseCode.NORMAL
+    log_failing(client, error, "session_failed", "the session of client %.64r failed")
+    return CloseCode.INTERNAL_ERROR
 
 
 @attrs.define(eq=False)
@@ -168,15 +178,6 @@ class ClientConnection:
         ended = self.wire.ended
         code, reason = (None, self._dropped) if ended is None else (ended.code, ended.reason)
         log_leaving(self, self.wire.received, code, reason)
-
-    def blame(self, error: Exception) -> CloseCode:
-        """What to close with after the session raised `error`, which is logged if it is a fault."""
-        if isinstance(error, Disconnected):
-            return CloseCode.NORMAL  # it sent to a client that was gone: how sessions often end
-        if isinstance(error, ExceptionGroup) and error.split(Disconnected)[1] is None:
-            return CloseCode.NORMAL
-        log_failing(self.client, error, "session_failed", "the session of client %.64r failed")
-        return CloseCode.INTERNAL_ERROR
 
     # As the link of the client's record.
 

@@ -8,8 +8,8 @@ What runs as long as `open_hub` is open, in one nursery:
     Expiry.run        closes connections whose time is over              `expiry`
     a catch-up        one for each client that is behind, while it is    `connections`
 
-Connections run in the nursery of whoever accepted them, and a subscription has none: it is read in
-the task that iterates over it.
+Connections run in the nursery of whoever accepted them. A subscription has no task of its own: it is
+read in the one that iterates over it.
 
 How bytes become connections is not known here: `handle` and `attach` are given by `open_hub`.
 """

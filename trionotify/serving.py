@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trionotify.connections import blame
 from trionotify.conversation import Conversation
 from trionotify.errors import CloseCode
 from trionotify.routes import ALL, Routes
@@ -78,11 +79,11 @@ async def _run_session(connection: ClientConnection) -> None:
         await hub.session(client)
     except Exception as error:
         # The boundary: what a session raises ends its connection alone.
-        code = connection.blame(error)
+        code = blame(client, error)
     except BaseExceptionGroup as group:
         # A nursery of the session's that was cancelled may have collected errors on its way.
         errors, rest = group.split(Exception)
-        code = connection.blame(errors) if errors else CloseCode.GOING_AWAY
+        code = blame(client, errors) if errors else CloseCode.GOING_AWAY
         if rest:
             raise rest from None
     except BaseException:
