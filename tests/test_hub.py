@@ -24,6 +24,7 @@ from trionotify import (
     Receipt,
     open_hub,
 )
+from trionotify import broadcast as broadcast_module
 
 
 async def test_each_gets_what_its_query_asked_for(
@@ -427,6 +428,20 @@ async def test_the_cursor_of_a_subscription_that_was_left(
         for _ in range(5):
             await room.hub.publish("x", confirm=True)
     assert notifications.cursor == f"{room.hub.log.epoch}:5"
+
+
+async def test_the_broadcast_gives_way(
+    room: Room, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others run while it hands out, and see that some clients have it already, and some don't yet."""
+    monkeypatch.setattr(broadcast_module, "TURN", 2)
+    peers = [await room.connect() for _ in range(6)]
+    await room.hub.publish("x")
+    seen = set()
+    while len(peers) not in seen:
+        await trio.lowlevel.checkpoint()
+        seen.add(sum(bool(peer.look().messages) for peer in peers))
+    assert seen & {2, 4}
 
 
 async def test_a_subscription_gets_what_stands_before_the_error_of_its_predicate(

@@ -80,6 +80,21 @@ async def test_who_drains_may_be_cancelled_and_the_next_goes_on(k: int) -> None:
     assert peer.look().messages == [MESSAGE]
 
 
+async def test_what_becomes_owed_meanwhile_goes_out_too() -> None:
+    """Whoever waits writes what was added behind its own, as well."""
+    wire, kernel, peer, _ = make(credit=0)
+    wire.write(FRAME)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wire.drained)
+        await trio.testing.wait_all_tasks_blocked()
+        wire.write(message_frame("second"))
+        kernel.grant(len(FRAME))
+        await trio.testing.wait_all_tasks_blocked()
+        assert peer.look().messages == [MESSAGE]
+        kernel.grant(100)
+    assert peer.look().messages == [MESSAGE, "second"]
+
+
 async def test_a_cancelled_send_on_a_stream_ends_the_connection() -> None:
     """A stream cut somewhere in a frame is dead: nothing more is written to it."""
     wire, kernel, _, owner = make(credit=10, synchronous=False)
