@@ -44,6 +44,7 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 _PROGRAM = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 _ALL = re.DOTALL | re.MULTILINE
 _JSON = re.compile(r"^```json\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_CODE = re.compile(r"^```.*?^```$", _ALL)
 _LINK = re.compile(r"\]\(([^)#:]*)(#[^)]*)?\)")
 
 PROGRAMS = [
@@ -133,7 +134,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     """To a file that is there, and a heading that it has."""
-    for path, anchor in _LINK.findall(page.read_text()):
+    for path, anchor in _LINK.findall(_CODE.sub("", page.read_text())):
         target = page.parent / path if path else page
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), path + anchor
