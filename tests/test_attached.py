@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -16,7 +17,7 @@ from trio_websocket import WebSocketRequest, open_websocket, serve_websocket
 
 from tests.conftest import raw_client
 from tests.kernel import upgrade
-from trionotify import Client, Disconnected, Exact, Hub, Refused, open_hub
+from trionotify import Client, Disconnected, Exact, Hub, Refused, Request, open_hub
 from trionotify.formats import SUBPROTOCOL
 
 EVENT = {"specversion": "1.0", "source": "/s"}
@@ -30,10 +31,7 @@ async def application(**options: Any) -> AsyncIterator[tuple[Hub, int]]:
         async def handler(request: WebSocketRequest) -> None:
             offered = SUBPROTOCOL in request.proposed_subprotocols
             websocket = await request.accept(subprotocol=SUBPROTOCOL if offered else None)
-            try:
-                await hub.attach(websocket)
-            except Refused as refused:
-                await websocket.aclose(1008, refused.detail)
+            await hub.attach(websocket)
 
         server = await nursery.start(partial(serve_websocket, handler, "127.0.0.1", 0, None))
         yield hub, server.port
@@ -81,7 +79,7 @@ async def test_it_counts_like_any_other() -> None:
             for target in ("/?id=bo", "/?id=bo&since=nowhere:1"):
                 async with raw_client(port, target) as second:
                     peer = await second.until(lambda peer: peer.close)
-                    assert peer.close == (1008, "address: 127.0.0.1 has 1 connections already")
+                    assert peer.close == (4429, "address: 127.0.0.1 has 1 connections already")
         while hub.clients:
             await trio.lowlevel.checkpoint()
         assert not hub.quotas._counts
@@ -196,12 +194,43 @@ async def test_a_session_and_an_own_record() -> None:
         assert peer.close == (4000, "enough")
 
 
-async def test_refusals() -> None:
-    """A bad query is `Refused`, before anything is sent."""
-    async with application() as (_, port), raw_client(port, "/?exakt.type=a") as client:
-        code, reason = (await client.until(lambda peer: peer.close)).close or (0, "")
-        assert code == 1008
-        assert reason.startswith("exakt.type: no such key")
+@pytest.mark.parametrize(
+    ("query", "code", "words"),
+    [
+        ("exakt.type=a", 1008, "exakt.type: no such key"),
+        ("a=1&a=2", 1008, "a: given twice"),
+        ("since=nowhere:1", 1008, "since: not everything after nowhere:1 is kept"),
+        ("lag=latest", 1008, "lag: latest needs a connection"),
+        ("id=stranger", 4401, "id: who is that?"),
+        ("id=mallory", 4403, "id: not you"),
+        ("id=oops", 1011, "the server failed"),
+        ("id=second", 4429, "id: second has 1 connections already"),
+    ],
+)
+async def test_refusals(query: str, code: int, words: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A Close says why; neither the application nor another client hears of it."""
+    caplog.set_level(logging.INFO)
+
+    def authenticate(request: Request) -> Client:
+        match request.params.get("id"):
+            case "stranger":
+                raise Refused(401, "id: who is that?")
+            case "mallory":
+                raise Refused(403, "id: not you")
+            case "oops":
+                raise ValueError("oops")
+        return request.client()
+
+    async with application(authenticate=authenticate, max_connections_per_id=1) as (hub, port):
+        async with connect(port, "/?id=second") as other:
+            while not hub.clients:
+                await trio.lowlevel.checkpoint()
+            async with raw_client(port, f"/?{query}") as client:
+                found, reason = (await client.until(lambda peer: peer.close)).close or (0, "")
+                assert (found, reason[: len(words)]) == (code, words)
+            await hub.publish("hello")
+            assert await other.get_message() == "hello"
+    assert any(getattr(record, "event", "") == "refused" for record in caplog.records)
 
 
 async def test_a_session_that_raises(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,12 +19,19 @@ if TYPE_CHECKING:
     from trionotify.hub import Authenticate, Hub
     from trionotify.query import Query
 
-__all__ = ["admit", "identify"]
+__all__ = ["admit"]
 
 logger = logging.getLogger("trionotify")
 
 
-async def identify(hub: Hub, request: Request) -> tuple[Client, Query]:
+async def _known(hub: Hub, request: Request, client: Client) -> tuple[Client, Query]:
+    query = request.query(client.id)
+    client.bound()
+    client.come_from(request.remote)
+    return client, await hub.locate(query)
+
+
+async def _identify(hub: Hub, request: Request) -> tuple[Client, Query]:
     """The client whose request this is; raises `Refused`, or whatever `authenticate` raises."""
     until = None
     if hub.secret is not None and not hub.secret.is_borne_by(request):
@@ -58,10 +65,13 @@ async def _authenticated(authenticate: Authenticate, request: Request) -> Client
     return client
 
 
-async def admit(hub: Hub, request: Request) -> tuple[Client, Query]:
-    """The client whose request this is, and what its query says; raises `Refused`, nothing else."""
+async def admit(hub: Hub, request: Request, client: Client | None = None) -> tuple[Client, Query]:
+    """The client whose request this is, and what its query says; raises `Refused`, nothing else.
+
+    An application that knows already who it is gives the `client`.
+    """
     try:
-        return await identify(hub, request)
+        return await (_identify(hub, request) if client is None else _known(hub, request, client))
     except Refused:
         raise
     except StoreError as error:

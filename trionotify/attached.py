@@ -8,16 +8,19 @@ business. Two tasks serve it in a nursery of the call: one runs the session, whi
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import parse_qsl
 
 import trio
 import trio_websocket
 
 from trionotify.addresses import name_of
-from trionotify.admission import identify
+from trionotify.admission import admit
 from trionotify.connections import blame, log_failing, log_leaving, log_unread
 from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
 from trionotify.events import drain, publish, understand, welcome
+from trionotify.faults import log_refusal
 from trionotify.http import Request
 from trionotify.log import Evicted
 from trionotify.query import Query, parse_query, template
@@ -32,31 +35,33 @@ if TYPE_CHECKING:
 __all__ = ["serve_attached"]
 
 _SUBPROTOCOLS = "sec-websocket-protocol"
+#: What a refusal is called where the handshake is over; any other is 1008.
+_CODES: Final[Mapping[int, CloseCode]] = {
+    401: CloseCode.UNAUTHORIZED,
+    403: CloseCode.FORBIDDEN,
+    429: CloseCode.TOO_MANY_REQUESTS,
+    500: CloseCode.INTERNAL_ERROR,
+    503: CloseCode.TRY_AGAIN_LATER,
+}
+#: Bytes that a Close frame has room for (RFC 6455, section 5.5).
+_LONGEST_REASON: Final = 123
 
 
 async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> None:
     """Serve `websocket`, a `trio_websocket.WebSocketConnection`, until it is over: see `Hub.attach`."""
-    path, _, query_text = (websocket.path or "/").partition("?")
-    headers = [(n.decode(), v.decode("latin-1")) for n, v in websocket.handshake_headers]
-    # What was offered is of no interest any more, but what was agreed on.
-    headers = [(name, value) for name, value in headers if name != _SUBPROTOCOLS]
-    if websocket.subprotocol:
-        headers.append((_SUBPROTOCOLS, websocket.subprotocol))
-    request = Request(
-        *("GET", path, parse_query(query_text), tuple(headers), _name_of(websocket.remote)),
-        limits=hub.filter_limits,
-    )
-    if client is None:
-        client, query = await identify(hub, request)
-    else:
-        query = await hub.locate(request.query(client.id))
-        client.bound()
-        client.come_from(request.remote)
-    if query.lag == "latest":
-        raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
-    hub.entrance.check_room()
-    hub.quotas.check(client)
-    offset, recovered = hub.start(query)
+    try:
+        client, query = await _admitted(hub, websocket, client)
+        # No checkpoint from here until it has entered.
+        hub.entrance.check_room()
+        hub.quotas.check(client)
+        offset, recovered = hub.start(query)
+    except Refused as refused:
+        remote = _name_of(websocket.remote)
+        log_refusal(remote, refused, dict(parse_qsl(websocket.path.partition("?")[2])))
+        reason = refused.detail.encode()[:_LONGEST_REASON].decode(errors="ignore")
+        with trio.move_on_after(hub.settings.close_timeout):
+            await websocket.aclose(_CODES.get(refused.status, CloseCode.POLICY_VIOLATION), reason)
+        return
     connection = _AttachedConnection(hub, websocket, client, query)
     client.connect(hub, connection)
     client.speak(query.format, query.subprotocol)
@@ -82,6 +87,24 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
         hub.disconnected(connection.key, connection.code if connection.closed else None)
         client.connect(hub, None)
         log_leaving(connection, connection.received, connection.code, connection.reason)
+
+
+async def _admitted(hub: Hub, websocket: Any, client: Client | None) -> tuple[Client, Query]:
+    """Whose connection it is; raises `Refused`, nothing else."""
+    path, _, query_text = (websocket.path or "/").partition("?")
+    headers = [(n.decode(), v.decode("latin-1")) for n, v in websocket.handshake_headers]
+    # What was offered is of no interest any more, but what was agreed on.
+    headers = [(name, value) for name, value in headers if name != _SUBPROTOCOLS]
+    if websocket.subprotocol:
+        headers.append((_SUBPROTOCOLS, websocket.subprotocol))
+    request = Request(
+        *("GET", path, parse_query(query_text), tuple(headers), _name_of(websocket.remote)),
+        limits=hub.filter_limits,
+    )
+    client, query = await admit(hub, request, client)
+    if query.lag == "latest":
+        raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
+    return client, query
 
 
 def _name_of(remote: Any) -> str:

@@ -21,7 +21,7 @@ import trio
 from trionotify.admission import admit
 from trionotify.entrance import RETRY_AFTER
 from trionotify.errors import Refused
-from trionotify.faults import redacted
+from trionotify.faults import log_refusal
 from trionotify.handshake import check_upgrade, shake_hands, wants_upgrade
 from trionotify.http import Answer, Request, preferred, problem, request_of
 from trionotify.http1 import HttpConnection
@@ -114,17 +114,7 @@ class Conversation:
             refused, close = self._late(whole=not close), True
         except Refused as error:
             refused = error
-        reason = redacted(refused.logged, self._params)[:_REASON]
-        logger.info(
-            "%s refused: %d %r",
-            *(self._remote, refused.status, reason),
-            extra={
-                "event": "refused",
-                "remote": self._remote,
-                "status": refused.status,
-                "reason": reason,
-            },
-        )
+        log_refusal(self._remote, refused, self._params)
         return problem(refused, close=close or refused.status == HTTPStatus.UPGRADE_REQUIRED)
 
     def _late(self, whole: bool) -> Refused:

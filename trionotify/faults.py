@@ -13,10 +13,14 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-__all__ = ["log_fault", "redacted"]
+from trionotify.errors import Refused
+
+__all__ = ["log_fault", "log_refusal", "redacted"]
 
 logger = logging.getLogger("trionotify")
 
+#: Characters of a refusal's reason.
+_REASON: Final = 80
 #: What the log shows anyway, or what is one of a few words.
 _SHOWN: Final = frozenset({"id", "role", "lag", "format", "echo"})
 #: Shorter ones are no secrets; and they are everywhere.
@@ -39,6 +43,16 @@ def log_fault(
     # What is here is shown as it is.
     record.exc_text = redacted("".join(traceback.format_exception(error)).rstrip("\n"), params)
     logger.handle(record)
+
+
+def log_refusal(remote: str, refused: Refused, params: Mapping[str, str]) -> None:
+    """The one line about a request that was refused, without the values of its query."""
+    reason = redacted(refused.logged, params)[:_REASON]
+    logger.info(
+        "%s refused: %d %r",
+        *(remote, refused.status, reason),
+        extra={"event": "refused", "remote": remote, "status": refused.status, "reason": reason},
+    )
 
 
 def redacted(text: str, params: Mapping[str, str]) -> str:

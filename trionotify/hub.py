@@ -217,9 +217,9 @@ class Hub:
         """Serve a connection that an application accepted with trio-websocket, until it is over.
 
         `websocket` is a `trio_websocket.WebSocketConnection`, read and written by the hub alone from
-        here on. Without `client`, the query of its path says who it is; raises `Refused` when it
-        doesn't, before anything is sent. (trio-websocket keeps no request's head: neither a secret nor a
-        proxy's word in there is seen.) Cancelled, it leaves the WebSocket to the caller.
+        here on. Without `client`, the query of its path says who it is; when that can't be, it is
+        closed, with the reason, and this returns. (trio-websocket keeps no request's head: neither a
+        secret nor a proxy's word in there is seen.) Cancelled, it leaves the WebSocket to the caller.
         """
         await self._attach(self, websocket, client)
 
