@@ -123,6 +123,21 @@ async def test_publishing_is_acknowledged(room: Room, autojump_clock: Clock) -> 
     assert not any("cursor" in ack for ack in acks)
 
 
+async def test_what_an_event_does_not_say_the_query_says(room: Room, autojump_clock: Clock) -> None:
+    """For whom it is, above all: what is meant for one must not go to everyone."""
+    bystander, al = await join(room, "/?id=bo"), await join(room, "/?id=al")
+    query = "role=publisher&to=al&type=u&source=/q&subject=x&datacontenttype=text/plain"
+    peer = await join(room, f"/?{query}")
+    say(peer, {"specversion": "1.0", "id": "1", "data": "a"}, event("2", subject="y", to="bo"))
+    await room.quiet()
+    assert not own(peer, "error")
+    _, found = heard(al)
+    assert (found["type"], found["source"], found["subject"], found["data"]) == ("u", "/q", "x", "a")
+    assert (found["to"], found["datacontenttype"]) == ("al", "text/plain")
+    _, found = heard(bystander)
+    assert (found["id"], found["type"], found["source"], found["subject"]) == ("2", "t", "/s", "y")
+
+
 async def test_a_repetition_is_acknowledged_and_not_sent(room: Room, autojump_clock: Clock) -> None:
     """With the first one's cursor, also in one batch; another publisher's is another event."""
     reader = await room.connect()

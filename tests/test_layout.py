@@ -14,7 +14,7 @@ ORDER = [
     *("errors", "jsontext", "notification", "cesql", "predicates", "cloudevents", "frames", "bags"),
     *("index", "entries", "counts", "inbox", "log", "since", "logs", "formats", "blocks", "settings"),
     *("positions", "clients", "audience", "catchup", "transport", "wire", "broadcast", "reader"),
-    *("faults", "events", "query", "http", "http1", "secret", "addresses", "origins", "explain"),
+    *("faults", "query", "events", "http", "http1", "secret", "addresses", "origins", "explain"),
     *("entrance", "quotas", "expiry", "drain", "hub"),
     *("admission", "connections", "handshake", "websocket", "streams", "posting", "roster", "metrics"),
     *("routes", "conversation", "serving", "attached", "listening", "tls", "server"),

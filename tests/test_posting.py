@@ -35,6 +35,21 @@ async def refused(room: Room, target: str, body: str | bytes, *fields: str) -> t
     return answer.status, answer.json["detail"]
 
 
+async def test_what_an_event_does_not_say_the_query_says(room: Room, autojump_clock: Clock) -> None:
+    """In every mode; what it says itself counts."""
+    target = "/events?to=alice&type=u&subject=x&source=/q"
+    bare = {"specversion": "1.0", "id": "1"}
+    await send(room, target, json.dumps(bare), STRUCTURED)
+    await send(room, target, json.dumps([{**EVENT, "to": "bob"}]), BATCH)
+    await send(room, target, "", "ce-specversion: 1.0", "ce-id: 3", "ce-subject: y")
+    found = [(one.to, one.type, one.source, one.subject) for one in published(room)]
+    assert found == [
+        ("alice", "u", "/q", "x"),
+        ("bob", "order.paid", "/shop", "x"),
+        ("alice", "u", "/q", "y"),
+    ]
+
+
 async def test_a_plain_body(room: Room, autojump_clock: Clock) -> None:
     """Is the data; its attributes are in the query, and what it is in the Content-Type."""
     target = "/events?id=ops&type=disk.full&subject=/dev/sda&to=alice"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from trionotify.jsontext import Verbatim, read_json, read_members, write_json
@@ -38,6 +39,7 @@ MAX_MEMBERS: Final = 100
 
 #: What the server calls itself.
 _SOURCE: Final = "/trionotify"
+_NO_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType({})
 _REQUIRED: Final = ("specversion", "id", "source", "type")
 _DATA: Final = ("data", "data_base64")
 _FIELDS: Final = ("id", "source", "type", "subject", "time", "datacontenttype")
@@ -51,22 +53,27 @@ class NotAnEvent(ValueError):
         self.id = id
 
 
-def decode(text: str | bytes, limits: FilterLimits = DEFAULT_LIMITS) -> Notification:
+def decode(
+    text: str | bytes,
+    limits: FilterLimits = DEFAULT_LIMITS,
+    defaults: Mapping[str, str] = _NO_DEFAULTS,
+) -> Notification:
     """The notification that an event in JSON is; raises NotAnEvent that names what is wrong with it.
 
+    It gets those `defaults` that it doesn't say itself.
     The attribute `audience`, a JSON array of filters as a string, becomes the notification's audience;
     `cursor` is the server's to say, and is dropped.
     """
-    return _decode(text, limits, MAX_MEMBERS)[0]
+    return _decode(text, limits, MAX_MEMBERS, defaults)[0]
 
 
 def decode_sent(text: str | bytes) -> tuple[Notification, str | None]:
     """The same for an event that a server has sent, and its `cursor`; its own members don't count."""
-    return _decode(text, DEFAULT_LIMITS, 2 * MAX_MEMBERS)
+    return _decode(text, DEFAULT_LIMITS, 2 * MAX_MEMBERS, _NO_DEFAULTS)
 
 
 def _decode(
-    text: str | bytes, limits: FilterLimits, max_members: int
+    text: str | bytes, limits: FilterLimits, max_members: int, defaults: Mapping[str, str]
 ) -> tuple[Notification, str | None]:
     try:
         members = read_members(text)
@@ -77,7 +84,7 @@ def _decode(
         raise NotAnEvent(str(error)) from None
     cursor = attributes.get("cursor")
     try:
-        made = _notification(attributes, members, limits)
+        made = _notification(attributes, members, limits, defaults)
     except (TypeError, ValueError) as error:
         id = attributes.get("id")
         raise NotAnEvent(str(error), id if isinstance(id, str) else None) from None
@@ -85,10 +92,13 @@ def _decode(
 
 
 def _notification(
-    attributes: dict[str, Any], members: Mapping[str, Verbatim], limits: FilterLimits
+    attributes: dict[str, Any],
+    members: Mapping[str, Verbatim],
+    limits: FilterLimits,
+    defaults: Mapping[str, str],
 ) -> Notification:
     # A null attribute is one that isn't there (section 2.2 of the format).
-    given = {name: value for name, value in attributes.items() if value is not None}
+    given = {**defaults, **{name: value for name, value in attributes.items() if value is not None}}
     for name in _REQUIRED:
         if name not in given:
             raise ValueError(f"{name} is missing: an event needs {', '.join(_REQUIRED)}")

@@ -18,6 +18,7 @@ from trionotify.errors import CloseCode, StoreError
 from trionotify.jsontext import read_json
 from trionotify.notification import RESERVED_TYPE, Notification
 from trionotify.predicates import FilterLimits, from_json
+from trionotify.query import said
 
 if TYPE_CHECKING:
     from trionotify.clients import Client
@@ -95,7 +96,7 @@ def understand(peer: Peer, messages: list[str | bytes]) -> list[Message]:
 def _read(peer: Peer, message: str | bytes) -> Notification | None:
     if isinstance(message, bytes):
         raise NotAnEvent("events are JSON in text messages, and this one is binary")
-    event = decode(message, peer.filter_limits)
+    event = decode(message, peer.filter_limits, said(peer.client.params))
     if event.type == SUBSCRIBE:
         _subscribe(peer, event)
         return None

@@ -15,7 +15,7 @@ log is durable). One that repeats what the log has gets the receipt of the first
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -30,7 +30,7 @@ from trionotify.errors import Refused, StoreError
 from trionotify.http import Answer
 from trionotify.jsontext import read_items
 from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json
-from trionotify.query import defaults
+from trionotify.query import defaults, said
 
 if TYPE_CHECKING:
     from trionotify.http import Request
@@ -80,14 +80,15 @@ def _understand(
     """What is to be published, and whether it came as a batch."""
     kind = request.header("content-type")
     media = (kind or "").partition(";")[0].strip().lower()
+    otherwise = said(request.params)
     if media == _BATCH:
-        found = [_event(hub, item, at) for at, item in enumerate(_items(hub, body))]
+        found = [_event(hub, item, at, otherwise) for at, item in enumerate(_items(hub, body))]
     elif media == _STRUCTURED:
-        found = [decode(body, hub.filter_limits)]
+        found = [decode(body, hub.filter_limits, otherwise)]
     elif media.startswith(_ANY_EVENT):
         raise Refused(415, f"Content-Type: {media} isn't understood; {_STRUCTURED} and {_BATCH} are")
     elif request.header("ce-specversion") is not None:
-        found = [_binary(hub, request, kind, body)]
+        found = [_binary(hub, request, otherwise, kind, body)]
     else:
         found = [_plain(request, kind, body, id)]
     for notification in found:
@@ -102,21 +103,24 @@ def _items(hub: Hub, body: bytes) -> list[Any]:
     return items
 
 
-def _event(hub: Hub, item: Any, at: int) -> Notification:
+def _event(hub: Hub, item: Any, at: int, otherwise: Mapping[str, str]) -> Notification:
     try:
-        return decode(bytes(item), hub.filter_limits)
+        return decode(bytes(item), hub.filter_limits, otherwise)
     except NotAnEvent as error:
         raise ValueError(f"the event number {at + 1}: {error}") from None
 
 
-def _binary(hub: Hub, request: Request, kind: str | None, body: bytes) -> Notification:
+def _binary(
+    hub: Hub, request: Request, otherwise: Mapping[str, str], kind: str | None, body: bytes
+) -> Notification:
     given: dict[str, Any] = {}
     for name, value in request.headers:
         if name.startswith(_FIELD):
             if name in given:
                 raise ValueError(f"{name}: given twice; once is allowed")
             given[name] = _decoded(name, value)
-    given = {name.removeprefix(_FIELD): value for name, value in given.items()}
+    given = {**otherwise, **{name.removeprefix(_FIELD): value for name, value in given.items()}}
+    kind = kind or given.get("datacontenttype")
     if len(given) > MAX_MEMBERS:
         raise ValueError(f"an event may have at most {MAX_MEMBERS} attributes, not {len(given)}")
     if (version := given.pop("specversion")) != "1.0":

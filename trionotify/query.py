@@ -31,7 +31,7 @@ from trionotify.predicates import (
 )
 from trionotify.since import Moment, parse_since
 
-__all__ = ["Query", "defaults", "parse_query", "template"]
+__all__ = ["Query", "defaults", "parse_query", "said", "template"]
 
 _ON_ATTRIBUTES: Final = {"exact": Exact, "prefix": Prefix, "suffix": Suffix}
 #: What a publisher's query says of what it publishes.
@@ -152,8 +152,12 @@ def _part(key: str, value: str, limits: FilterLimits) -> Predicate:
 
 def defaults(params: Mapping[str, str], id: str) -> dict[str, Any]:
     """The attributes that a publisher's query gives to what it publishes, where that doesn't say."""
-    given: dict[str, Any] = {"source": f"/clients/{quote(id, safe='')}"}
-    return given | {key: params[key] for key in _OF_TEMPLATE if key in params}
+    return {"source": f"/clients/{quote(id, safe='')}", **said(params)}
+
+
+def said(params: Mapping[str, str]) -> dict[str, Any]:
+    """Those of them that the query names: what an event gets where it doesn't say itself."""
+    return {key: params[key] for key in _OF_TEMPLATE if key in params}
 
 
 def template(params: Mapping[str, str], id: str) -> Notification:
