@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -372,6 +373,33 @@ async def test_latest_sends_only_the_newest_of_each_kind(
     assert peer.look().messages == [
         *("live 1", "live 2", "0", "1997", "1998", "one more", "live 3", "live 4")
     ]
+
+
+@pytest.mark.parametrize("format", ["raw", "cloudevents"])
+async def test_latest_goes_on_with_what_the_log_still_has(
+    format: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """One that fell off it is thinned out, not closed; who can be told is told where the gap ends."""
+    async with open_room(max_log_entries=50) as room:
+        peer = await room.connect(f"/?lag=latest&format={format}")
+        peer.kernel.stall()
+        for i in range(400):
+            await room.hub.publish(f"{i}", subject=f"s{i % 3}", confirm=True)
+        peer.kernel.credit = None
+        peer.kernel.grant(None)
+        await room.quiet()
+        await room.hub.publish("live", confirm=True)
+        peer.look()
+        if format == "raw":
+            assert peer.messages == ["0", "397", "398", "399", "live"]
+        else:
+            _, first, gap, *rest = map(json.loads, peer.messages)
+            epoch = room.hub.log.epoch
+            assert (first["data"], gap["type"]) == ("0", "trionotify.gap")
+            assert gap["data"] == {"from": f"{epoch}:1", "to": f"{epoch}:350"}
+            assert [event["data"] for event in rest] == ["397", "398", "399", "live"]
+        assert peer.close is None
+        assert room.hub.statistics().gaps == 1
 
 
 async def test_statistics(room: Room, autojump_clock: trio.testing.MockClock) -> None:

@@ -272,18 +272,23 @@ class ClientConnection:
         return False
 
     def _skip(self) -> bool:
-        """It fell off the log: tell it of the gap, and go on at the head; or else it must go."""
-        broadcast, position = self.hub.broadcast, self.position
-        after = broadcast.cursor(position.cursor)
-        upto = broadcast.cursor(broadcast.taken)
+        """It fell off the log: tell it of the gap, and go on; or else it must go.
+
+        It goes on at the head, and with `latest` at the log's old end: there the newest of each kind
+        is still to be had, of all that is kept.
+        """
+        broadcast, position, latest = self.hub.broadcast, self.position, self._lag == "latest"
+        offset = self.hub.log.start if latest else broadcast.taken
+        after, upto = broadcast.cursor(position.cursor), broadcast.cursor(offset)
         gap = self.format.say("gap", {"from": after, "to": upto}, upto)
-        if gap is None or self._lag == "disconnect":
+        if self._lag == "disconnect" or (gap is None and not latest):
             broadcast.lag.closed += 1
             self.wire.end(CloseCode.TRY_AGAIN_LATER, "slow")
             return False
         broadcast.lag.gaps += 1
-        position.cursor, position.latest = broadcast.taken, None
-        self.answer(gap)
+        position.cursor, position.latest = offset, None
+        if gap is not None:
+            self.answer(gap)
         return True
 
     async def _catch_up(self) -> None:
