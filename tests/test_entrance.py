@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 import trio
 import trio.testing
 
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, Peer, upgrade
 from tests.web import Web, get
-from trionotify import Client, Refused, Request, open_hub
+from trionotify import Client, Request, open_hub
 from trionotify.serving import serve_transport
 
 Clock = trio.testing.MockClock
@@ -112,7 +111,8 @@ async def test_cutting_off_drops_them(room: Room, autojump_clock: Clock) -> None
 
 
 async def test_a_websocket_of_the_applications_is_refused(autojump_clock: Clock) -> None:
-    """`hub.attach` raises what other connections are answered."""
+    """`hub.attach` closes it: come again."""
+    closed = []
 
     class WebSocket:
         path = "/"
@@ -120,7 +120,11 @@ async def test_a_websocket_of_the_applications_is_refused(autojump_clock: Clock)
         remote = "test"
         subprotocol = None
 
+        async def aclose(self, code: int, reason: str) -> None:
+            closed.append((code, reason))
+
     async with open_hub() as hub:
         await hub.drain()
-        with pytest.raises(Refused, match="503: the server is going down"):
-            await hub.attach(WebSocket())
+        await hub.attach(WebSocket())
+        assert closed == [(1013, "the server is going down")]
+        assert not hub.connections
