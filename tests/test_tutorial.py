@@ -173,7 +173,9 @@ class Terminal:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def _lines(self) -> list[str]:
-        return normal(self._printed.decode().replace(self.environment["TRIONOTIFY_PORT"], "8765"))
+        lines = normal(self._printed.decode().replace(self.environment["TRIONOTIFY_PORT"], "8765"))
+        # It comes right behind the line that is waited for, or a moment later: the page leaves it out.
+        return [line for line in lines if " INFO started: " not in line]
 
     async def _read(self, stream: trio.lowlevel.FdStream) -> None:
         """Read until nobody can write any more, which a terminal says by an error."""
