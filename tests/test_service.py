@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import trio
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 
 import trionotify
 from tests.test_cli import COMMAND, run, running
-from tests.test_commands import until
+from tests.test_commands import file, until
 from trionotify.listening import listen_unix
 from trionotify.tls import Certificate
 
@@ -313,11 +313,6 @@ def activated(
             yield process
         finally:
             process.kill()
-
-
-def file(stream: IO[str] | None) -> IO[str]:
-    assert stream is not None
-    return stream
 
 
 def test_a_socket_that_systemd_opened() -> None:

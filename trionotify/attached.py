@@ -21,6 +21,7 @@ from trionotify.connections import blame, log_failing, log_leaving, log_unread
 from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
 from trionotify.events import drain, publish, understand, welcome
 from trionotify.faults import log_refusal
+from trionotify.frames import cut_reason
 from trionotify.http import Request
 from trionotify.log import Evicted
 from trionotify.query import Query, parse_query, template
@@ -43,24 +44,26 @@ _CODES: Final[Mapping[int, CloseCode]] = {
     500: CloseCode.INTERNAL_ERROR,
     503: CloseCode.TRY_AGAIN_LATER,
 }
-#: Bytes that a Close frame has room for (RFC 6455, section 5.5).
-_LONGEST_REASON: Final = 123
 
 
 async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> None:
     """Serve `websocket`, a `trio_websocket.WebSocketConnection`, until it is over: see `Hub.attach`."""
+    path, _, query_text = (websocket.path or "/").partition("?")
+    remote = _name_of(websocket.remote)
     try:
-        client, query = await _admitted(hub, websocket, client)
+        request = _request(hub, websocket, path, query_text, remote)
+        client, query = await admit(hub, request, client)
+        if query.lag == "latest":
+            raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
         # No checkpoint from here until it has entered.
         hub.entrance.check_room()
         hub.quotas.check(client)
         offset, recovered = hub.start(query)
     except Refused as refused:
-        remote = _name_of(websocket.remote)
-        log_refusal(remote, refused, dict(parse_qsl(websocket.path.partition("?")[2])))
-        reason = refused.detail.encode()[:_LONGEST_REASON].decode(errors="ignore")
+        log_refusal(remote, refused, dict(parse_qsl(query_text)))
+        code = _CODES.get(refused.status, CloseCode.POLICY_VIOLATION)
         with trio.move_on_after(hub.settings.close_timeout):
-            await websocket.aclose(_CODES.get(refused.status, CloseCode.POLICY_VIOLATION), reason)
+            await websocket.aclose(code, cut_reason(refused.detail).decode())
         return
     connection = _AttachedConnection(hub, websocket, client, query)
     client.connect(hub, connection)
@@ -89,22 +92,16 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
         log_leaving(connection, connection.received, connection.code, connection.reason)
 
 
-async def _admitted(hub: Hub, websocket: Any, client: Client | None) -> tuple[Client, Query]:
-    """Whose connection it is; raises `Refused`, nothing else."""
-    path, _, query_text = (websocket.path or "/").partition("?")
+def _request(hub: Hub, websocket: Any, path: str, query_text: str, remote: str) -> Request:
+    """What it was asked for with; raises `Refused`."""
     headers = [(n.decode(), v.decode("latin-1")) for n, v in websocket.handshake_headers]
     # What was offered is of no interest any more, but what was agreed on.
     headers = [(name, value) for name, value in headers if name != _SUBPROTOCOLS]
     if websocket.subprotocol:
         headers.append((_SUBPROTOCOLS, websocket.subprotocol))
-    request = Request(
-        *("GET", path, parse_query(query_text), tuple(headers), _name_of(websocket.remote)),
-        limits=hub.filter_limits,
+    return Request(
+        *("GET", path, parse_query(query_text), tuple(headers), remote), limits=hub.filter_limits
     )
-    client, query = await admit(hub, request, client)
-    if query.lag == "latest":
-        raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
-    return client, query
 
 
 def _name_of(remote: Any) -> str:

@@ -97,11 +97,12 @@ class Conversation:
         try:
             with trio.move_on_after(settings.head_timeout) as scope, entrance.half_opened(scope):
                 request = await self._read()
+                upgrade = wants_upgrade(request)
                 # (A browser's WebSocket has an Origin: without one it is nobody's page.)
-                if self._local and not (wants_upgrade(request) and request.header("origin") is None):
+                if self._local and not (upgrade and request.header("origin") is None):
                     self._hub.origins.check_host(request)
                 self._hub.origins.check(request)
-                if wants_upgrade(request):
+                if upgrade:
                     return await self._open_websocket(request)
                 if kind := self._wants_stream(request):
                     return await self._open_stream(request, kind)

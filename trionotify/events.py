@@ -9,6 +9,7 @@ with 1008.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -78,9 +79,10 @@ def understand(peer: Peer, messages: list[str | bytes]) -> list[Message]:
     if peer.format.name == "raw":
         return cast("list[Message]", messages)
     found: list[Message] = []
+    otherwise = said(peer.client.params)
     for message in messages:
         try:
-            event = _read(peer, message)
+            event = _read(peer, message, otherwise)
         except NotAnEvent as error:
             _refuse(peer, error)
             if peer.bad == MAX_BAD:
@@ -93,10 +95,10 @@ def understand(peer: Peer, messages: list[str | bytes]) -> list[Message]:
     return found
 
 
-def _read(peer: Peer, message: str | bytes) -> Notification | None:
+def _read(peer: Peer, message: str | bytes, otherwise: Mapping[str, str]) -> Notification | None:
     if isinstance(message, bytes):
         raise NotAnEvent("events are JSON in text messages, and this one is binary")
-    event = decode(message, peer.filter_limits, said(peer.client.params))
+    event = decode(message, peer.filter_limits, otherwise)
     if event.type == SUBSCRIBE:
         _subscribe(peer, event)
         return None

@@ -37,6 +37,7 @@ __all__ = [
     "Pong",
     "check_close",
     "close_frame",
+    "cut_reason",
     "message_frame",
     "ping_frame",
     "pong_frame",
@@ -86,10 +87,14 @@ def close_frame(code: int | None, reason: str = "") -> bytes:
     """A Close frame; None means one without a code. A `reason` over 123 bytes of UTF-8 is cut."""
     if code is None:
         return _frame(_CLOSE, b"")
+    return _frame(_CLOSE, code.to_bytes(2) + cut_reason(reason))
+
+
+def cut_reason(reason: str) -> bytes:
+    """As much of a Close reason as a Close frame has room for: 123 bytes of UTF-8."""
     text = reason.encode()[: _LONGEST_CONTROL - 2]
     # Cutting may have split a character: a Close reason must be UTF-8 too (section 5.5.1).
-    text = text.decode(errors="ignore").encode()
-    return _frame(_CLOSE, code.to_bytes(2) + text)
+    return text.decode(errors="ignore").encode()
 
 
 def check_close(code: int, reason: str) -> None:

@@ -100,14 +100,13 @@ def _clients(hub: Hub, request: Request, _: ReadBody) -> Answer:
     return Answer.json(roster(hub, request.params))
 
 
-def _for_the_admitted(handler: Handler) -> Handler:
+def _for_the_admitted(handler: Callable[[Hub, Request, ReadBody], Answer]) -> Handler:
     """What is at a port that anyone reaches: without a secret, `authenticate` is asked about it, too."""
 
     async def ask(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
         if hub.secret is None and hub.authenticate is not None:
             await admit(hub, request)
-        answer = handler(hub, request, read_body)
-        return answer if isinstance(answer, Answer) else await answer
+        return handler(hub, request, read_body)
 
     return ask
 
