@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -67,14 +66,6 @@ def assert_whole(hub: Hub) -> None:
 async def room(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Room]:
     async with open_room() as room:
         yield room
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """A port at which nobody listens at the moment: for a process that can't say which one it took."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        number: int = listener.getsockname()[1]
-        return number
 
 
 @asynccontextmanager

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +18,10 @@ import attrs
 import trio
 import trustme
 
+from tests.fleet.server import free_port
 from tests.test_peers import need
 
-__all__ = ["CLIENT", "Proxy", "block", "free_port", "open_caddy", "open_nginx"]
+__all__ = ["CLIENT", "Proxy", "block", "open_caddy", "open_nginx"]
 
 HOWTO = Path(__file__).parent.parent / "docs" / "howto"
 #: Where clients come from: loopback, and yet another address than the proxy's.
@@ -119,19 +118,6 @@ def prepare(directory: Path) -> trustme.CA:
     made.private_key_pem.write_to_path(directory / "privkey.pem")
     authority.cert_pem.write_to_path(directory / "ca.pem")
     return authority
-
-
-def free_port() -> int:
-    """One that nobody has, nor is given by the kernel to somebody who connects.
-
-    (Whoever tries again and again to connect where nobody listens would be given that very port in the
-    end, and talk to himself.)
-    """
-    while True:
-        with socket.socket() as sock, suppress(OSError):
-            port = random.randrange(20_000, 32_000)
-            sock.bind(("127.0.0.1", port))
-            return port
 
 
 @asynccontextmanager

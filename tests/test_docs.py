@@ -27,6 +27,7 @@ import trio.testing
 from tests.conftest import open_room
 from tests.eventstream import NDJSON, stream
 from tests.fleet.line import open_line
+from tests.fleet.server import free_port
 from tests.kernel import masked
 from tests.test_cli import run, running
 from tests.test_commands import started, until
@@ -343,10 +344,11 @@ def _without_luck(text: str) -> str:
     return re.sub(r'(EPOCH:5","wanted":)\d,"written":\d,"behind":\d', r"\1SOME", text)
 
 
-def test_the_readme_shows_what_happens(tmp_path: Path, unused_port: int) -> None:
+def test_the_readme_shows_what_happens(tmp_path: Path) -> None:
     """Its two terminals: filters by query, one client alone, and a restart that loses nothing."""
     need(shutil.which("curl"), "no curl is installed")
-    hers, ours = [Terminal(block, tmp_path, unused_port) for block in _CONSOLE.findall(_README)[:2]]
+    port = free_port()
+    hers, ours = [Terminal(block, tmp_path, port) for block in _CONSOLE.findall(_README)[:2]]
     try:
         ours.type()
         ours.read()

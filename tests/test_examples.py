@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import trio_websocket
 import trionotify
 from tests.chromium import CHROMIUM, open_browser
 from tests.conftest import raw_client
+from tests.fleet.server import free_port
 from tests.kernel import masked
 from tests.test_peers import EXAMPLES, NodeClient, need, node
 from trionotify.frames import message_frame
@@ -139,12 +139,6 @@ async def curl(url: str, *options: str) -> AsyncIterator[Curl]:
         assert "retry" in await watching.block()
         yield watching
         nursery.cancel_scope.cancel()
-
-
-def free_port() -> int:
-    """Of loopback, for who can't be told 0."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 # --- all of them ---

@@ -25,7 +25,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from tests.proxies import free_port
+from tests.fleet.server import free_port
 from tests.test_cli import run, running
 from tests.test_peers import need
 from tests.test_service import authority, issue, shown

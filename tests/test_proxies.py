@@ -21,7 +21,8 @@ import websockets.exceptions
 import websockets.sync.client
 
 from tests.chromium import CHROMIUM, open_browser
-from tests.proxies import CLIENT, Proxy, block, free_port, open_caddy, open_nginx
+from tests.fleet.server import free_port
+from tests.proxies import CLIENT, Proxy, block, open_caddy, open_nginx
 from tests.test_peers import need, node
 from trionotify import Server, open_server
 from trionotify.settings import Settings

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.fleet.server import free_port
 from tests.test_cli import COMMAND, run, running
 from tests.test_commands import file, say, started, until
 
@@ -69,12 +70,11 @@ def in_a_shell(redirections: str, port: int) -> Iterator[subprocess.Popen[str]]:
         ("<&- >&- 2>&-", None),
     ],
 )
-def test_a_server_needs_no_standard_stream(
-    redirections: str, words: str | None, unused_port: int
-) -> None:
+def test_a_server_needs_no_standard_stream(redirections: str, words: str | None) -> None:
     """It serves, and ends in good order, whatever becomes of what it says."""
-    with in_a_shell(redirections, unused_port) as process:
-        url = f"http://127.0.0.1:{unused_port}"
+    port = free_port()
+    with in_a_shell(redirections, port) as process:
+        url = f"http://127.0.0.1:{port}"
         assert run("publish", "--url", url, "x").returncode == 0
         numbers = {name.name: name.readlink() for name in Path(f"/proc/{process.pid}/fd").iterdir()}
         assert not [n for n in "012" if "socket:" in str(numbers[n]) or "eventpoll" in str(numbers[n])]
