@@ -496,9 +496,17 @@ CASES = {
             slow(1000, True),
             _WITH_LIMITS,
         ),
-        Case("fanout-log", "fanout-1, by log", _FANOUT, fanout(1000, 128, 1, awake=True), LOGS),
-        Case("fanout-16-log", "fanout-16, by log", _FANOUT, fanout(1000, 128, 16, awake=True), LOGS),
-        Case("fanout-10k-log", "fanout-10k, by log", _FANOUT, fanout(10_000, 128, 1, awake=True), LOGS),
+        Case("fanout-log", "fanout-1, by log", _FANOUT, fanout(1000, 128, 1, 4.0, awake=True), LOGS),
+        Case(
+            "fanout-16-log", "fanout-16, by log", _FANOUT, fanout(1000, 128, 16, 4.0, awake=True), LOGS
+        ),
+        Case(
+            "fanout-10k-log",
+            "fanout-10k, by log",
+            _FANOUT,
+            fanout(10_000, 128, 1, 4.0, awake=True),
+            LOGS,
+        ),
         Case("ingest-log", "ingest-1, by log", "CPU us/message", ingest(1, 64), LOGS),
         Case("ack-1", "one publisher waits for each commit", "publishes/s", acknowledged(1), DISKS),
         Case("ack-64", "64 publishers wait, each for its own", "publishes/s", acknowledged(64), DISKS),

@@ -308,7 +308,7 @@ class Broadcast:
                         position.sent -= number - whole - 1
                         missed_bytes += all_bytes - sent
                         break
-        if tally.asked:
+        if tally.counted:
             tally.count(positions, wants, incomplete)
         self.counts.delivered += len(positions) * number - missed
         self.counts.delivered_bytes += len(positions) * all_bytes - missed_bytes
@@ -358,10 +358,12 @@ class Broadcast:
 
 
 class _Tally:
-    """Counts, for the publishers that wait for a receipt, what becomes of their notifications."""
+    """What is told to the publishers that wait, and counted for those who want a receipt."""
 
     def __init__(self, entries: list[Entry]) -> None:
         self.asked = [entry for entry in entries if entry.pending]
+        #: Whether any of them will ask how many clients there were.
+        self.counted = any(entry.pending.counted for entry in self.asked if entry.pending)
 
     @staticmethod
     def count(

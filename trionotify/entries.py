@@ -37,6 +37,8 @@ class Receipt:
 class Pending:
     """A receipt in the making, for the publisher that waits for it."""
 
+    #: Whether it will be asked how many clients there were; else they aren't counted.
+    counted: bool = True
     done: trio.Event = attrs.Factory(trio.Event)
     wanted: int = 0
     written: int = 0
@@ -47,7 +49,7 @@ class Pending:
 
     @property
     def receipt(self) -> Receipt | None:
-        """Made for who asks: most wait only until it is published."""
+        """For a publisher that has them `counted`; most wait only until it is published."""
         if self.place is None:
             return None
         epoch, offset = self.place

@@ -175,7 +175,7 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
             continue
         entries.append(entry)
         if answered or durable:
-            entry.pending = Pending()
+            entry.pending = Pending(counted=answered)
             waiting.append((entry, entry.pending, answered))
     await peer.hub.inbox.put(entries)
     for entry, pending, answered in waiting:

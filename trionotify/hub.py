@@ -171,7 +171,7 @@ class Hub:
         judged = data.audience is not None and not is_value(data.audience)
         if judged and durable:
             raise TypeError("audience: a durable log keeps predicates only, like Exact(team='ops')")
-        pending = Pending() if confirm or judged or durable else None
+        pending = Pending(counted=confirm) if confirm or judged or durable else None
         entry = Entry(data, None, pending, repetition_key(data, ""))
         if refusal := self.log.refusal(entry):
             raise refusal

@@ -58,9 +58,9 @@ class Inbox:
         now = trio.current_time()
         for entry in entries:
             entry.put_at = now
+            self._bytes += entry.size
         self.count += len(entries)
         self._accepted += len(entries)
-        self._bytes += sum([entry.size for entry in entries])
 
     async def take_all(self, hoped: int = 0) -> list[Entry]:
         """Wait for entries; return all that are there. Raises `trio.EndOfChannel` at the end.

@@ -50,7 +50,7 @@ State = tuple[Any, ...]
 ATTRIBUTES: Final = frozenset(
     {"id", "source", "specversion", "type", "subject", "time", "datacontenttype", "to"}
 )
-_CORE: Final = ("id", "source", "type", "subject", "time", "datacontenttype")
+_CORE: Final = frozenset({"id", "source", "type", "subject", "time", "datacontenttype"})
 _RESERVED: Final = ATTRIBUTES - {"to"} | {"data", "audience"}
 
 #: Types that begin with this are the server's own, and can't be published.
@@ -153,8 +153,8 @@ class Notification:
 
         An attribute that is None counts as not given. Raises as the constructor does.
         """
-        if to is None and not attributes:
-            return cls(data, audience=audience)  # the everyday case, at half the price
+        if to is None and _CORE.issuperset(attributes) and None not in attributes.values():
+            return cls(data, audience=audience, **attributes)  # the everyday case, at half the price
         given = {name: value for name, value in attributes.items() if value is not None}
         core: dict[str, Any] = {name: given.pop(name) for name in _CORE if name in given}
         if to is not None:

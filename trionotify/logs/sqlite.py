@@ -196,11 +196,12 @@ class SqliteStore:
         with self._database.writing() as connection:
             # Repetitions are rare: only when the index objects to one are they looked for.
             rows, fresh, offsets = self._placed(entries, moment, lambda key: None)
-            connection.execute("SAVEPOINT placed")
             try:
                 _insert(connection, rows)
             except sqlite3.IntegrityError:
-                connection.execute("ROLLBACK TO placed")
+                # What earlier statements have put there must go, too.
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
                 rows, fresh, offsets = self._placed(entries, moment, partial(_first, connection))
                 _insert(connection, rows)
             extent = before
