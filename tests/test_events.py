@@ -175,14 +175,15 @@ async def test_repetitions_are_known_as_long_as_the_log_is(autojump_clock: Clock
 async def test_audiences_on_the_wire(room: Room, autojump_clock: Clock) -> None:
     """`to` names one id, `audience` a condition; a replay honours them."""
     publisher = await join(room, "/?role=publisher")
-    ops, dev = await room.connect("/?id=al&team=ops"), await room.connect("/?id=bo&team=dev")
+    ops, dev = await room.connect("/?id=al&team=ops&Desk_No=3"), await room.connect("/?id=bo&team=dev")
     both = await join(room, "/?id=al&team=dev")
     texts = {"datacontenttype": "text/plain"}
     say(publisher, event("1", data="ops", audience='[{"exact":{"team":"ops"}}]', **texts))
     say(publisher, event("2", data="al", to="al", **texts))
     say(publisher, event("3", data="al at dev", to="al", audience='[{"exact":{"team":"dev"}}]', **texts))
+    say(publisher, event("4", data="3", audience='[{"exact":{"Desk_No":"3"}}]', **texts))
     await room.quiet()
-    assert ops.look().messages == ["ops", "al"]
+    assert ops.look().messages == ["ops", "al", "3"]
     assert dev.look().messages == []
     assert [got["data"] for got in heard(both)[1:]] == ["al", "al at dev"]
     assert "audience" not in heard(both)[-1]

@@ -106,6 +106,8 @@ async def test_to_one_identity(room: Room, autojump_clock: trio.testing.MockCloc
         Exact(team="ops") & Not(Exact(id="carol")),
         Exact(team="ops") | Exact(id="alice"),
         Prefix(team="op"),
+        Exact(user_id="7"),
+        Exact({"Size-X": "L"}) & Prefix(team="op"),
         lambda client: client.params.get("team") == "ops",
     ],
 )
@@ -113,11 +115,11 @@ async def test_an_audience_is_a_condition_on_clients(
     room: Room, audience: Any, autojump_clock: trio.testing.MockClock
 ) -> None:
     """By hash where it names a parameter, by asking everyone where it doesn't: the same clients."""
-    alice = await room.connect("/?id=alice&team=ops")
-    bob = await room.connect("/?id=bob&team=dev")
+    alice = await room.connect("/?id=alice&team=ops&user_id=7&Size-X=L")
+    bob = await room.connect("/?id=bob&team=dev&user_id=8")
     await room.hub.publish("1", audience=audience)
     await room.hub.publish("2")
-    late = await room.connect("/?id=alice&team=ops&since=start")
+    late = await room.connect("/?id=alice&team=ops&user_id=7&Size-X=L&since=start")
     await room.quiet()
     assert alice.look().messages == ["1", "2"]
     assert bob.look().messages == ["2"]

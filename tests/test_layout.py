@@ -11,7 +11,17 @@ PACKAGE = Path(trionotify.__file__).parent
 
 #: The modules in reading order: each imports only from those above it.
 ORDER = [
-    *("errors", "jsontext", "notification", "cesql", "predicates", "cloudevents", "frames", "bags"),
+    *(
+        "errors",
+        "jsontext",
+        "notification",
+        "cesql",
+        "predicates",
+        "filters",
+        "cloudevents",
+        "frames",
+        "bags",
+    ),
     *("index", "entries", "counts", "inbox", "log", "since", "logs", "formats", "blocks", "settings"),
     *("positions", "clients", "audience", "catchup", "transport", "wire", "broadcast", "reader"),
     *("faults", "query", "events", "http", "http1", "secret", "addresses", "origins", "explain"),

@@ -24,6 +24,7 @@ from trionotify import (
     from_json,
     to_json,
 )
+from trionotify.filters import check_filter
 from trionotify.predicates import is_value, key_of
 
 EVENT = Notification("x", type="com.example.created", source="/a/b", subject="s", extensions={"n": 1})
@@ -98,8 +99,8 @@ def test_they_are_values() -> None:
         (lambda: Exact(type=""), ValueError, "type must not be empty"),
         (lambda: Exact(type=5), TypeError, "type must be str, not int"),
         (lambda: Prefix({"": "x"}), ValueError, "can't name an attribute"),
-        (lambda: Suffix({"Type": "x"}), ValueError, "'Type' can't name an attribute"),
-        (lambda: Exact(data="x"), ValueError, "'data' is not an attribute"),
+        (lambda: Suffix({"a\n": "x"}), ValueError, r"'a\\n' can't name an attribute"),
+        (lambda: Exact({5: "x"}), TypeError, "name must be str, not int"),
         (lambda: AllOf([]), ValueError, "at least one"),
         (lambda: AnyOf([]), ValueError, "at least one"),
         (lambda: AllOf(["type"]), TypeError, "neither a predicate nor a callable"),
@@ -165,6 +166,9 @@ def test_a_list_is_an_implicit_all() -> None:
         ({"exact": {}}, "filter.exact: Exact needs at least one"),
         ({"exact": {"type": ""}}, "filter.exact: type must not be empty"),
         ({"exact": {"": "a"}}, "filter.exact: .* can't name"),
+        ({"exact": {"Type": "a"}}, "filter.exact: 'Type' can't name an attribute"),
+        ({"not": {"suffix": {"user_id": "a"}}}, "filter.not.suffix: 'user_id' can't name an attribute"),
+        ({"exact": {"data": "a"}}, "filter.exact: 'data' is not an attribute"),
         ({"exact": {"type": 5}}, "filter.exact: type must be str"),
         ({"exact": ["type"]}, "an object of attributes"),
         ({"all": []}, "filter.all: an array of at least one"),
@@ -180,6 +184,17 @@ def test_bad_json_is_refused_where_it_is(value: Any, words: str) -> None:
     """As the specification demands; an unknown dialect above all."""
     with pytest.raises(ValueError, match=words):
         from_json(value)
+
+
+def test_a_filter_names_attributes_an_audience_parameters() -> None:
+    """A name that no attribute can have is refused wherever a filter is registered."""
+    for bad in (Exact(userId="a"), Exact(type="a") & ~Prefix({"user-id": "a"})):
+        with pytest.raises(ValueError, match=r"'user.*' can't name an attribute"):
+            check_filter(bad)
+        with pytest.raises(ValueError, match="can't name an attribute"):
+            Client("a").subscribe(bad)
+        assert from_json(to_json(bad), audience=True) == bad
+    check_filter(Exact(type="a") | bool)
 
 
 def test_what_has_no_json() -> None:

@@ -405,9 +405,14 @@ def test_an_audience_that_cant_be_stored_is_refused(
 def test_an_audience_that_can_be_stored(tmp_path: Path) -> None:
     """Nested as deep as anybody's, and as long."""
     store = open_store(tmp_path / "log.db")
-    audiences = [nested(100), Exact(id="x" * 100_000), AnyOf([Exact(id=str(n)) for n in range(1000)])]
+    audiences = [
+        nested(100),
+        Exact(user_id="a"),
+        Exact(id="x" * 100_000),
+        AnyOf([Exact(id=str(n)) for n in range(1000)]),
+    ]
     batch = [Entry(Notification(audience=audience)) for audience in audiences]
-    assert [store.refuses(one) for one in batch] == [None] * 3
+    assert [store.refuses(one) for one in batch] == [None] * 4
     store.append(batch, 0, 0.0)
     assert [one.notification.audience for one in entries(store)] == audiences
     store.close()

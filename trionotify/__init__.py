@@ -16,6 +16,7 @@ from trionotify.errors import (
     TrionotifyError,
 )
 from trionotify.explain import Explanation, explain
+from trionotify.filters import from_json
 from trionotify.http import Request
 from trionotify.hub import Hub
 from trionotify.notification import Notification
@@ -30,7 +31,6 @@ from trionotify.predicates import (
     Prefix,
     Sql,
     Suffix,
-    from_json,
     to_json,
 )
 from trionotify.reader import Subscription

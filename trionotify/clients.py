@@ -19,6 +19,7 @@ import attrs
 
 from trionotify.bags import Bags
 from trionotify.errors import CloseCode, Disconnected
+from trionotify.filters import check_filter
 from trionotify.frames import check_close
 from trionotify.notification import Notification
 from trionotify.predicates import EVERYTHING, NOTHING, AllOf, AnyOf, Wanted, key_of
@@ -147,10 +148,12 @@ class Client:
         """Register `predicate`: from its position on, the client gets also what this one wants.
 
         The first one registered ends "everything". Returns the cursor behind which it holds, None
-        before the client is connected. Raises TypeError for what can't be called. Doesn't block.
+        before the client is connected. Raises TypeError for what can't be called, ValueError for a name
+        that no attribute can have. Doesn't block.
         """
         if not callable(predicate):
             raise TypeError(f"{predicate!r} is neither a predicate nor a callable")
+        check_filter(predicate)
         if key_of(predicate) in map(key_of, self.predicates):
             return self._refilter(self._predicates)
         return self._refilter((*self.predicates, predicate))

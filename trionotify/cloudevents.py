@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from trionotify.filters import DEFAULT_LIMITS, FilterLimits, from_json
 from trionotify.jsontext import Verbatim, read_json, read_members, write_json
 from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json, new_id
-from trionotify.predicates import DEFAULT_LIMITS, FilterLimits, from_json, to_json
+from trionotify.predicates import to_json
 
 __all__ = [
     "MAX_MEMBERS",
@@ -125,7 +126,7 @@ def audience_of(value: object, limits: FilterLimits) -> Any:
     if not value.lstrip().startswith("["):
         raise ValueError("audience: a JSON array of filters is needed")
     try:
-        return from_json(value, limits)
+        return from_json(value, limits, audience=True)
     except ValueError as error:
         raise ValueError(f"audience: {error}") from None
 

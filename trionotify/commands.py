@@ -23,8 +23,9 @@ import trio
 
 from trionotify.cloudevents import encode
 from trionotify.errors import CloseCode, Closed, Lagged, TrionotifyError
+from trionotify.filters import from_json
 from trionotify.notification import Notification
-from trionotify.predicates import EVERYTHING, AllOf, Predicate, Sql, from_json
+from trionotify.predicates import EVERYTHING, AllOf, Predicate, Sql
 from trionotify.remote import Remote, connect
 from trionotify.secret import Secret
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT

@@ -30,9 +30,10 @@ from trionotify.wire import Wire
 
 if TYPE_CHECKING:
     from trionotify.entrance import Connection
+    from trionotify.filters import FilterLimits
     from trionotify.formats import Format, Message
     from trionotify.hub import Hub
-    from trionotify.predicates import FilterLimits, Wanted
+    from trionotify.predicates import Wanted
     from trionotify.transport import Transport
 
 __all__ = ["ClientConnection", "blame", "log_failing", "log_leaving", "log_unread"]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from trionotify.cloudevents import POSITION, SUBSCRIBE, NotAnEvent, decode
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, StoreError
+from trionotify.filters import FilterLimits, from_json
 from trionotify.jsontext import read_json
 from trionotify.notification import RESERVED_TYPE, Notification
-from trionotify.predicates import FilterLimits, from_json
 from trionotify.query import said
 
 if TYPE_CHECKING:

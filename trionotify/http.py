@@ -15,9 +15,9 @@ import attrs
 
 from trionotify.clients import Client
 from trionotify.errors import Refused
+from trionotify.filters import DEFAULT_LIMITS, FilterLimits
 from trionotify.formats import SUBPROTOCOL
 from trionotify.jsontext import write_json
-from trionotify.predicates import DEFAULT_LIMITS, FilterLimits
 from trionotify.query import Query, parse_query
 
 if TYPE_CHECKING:

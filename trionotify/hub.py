@@ -34,6 +34,7 @@ from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, Refused, StoreError
 from trionotify.expiry import Expiry
 from trionotify.explain import Explanation, explain_delivery
+from trionotify.filters import check_filter
 from trionotify.formats import CloudEventsFormat, Format, Message, RawFormat
 from trionotify.inbox import Inbox
 from trionotify.log import Cursor, Log
@@ -193,10 +194,12 @@ class Hub:
         Use it as `async with hub.subscribe(Exact(type="t")) as notifications: async for ...`. It
         begins when entered, at the head of the log or at `since`: a cursor, `start`, a time (RFC 3339)
         or a duration (`10m`). Raises TypeError for a predicate that can't be called, ValueError for
-        another `since`, or for a cursor that can't be resumed.
+        a name in it that no attribute can have, for another `since`, or for a cursor that can't be
+        resumed.
         """
         if not callable(predicate):
             raise TypeError(f"{predicate!r} is neither a predicate nor a callable")
+        check_filter(predicate)
         start = None if since is None else parse_since(since)
         if isinstance(start, Cursor):
             offset = self.broadcast.resume(start)

@@ -2,7 +2,8 @@
 
 A predicate decides on a *subject*, anything with `get(name) -> str | None`: a notification (then it
 is a subscription's filter) or a client (then it is a publisher's audience). The built-in ones are the
-dialects of the CloudEvents Subscriptions API (section 3.2.4, "filters"), with its names and its JSON.
+dialects of the CloudEvents Subscriptions API (section 3.2.4, "filters"), with its names; `filters` reads
+them from its JSON.
 
 They are values: immutable, hashable, combined with `&`, `|` and `~`, and equal when they have the same
 canonical form (`key_of`): in whatever order and nesting their parts stand, said once or twice. That is
@@ -19,17 +20,13 @@ from typing import Any, ClassVar, Final, Protocol
 import attrs
 
 from trionotify import cesql
-from trionotify.jsontext import read_json
-from trionotify.notification import check_attribute_name
 
 __all__ = [
-    "DEFAULT_LIMITS",
     "EVERYTHING",
     "NOTHING",
     "AllOf",
     "AnyOf",
     "Exact",
-    "FilterLimits",
     "Not",
     "Predicate",
     "Prefix",
@@ -37,7 +34,6 @@ __all__ = [
     "Subject",
     "Suffix",
     "Wanted",
-    "from_json",
     "is_value",
     "key_of",
     "to_json",
@@ -90,7 +86,7 @@ class Predicate:
 
 
 @attrs.frozen(init=False, repr=False, eq=False)
-class _OnAttributes(Predicate):
+class OnAttributes(Predicate):
     """One condition on each of some attributes; all of them must hold."""
 
     attributes: tuple[tuple[str, str], ...]
@@ -100,14 +96,18 @@ class _OnAttributes(Predicate):
     def __init__(self, mapping: Mapping[str, str] | None = None, /, **attributes: str) -> None:
         """Take the attributes by keyword, or in `mapping` where a name is no Python identifier.
 
-        Raises TypeError or ValueError when a name or a value is not text, is empty, or when there
-        is none at all.
+        In an audience they are the query's parameters, which may have any name; those of a filter
+        are looked at where it is registered. Raises TypeError or ValueError when a name or a value is
+        not text, is empty, or when there is none at all.
         """
         pairs = {**(mapping or {}), **attributes}
         if not pairs:
             raise ValueError(f"{type(self).__name__} needs at least one attribute")
         for name, value in pairs.items():
-            check_attribute_name(name)
+            if not isinstance(name, str):
+                raise TypeError(f"an attribute's name must be str, not {type(name).__name__}")
+            if not name.isprintable() or not name:
+                raise ValueError(f"{name!r} can't name an attribute: use printable characters")
             if not isinstance(value, str):
                 raise TypeError(f"{name} must be str, not {type(value).__name__}")
             if not value:
@@ -126,21 +126,21 @@ class _OnAttributes(Predicate):
 
 
 @attrs.frozen(init=False, repr=False, eq=False)
-class Exact(_OnAttributes):
+class Exact(OnAttributes):
     """Every named attribute is there and equals the given text, case included."""
 
     _test = staticmethod(str.__eq__)
 
 
 @attrs.frozen(init=False, repr=False, eq=False)
-class Prefix(_OnAttributes):
+class Prefix(OnAttributes):
     """Every named attribute is there and begins with the given text, case included."""
 
     _test = staticmethod(str.startswith)
 
 
 @attrs.frozen(init=False, repr=False, eq=False)
-class Suffix(_OnAttributes):
+class Suffix(OnAttributes):
     """Every named attribute is there and ends with the given text, case included."""
 
     _test = staticmethod(str.endswith)
@@ -246,109 +246,6 @@ NOTHING: Final = _Constant(False)
 #: Those that have no parts.
 _PLAIN: Final = frozenset({Exact, Prefix, Suffix, Sql, _Constant})
 
-_ON_ATTRIBUTES: Final[dict[str, type[_OnAttributes]]] = {
-    "exact": Exact,
-    "prefix": Prefix,
-    "suffix": Suffix,
-}
-_OF_PARTS: Final[dict[str, type[AllOf | AnyOf]]] = {"all": AllOf, "any": AnyOf}
-_DIALECTS: Final = ", ".join([*_ON_ATTRIBUTES, *_OF_PARTS, "not", "sql"])
-
-
-@attrs.frozen
-class FilterLimits:
-    """How large the JSON of a filter may be: its bytes, its nesting, the filters in it altogether.
-
-    Whoever evaluates a filter pays for it with every notification, and with some frames of the stack
-    for each level.
-    """
-
-    max_filter_bytes: int = 8 << 10
-    max_filter_depth: int = 32
-    max_filters: int = 256
-
-
-DEFAULT_LIMITS: Final = FilterLimits()
-
-
-def from_json(value: object, limits: FilterLimits = DEFAULT_LIMITS) -> Predicate:
-    """Read a predicate from the JSON of the CloudEvents Subscriptions API.
-
-    `value` is one filter (a mapping with the name of its dialect as the only key), or a list of
-    filters, which must all hold; an empty list wants everything. JSON text does as well.
-    Raises ValueError that names the fault and where it is, or the limit that is passed.
-    """
-    if isinstance(value, str | bytes):
-        size = len(value.encode(errors="replace") if isinstance(value, str) else value)
-        if size > limits.max_filter_bytes:
-            raise ValueError(f"max_filter_bytes: at most {limits.max_filter_bytes} bytes, not {size}")
-        value = read_json(value)
-    return _Reader(limits).read(value)
-
-
-class _Reader:
-    """Reads one JSON value, and counts the filters in it."""
-
-    def __init__(self, limits: FilterLimits) -> None:
-        self._limits = limits
-        self._count = 0
-
-    def read(self, value: object) -> Predicate:
-        if not isinstance(value, list):
-            return self._filter(value, "filter", 1)
-        filters = self._filters(value, "filters", 1)
-        if not filters:
-            return EVERYTHING
-        return filters[0] if len(filters) == 1 else AllOf(filters)
-
-    def _filters(self, values: list[object], where: str, depth: int) -> list[Predicate]:
-        return [self._filter(item, f"{where}[{at}]", depth) for at, item in enumerate(values)]
-
-    def _filter(self, value: object, where: str, depth: int) -> Predicate:
-        limits = self._limits
-        if depth > limits.max_filter_depth:
-            raise ValueError(f"max_filter_depth: nested too deep: {limits.max_filter_depth} is the most")
-        self._add(1)
-        if not isinstance(value, Mapping) or len(value) != 1:
-            raise ValueError(
-                f"{where}: a filter is an object with one key, the name of its dialect ({_DIALECTS})"
-            )
-        ((dialect, content),) = value.items()
-        where = f"{where}.{dialect}"
-        if make := _ON_ATTRIBUTES.get(dialect):
-            if not isinstance(content, Mapping):
-                raise ValueError(f"{where}: an object of attributes and their texts is needed")
-            self._add(len(content) - 1)  # each attribute is a condition like any other
-            return _made(make, content, where)
-        if combine := _OF_PARTS.get(dialect):
-            if not isinstance(content, list) or not content:
-                raise ValueError(f"{where}: an array of at least one filter is needed")
-            return combine(self._filters(content, where, depth + 1))
-        if dialect == "not":
-            return Not(self._filter(content, where, depth + 1))
-        if dialect == "sql":
-            if (
-                isinstance(content, str)
-                and len(content.encode(errors="replace")) > limits.max_filter_bytes
-            ):
-                raise ValueError(
-                    f"max_filter_bytes: at most {limits.max_filter_bytes} bytes are allowed"
-                )
-            return _made(Sql, content, where)
-        raise ValueError(f"{where}: no such dialect; there are {_DIALECTS}")
-
-    def _add(self, count: int) -> None:
-        self._count += count
-        if self._count > self._limits.max_filters:
-            raise ValueError(f"max_filters: at most {self._limits.max_filters} filters altogether")
-
-
-def _made(make: Callable[[Any], Predicate], content: object, where: str) -> Predicate:
-    try:
-        return make(content)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from None
-
 
 def is_value(predicate: Wanted) -> bool:
     """Whether it is built of built-in predicates alone: then it never raises, and compares by value."""
@@ -369,7 +266,7 @@ def key_of(predicate: Wanted) -> Hashable:  # noqa: PLR0911 - a table
     application's may raise, or change its mind.
     """
     kind = type(predicate)
-    if isinstance(predicate, _OnAttributes) and kind in _PLAIN:
+    if isinstance(predicate, OnAttributes) and kind in _PLAIN:
         return _joined("all", [(kind, name, text) for name, text in predicate.attributes])
     if kind is AllOf:
         return _joined("all", map(key_of, predicate.parts))  # type: ignore[attr-defined] # mypy doesn't narrow by type()

@@ -16,19 +16,11 @@ import attrs
 
 from trionotify.clients import MAX_ID, ROLES
 from trionotify.errors import Refused
+from trionotify.filters import DEFAULT_LIMITS, FilterLimits, check_filter, from_json
 from trionotify.formats import SUBPROTOCOL
 from trionotify.log import Cursor
 from trionotify.notification import RESERVED_TYPE, Notification
-from trionotify.predicates import (
-    DEFAULT_LIMITS,
-    AllOf,
-    Exact,
-    FilterLimits,
-    Predicate,
-    Prefix,
-    Suffix,
-    from_json,
-)
+from trionotify.predicates import AllOf, Exact, Predicate, Prefix, Suffix
 from trionotify.since import Moment, parse_since
 
 __all__ = ["Query", "defaults", "parse_query", "said", "template"]
@@ -144,7 +136,9 @@ def _part(key: str, value: str, limits: FilterLimits) -> Predicate:
     kind, dot, name = key.partition(".")
     try:
         if dot:
-            return _ON_ATTRIBUTES[kind]({name: value})
+            found = _ON_ATTRIBUTES[kind]({name: value})
+            check_filter(found)
+            return found
         return from_json({"sql": value} if key == "sql" else value, limits)
     except ValueError as error:
         raise _bad(f"{key}: {error}", kind) from None

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from trionotify.predicates import FilterLimits
+from trionotify.filters import FilterLimits
 
 __all__ = ["Settings", "raise_file_limit"]
 

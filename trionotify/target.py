@@ -18,8 +18,9 @@ import attrs
 import trio
 
 from trionotify.errors import Refused, check_headers
+from trionotify.filters import FilterLimits, check_filter, from_json
 from trionotify.jsontext import write_json
-from trionotify.predicates import FilterLimits, from_json, to_json
+from trionotify.predicates import to_json
 from trionotify.query import Query, parse_query
 
 __all__ = ["FILTERS", "START", "Target", "filters_key", "filters_of", "without"]
@@ -52,6 +53,7 @@ def filters_of(wanted: object) -> list[Any]:
             return wanted
         if not callable(wanted):
             raise TypeError(f"a predicate or a JSON array of filters is needed, not {wanted!r}")
+        check_filter(wanted)
         found = to_json(wanted)
     except TypeError as error:
         why = "; a callable can't be sent to a server" if callable(wanted) else ""

@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from trionotify.entries import Entry
+from trionotify.filters import FilterLimits, from_json
 from trionotify.jsontext import read_json, write_json
 from trionotify.notification import Notification
-from trionotify.predicates import NOTHING, FilterLimits, Wanted, from_json, is_value, to_json
+from trionotify.predicates import NOTHING, Wanted, is_value, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +107,7 @@ def audience_text(audience: Wanted) -> str:
         text = write_json(to_json(audience)).decode()
         # A short one can be read: a level takes at least 8 characters.
         if len(text) > _DEEPEST * 8:
-            from_json(text, _LIMITS)
+            from_json(text, _LIMITS, audience=True)
     except RecursionError:
         raise ValueError("audience can't be stored: it is nested too deep") from None
     except ValueError as error:
@@ -117,4 +118,4 @@ def audience_text(audience: Wanted) -> str:
 @functools.lru_cache(maxsize=256)
 def _audience(text: str) -> Wanted:
     """Read once: many notifications have the same audience."""
-    return NOTHING if text == _NOBODY else from_json(text, _LIMITS)
+    return NOTHING if text == _NOBODY else from_json(text, _LIMITS, audience=True)

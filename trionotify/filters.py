@@ -1,0 +1,155 @@
+"""Filters in JSON, as anybody may send them: read within limits, and checked for what they name.
+
+The form is that of the CloudEvents Subscriptions API (section 3.2.4, "filters"). A publisher's audience
+has the same one, but names parameters of a query, and not attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from trionotify.jsontext import read_json
+from trionotify.notification import check_attribute_name
+from trionotify.predicates import (
+    EVERYTHING,
+    AllOf,
+    AnyOf,
+    Exact,
+    Not,
+    OnAttributes,
+    Predicate,
+    Prefix,
+    Sql,
+    Suffix,
+    Wanted,
+)
+
+__all__ = ["DEFAULT_LIMITS", "FilterLimits", "check_filter", "from_json"]
+
+_ON_ATTRIBUTES: Final[dict[str, type[OnAttributes]]] = {
+    "exact": Exact,
+    "prefix": Prefix,
+    "suffix": Suffix,
+}
+_OF_PARTS: Final[dict[str, type[AllOf | AnyOf]]] = {"all": AllOf, "any": AnyOf}
+_DIALECTS: Final = ", ".join([*_ON_ATTRIBUTES, *_OF_PARTS, "not", "sql"])
+
+
+@attrs.frozen
+class FilterLimits:
+    """How large the JSON of a filter may be: its bytes, its nesting, the filters in it altogether.
+
+    Whoever evaluates a filter pays for it with every notification, and with some frames of the stack
+    for each level.
+    """
+
+    max_filter_bytes: int = 8 << 10
+    max_filter_depth: int = 32
+    max_filters: int = 256
+
+
+DEFAULT_LIMITS: Final = FilterLimits()
+
+
+def check_filter(predicate: Wanted) -> None:
+    """Raise ValueError for a name that no attribute of a notification can have: it would never hold.
+
+    An audience may have it, for the keys of a query are called whatever an application likes.
+    """
+    match predicate:
+        case OnAttributes():
+            for name, _ in predicate.attributes:
+                check_attribute_name(name)
+        case AllOf() | AnyOf():
+            for part in predicate.parts:
+                check_filter(part)
+        case Not():
+            check_filter(predicate.part)
+
+
+def from_json(
+    value: object, limits: FilterLimits = DEFAULT_LIMITS, *, audience: bool = False
+) -> Predicate:
+    """Read a predicate from the JSON of the CloudEvents Subscriptions API.
+
+    `value` is one filter (a mapping with the name of its dialect as the only key), or a list of
+    filters, which must all hold; an empty list wants everything. JSON text does as well. The names in
+    it are those of attributes, or in an `audience`, of a query's parameters.
+    Raises ValueError that names the fault and where it is, or the limit that is passed.
+    """
+    if isinstance(value, str | bytes):
+        size = len(value.encode(errors="replace") if isinstance(value, str) else value)
+        if size > limits.max_filter_bytes:
+            raise ValueError(f"max_filter_bytes: at most {limits.max_filter_bytes} bytes, not {size}")
+        value = read_json(value)
+    return _Reader(limits, audience).read(value)
+
+
+class _Reader:
+    """Reads one JSON value, and counts the filters in it."""
+
+    def __init__(self, limits: FilterLimits, audience: bool) -> None:
+        self._limits = limits
+        self._audience = audience
+        self._count = 0
+
+    def read(self, value: object) -> Predicate:
+        if not isinstance(value, list):
+            return self._filter(value, "filter", 1)
+        filters = self._filters(value, "filters", 1)
+        if not filters:
+            return EVERYTHING
+        return filters[0] if len(filters) == 1 else AllOf(filters)
+
+    def _filters(self, values: list[object], where: str, depth: int) -> list[Predicate]:
+        return [self._filter(item, f"{where}[{at}]", depth) for at, item in enumerate(values)]
+
+    def _filter(self, value: object, where: str, depth: int) -> Predicate:
+        limits = self._limits
+        if depth > limits.max_filter_depth:
+            raise ValueError(f"max_filter_depth: nested too deep: {limits.max_filter_depth} is the most")
+        self._add(1)
+        if not isinstance(value, Mapping) or len(value) != 1:
+            raise ValueError(
+                f"{where}: a filter is an object with one key, the name of its dialect ({_DIALECTS})"
+            )
+        ((dialect, content),) = value.items()
+        where = f"{where}.{dialect}"
+        if make := _ON_ATTRIBUTES.get(dialect):
+            if not isinstance(content, Mapping):
+                raise ValueError(f"{where}: an object of attributes and their texts is needed")
+            self._add(len(content) - 1)  # each attribute is a condition like any other
+            return self._made(make, content, where)
+        if combine := _OF_PARTS.get(dialect):
+            if not isinstance(content, list) or not content:
+                raise ValueError(f"{where}: an array of at least one filter is needed")
+            return combine(self._filters(content, where, depth + 1))
+        if dialect == "not":
+            return Not(self._filter(content, where, depth + 1))
+        if dialect == "sql":
+            if (
+                isinstance(content, str)
+                and len(content.encode(errors="replace")) > limits.max_filter_bytes
+            ):
+                raise ValueError(
+                    f"max_filter_bytes: at most {limits.max_filter_bytes} bytes are allowed"
+                )
+            return self._made(Sql, content, where)
+        raise ValueError(f"{where}: no such dialect; there are {_DIALECTS}")
+
+    def _add(self, count: int) -> None:
+        self._count += count
+        if self._count > self._limits.max_filters:
+            raise ValueError(f"max_filters: at most {self._limits.max_filters} filters altogether")
+
+    def _made(self, make: Callable[[Any], Predicate], content: object, where: str) -> Predicate:
+        try:
+            made = make(content)
+            if not self._audience:
+                check_filter(made)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {error}") from None
+        return made
