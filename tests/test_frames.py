@@ -95,6 +95,7 @@ mask = st.binary(min_size=4, max_size=4)
 whole = st.builds(frame, st.sampled_from([0x81, 0x82]), payload, mask=mask)
 fragment = st.builds(frame, st.sampled_from([0x01, 0x02, 0x00, 0x80]), payload, mask=mask)
 control = st.builds(frame, st.sampled_from([0x89, 0x8A]), st.binary(max_size=125), mask=mask)
+# (Not 1014, which wsproto doesn't know.)
 codes = st.sampled_from(
     [
         0,
@@ -108,7 +109,6 @@ codes = st.sampled_from(
         1011,
         1012,
         1013,
-        1014,
         1015,
         1016,
         2999,
@@ -212,6 +212,11 @@ def test_nothing_is_parsed_behind_a_close() -> None:
     )
 
 
+def test_a_code_that_is_newer_than_the_rfc() -> None:
+    """1014, "bad gateway", in IANA's registry since 2017: whoever closes with it is answered."""
+    assert ours([frame(0x88, (1014).to_bytes(2) + b"x")]) == ([Close(1014, "x")], None)
+
+
 def test_what_the_peer_of_the_tests_masks_is_read() -> None:
     """The tests' own helper speaks the protocol."""
     assert ours([masked(message_frame("hällo"))]) == (["hällo"], None)
@@ -232,7 +237,7 @@ def test_small_fragments_weigh_what_their_bytes_do(first: int, fragment: bytes) 
 
 def test_what_a_close_frame_may_bear() -> None:
     """RFC 6455, section 7.4: refused when it is asked for, not when it is sent."""
-    for code in (1000, 1003, 1007, 1013, 3000, 4999):
+    for code in (1000, 1003, 1007, 1013, 1014, 3000, 4999):
         check_close(code, "why")
     for code in (-1, 5, 999, 1004, 1005, 1006, 1015, 2999, 5000, 70_000):
         with pytest.raises(ValueError, match=f"must not bear {code}"):

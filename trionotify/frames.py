@@ -359,8 +359,8 @@ def _unmasked(payload: bytes, mask: bytes) -> bytes:
 
 
 def _may_be_sent(code: int) -> bool:
-    # 1014 and what lies between 1016 and 2999 is unassigned in RFC 6455 and reserved for it.
-    return 1000 <= code <= 1003 or 1007 <= code <= 1013 or 3000 <= code <= 4999
+    # What lies between 1016 and 2999 is unassigned. (IANA has given 1012 to 1014 since the RFC.)
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def _read_close(payload: bytes) -> Close:

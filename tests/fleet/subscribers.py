@@ -8,7 +8,10 @@ and none with its messages.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from contextlib import suppress
+from itertools import pairwise
+from operator import itemgetter
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +52,7 @@ class Stay:
     def is_due(self, run: Run, id: str, team: str, upto: int) -> list[tuple[int, str]]:
         """What of the log it should have brought up to that offset, if it was this client's."""
         assert self.start is not None
+        assert all(before[0] <= behind[0] for before, behind in pairwise(self.filters)), "cursors go back"
         return [
             (offset, said.token)
             for offset, said in run.between(self.start, upto)
@@ -59,7 +63,7 @@ class Stay:
 
     def filters_at(self, offset: int) -> Filters:
         """Those that were in force there."""
-        return [filters for after, filters in self.filters if after < offset][-1]
+        return self.filters[bisect_left(self.filters, offset, key=itemgetter(0)) - 1][1]
 
 
 class Subscriber:
