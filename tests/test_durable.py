@@ -17,12 +17,12 @@ import trio.testing
 from tests.conftest import Room, cancel_at_every_await
 from trionotify import Exact, Hub, Notification, Receipt, StoreError
 from trionotify.entries import Entry, Pending, repetition_key
-from trionotify.hub import publishing_session
 from trionotify.inbox import Inbox
 from trionotify.log import Evicted, MemoryLog, NotLoaded
 from trionotify.logs import durable
 from trionotify.logs.durable import DurableLog
 from trionotify.logs.pages import Pages
+from trionotify.sessions import publishing_session
 from trionotify.settings import Settings
 
 DAMAGED = StoreError(503, "/var/log.db is damaged: take a backup")

@@ -25,7 +25,7 @@ ORDER = [
     *("index", "entries", "counts", "inbox", "log", "since", "logs", "formats", "blocks", "settings"),
     *("positions", "clients", "audience", "catchup", "transport", "wire", "broadcast", "reader"),
     *("faults", "query", "events", "http", "http1", "secret", "addresses", "origins", "explain"),
-    *("entrance", "quotas", "expiry", "drain", "hub"),
+    *("entrance", "quotas", "expiry", "drain", "sessions", "hub"),
     *("admission", "connections", "handshake", "websocket", "streams", "posting", "roster", "metrics"),
     *("routes", "conversation", "serving", "attached", "listening", "tls", "server"),
     *("backoff", "outbox", "target", "link", "reconnect", "subscriber", "publisher", "remote"),

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import attrs
 import trio
@@ -31,11 +31,11 @@ from trionotify.clients import Client, Registry
 from trionotify.drain import Drain, say_goodbye
 from trionotify.entrance import Connection, Entrance
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
-from trionotify.errors import CloseCode, Refused, StoreError
+from trionotify.errors import CloseCode, Refused
 from trionotify.expiry import Expiry
 from trionotify.explain import Explanation, explain_delivery
 from trionotify.filters import check_filter
-from trionotify.formats import CloudEventsFormat, Format, Message, RawFormat
+from trionotify.formats import CloudEventsFormat, Format, RawFormat
 from trionotify.inbox import Inbox
 from trionotify.log import Cursor, Log
 from trionotify.notification import RESERVED_TYPE, Data, Notification
@@ -45,21 +45,20 @@ from trionotify.query import Query
 from trionotify.quotas import Quotas
 from trionotify.reader import Subscription
 from trionotify.secret import Secret
+from trionotify.sessions import Session
 from trionotify.since import Moment, parse_since
 
 if TYPE_CHECKING:
     from trionotify.http import Request
     from trionotify.settings import Settings
 
-__all__ = ["Hub", "Session", "Statistics", "handler_session", "publishing_session"]
+__all__ = ["Hub", "Statistics"]
 
 logger = logging.getLogger("trionotify")
 
 #: Steps of clients that catch up, each well below a millisecond, for one turn of all other tasks.
 _STEPS: Final = 2
 
-Session = Callable[[Client], Awaitable[None]]
-Handler = Callable[[Client, "str | bytes"], Awaitable[None]]
 Authenticate = Callable[["Request"], "Client | Awaitable[Client]"]
 
 
@@ -133,6 +132,39 @@ class Hub:
         self._nursery: trio.Nursery | None = None
         self._closed = trio.Event()
         self._drain = Drain(self)
+
+    @overload
+    async def publish(
+        self,
+        data: Data | Notification = None,
+        *,
+        to: str | None = None,
+        audience: Callable[[Any], object] | None = None,
+        confirm: Literal[True],
+        **attributes: Any,
+    ) -> Receipt: ...
+
+    @overload
+    async def publish(
+        self,
+        data: Data | Notification = None,
+        *,
+        to: str | None = None,
+        audience: Callable[[Any], object] | None = None,
+        confirm: Literal[False] = False,
+        **attributes: Any,
+    ) -> None: ...
+
+    @overload
+    async def publish(
+        self,
+        data: Data | Notification = None,
+        *,
+        to: str | None = None,
+        audience: Callable[[Any], object] | None = None,
+        confirm: bool,
+        **attributes: Any,
+    ) -> Receipt | None: ...
 
     async def publish(
         self,
@@ -386,43 +418,3 @@ class Hub:
             for connection in tuple(self.connections.values()):
                 connection.check(now)
             self.log.evict(self.broadcast.done, now)
-
-
-async def publishing_session(client: Client) -> None:
-    """The default session: publish what publishers send, refuse others with 1008.
-
-    What isn't what the query's `datacontenttype` says ends it with 1007, and what the log doesn't take
-    with 1013: one who speaks CloudEvents is told in an event instead.
-    """
-    while batch := await client.receive_batch():
-        if client.role == "subscriber":
-            client.close(
-                CloseCode.POLICY_VIOLATION,
-                "a subscriber may not publish: connect with role=publisher or role=both",
-            )
-            return
-        try:
-            await _publish_all(client, batch)
-        except ValueError as error:
-            client.close(CloseCode.INVALID_DATA, str(error))
-        except StoreError as error:
-            client.close(CloseCode.TRY_AGAIN_LATER, error.told)
-
-
-async def _publish_all(client: Client, batch: list[Message]) -> None:
-    """Publish them together, or where one won't do, those before it."""
-    try:
-        await client.publish(*batch)
-    except ValueError:
-        for message in batch:
-            await client.publish(message)
-
-
-def handler_session(handler: Handler) -> Session:
-    """The session that calls `handler(client, message)` for one message after the other."""
-
-    async def session(client: Client) -> None:
-        async for message in client:
-            await handler(client, message)
-
-    return session

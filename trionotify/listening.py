@@ -66,7 +66,12 @@ async def listen_tcp(host: str, port: int, public: bool) -> list[socket.socket]:
             sock.close()
         raise
     for absent in lacking:
-        logger.warning("host: not at %s: %s", absent.filename, absent.strerror)
+        logger.warning(
+            "host: not at %s: %s",
+            absent.filename,
+            absent.strerror,
+            extra={"event": "not_at", "address": absent.filename, "reason": absent.strerror},
+        )
     return sockets
 
 

@@ -34,19 +34,13 @@ from trionotify.attached import serve_attached
 from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
 from trionotify.errors import CloseCode
-from trionotify.hub import (
-    Authenticate,
-    Handler,
-    Hub,
-    Session,
-    handler_session,
-    publishing_session,
-)
+from trionotify.hub import Authenticate, Hub
 from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix
 from trionotify.logs import open_log
 from trionotify.routes import ADMIN, ALL, PUBLIC, Routes
 from trionotify.secret import Secret
 from trionotify.serving import serve_transport
+from trionotify.sessions import Handler, Session, handler_session, publishing_session
 from trionotify.settings import Settings
 from trionotify.tls import Certificate
 from trionotify.transport import SocketTransport, StreamTransport, Transport

@@ -62,7 +62,6 @@ def make_app(hub: trionotify.Hub, url: str) -> Starlette:
     async def order(request: Request) -> Response:
         text = (await request.body()).decode(errors="replace")
         receipt = await hub.publish(text, type="order.created", source="/orders", confirm=True)
-        assert receipt is not None  # it was asked for
         return JSONResponse({"order": receipt.cursor, "told": receipt.wanted}, 201)
 
     return Starlette(routes=[Route("/", page), Route("/orders", order, methods=["POST"])])

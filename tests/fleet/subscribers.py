@@ -52,7 +52,9 @@ class Stay:
     def is_due(self, run: Run, id: str, team: str, upto: int) -> list[tuple[int, str]]:
         """What of the log it should have brought up to that offset, if it was this client's."""
         assert self.start is not None
-        assert all(before[0] <= behind[0] for before, behind in pairwise(self.filters)), "cursors go back"
+        assert all(before[0] <= behind[0] for before, behind in pairwise(self.filters)), (
+            "cursors go back"
+        )
         return [
             (offset, said.token)
             for offset, said in run.between(self.start, upto)
