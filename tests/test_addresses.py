@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from trio.testing import MockClock as Clock
 
 from tests.conftest import open_room
 from tests.web import Web, get
 from trionotify import Client
-from trionotify.addresses import Proxies, neighbourhood
+from trionotify.addresses import Proxies, neighbourhood, unix_path, unix_url
 
 TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")
 
@@ -80,6 +82,37 @@ def test_what_is_no_network(text: str) -> None:
 def test_what_counts_as_one(remote: str, found: str | None) -> None:
     """An address of IPv4, the 64 bits of IPv6 that a subscriber has for himself."""
     assert neighbourhood(remote) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("/run/trionotify.sock", "unix:/run/trionotify.sock"),
+        ("hub.sock", "unix:hub.sock"),
+        ("//tmp/hub@1:a+b=c,d~", "unix://tmp/hub@1:a+b=c,d~"),
+        ("/tmp/50%3F?#", "unix:/tmp/50%253F%3F%23"),
+        ("/tmp/grüße an\n", "unix:/tmp/gr%C3%BC%C3%9Fe%20an%0A"),
+        ("/tmp/\udcff", "unix:/tmp/%FF"),
+        (b"\0without a file", "unix:%00without%20a%20file"),
+    ],
+)
+def test_a_path_in_a_url(path: str | bytes, url: str) -> None:
+    """There and back, whatever is in it."""
+    assert unix_url(path) == url
+    assert unix_path(f"{url}?x=/%3F?") == os.fsdecode(path)
+
+
+def test_a_path_that_somebody_wrote() -> None:
+    """Only a `?`, a `#` and a `%` must be encoded; of other URLs nothing is a socket's path."""
+    assert unix_path("unix:/tmp/grüße an 100%") == "/tmp/grüße an 100%"
+    assert unix_path("http://host/unix:/tmp") is None
+    for url, words in [
+        ("unix:", "there is no path in it"),
+        ("unix:?id=al", "there is no path in it"),
+        ("unix:/tmp/a#b?id=al", "a '#' must be written as %23"),
+    ]:
+        with pytest.raises(ValueError, match=f"^url: {words}$"):
+            unix_path(url)
 
 
 async def test_the_clients_address(autojump_clock: Clock) -> None:

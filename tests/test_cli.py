@@ -115,7 +115,11 @@ def test_environment() -> None:
         (["--prot", "0"], "trionotify: No such option '--prot'", 2),
         (["swerve"], "trionotify: No such command 'swerve'", 2),
         (["publish", "two", "words"], "See 'python -m trionotify publish --help'.", 2),
-        (["publish", "--url=localhost", "x"], "trionotify: url: http, https, ws or wss is needed", 2),
+        (
+            ["publish", "--url=localhost", "x"],
+            "trionotify: url: http, https, ws, wss or unix is needed, not 'localhost'",
+            2,
+        ),
         (["explain", "nowhere.json"], "nowhere.json': No such file or directory", 2),
         (["store", "new-epoch", "sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
         (["--port=0", "--host=0.0.0.0"], "trionotify: host: 0.0.0.0 can be reached by anyone", 1),

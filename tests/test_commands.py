@@ -154,7 +154,7 @@ async def test_subscribe_is_told_not_to_come_back(code: int, exit_code: int) -> 
         (["--filter", "["], "not JSON"),
         (["--since", "yesterday"], "since: "),
         (["--id", ""], "id: 1 to 255"),
-        (["--url", "ftp://x"], "url: http, https, ws or wss is needed"),
+        (["--url", "ftp://x"], "url: http, https, ws, wss or unix is needed"),
     ],
 )
 def test_subscribe_says_what_is_wrong(options: list[str], words: str) -> None:
@@ -186,6 +186,28 @@ def test_nobody_listens(command: list[str], lines: int) -> None:
     assert done.returncode == 1
     assert "127.0.0.1:1 failed" in done.stderr
     assert len(done.stderr.splitlines()) == lines
+
+
+def test_a_server_at_a_unix_socket(tmp_path: Path) -> None:
+    """What its first line names is what `--url` takes; when it is gone, the error says what to do."""
+    with running("--unix", str(tmp_path / "hub.sock")) as (_, url):
+        with started("subscribe", "--url", f"{url}?exact.type=a") as process:
+            assert until(process.stderr, "connected") == (
+                f"trionotify: connected to {url} as subscriber\n"
+            )
+            assert run("publish", "--url", url, "no").returncode == 0
+            assert run("publish", "--url", url, "--type", "a", "grüße").returncode == 0
+            assert file(process.stdout).readline() == "grüße\n"
+        done = run("top", "--once", "--url", url)
+        assert (done.returncode, "published" in done.stdout) == (0, True)
+    (tmp_path / "hub.sock").unlink(missing_ok=True)
+    for command in (["subscribe"], ["publish", "x"], ["top", "--once"]):
+        done = run(*command, "--url", url)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == (
+            f"trionotify: {url}: No such file or directory; start a server there, with --unix, or give"
+            " another path"
+        )
 
 
 # --- publish ---

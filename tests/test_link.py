@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import socket
 import ssl
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +118,46 @@ async def test_a_server_without_the_subprotocol() -> None:
                 raise AssertionError("it was entered")
         assert caught.value.code == CloseCode.PROTOCOL_ERROR
         nursery.cancel_scope.cancel()
+
+
+async def test_a_server_at_a_unix_socket(tmp_path: Path) -> None:
+    """Its own URL leads to it, with a query, and whatever is in the path."""
+    async with open_server(unix=tmp_path / "50%3F? 1.sock") as server:
+        async with connect(f"{server.url}?id=al%3F&exact.type=x") as client:
+            await client.publish("no", type="y")
+            await client.publish("yes", type="x")
+            assert (await anext(client)).data == "yes"
+            assert {made.id for made in server.hub.clients} == {"al?"}
+
+
+async def test_a_unix_socket_of_nobody(tmp_path: Path) -> None:
+    """Where no file is, or one that nobody listens at: the error names it, and what to do."""
+    left_over = tmp_path / "old.sock"
+    with socket.socket(socket.AF_UNIX) as leftover:
+        leftover.bind(str(left_over))
+    (tmp_path / "file").touch()
+    for name, why in [
+        ("no.sock", "No such file or directory; start a server there, with --unix, or give another"),
+        ("old.sock", "Connection refused; start a server there, with --unix, or give another path"),
+        ("file", "Connection refused; start"),
+        ("file/x", "Not a directory$"),
+        ("x" * 200, "AF_UNIX path too long$"),
+    ]:
+        with pytest.raises(OSError, match=f"^unix:{tmp_path}/{name}: {why}"):
+            async with connect(f"unix:{tmp_path}/{name}"):
+                raise AssertionError("it was entered")
+
+
+async def test_a_system_without_unix_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, as Trio does, and the socket's name."""
+
+    async def refuse(path: str) -> trio.abc.Stream:
+        raise RuntimeError("Unix sockets are not supported on this platform")
+
+    monkeypatch.setattr(trio, "open_unix_socket", refuse)
+    with pytest.raises(OSError, match=r"^unix:/a: Unix sockets are not supported on this platform$"):
+        async with connect("unix:/a"):
+            raise AssertionError("it was entered")
 
 
 async def test_a_server_that_says_nothing(autojump_clock: Clock) -> None:

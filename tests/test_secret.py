@@ -49,6 +49,7 @@ def test_a_query_or_a_url_is_signed_as_such() -> None:
     assert (url.scheme, url.netloc, url.path) == ("wss", "example.org", "/events")
     Secret(KEY).check(dict(parse_qsl(url.query)))
     assert sign("/events?id=a", KEY).startswith("/events?id=a&exp=")
+    assert sign("unix:/run/hub%3F.sock?id=a", KEY).startswith("unix:/run/hub%3F.sock?id=a&exp=")
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,13 @@ def target(url: str, **options: Any) -> Target:
         ("https://host:443/hub?x=1", "https://host/hub", "host"),
         ("http://[::1]:8765/?id=al", "http://[::1]:8765/events", "[::1]:8765"),
         ("http://host/gr%C3%BC%C3%9Fe/ä", "http://host/gr%C3%BC%C3%9Fe/%C3%A4", "host"),
+        ("unix:/run/hub.sock", "unix:/run/hub.sock", "localhost"),
+        ("unix:hub 1%3F.sock?id=al", "unix:hub%201%3F.sock", "localhost"),
+        ("unix:///[run/a@b:c", "unix:///%5Brun/a@b:c", "localhost"),
     ],
 )
 def test_urls(url: str, shown: str, authority: str) -> None:
-    """HTTP's schemes and WebSocket's, with a path where there is none; shown without the query."""
+    """HTTP's schemes and WebSocket's, with a path where there is none; sockets; without the query."""
     made = target(url)
     assert (str(made), made.authority) == (shown, authority)
 
@@ -58,6 +61,13 @@ def test_the_query_is_kept() -> None:
         "since": ["start"],
         "filters": ['[{"prefix":{"subject":"s"}}]'],
     }
+
+
+def test_the_query_behind_a_socket_is_kept() -> None:
+    """The path in the URL is the socket's: what is asked for there is `/events`."""
+    made = target("unix:/run/hub.sock?team=a%3Fb&id=al")
+    assert made.params == {"team": "a?b", "id": "al"}
+    assert made.resource(made.params) == "/events?id=al&team=a%3Fb"
 
 
 def test_an_id_is_made_up_once() -> None:
@@ -102,13 +112,17 @@ def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> N
     ("arguments", "error", "words"),
     [
         ({"url": 5}, TypeError, "url must be str"),
-        ({"url": "ftp://host"}, ValueError, "url: http, https, ws or wss is needed, not 'ftp'"),
-        ({"url": "host:8765"}, ValueError, "url: http, https, ws or wss is needed"),
+        ({"url": "ftp://host"}, ValueError, "url: http, https, ws, wss or unix is needed, not 'ftp'"),
+        ({"url": "host:8765"}, ValueError, "url: http, https, ws, wss or unix is needed"),
         ({"url": "http://"}, ValueError, "url: there is no host"),
         ({"url": "http://host:99999"}, ValueError, "url: .*[Pp]ort"),
         ({"url": "http://al:secret@host"}, ValueError, "url: credentials belong into extra_headers"),
         ({"url": "http://host/#top"}, ValueError, "url: a '#'"),
         ({"url": "http://host/?a=1&a=2"}, ValueError, "url: a: given twice"),
+        ({"url": "unix:"}, ValueError, "url: there is no path"),
+        ({"url": "unix:/a#b"}, ValueError, "url: a '#'"),
+        ({"url": "unix:/a?a=1&a=2"}, ValueError, "url: a: given twice"),
+        ({"url": "unix:/a?id=al", "id": "al"}, ValueError, "id: given twice"),
         ({"id": ""}, ValueError, "id: 1 to 255 printable characters"),
         ({"id": 5}, TypeError, "id must be str, not 5"),
         ({"id": "al", "url": "http://host/?id=al"}, ValueError, "id: given twice"),
@@ -126,6 +140,10 @@ def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> N
         ({"extra_headers": [("Host", "x")]}, ValueError, "extra_headers: Host is trionotify's to say"),
         ({"extra_headers": [("X", "a\nb")]}, ValueError, "extra_headers: .*is no header field"),
         ({"ssl_context": ssl.create_default_context()}, ValueError, "ssl_context: http: has no TLS"),
+        (
+            {"url": "unix:/a", "ssl_context": ssl.create_default_context()},
+            *(ValueError, "ssl_context: unix: has no TLS"),
+        ),
         ({"ping_interval": 0}, ValueError, "ping_interval must be greater than 0"),
         ({"ping_timeout": "x"}, TypeError, "ping_timeout must be a number of seconds"),
         ({"connect_timeout": True}, TypeError, "connect_timeout must be a number of seconds"),

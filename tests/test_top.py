@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -57,12 +59,17 @@ async def test_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert "published" in capsys.readouterr().out
 
 
-async def test_fetching() -> None:
+async def test_fetching(tmp_path: Path) -> None:
     """The body, or the reason why not."""
     async with open_server(port=0) as server:
         assert await fetch(server.url, "/livez", "*/*") == b"ok\n"
         with pytest.raises(Refused, match="404: nothing is at '/nope'"):
             await fetch(server.url, "/nope", "*/*")
+    async with open_server(unix=tmp_path / "50%3F?.sock") as server:
+        assert await fetch(f"{server.url}?id=al", "/livez", "*/*") == b"ok\n"
+    gone = f"^{re.escape(server.url)}: No such file or directory; start a server there, with --unix"
+    with pytest.raises(OSError, match=gone):
+        await fetch(server.url, "/livez", "*/*")
     with pytest.raises(ValueError, match="url: http"):
         await fetch("ftp://x", "/", "*/*")
 

@@ -1,4 +1,4 @@
-"""Addresses: who is at the other end, also where a proxy stands in front of the server.
+"""Addresses: of Unix sockets, and who is at the other end, also where a proxy stands in between.
 
 A proxy adds the address of its own peer to the end of the field `X-Forwarded-For`, behind what it was
 sent itself. So the field is read from its end, for as long as the proxies that wrote it are trusted:
@@ -9,16 +9,21 @@ whatever the client wrote there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
+from urllib.parse import quote, unquote_to_bytes
 
-__all__ = ["Proxies", "name_of", "neighbourhood"]
+__all__ = ["Proxies", "name_of", "neighbourhood", "unix_path", "unix_url"]
 
 Address = IPv4Address | IPv6Address
 
 #: The peer of a Unix socket, which has no address.
 UNIX: Final = "unix"
+_SCHEME: Final = "unix:"
+#: What stays as it is in the path of a Unix socket's URL, besides letters, digits and `_.-~`.
+_PLAIN: Final = "/@:+=,"
 #: What one subscriber of a provider is given (RFC 6177): all of these addresses are as good as one.
 _IPV6_SITE: Final = 64
 #: Behind so many bits of an IPv6 address one of IPv4 may stand (RFC 4291, section 2.5.5.2).
@@ -31,6 +36,26 @@ def name_of(name: Any) -> str:
         return UNIX
     host, port = name[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def unix_url(path: str | bytes) -> str:
+    """The URL of the Unix socket at `path`: percent-encoded, so that a `?` can begin its query."""
+    return _SCHEME + quote(os.fsencode(path), safe=_PLAIN)
+
+
+def unix_path(url: str) -> str | None:
+    """The path in the URL of a Unix socket, which may have a query; None for one of another scheme.
+
+    Raises ValueError for one without a path.
+    """
+    if not url.startswith(_SCHEME):
+        return None
+    path = url.removeprefix(_SCHEME).partition("?")[0]
+    if not path:
+        raise ValueError("url: there is no path in it")
+    if "#" in path:
+        raise ValueError("url: a '#' must be written as %23")
+    return os.fsdecode(unquote_to_bytes(os.fsencode(path)))
 
 
 class Proxies:

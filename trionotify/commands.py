@@ -88,7 +88,10 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--id", help="Who to say that we are."),
         _secret_option,
         click.option(
-            "--url", default=_URL, show_default=True, help="The server's; it may have a query."
+            "--url",
+            default=_URL,
+            show_default=True,
+            help="The server's; unix:PATH for a socket; it may have a query.",
         ),
     ):
         command = option(command)

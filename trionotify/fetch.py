@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
+from trionotify.addresses import unix_path
 from trionotify.errors import Refused
 from trionotify.jsontext import read_json
+from trionotify.target import open_unix
 
 __all__ = ["fetch"]
 
@@ -63,8 +65,9 @@ async def _fetch(url: str, path: str, headers: list[tuple[str, str]]) -> bytes:
 
 async def _connect(url: str) -> tuple[trio.abc.Stream, str]:
     """A stream to the server, and what to call it."""
-    if url.startswith("unix:"):
-        return await trio.open_unix_socket(url.removeprefix("unix:")), "localhost"
+    unix = unix_path(url)
+    if unix is not None:
+        return await open_unix(unix), "localhost"
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ValueError(f"url: http://HOST:PORT, https://… or unix:PATH is needed, not {url!r}")

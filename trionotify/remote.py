@@ -141,16 +141,15 @@ async def connect(
 ) -> AsyncIterator[Remote]:
     """Connect to a server, stay connected while the block lasts, and say goodbye at its end.
 
-    `url` is the server's: `http`, `https`, `ws` or `wss`; its path is `/events` where it has none, and
-    its query is kept. `id`, `since`, `lag` and `role` are keys of that query, `params` any others, and
-    `filter` is a predicate or a JSON array of filters. A key may be given once. With the role `both`
-    (the default) the client iterates and publishes, with `subscriber` or `publisher` only the one or the
-    other.
+    `url` is the server's: `http`, `https`, `ws` or `wss`, with the path `/events` where it has none, or
+    `unix:PATH`, where a `?` in the path is `%3F` and a `%` is `%25`. Its query is kept. `id`, `since`,
+    `lag` and `role` are keys of that query, `params` any others, and `filter` is a predicate or a JSON
+    array of filters. A key may be given once. With the role `both` (the default) the client iterates and
+    publishes, with `subscriber` or `publisher` only the one or the other.
 
     `extra_headers` go with each handshake. `ssl_context` is for `https`, in place of the default one.
-    `open_stream()` gives a stream to the server, in place of a TCP connection: a Unix socket, a tunnel,
-    a stream in memory. `max_buffered` notifications are read ahead, and `max_unacknowledged` are on
-    their way, at most.
+    `open_stream()` gives a stream to the server, in place of the URL's: a tunnel, a stream in memory.
+    `max_buffered` notifications are read ahead, and `max_unacknowledged` are on their way, at most.
 
     Entering waits for the first connection. It raises `Refused` when the server refuses it, OSError when
     there is none within `connect_timeout` seconds, and `Closed` when the peer is no trionotify server;

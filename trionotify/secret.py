@@ -128,7 +128,7 @@ def sign(params: Mapping[str, str] | str, secret: str | bytes, *, expires_in: fl
     secret itself; of several lines, the first. What is in `UNSIGNED` stays as it is. Raises ValueError
     that begins with the key at fault for what a server would refuse.
     """
-    if isinstance(params, str) and ("://" in params or params.startswith("/")):
+    if isinstance(params, str) and ("://" in params or params.startswith(("/", "unix:"))):
         url = urlsplit(params)
         return urlunsplit(url._replace(query=sign(url.query, secret, expires_in=expires_in)))
     try:

@@ -29,7 +29,7 @@ import attrs
 import trio
 
 from trionotify import cesql
-from trionotify.addresses import name_of
+from trionotify.addresses import name_of, unix_url
 from trionotify.attached import serve_attached
 from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
@@ -146,8 +146,8 @@ def _remote_of(stream: trio.abc.Stream) -> str:
 class Server:
     """A hub that listens. Made by `serve`; any task may stop it.
 
-    `url` is where: `http://HOST:PORT`, `https://…` with TLS, or `unix:PATH`; `port` is None for the
-    last.
+    `url` is where: `http://HOST:PORT`, `https://…` with TLS, or `unix:PATH`, with the path
+    percent-encoded; `port` is None for the last.
     """
 
     hub: Hub
@@ -416,7 +416,7 @@ def _place(sock: socket.socket, tls: bool) -> tuple[str, int | None]:
     """The URL and the port."""
     name = sock.getsockname()
     if sock.family == _UNIX:
-        return f"unix:{name}", None
+        return unix_url(name), None
     return f"{'https' if tls else 'http'}://{name_of(name)}", name[1]
 
 

@@ -6,6 +6,7 @@ names the argument, and nothing has been connected yet.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -17,13 +18,14 @@ from urllib.parse import SplitResult, quote, urlencode, urlsplit
 import attrs
 import trio
 
+from trionotify.addresses import unix_path, unix_url
 from trionotify.errors import Refused, check_headers
 from trionotify.filters import FilterLimits, check_filter, from_json
 from trionotify.jsontext import write_json
 from trionotify.predicates import to_json
 from trionotify.query import Query, parse_query
 
-__all__ = ["FILTERS", "START", "Target", "filters_key", "filters_of", "without"]
+__all__ = ["FILTERS", "START", "Target", "filters_key", "filters_of", "open_unix", "without"]
 
 OpenStream = Callable[[], Awaitable[trio.abc.Stream]]
 
@@ -32,10 +34,12 @@ FILTERS: Final = ("exact.", "prefix.", "suffix.", "filters", "sql", "narrow")
 START: Final = ("since", "last_event_id")
 
 _PORTS: Final = {"http": 80, "https": 443}
-_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https", "unix": "http"}
 #: What a path may hold as it is, its escapes included (RFC 3986, section 3.3).
 _PATH: Final = "/%:@!$&'()*+,;=~"
 _OURS: Final = frozenset({"host", "connection", "upgrade", "content-length", "transfer-encoding"})
+#: There is no file, or one at which nobody listens.
+_NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED)
 #: How large filters may be is the server's decision.
 _ANY_SIZE: Final = FilterLimits(1 << 30, 100, 1 << 30)
 
@@ -100,6 +104,8 @@ class Target:
     host: str
     port: int
     path: str
+    #: The path of the server's Unix socket, if it has one in place of host and port.
+    unix: str | None
     params: Mapping[str, str]
     role: str
     headers: list[tuple[bytes, bytes]]
@@ -128,7 +134,7 @@ class Target:
 
         Raises TypeError or ValueError that begins with the name of the one at fault.
         """
-        split, scheme, port = _split(url)
+        split, scheme, port, unix = _split(url)
         if ssl_context is not None and scheme == "http":
             raise ValueError(f"ssl_context: {split.scheme}: has no TLS")
         if scheme == "https" and ssl_context is None:
@@ -145,6 +151,7 @@ class Target:
             port=port,
             path=quote(split.path if split.path.strip("/") else "/events", safe=_PATH),
             role=merged.pop("role", "subscriber" if "sig" in merged else "both"),
+            unix=unix,
             params=merged,
             headers=[(name.encode(), value.encode()) for name, value in extra],
             ssl_context=ssl_context,
@@ -152,6 +159,8 @@ class Target:
         )
 
     def __str__(self) -> str:
+        if self.unix is not None:
+            return unix_url(self.unix)
         return f"{self.scheme}://{self.authority}{self.path}"
 
     @property
@@ -184,6 +193,8 @@ class Target:
         return secure
 
     async def _connect(self) -> trio.abc.Stream:
+        if self.unix is not None:
+            return await open_unix(self.unix)
         try:
             return await trio.open_tcp_stream(self.host, self.port)
         except socket.gaierror as error:
@@ -197,9 +208,26 @@ class Target:
             raise OSError(f"{error}{why}") from error
 
 
-def _split(url: object) -> tuple[SplitResult, str, int]:
+async def open_unix(path: str) -> trio.abc.Stream:
+    """A stream to the server at a Unix socket. Raises OSError that names it, and what to do."""
+    try:
+        return await trio.open_unix_socket(path)
+    except (OSError, RuntimeError) as error:  # the latter where the system has no such sockets
+        number = error.errno if isinstance(error, OSError) else None
+        # Of a path that is too long Python says it without a number.
+        why = os.strerror(number) if number else error
+        hint = "; start a server there, with --unix, or give another path" if number in _NOBODY else ""
+        raise OSError(f"{unix_url(path)}: {why}{hint}") from error
+
+
+def _split(url: object) -> tuple[SplitResult, str, int, str | None]:
+    """The URL, HTTP's scheme for it, the port, and the path of a Unix socket."""
     if not isinstance(url, str):
         raise TypeError(f"url must be str, not {type(url).__name__}")
+    unix = unix_path(url)
+    if unix is not None:
+        # What is left is the query. The server lets in whoever opened its socket, by any name.
+        url = f"unix://localhost?{url.partition('?')[2]}"
     try:
         split = urlsplit(url)
         port = split.port
@@ -207,14 +235,14 @@ def _split(url: object) -> tuple[SplitResult, str, int]:
         raise ValueError(f"url: {error}") from None
     scheme = _SCHEMES.get(split.scheme)
     if scheme is None:
-        raise ValueError(f"url: http, https, ws or wss is needed, not {split.scheme or url!r}")
+        raise ValueError(f"url: http, https, ws, wss or unix is needed, not {split.scheme or url!r}")
     if not split.hostname:
         raise ValueError("url: there is no host in it")
     if split.username is not None:
         raise ValueError("url: credentials belong into extra_headers, as Authorization")
     if split.fragment:
         raise ValueError("url: a '#' must be written as %23")
-    return split, scheme, _PORTS[scheme] if port is None else port
+    return split, scheme, _PORTS[scheme] if port is None else port, unix
 
 
 def _merged(
