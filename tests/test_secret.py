@@ -177,6 +177,37 @@ def test_a_backend_may_sign_all_of_a_query() -> None:
             Secret(KEY).check({**query, **changed_one})
 
 
+@pytest.mark.parametrize(
+    ("signed", "params"),
+    [
+        ("exact.type=a+%2B+b&exp=99999999999&id=al+ice", {"id": "al ice", "exact.type": "a + b"}),
+        ("exp=99999999999&id=al+ice&role=both", {"id": "al ice", "role": "publisher"}),
+        # It is sorted as it is signed: here the other spelling has another order.
+        ("exp=99999999999&id=a&x%C3%A9=1&x+y=2", {"id": "a", "x y": "2", "xé": "1"}),
+        ("exp=99999999999&id=a&lag=latest&x=+", {"id": "a", "x": " ", "lag": "latest"}),
+    ],
+)
+def test_a_space_may_be_signed_as_a_plus(signed: str, params: dict[str, str]) -> None:
+    """As forms have it, and what writes queries as a form would: `URLSearchParams`, `urlencode`."""
+    Secret(KEY).check({**params, "exp": "99999999999", "sig": by_hand(KEY, signed)})
+
+
+@pytest.mark.parametrize(
+    ("signed", "id"),
+    [
+        ("exp=99999999999&id=a+b", "a+b"),
+        ("exp=99999999999&id=a+b", "a%20b"),
+        ("exp=99999999999&id=a%20b", "a+b"),
+        ("exp=99999999999&id=a%2Bb", "a b"),
+        ("exp=99999999999&id=a+b%20c", "a b c"),
+    ],
+)
+def test_a_space_is_no_plus(signed: str, id: str) -> None:
+    """What was signed means one query, and no other; one text has one spelling."""
+    with pytest.raises(Refused, match="sig: this is not the signature"):
+        Secret(KEY).check({"id": id, "exp": "99999999999", "sig": by_hand(KEY, signed)})
+
+
 # --- what each may do ---
 
 

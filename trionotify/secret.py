@@ -7,7 +7,7 @@ them the client that it names, with its role and its filters, until it expires.
 `sig` is the HMAC-SHA-256 (RFC 2104), in hexadecimal digits, of all parameters but `sig` itself, those in
 `UNSIGNED` and `role=subscriber`, which is the default: each percent-encoded (RFC 3986, with nothing
 reserved left as it is) as `name=value`, sorted, and joined with `&`. `exp` is among them, the second
-since 1970 at which it is over.
+since 1970 at which it is over. How the query itself is spelled, and in which order, is of no account.
 
 Who may do `both` may also do one of them: a query signed with that role is good for the others.
 """
@@ -41,6 +41,9 @@ UNSIGNED: Final = frozenset({"since", "last_event_id", "lag", "format", "echo", 
 _SHORT: Final = 16
 #: Digits of a time that is meant.
 _DIGITS: Final = 15
+#: How a text that is signed may spell a space; the first is ours. What writes queries as a form does has
+#: the other. Neither can be taken for another query: in both, a plus itself is `%2B`.
+_SPACES: Final = ("%20", "+")
 _CHALLENGE: Final = (("WWW-Authenticate", 'Bearer realm="trionotify"'),)
 
 
@@ -105,7 +108,8 @@ class Secret:
             )
         # Who may do both may do one of them. And a backend may have signed more than it must.
         roles = {params.get("role", "subscriber"), "both"}
-        texts = [*[_signed(_binding({**params, "role": role})) for role in roles], _signed(params)]
+        meant = [*[_binding({**params, "role": role}) for role in roles], params]
+        texts = {_signed(one, space) for one in meant for space in _SPACES}
         good = [
             hmac.compare_digest(_signature(key, text), given.encode())
             for key in self._keys
@@ -156,10 +160,10 @@ def _binding(params: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _signed(params: Mapping[str, str]) -> str:
+def _signed(params: Mapping[str, str], space: str = _SPACES[0]) -> str:
     """The text that is signed."""
     pairs = [
-        f"{quote(name, safe='')}={quote(value, safe='')}"
+        f"{quote(name, safe='')}={quote(value, safe='')}".replace("%20", space)
         for name, value in params.items()
         if name != "sig"
     ]
