@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from pathlib import Path
+from secrets import token_hex
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
@@ -165,6 +166,21 @@ def test_what_could_be_guessed(text: bytes, caplog: pytest.LogCaptureFixture) ->
     """It is taken, with a warning."""
     assert Secret(text).key == text.splitlines()[0]
     assert "a line has fewer than 16 characters: whoever has one signed query can" in caplog.text
+
+
+def test_what_could_be_guessed_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At the first signature with it, and not at each; of a file, whenever it is read."""
+    first, second = token_hex(6), token_hex(6)  # nobody has signed with these yet
+    for secret in (first, first.encode(), second):
+        for _ in range(3):
+            sign("id=a", secret)
+    assert len(caplog.records) == 2
+    path = tmp_path / "secret"
+    path.write_text(first)
+    Secret(path).reload()
+    assert [f"secret: {path}: a line has" in record.getMessage() for record in caplog.records] == [
+        *(False, False, True, True)
+    ]
 
 
 def test_a_backend_may_sign_all_of_a_query() -> None:

@@ -20,6 +20,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
@@ -129,8 +130,9 @@ def sign(params: Mapping[str, str] | str, secret: str | bytes, *, expires_in: fl
     """Sign a query: return it with `exp`, so many seconds from now, and `sig`.
 
     `params` are parameters, a query as text, or a whole URL, which is returned as such. `secret` is the
-    secret itself; of several lines, the first. What is in `UNSIGNED` stays as it is. Raises ValueError
-    that begins with the key at fault for what a server would refuse.
+    secret itself; of several lines, the first. Of one that could be guessed the first call warns. What
+    is in `UNSIGNED` stays as it is. Raises ValueError that begins with the key at fault for what a
+    server would refuse.
     """
     if isinstance(params, str) and ("://" in params or params.startswith(("/", "unix:"))):
         url = urlsplit(params)
@@ -146,7 +148,7 @@ def sign(params: Mapping[str, str] | str, secret: str | bytes, *, expires_in: fl
     if not expires_in > 0:
         raise ValueError(f"expires_in must be greater than 0, not {expires_in}")
     given["exp"] = str(int(time.time() + expires_in))
-    key = _keys(secret.encode() if isinstance(secret, str) else secret, "secret")[0]
+    key = _signing_key(secret.encode() if isinstance(secret, str) else secret)
     given["sig"] = _signature(key, _signed(_binding(given))).decode()
     return urlencode(given, quote_via=quote, safe="")
 
@@ -172,6 +174,12 @@ def _signed(params: Mapping[str, str], space: str = _SPACES[0]) -> str:
 
 def _signature(key: bytes, text: str) -> bytes:
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest().encode()
+
+
+@lru_cache
+def _signing_key(secret: bytes) -> bytes:
+    """The first line. Remembered: else each signature would warn of a secret that could be guessed."""
+    return _keys(secret, "secret")[0]
 
 
 def _keys(text: bytes, name: str) -> tuple[bytes, ...]:
