@@ -15,6 +15,7 @@ from trionotify import Client, Notification, Refused, Request
 
 STRUCTURED = "Content-Type: application/cloudevents+json"
 BATCH = "Content-Type: application/cloudevents-batch+json; charset=utf-8"
+BINARY = ("ce-specversion: 1.0", "ce-id: 1", "ce-source: /shop", "ce-type: order.paid")
 EVENT = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.paid", "data": {"n": 1}}
 
 
@@ -182,13 +183,41 @@ async def test_what_is_refused(  # noqa: PLR0917 - what is sent, and what comes
     assert words in detail
 
 
-async def test_limits(autojump_clock: Clock) -> None:
-    """On one notification, and on the events of a batch."""
-    async with open_room(max_message_bytes=50, max_batch=2) as room:
-        assert await refused(room, "/events", "x" * 60) == (
+@pytest.mark.parametrize("fields", [(), BINARY, (STRUCTURED,)], ids=["plain", "binary", "structured"])
+async def test_the_largest_message(fields: tuple[str, ...], autojump_clock: Clock) -> None:
+    """A body of `max_message_bytes` is taken, whatever its attributes; one byte more isn't."""
+    target = "/events?subject=" + "long/" * 20
+    async with open_room(max_message_bytes=200) as room:
+        body = json.dumps(EVENT).ljust(200)
+        assert (await send(room, target, body, *fields)).status == 200
+        status, detail = await refused(room, target, body + " ", *fields)
+        assert (status, detail) == (413, "a request's body may have at most 200 bytes")
+
+
+async def test_the_largest_events_of_a_batch(autojump_clock: Clock) -> None:
+    """Each may have `max_message_bytes` of JSON, as on a WebSocket, and all of them `max_body_bytes`."""
+    text = json.dumps(EVENT)
+    async with open_room(max_message_bytes=len(text), max_body_bytes=3 * len(text)) as room:
+        assert (await send(room, "/events", f"[{text}, {text}]", BATCH)).status == 200
+        longer = text.replace("paid", "repaid")
+        assert await refused(room, "/events", f"[{text}, {longer}]", BATCH) == (
             413,
-            "a notification may have at most 50 bytes, not 72",
+            f"the event number 2: a message may have at most {len(text)} bytes, not {len(text) + 2}",
         )
+        status, detail = await refused(room, "/events", f"[{text}, {text}, {text}]", BATCH)
+        assert (status, detail) == (413, f"a request's body may have at most {3 * len(text)} bytes")
+
+
+async def test_a_limit_on_bodies_holds_for_messages(autojump_clock: Clock) -> None:
+    """The lower one of the two counts."""
+    async with open_room(max_body_bytes=10) as room:
+        assert (await send(room, "/events", "x" * 10)).status == 200
+        assert (await refused(room, "/events", "x" * 11))[0] == 413
+
+
+async def test_the_events_of_a_batch_are_counted(autojump_clock: Clock) -> None:
+    """Not above `max_batch`."""
+    async with open_room(max_batch=2) as room:
         status, detail = await refused(room, "/events", json.dumps([EVENT] * 3), BATCH)
         assert (status, detail) == (413, "a batch may have at most 2 events")
 

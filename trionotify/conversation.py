@@ -108,7 +108,7 @@ class Conversation:
                     return await self._open_stream(request, kind)
                 close = False
                 entrance.allow(scope, settings.request_timeout)
-                return await self._respond(request)
+                return await respond(self._hub, self._routes, request, self._http.read_body)
             if trio.current_time() < scope.deadline:
                 return None  # it had to make room for newer ones, or the server stops
             entrance.check_open()
@@ -164,12 +164,6 @@ class Conversation:
         if request.method == "HEAD":
             return stream_head(self._hub, query, kind)
         return StreamConnection.enter(self._hub, self._transport, client, query, kind, self._fields)
-
-    async def _respond(self, request: Request) -> Answer:
-        async def read_body() -> bytes:
-            return await self._http.read_body(self._hub.settings.max_body_bytes)
-
-        return await respond(self._hub, self._routes, request, read_body)
 
     async def _send(self, answer: Answer) -> bool:
         """Whether another request can follow."""

@@ -6,7 +6,7 @@ is in `http1`, who answers what in `routes`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import unquote
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_STORE",
     "Answer",
+    "ReadBody",
     "Request",
     "client_of",
     "nothing_at",
@@ -33,6 +34,9 @@ __all__ = [
     "problem",
     "request_of",
 ]
+
+#: Reads the request's body, of at most so many bytes; raises `Refused` or EOFError.
+ReadBody = Callable[[int], Awaitable[bytes]]
 
 
 @attrs.frozen

@@ -9,13 +9,17 @@ By the CloudEvents HTTP binding 1.0.2, in its three modes, and in one that knows
 | any other, and `ce-specversion` is given | an event's data, its attributes in `ce-…` (binary) |
 | any other | data; its attributes are in the query, as a raw publisher's |
 
+A body is one message, and `max_message_bytes` holds for it as for a WebSocket's: for data, and for an
+event in JSON. In a batch it holds for each event, and `max_body_bytes` for the whole. Attributes in
+fields or in the query don't count: the head has a limit of its own.
+
 An event is published once all is understood, and answered once it is broadcast (and committed, if the
 log is durable). One that repeats what the log has gets the receipt of the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -33,7 +37,7 @@ from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json
 from trionotify.query import defaults, said
 
 if TYPE_CHECKING:
-    from trionotify.http import Request
+    from trionotify.http import ReadBody, Request
     from trionotify.hub import Hub
 
 __all__ = ["post"]
@@ -49,7 +53,7 @@ _FIELDS: Final = ("id", "source", "type", "subject", "time")
 _NOBODY: Final = "\n"
 
 
-async def post(hub: Hub, request: Request, read_body: Callable[[], Awaitable[bytes]]) -> Answer:
+async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
     """Publish what a request brings, and answer with its receipt, or a list of them.
 
     Its body isn't read before it is clear who may: a stranger's would fill the memory. Raises `Refused`
@@ -64,7 +68,7 @@ async def post(hub: Hub, request: Request, read_body: Callable[[], Awaitable[byt
     if client.role == "subscriber" and not meant:
         raise Refused(403, "role: a subscriber may not publish: say role=publisher, or nothing")
     named = "id" in request.params or not client.made_of_query
-    body = await read_body()
+    body = await read_body(_most_bytes(hub, _media(request)))
     try:
         found, is_batch = _understand(hub, request, body, client.id if named else None)
     except (TypeError, ValueError) as error:
@@ -74,12 +78,21 @@ async def post(hub: Hub, request: Request, read_body: Callable[[], Awaitable[byt
     return Answer.json(answers if is_batch else answers[0])
 
 
+def _media(request: Request) -> str:
+    return (request.header("content-type") or "").partition(";")[0].strip().lower()
+
+
+def _most_bytes(hub: Hub, media: str) -> int:
+    """How long the body may be."""
+    most = hub.settings.max_body_bytes
+    return most if media == _BATCH else min(most, hub.settings.max_message_bytes)
+
+
 def _understand(
     hub: Hub, request: Request, body: bytes, id: str | None
 ) -> tuple[list[Notification], bool]:
     """What is to be published, and whether it came as a batch."""
-    kind = request.header("content-type")
-    media = (kind or "").partition(";")[0].strip().lower()
+    kind, media = request.header("content-type"), _media(request)
     otherwise = said(request.params)
     if media == _BATCH:
         found = [_event(hub, item, at, otherwise) for at, item in enumerate(_items(hub, body))]
@@ -92,7 +105,10 @@ def _understand(
     else:
         found = [_plain(request, kind, body, id)]
     for notification in found:
-        _check(hub, notification)
+        if notification.type.startswith(RESERVED_TYPE):
+            raise ValueError(
+                f"type: what begins with {RESERVED_TYPE} is the server's own: choose another"
+            )
     return found, media == _BATCH
 
 
@@ -104,8 +120,13 @@ def _items(hub: Hub, body: bytes) -> list[Any]:
 
 
 def _event(hub: Hub, item: Any, at: int, otherwise: Mapping[str, str]) -> Notification:
+    text, most = bytes(item), hub.settings.max_message_bytes
+    if len(text) > most:
+        raise Refused(
+            413, f"the event number {at + 1}: a message may have at most {most} bytes, not {len(text)}"
+        )
     try:
-        return decode(bytes(item), hub.filter_limits, otherwise)
+        return decode(text, hub.filter_limits, otherwise)
     except NotAnEvent as error:
         raise ValueError(f"the event number {at + 1}: {error}") from None
 
@@ -173,15 +194,6 @@ def _data(kind: str | None, body: bytes) -> Data:
         if kind is None:
             return body
         raise ValueError(f"the body isn't UTF-8, as {kind} should be: {error.reason}") from None
-
-
-def _check(hub: Hub, notification: Notification) -> None:
-    """What the format can't know."""
-    if notification.type.startswith(RESERVED_TYPE):
-        raise ValueError(f"type: what begins with {RESERVED_TYPE} is the server's own: choose another")
-    if notification.size > hub.settings.max_message_bytes:
-        most = hub.settings.max_message_bytes
-        raise Refused(413, f"a notification may have at most {most} bytes, not {notification.size}")
 
 
 async def _publish(hub: Hub, notifications: list[Notification], publisher: str) -> list[Receipt]:

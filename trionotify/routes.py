@@ -13,20 +13,17 @@ import attrs
 
 from trionotify.admission import admit
 from trionotify.errors import Refused
-from trionotify.http import NO_STORE, Answer, nothing_at, preferred
+from trionotify.http import NO_STORE, Answer, ReadBody, Request, nothing_at, preferred
 from trionotify.metrics import CONTENT_TYPE, figures, render
 from trionotify.posting import post
 from trionotify.roster import roster
 
 if TYPE_CHECKING:
-    from trionotify.http import Request
     from trionotify.hub import Hub
 
 __all__ = ["ADMIN", "ALL", "PUBLIC", "Routes", "respond"]
 
-#: Reads the request's body; raises `Refused` or EOFError.
-ReadBody = Callable[[], Awaitable[bytes]]
-Handler = Callable[["Hub", "Request", ReadBody], Answer | Awaitable[Answer]]
+Handler = Callable[["Hub", Request, ReadBody], Answer | Awaitable[Answer]]
 #: By path, and there by method. GET answers for HEAD.
 Routes = Mapping[str, Mapping[str, Handler]]
 
