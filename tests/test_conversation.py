@@ -133,6 +133,49 @@ async def test_a_body_that_is_too_long(autojump_clock: Clock) -> None:
         assert (await Web(room).ask(post("/events", "x" * 10))).status == 200
 
 
+async def test_a_body_that_says_it_is_too_long(autojump_clock: Clock) -> None:
+    """413 by its `Content-Length` alone: none of it is asked for, or waited for."""
+    async with open_room(max_message_bytes=10) as room:
+        for length, fields in ((11, ()), (11, ("Expect: 100-continue",)), (10**19, ())):
+            web = Web(room)
+            head = get("/events", f"Content-Length: {length}", *fields, method="POST")
+            answer = await web.ask(head, "POST")
+            assert (answer.status, answer.headers["connection"]) == (413, "close")
+            assert answer.json["detail"] == "a request's body may have at most 10 bytes"
+            assert bytes(web.kernel.taken).count(b"HTTP/1.1") == 1
+        batch = "Content-Type: application/cloudevents-batch+json"
+        web = Web(room)
+        web.kernel.feed(
+            get("/events", "Content-Length: 11", "Expect: 100-continue", batch, method="POST")
+        )
+        await room.quiet()
+        assert bytes(web.kernel.taken) == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def test_a_length_is_of_one_request(autojump_clock: Clock) -> None:
+    """The next one, without a body, isn't taken to be as long."""
+    async with open_room(max_message_bytes=10) as room:
+        web = Web(room)
+        batch = "Content-Type: application/cloudevents-batch+json"
+        assert (await web.ask(post("/events", "[]".ljust(20), batch), "POST")).status == 200
+        assert (await web.ask(get("/events", method="POST"), "POST")).status == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_who_sends_all_before_it_reads_hears_why_not(chunked: bool) -> None:
+    """What it still sends is thrown away for a while: else its kernel would throw away the answer."""
+    body, field = b"x" * (8 << 20), f"Content-Length: {8 << 20}"
+    if chunked:
+        body, field = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "Transfer-Encoding: chunked"
+    async with open_server(port=0) as server:
+        async with await trio.open_tcp_stream("127.0.0.1", server.port or 0) as stream:
+            await stream.send_all(get("/events", field, method="POST") + body)
+            await stream.send_eof()
+            said = b"".join([data async for data in stream])
+    assert said.startswith(b"HTTP/1.1 413")
+    assert said.endswith(b'"a request\'s body may have at most 1048576 bytes"}')
+
+
 async def test_the_peer_leaves_in_the_middle_of_a_body(room: Room, autojump_clock: Clock) -> None:
     """Nothing is published."""
     web = Web(room)

@@ -37,6 +37,8 @@ class HttpConnection:
         self._max_head_bytes = max_head_bytes
         #: The last request has a body that was not read to its end.
         self.body_to_come = False
+        #: How long that is, if it said so.
+        self._length = 0
         # It looks at the size of what is incomplete only: a head may come as one piece.
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
 
@@ -67,6 +69,7 @@ class HttpConnection:
         if not isinstance(event, h11.Request):
             raise EOFError
         self._check_head(raw[: len(raw) - len(self.early)])
+        self._length = _length_of(event) if self.body_to_come else 0
         return event
 
     def _check_head(self, raw: bytes) -> None:
@@ -89,8 +92,12 @@ class HttpConnection:
     async def read_body(self, max_bytes: int) -> bytes:
         """Read the last request's body. Not always a checkpoint.
 
-        Raises `Refused` (413, 400), and EOFError when the peer leaves in the middle of it.
+        Raises `Refused` (413, 400), and EOFError when the peer leaves in the middle of it. One that is
+        too long by its own account isn't asked for, nor waited for.
         """
+        too_long = Refused(413, f"a request's body may have at most {max_bytes} bytes")
+        if self._length > max_bytes:
+            raise too_long
         if self._h11.they_are_waiting_for_100_continue:
             self._h11.send(h11.InformationalResponse(status_code=100, headers=[]))
             await self._send(_CONTINUE)
@@ -102,7 +109,7 @@ class HttpConnection:
                 elif isinstance(event, h11.Data):
                     body += event.data
                     if len(body) > max_bytes:
-                        raise Refused(413, f"a request's body may have at most {max_bytes} bytes")
+                        raise too_long
         except h11.RemoteProtocolError as error:
             raise _unreadable(error) from None
         self.body_to_come = False
@@ -157,6 +164,11 @@ class HttpConnection:
             raise trio.BrokenResourceError(str(error)) from None
         while data:
             data = data[await self._transport.send_some(data) :]
+
+
+def _length_of(head: h11.Request) -> int:
+    """By its field, which has been checked: a number, and there once; 0 if there is none."""
+    return next((int(value) for name, value in head.headers if name == b"content-length"), 0)
 
 
 def _unreadable(error: h11.RemoteProtocolError) -> Refused:
