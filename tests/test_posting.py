@@ -164,6 +164,8 @@ async def test_the_receipt_counts(room: Room, autojump_clock: Clock) -> None:
         ("/events", "{}", (BATCH,), 400, "not JSON that can be read: Expected `array`"),
         ("/events", "x", ("ce-specversion: 0.3",), 400, "specversion must be '1.0'"),
         ("/events", "x", ("ce-specversion: 1.0", "ce-id: 1"), 400, "source is missing"),
+        ("/events", "x", ("CE-Type: t",), 400, "specversion is missing: an event needs the field"),
+        ("/events?type=t", "x", BINARY[1:], 400, "specversion is missing"),
         ("/events", "x", ("ce-specversion: 1.0", "ce-id: 1", "ce-id: 2"), 400, "ce-id: given twice"),
         ("/events", "x", ("ce-specversion: 1.0", "ce-id: %ff"), 400, "ce-id: not UTF-8"),
     ],

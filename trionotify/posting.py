@@ -6,7 +6,7 @@ By the CloudEvents HTTP binding 1.0.2, in its three modes, and in one that knows
 | --- | --- |
 | `application/cloudevents+json` | one event in JSON (structured) |
 | `application/cloudevents-batch+json` | a JSON array of events (batch): all of them, or none |
-| any other, and `ce-specversion` is given | an event's data, its attributes in `ce-…` (binary) |
+| any other, and a field `ce-…` is given | an event's data, its attributes in `ce-…` (binary) |
 | any other | data; its attributes are in the query, as a raw publisher's |
 
 A body is one message, and `max_message_bytes` holds for it as for a WebSocket's: for data, and for an
@@ -100,7 +100,8 @@ def _understand(
         found = [decode(body, hub.filter_limits, otherwise)]
     elif media.startswith(_ANY_EVENT):
         raise Refused(415, f"Content-Type: {media} isn't understood; {_STRUCTURED} and {_BATCH} are")
-    elif request.header("ce-specversion") is not None:
+    elif any(name.startswith(_FIELD) for name, _ in request.headers):
+        # Also where `ce-specversion` is missing: its other attributes were meant to be something.
         found = [_binary(hub, request, otherwise, kind, body)]
     else:
         found = [_plain(request, kind, body, id)]
@@ -144,11 +145,10 @@ def _binary(
     kind = kind or given.get("datacontenttype")
     if len(given) > MAX_MEMBERS:
         raise ValueError(f"an event may have at most {MAX_MEMBERS} attributes, not {len(given)}")
+    _check_there(given, "specversion")
     if (version := given.pop("specversion")) != "1.0":
         raise ValueError(f"specversion must be '1.0', not {version!r}")
-    for name in ("id", "source", "type"):
-        if name not in given:
-            raise ValueError(f"{name} is missing: an event needs the field {_FIELD}{name}")
+    _check_there(given, "id", "source", "type")
     given.pop("cursor", None)
     audience = given.pop("audience", None)
     if audience is not None:
@@ -158,6 +158,12 @@ def _binary(
         fields["datacontenttype"] = kind
     data = _data(kind, body) if body else None
     return Notification(data, audience=audience, extensions=given, **fields)
+
+
+def _check_there(given: Mapping[str, object], *names: str) -> None:
+    for name in names:
+        if name not in given:
+            raise ValueError(f"{name} is missing: an event needs the field {_FIELD}{name}")
 
 
 def _decoded(name: str, value: str) -> str:
