@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock as Clock
 
 from tests.conftest import Room, open_room
-from tests.web import Answered, Web, post
+from tests.web import Answered, Web, get, post
 from trionotify import Client, Notification, Refused, Request
 
 STRUCTURED = "Content-Type: application/cloudevents+json"
@@ -183,6 +183,25 @@ async def test_what_is_refused(  # noqa: PLR0917 - what is sent, and what comes
     found, detail = await refused(room, target, body, *fields)
     assert found == status
     assert words in detail
+
+
+@pytest.mark.parametrize("coding", ["gzip", "Identity, br"])
+async def test_a_body_that_is_compressed(coding: str, room: Room, autojump_clock: Clock) -> None:
+    """415, before it is asked for; the answer says what would be taken."""
+    fields = (f"Content-Encoding: {coding}", "Content-Length: 9", "Expect: 100-continue")
+    web = Web(room)
+    answer = await web.ask(get("/events", *fields, method="POST"), "POST")
+    assert (answer.status, answer.headers["accept-encoding"]) == (415, "identity")
+    name = coding.rpartition(" ")[2]
+    assert answer.json["detail"] == f"Content-Encoding: {name} isn't taken: send the body as it is"
+    assert b"100 Continue" not in web.kernel.taken
+    assert room.hub.log.head == 0
+
+
+async def test_a_body_that_is_not_compressed_may_say_so(room: Room, autojump_clock: Clock) -> None:
+    """`identity` is no coding."""
+    assert (await send(room, "/events", "x", "Content-Encoding: Identity")).status == 200
+    assert published(room)[0].data == "x"
 
 
 @pytest.mark.parametrize("fields", [(), BINARY, (STRUCTURED,)], ids=["plain", "binary", "structured"])

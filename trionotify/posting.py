@@ -67,6 +67,7 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
     meant = client.made_of_query and not {"role", "sig"} & request.params.keys()
     if client.role == "subscriber" and not meant:
         raise Refused(403, "role: a subscriber may not publish: say role=publisher, or nothing")
+    _check_coding(request)
     named = "id" in request.params or not client.made_of_query
     body = await read_body(_most_bytes(hub, _media(request)))
     try:
@@ -76,6 +77,20 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
     receipts = await _publish(hub, found, client.id if named else _NOBODY)
     answers = [attrs.asdict(receipt) for receipt in receipts]
     return Answer.json(answers if is_batch else answers[0])
+
+
+def _check_coding(request: Request) -> None:
+    """Return if the body is as it is; raises `Refused` (415).
+
+    A compressed one would be published as it came: nobody who gets it would know.
+    """
+    for name in request.tokens("content-encoding"):
+        if name.lower() != "identity":
+            raise Refused(
+                415,
+                f"Content-Encoding: {name} isn't taken: send the body as it is",
+                headers=(("Accept-Encoding", "identity"),),
+            )
 
 
 def _media(request: Request) -> str:
