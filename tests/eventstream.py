@@ -91,10 +91,15 @@ class StreamPeer:
     def look(self) -> StreamPeer:
         """Read what has come since the last look."""
         data = bytes(self.kernel.taken[self._seen :])
-        if not data:
+        # Without chunks, it is the connection's end that ends it.
+        over = self.kernel.eof_sent and not self.ended
+        if not (data or over):
             return self
         self._seen += len(data)
-        self._http.receive_data(data)
+        if data:
+            self._http.receive_data(data)
+        if over:
+            self._http.receive_data(b"")
         while (event := self._http.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
             if isinstance(event, h11.Response):
                 self.status, self._headers = event.status_code, list(event.headers)
@@ -134,10 +139,11 @@ async def stream(
     *headers: str,
     kernel: FakeKernel | None = None,
     method: str = "GET",
+    version: str = "1.1",
 ) -> StreamPeer:
     """One that has asked, and was answered, whatever the answer is."""
     kernel = kernel or FakeKernel()
-    kernel.feed(get(target, *headers, method=method))
+    kernel.feed(get(target, *headers, method=method, version=version))
     room.nursery.start_soon(serve_transport, room.hub, kernel, "test:1")
     await room.quiet()
     return StreamPeer(kernel, method).look()

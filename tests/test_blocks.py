@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from tests.eventstream import Dispatched, EventSource
 from trionotify import Notification
-from trionotify.blocks import LINES, SSE, EventsFormat, Nothing, RawEventsFormat, stream_formats
+from trionotify.blocks import (
+    LINES,
+    LINES_UNCHUNKED,
+    SSE,
+    SSE_UNCHUNKED,
+    EventsFormat,
+    Nothing,
+    RawEventsFormat,
+    stream_formats,
+    unchunked,
+)
 from trionotify.entries import Entry
 
 EPOCH = "0123456789ab"
@@ -24,7 +34,7 @@ texts = st.text(
 )
 
 
-def unchunked(data: bytes) -> bytes:
+def in_chunks(data: bytes) -> bytes:
     """What is in chunks, by h11."""
     http = h11.Connection(h11.CLIENT)
     http.send(h11.Request(method="GET", target="/", headers=[("Host", "test")]))
@@ -47,7 +57,7 @@ def entry(notification: Notification, offset: int = 7) -> Entry:
 
 def source_of(data: bytes) -> EventSource:
     source = EventSource()
-    source.feed(unchunked(data))
+    source.feed(in_chunks(data))
     return source
 
 
@@ -79,7 +89,7 @@ def test_the_smallest_blocks() -> None:
         "id: 0123456789ab:7\nevent: x\ndata: AP8=\n\n": Notification(b"\0\xff", type="x"),
     }
     for block, notification in cases.items():
-        assert unchunked(encode(entry(notification))).decode() == block
+        assert in_chunks(encode(entry(notification))).decode() == block
 
 
 @given(texts)
@@ -91,7 +101,7 @@ def test_an_event_is_on_one_line(format: EventsFormat, text: str) -> None:
         (Notification(text), text),
         (Notification(spread, datacontenttype="application/json"), {"text": text}),
     ):
-        body = unchunked(format.encode(entry(notification))).decode()
+        body = in_chunks(format.encode(entry(notification))).decode()
         lines = body.splitlines()
         if not format._blocks:
             assert body == lines[0] + "\n"
@@ -110,7 +120,7 @@ def test_blocks_joined_and_cut_anywhere(many: list[str], at: int) -> None:
     """The same bytes, in whatever pieces, are the same events."""
     encode = RawEventsFormat(EPOCH).encode
     data = b"".join(encode(entry(Notification(text), i)) for i, text in enumerate(many, 1))
-    whole, pieces, body = source_of(data), EventSource(), unchunked(data)
+    whole, pieces, body = source_of(data), EventSource(), in_chunks(data)
     at %= len(body) + 1
     pieces.feed(body[:at])
     pieces.feed(body[at:])
@@ -165,7 +175,7 @@ def test_what_a_session_sends() -> None:
         for format in (raw, events):
             (event,) = source_of(SSE.message(format.message(message))).events
             assert event.last_event_id == ""
-        assert json.loads(unchunked(LINES.message(lines.message(message))))["specversion"] == "1.0"
+        assert json.loads(in_chunks(LINES.message(lines.message(message))))["specversion"] == "1.0"
     (event,) = source_of(SSE.message(raw.message(Notification("a", type="t")))).events
     assert event == Dispatched("t", "a", "")
 
@@ -174,13 +184,27 @@ def test_signs_of_life_say_nothing() -> None:
     """A comment, and an empty line."""
     source = source_of(SSE.ping)
     assert (source.events, source.comments) == ([], 1)
-    assert unchunked(LINES.ping) == b"\n"
+    assert in_chunks(LINES.ping) == b"\n"
 
 
 def test_the_last_chunk_ends_the_body() -> None:
     """With the code and the reason untold."""
     assert SSE.close(1013, "slow") == LINES.close(None, "") == b"0\r\n\r\n"
-    assert unchunked(SSE.ping + SSE.close(1000, "")) == b":\n\n"
+    assert in_chunks(SSE.ping + SSE.close(1000, "")) == b":\n\n"
+
+
+def test_without_chunks() -> None:
+    """For HTTP/1.0: the same text, as it is; and there is no last word."""
+    note = entry(Notification("a"))
+    chunked, bare = stream_formats(EPOCH), stream_formats(EPOCH, unchunked)
+    assert bare.keys() == chunked.keys()
+    for key, format in chunked.items():
+        assert bare[key].encode(note) == in_chunks(format.encode(note))
+        assert bare[key].encode is not format.encode
+    for framing, whole in ((SSE, SSE_UNCHUNKED), (LINES, LINES_UNCHUNKED)):
+        assert whole.message("ä\n") == in_chunks(framing.message("ä\n")) == "ä\n".encode()
+        assert whole.ping == in_chunks(framing.ping)
+        assert whole.close(1013, "slow") == b""
 
 
 def test_what_a_client_says_is_nothing() -> None:

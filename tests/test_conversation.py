@@ -240,6 +240,33 @@ async def test_old_http(room: Room, autojump_clock: Clock) -> None:
     assert web.kernel.eof_sent
 
 
+@pytest.mark.parametrize("target", ["/", "/livez", "/readyz", "/metrics", "/clients", "/trionotify.js"])
+async def test_old_http_reads_all(target: str, room: Room, autojump_clock: Clock) -> None:
+    """With a length, and the end behind it, even for who wants the connection kept."""
+    fields = ("Accept: text/html, */*;q=0.8", "Connection: keep-alive")
+    new = await Web(room).ask(get(target, *fields))
+    web = Web(room)
+    old = await web.ask(get(target, *fields, version="1.0"))
+    assert (old.status, old.headers["connection"]) == (200, "close")
+    assert old.headers["content-length"] == str(len(old.body))
+    assert "transfer-encoding" not in old.headers
+    assert old.headers["content-type"] == new.headers["content-type"]
+    assert web.kernel.eof_sent
+
+
+async def test_old_http_publishes(room: Room, autojump_clock: Clock) -> None:
+    """And is refused as others are; it can't ask to be asked for its body."""
+    for text, expect in (("one", ()), ("two", ("Expect: 100-continue",))):
+        web = Web(room)
+        answer = await web.ask(post("/events", text, *expect).replace(b"HTTP/1.1", b"HTTP/1.0"), "POST")
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert bytes(web.kernel.taken).startswith(b"HTTP/1.1 200")
+    found = [entry.notification.data for entry in room.hub.log.read(0, 100)]
+    assert found == ["one", "two"]
+    request = post("/events?type=trionotify.x", "x").replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert (await Web(room).ask(request, "POST")).status == 400
+
+
 async def test_other_methods(room: Room, autojump_clock: Clock) -> None:
     """405 with those that there are; OPTIONS asks for them."""
     answer = await Web(room).ask(get("/events", method="DELETE"))

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,20 @@ async def test_a_stream_over_http_2(open_proxy: Open, tmp_path: Path) -> None:
         process.kill()
         await process.wait()
         nursery.cancel_scope.cancel()
+
+
+async def test_an_nginx_that_speaks_http_1_0(tmp_path: Path) -> None:
+    """As it does to servers where nobody says otherwise: streams come at once, and publishing works."""
+    old = partial(open_nginx, changes={"    proxy_http_version 1.1;\n": ""})
+    async with front(old, tmp_path) as (server, proxy):
+        async with streaming(proxy, "/events") as stream:
+            assert (await stream.until("\r\n\r\n")).startswith("HTTP/1.1 200")
+            for number in range(3):
+                got = await ask(proxy, "/events", f"event {number}!")
+                assert (got.status, json.loads(got.body)["wanted"]) == (200, 1)
+                await stream.until(f"event {number}!")
+            await server.drain()
+            await stream.until("\r\n0\r\n\r\n")
 
 
 @both

@@ -128,12 +128,6 @@ async def test_what_is_refused(  # noqa: PLR0917 - a table of four columns
     assert not room.hub.connections
 
 
-async def test_http_1_0_gets_no_stream(room: Room, autojump_clock: Clock) -> None:
-    """It has no chunks, so it could not tell the end from a loss."""
-    answer = await Web(room).ask(b"GET /events HTTP/1.0\r\n\r\n")
-    assert (answer.status, answer.headers["connection"]) == (505, "close")
-
-
 @every_kind
 async def test_lag_gap_is_for_those_who_can_be_told(
     kind: str, room: Room, autojump_clock: Clock
@@ -446,6 +440,134 @@ async def test_the_kernel_is_asked_to_miss_acknowledgements() -> None:
     SocketTransport(pair[0]).expect_acknowledgements(60)
     for end in pair:
         end.close()
+
+
+# --- HTTP/1.0 ---
+
+
+@every_kind
+async def test_http_1_0_gets_the_same_without_chunks(
+    kind: str, room: Room, autojump_clock: Clock
+) -> None:
+    """At once; it has no chunks, so the stream ends with the connection."""
+    new, old = await open_kind(room, kind, "id=a"), await open_kind(room, kind, "id=a", version="1.0")
+    fields = ("content-type", "connection", "cache-control", "trionotify-cursor")
+    assert [old.header(name) for name in fields] == [new.header(name) for name in fields]
+    assert (old.header("connection"), old.header("transfer-encoding")) == ("close", None)
+    for data in ("one", "two\nlines", "x" * 100_000):
+        await room.hub.publish(data, confirm=True)
+        await room.quiet()
+        assert data_of(old, kind)[-1] == data
+    assert data_of(old, kind) == data_of(new, kind)
+    assert not old.ended
+    for client in room.hub.clients:
+        client.close()
+    await room.quiet()
+    assert old.look().ended
+    assert bytes(old.kernel.taken).partition(b"\r\n\r\n")[2] == old.body
+    old.kernel.hang_up()
+    await room.quiet()
+    assert not old.kernel.was_reset
+
+
+@every_kind
+async def test_without_chunks_the_bytes_are_shared_too(
+    kind: str, room: Room, autojump_clock: Clock
+) -> None:
+    """Of those who have none, which are a group of their own."""
+    kernels = [Recording() for _ in range(3)]
+    for kernel, version in zip(kernels, ("1.0", "1.0", "1.1"), strict=True):
+        await open_kind(room, kind, kernel=kernel, version=version)
+    await room.hub.publish("hi")
+    await room.quiet()
+    first, second, other = [kernel.last for kernel in kernels]
+    assert first is second
+    assert bytes(first) in bytes(other)
+    assert first != other
+
+
+@every_kind
+@pytest.mark.parametrize("credit", [1, 7, 20, 150])
+async def test_without_chunks_it_is_finished_before_it_ends(
+    kind: str, credit: int, room: Room, autojump_clock: Clock
+) -> None:
+    """Cut anywhere; there is no last word, and nothing of the log behind the cut block."""
+    peer = await open_kind(room, kind, version="1.0")
+    peer.kernel.credit = credit
+    for data in ("first", "second " * 100):
+        await room.hub.publish(data)
+    await room.quiet()
+    (client,) = room.hub.clients
+    client.close()
+    await room.quiet()
+    assert not peer.look().ended
+    peer.kernel.credit = None
+    peer.kernel.grant(None)
+    await room.quiet()
+    assert peer.look().ended
+    assert data_of(peer, kind)[0] == "first"
+    assert peer.body.endswith(b"\n" if kind == "ndjson" else b"\n\n")
+
+
+@every_kind
+async def test_without_chunks_over_tls(kind: str, room: Room, autojump_clock: Clock) -> None:
+    """Who sees neither chunks nor a half-close sees the end when we close: so that comes at once."""
+    peer = await open_kind(room, kind, version="1.0")
+    peer.kernel.half_closes = False
+    (client,) = room.hub.clients
+    client.close()
+    await room.quiet()
+    assert peer.kernel.closed
+    assert not peer.kernel.was_reset
+    assert not room.hub.connections
+
+
+@every_kind
+async def test_without_chunks_it_lives_and_is_sent_away(kind: str, autojump_clock: Clock) -> None:
+    """Signs of life, and what the drain says, as for all."""
+    async with open_room(ping_interval=10, position_interval=1e6) as room:
+        peer = await open_kind(room, kind, version="1.0")
+        before = len(peer.body)
+        await trio.sleep(25)
+        assert peer.look().body[before:] == (b"\n\n" if kind == "ndjson" else b":\n\n" * 2)
+        room.nursery.start_soon(room.hub.drain)
+        await room.quiet()
+        assert peer.look().ended
+        word = b"retry: " if kind == "sse" else b"trionotify.drain"
+        assert word in peer.body[before:]
+        peer.kernel.hang_up()
+
+
+@every_kind
+async def test_head_of_http_1_0(kind: str, room: Room, autojump_clock: Clock) -> None:
+    """As GET would be answered."""
+    target, headers = KINDS[kind]
+    peer = await stream(room, target, *headers, method="HEAD", version="1.0")
+    assert (peer.status, peer.ended, peer.body) == (200, True, b"")
+    found = [peer.header(name) for name in ("transfer-encoding", "content-length", "connection")]
+    assert found == [None, None, "close"]
+
+
+async def test_curl_by_http_1_0() -> None:
+    """It gets what is published, and its connection ends well when the server stops."""
+    need(shutil.which("curl"), "curl is not installed")
+    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+        command = ["curl", "-sN", "--http1.0", server.url + "/events", "-H", NDJSON]
+        found: list[Any] = []
+
+        async def curl() -> None:
+            found.append(await trio.run_process(command, capture_stdout=True, check=False))
+
+        nursery.start_soon(curl)
+        with trio.fail_after(30):
+            while not server.hub.clients:
+                await trio.lowlevel.checkpoint()
+        await server.hub.publish("hi", type="t", confirm=True)
+        server.stop()
+    assert found[0].returncode == 0
+    assert [json.loads(line)["type"] for line in found[0].stdout.splitlines()] == [
+        *("trionotify.welcome", "t", "trionotify.drain")
+    ]
 
 
 # --- the session, and the end ---

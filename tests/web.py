@@ -28,9 +28,10 @@ class Answered:
         return json.loads(self.body)
 
 
-def get(target: str, *fields: str, method: str = "GET") -> bytes:
+def get(target: str, *fields: str, method: str = "GET", version: str = "1.1") -> bytes:
     """A request without a body."""
-    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: test", *fields, "", ""]).encode()
+    lines = [f"{method} {target} HTTP/{version}", "Host: test", *fields, "", ""]
+    return "\r\n".join(lines).encode()
 
 
 def post(target: str, body: str | bytes, *fields: str) -> bytes:

@@ -1,8 +1,8 @@
 """What a stream over HTTP is made of: events as blocks of text, each in one chunk. No I/O, no Trio.
 
 Server-Sent Events (the HTML standard, section 9.2) are blocks of lines with an empty one behind; NDJSON
-has one line for each event. A block goes out as one chunk of HTTP/1.1 (RFC 9112, section 7.1), and as
-with frames, the same bytes go to many clients.
+has one line for each event. A block goes out as one chunk of HTTP/1.1 (RFC 9112, section 7.1), or to
+HTTP/1.0, which has no chunks, as it is; and as with frames, the same bytes go to many clients.
 
 Siblings of the formats in `formats`: a *message* here is a block.
 """
@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from trionotify.formats import Format, Message
     from trionotify.frames import Event
 
-__all__ = ["LINES", "SSE", "EventsFormat", "Nothing", "RawEventsFormat", "stream_formats"]
+__all__ = [
+    "LINES",
+    "LINES_UNCHUNKED",
+    "SSE",
+    "SSE_UNCHUNKED",
+    "EventsFormat",
+    "Nothing",
+    "RawEventsFormat",
+    "stream_formats",
+    "unchunked",
+]
 
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 #: What some reader or other takes for the end of a line, and how JSON puts it otherwise. The first two
@@ -40,11 +50,18 @@ _ON_ONE_LINE: Final = {
 }
 #: Milliseconds until a browser comes back by itself: from so many, and not all in the same moment.
 _RETRY: Final = (1000, 2000)
+#: How a block goes out.
+_Wrap = Callable[[str | bytes], bytes]
+
+
+def unchunked(text: str | bytes) -> bytes:
+    """As it is."""
+    return text.encode() if isinstance(text, str) else text
 
 
 def chunk(text: str | bytes) -> bytes:
     """One chunk."""
-    data = text.encode() if isinstance(text, str) else text
+    data = unchunked(text)
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -53,9 +70,17 @@ def _last(code: int | None, reason: str) -> bytes:
     return b"0\r\n\r\n"
 
 
+def _nothing(code: int | None, reason: str) -> bytes:
+    """Without chunks, the connection's end is the stream's."""
+    return b""
+
+
 #: A sign of life is a comment in the one, and an empty line in the other.
 SSE: Final = Framing(chunk, _last, chunk(":\n\n"))
 LINES: Final = Framing(chunk, _last, chunk("\n"))
+#: For HTTP/1.0.
+SSE_UNCHUNKED: Final = Framing(unchunked, _nothing, unchunked(":\n\n"))
+LINES_UNCHUNKED: Final = Framing(unchunked, _nothing, unchunked("\n"))
 
 
 class Nothing:
@@ -88,10 +113,10 @@ class RawEventsFormat:
     name = "raw"
     default_lag = "disconnect"
 
-    def __init__(self, epoch: str) -> None:
+    def __init__(self, epoch: str, wrap: _Wrap = chunk) -> None:
         def frame(entry: Entry) -> bytes:
             cursor = f"{epoch}:{entry.offset}"
-            return chunk(self.message(entry.notification, cursor))
+            return wrap(self.message(entry.notification, cursor))
 
         self.encode: Callable[[Entry], bytes] = frame
 
@@ -117,12 +142,12 @@ class EventsFormat:
     name = "cloudevents"
     default_lag = "gap"
 
-    def __init__(self, epoch: str, *, blocks: bool) -> None:
+    def __init__(self, epoch: str, wrap: _Wrap = chunk, *, blocks: bool) -> None:
         self._blocks = blocks
 
         def frame(entry: Entry) -> bytes:
             cursor = str(Cursor(epoch, entry.offset))
-            return chunk(self._block(encode(entry.notification, cursor), cursor))
+            return wrap(self._block(encode(entry.notification, cursor), cursor))
 
         self.encode: Callable[[Entry], bytes] = frame
 
@@ -145,10 +170,10 @@ class EventsFormat:
         return _retry(kind, data) + text if self._blocks else text
 
 
-def stream_formats(epoch: str) -> dict[tuple[str, str], Format]:
+def stream_formats(epoch: str, wrap: _Wrap = chunk) -> dict[tuple[str, str], Format]:
     """By the name of the transport, and of the format."""
     return {
-        ("sse", "raw"): RawEventsFormat(epoch),
-        ("sse", "cloudevents"): EventsFormat(epoch, blocks=True),
-        ("ndjson", "cloudevents"): EventsFormat(epoch, blocks=False),
+        ("sse", "raw"): RawEventsFormat(epoch, wrap),
+        ("sse", "cloudevents"): EventsFormat(epoch, wrap, blocks=True),
+        ("ndjson", "cloudevents"): EventsFormat(epoch, wrap, blocks=False),
     }

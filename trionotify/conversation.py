@@ -29,7 +29,6 @@ from trionotify.routes import ADMIN, Routes, respond
 from trionotify.streams import (
     STREAMS,
     StreamConnection,
-    check_stream,
     stream_head,
     stream_request,
 )
@@ -158,12 +157,14 @@ class Conversation:
 
     async def _open_stream(self, request: Request, kind: str) -> Answer | ClientConnection:
         self._hub.entrance.check_room()
-        check_stream(request)
         client, query = await admit(self._hub, stream_request(request, kind))
         self._hub.entrance.check_room()
         if request.method == "HEAD":
             return stream_head(self._hub, query, kind)
-        return StreamConnection.enter(self._hub, self._transport, client, query, kind, self._fields)
+        return StreamConnection.enter(
+            *(self._hub, self._transport, client, query, kind, self._fields),
+            chunked=request.http_version >= "1.1",
+        )
 
     async def _send(self, answer: Answer) -> bool:
         """Whether another request can follow."""

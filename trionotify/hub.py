@@ -25,7 +25,7 @@ import attrs
 import trio
 
 from trionotify.addresses import Proxies
-from trionotify.blocks import stream_formats
+from trionotify.blocks import stream_formats, unchunked
 from trionotify.broadcast import Broadcast
 from trionotify.clients import Client, Registry
 from trionotify.drain import Drain, say_goodbye
@@ -117,6 +117,8 @@ class Hub:
             format.name: format for format in (RawFormat(), CloudEventsFormat(self.log.epoch))
         }
         self.stream_formats = stream_formats(self.log.epoch)
+        #: For HTTP/1.0.
+        self.unchunked_formats = stream_formats(self.log.epoch, unchunked)
         #: Open connections, by the key that they have in the registry too.
         self.connections: dict[int, Connection] = {}
         #: Who catches up without waiting for its network makes its steps in here: between two turns of

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import attrs
 
-from trionotify.blocks import LINES, SSE, Nothing
+from trionotify.blocks import LINES, LINES_UNCHUNKED, SSE, SSE_UNCHUNKED, Nothing
 from trionotify.connections import ClientConnection
 from trionotify.errors import Disconnected, Refused
 from trionotify.http import NO_STORE, Answer
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trionotify.hub import Hub
     from trionotify.transport import Transport
 
-__all__ = ["STREAMS", "StreamConnection", "check_stream", "stream_head", "stream_request"]
+__all__ = ["STREAMS", "StreamConnection", "stream_head", "stream_request"]
 
 _SSE: Final = "text/event-stream"
 _NDJSON: Final = "application/x-ndjson"
@@ -39,13 +39,6 @@ STREAMS: Final = (_SSE, _NDJSON)
 
 #: Nginx, and others after its fashion, would collect what is to be seen at once.
 _FIELDS: Final = (*NO_STORE, ("X-Accel-Buffering", "no"))
-
-
-def check_stream(request: Request) -> None:
-    """Return if a stream can be the answer; else raise `Refused`."""
-    # One to HTTP/1.0 would end with the connection: nobody could tell its end from its loss.
-    if request.http_version != "1.1":
-        raise Refused(505, "a stream needs HTTP/1.1: let the proxy speak it to this server")
 
 
 def stream_request(request: Request, kind: str) -> Request:
@@ -71,6 +64,7 @@ class StreamConnection(ClientConnection):
     """Made by `enter`, of one of the two kinds below."""
 
     framing: ClassVar[Framing]
+    unchunked: ClassVar[Framing]
 
     @staticmethod
     def enter(  # noqa: PLR0917 - what the request has come to
@@ -80,21 +74,29 @@ class StreamConnection(ClientConnection):
         query: Query,
         kind: str,
         fields: Iterable[tuple[str, str]],
+        *,
+        chunked: bool,
     ) -> StreamConnection:
         """Take a place in the log, and say so in the head, with further `fields`.
+
+        HTTP/1.0 has it not `chunked`: it ends with the connection, and a loss may look like its end. A
+        client resumes by its cursor behind either.
 
         Raises `Refused` (410).
         """
         made = _EventStream if kind == STREAMS[0] else _Lines
-        self = made(hub, client, hub.stream_formats[made.transport_name, query.format])
-        wire = Wire(transport, Nothing(), self, framing=made.framing)
+        formats = hub.stream_formats if chunked else hub.unchunked_formats
+        framing = made.framing if chunked else made.unchunked
+        self = made(hub, client, formats[made.transport_name, query.format])
+        wire = Wire(transport, Nothing(), self, framing=framing)
         ours, first = self._enter(transport, wire, query)
         transport.expect_acknowledgements(hub.settings.stall_timeout)
         given = [("Date", formatdate(usegmt=True)), ("Content-Type", kind), *_FIELDS, *fields]
-        head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
+        head = "HTTP/1.1 200 OK\r\n" + ("Transfer-Encoding: chunked\r\n" if chunked else "")
+        head += "Connection: close\r\n"
         head += "".join([f"{field}: {value}\r\n" for field, value in given]) + ours
         with suppress(Disconnected):
-            hello = b"" if first is None else made.framing.message(first)
+            hello = b"" if first is None else framing.message(first)
             wire.write(head.encode() + b"\r\n" + hello)
             hub.broadcast.join(self.position, self._told)
         return self
@@ -112,9 +114,9 @@ class StreamConnection(ClientConnection):
 
 class _EventStream(StreamConnection):
     transport_name = "sse"
-    framing = SSE
+    framing, unchunked = SSE, SSE_UNCHUNKED
 
 
 class _Lines(StreamConnection):
     transport_name = "ndjson"
-    framing = LINES
+    framing, unchunked = LINES, LINES_UNCHUNKED

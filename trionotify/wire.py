@@ -248,13 +248,14 @@ class Wire:
         """
         if self.ended or self.broken:
             return
-        frame = self.framing.close(code, reason)
+        frame = self.framing.close(code, reason)  # of no bytes, where it is the connection that ends
         self.ended = Close(code, reason)
         self.owner.on_end()
         if self._receive_scope:
             self._receive_scope.cancel()
-        with suppress(Disconnected):
-            self._write(frame)
+        if frame:
+            with suppress(Disconnected):
+                self._write(frame)
 
     def abort(self) -> None:
         """Drop the connection: nothing is read or written any more. Doesn't block."""
@@ -285,6 +286,8 @@ class Wire:
             if not self.transport.half_closes:
                 await self.transport.receive_some()
                 return
+        if not (self.transport.half_closes or self.framing.close(None, "")):
+            return  # the peer sees neither a last word nor an end of file, before we close
         while not isinstance(self._last_event, Close):
             data = await self.transport.receive_some()
             if not data:
