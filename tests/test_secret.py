@@ -103,7 +103,6 @@ def test_what_is_refused(query: dict[str, str], words: str) -> None:
     with pytest.raises(Refused, match=words) as caught:
         Secret(KEY).check(query)
     assert caught.value.status == 401
-    assert dict(caught.value.headers)["WWW-Authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize(

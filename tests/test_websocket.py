@@ -176,12 +176,16 @@ async def test_authenticate_makes_the_client(autojump_clock: Clock) -> None:
                 client = Client("ops", request.params)
                 client.subscribe(Exact(type="ops"))
                 return client
+            case "Basic x":
+                raise Refused(401, "a token is needed, and no password")
         raise Refused(401, "a token is needed", headers=(("WWW-Authenticate", "Bearer"),))
 
     async with open_room(authenticate=authenticate) as room:
         refused = await room.connect("/?id=mallory")
         assert (refused.status, refused.header("WWW-Authenticate")) == (401, "Bearer")
         assert b"a token is needed" in refused.kernel.taken
+        unnamed = await room.connect("/?id=trudy", "Authorization: Basic x")
+        assert unnamed.header("WWW-Authenticate") == 'Bearer realm="trionotify"'
         alice = await room.connect("/?id=mallory&exact.type=a", "Authorization: Bearer alice")
         assert alice.header("Trionotify-Id") == "alice"
         narrowed = await room.connect("/?exact.subject=s", "Authorization: Bearer ops")
@@ -193,7 +197,7 @@ async def test_authenticate_makes_the_client(autojump_clock: Clock) -> None:
         assert alice.look().messages == ["1"]
         assert narrowed.look().messages == ["3"]
         assert [entry.notification.source for entry in room.hub.log.read(3, 9)] == ["/clients/alice"]
-        assert seen[1].params["id"] == "mallory"
+        assert seen[2].params["id"] == "mallory"
         assert (seen[0].method, seen[0].path, seen[0].remote) == ("GET", "/", "test:1")
 
 

@@ -170,6 +170,8 @@ def reason_of(status: int) -> str:
 
 #: What is said is true now.
 NO_STORE: Final = (("Cache-Control", "no-store"),)
+#: A 401 must have one (RFC 9110, section 15.5.2). An application may have another.
+_CHALLENGE: Final = ("WWW-Authenticate", 'Bearer realm="trionotify"')
 
 
 def problem(refused: Refused, *, close: bool) -> Answer:
@@ -181,6 +183,8 @@ def problem(refused: Refused, *, close: bool) -> Answer:
         "detail": refused.detail.encode(errors="replace").decode(),  # an application may say anything
     }
     body, headers = write_json(document), (*NO_STORE, *refused.headers)
+    if refused.status == 401 and not any(name.lower() == "www-authenticate" for name, _ in headers):
+        headers = (*headers, _CHALLENGE)
     return Answer(refused.status, body, "application/problem+json", headers, close)
 
 

@@ -38,7 +38,7 @@ from trionotify.filters import check_filter
 from trionotify.formats import CloudEventsFormat, Format, RawFormat
 from trionotify.inbox import Inbox
 from trionotify.log import Cursor, Log
-from trionotify.notification import RESERVED_TYPE, Data, Notification
+from trionotify.notification import Data, Notification, check_publishable
 from trionotify.origins import Origins
 from trionotify.predicates import EVERYTHING, Wanted, is_value
 from trionotify.query import Query
@@ -198,10 +198,7 @@ class Hub:
             data = Notification.of(data, to=to, audience=audience, **attributes)
         elif to is not None or audience is not None or attributes:
             raise TypeError("a Notification is published as it is: give it its attributes")
-        if data.type.startswith(RESERVED_TYPE):
-            raise ValueError(
-                f"type: what begins with {RESERVED_TYPE} is the server's own: choose another"
-            )
+        check_publishable(data)
         durable = self.log.durable
         judged = data.audience is not None and not is_value(data.audience)
         if judged and durable:

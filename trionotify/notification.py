@@ -33,6 +33,7 @@ __all__ = [
     "Notification",
     "State",
     "check_attribute_name",
+    "check_publishable",
     "is_json",
     "moment_of",
     "new_id",
@@ -311,6 +312,12 @@ class Notification:
             *(self.data, self.type, self.source, self.subject, self.id, self.time),
             *(self.datacontenttype, self.audience, self.extensions),
         )
+
+
+def check_publishable(notification: Notification) -> None:
+    """Raise ValueError if its type is one of the server's own."""
+    if notification.type.startswith(RESERVED_TYPE):
+        raise ValueError(f"type: what begins with {RESERVED_TYPE} is the server's own: choose another")
 
 
 def check_attribute_name(name: object) -> str:

@@ -33,7 +33,7 @@ from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import Refused, StoreError
 from trionotify.http import Answer
 from trionotify.jsontext import read_items
-from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json
+from trionotify.notification import Data, Notification, check_publishable, is_json
 from trionotify.query import defaults, said
 
 if TYPE_CHECKING:
@@ -121,10 +121,7 @@ def _understand(
     else:
         found = [_plain(request, kind, body, id)]
     for notification in found:
-        if notification.type.startswith(RESERVED_TYPE):
-            raise ValueError(
-                f"type: what begins with {RESERVED_TYPE} is the server's own: choose another"
-            )
+        check_publishable(notification)
     return found, media == _BATCH
 
 

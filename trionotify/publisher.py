@@ -20,7 +20,7 @@ import trio
 
 from trionotify.cloudevents import MAX_MEMBERS, encode
 from trionotify.entries import Receipt
-from trionotify.notification import RESERVED_TYPE, Data, Notification
+from trionotify.notification import Data, Notification, check_publishable
 from trionotify.outbox import Outbox
 from trionotify.query import defaults
 from trionotify.reconnect import refusal
@@ -75,10 +75,7 @@ class Publisher:
             data = Notification.of(data, audience=audience, **given)
         elif to is not None or audience is not None or attributes:
             raise TypeError("a Notification is published as it is: give it its attributes")
-        if data.type.startswith(RESERVED_TYPE):
-            raise ValueError(
-                f"type: what begins with {RESERVED_TYPE} is the server's own: choose another"
-            )
+        check_publishable(data)
         if len(data.extensions) + _OTHER_MEMBERS > MAX_MEMBERS:
             raise ValueError(f"extensions: at most {MAX_MEMBERS - _OTHER_MEMBERS} are allowed")
         return data.id, encode(data, None, audience=True).decode()

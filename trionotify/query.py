@@ -19,7 +19,7 @@ from trionotify.errors import Refused
 from trionotify.filters import DEFAULT_LIMITS, FilterLimits, check_filter, from_json
 from trionotify.formats import SUBPROTOCOL
 from trionotify.log import Cursor
-from trionotify.notification import RESERVED_TYPE, Notification
+from trionotify.notification import Notification, check_publishable
 from trionotify.predicates import AllOf, Exact, Predicate, Prefix, Suffix
 from trionotify.since import Moment, parse_since
 
@@ -161,10 +161,9 @@ def template(params: Mapping[str, str], id: str) -> Notification:
     """
     try:
         made = Notification.of(None, **defaults(params, id))
+        check_publishable(made)
     except ValueError as error:
         raise _bad(str(error)) from None
-    if made.type.startswith(RESERVED_TYPE):
-        raise _bad(f"type: what begins with {RESERVED_TYPE} is the server's own; choose another")
     return made
 
 

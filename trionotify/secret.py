@@ -45,7 +45,6 @@ _DIGITS: Final = 15
 #: How a text that is signed may spell a space; the first is ours. What writes queries as a form does has
 #: the other. Neither can be taken for another query: in both, a plus itself is `%2B`.
 _SPACES: Final = ("%20", "+")
-_CHALLENGE: Final = (("WWW-Authenticate", 'Bearer realm="trionotify"'),)
 
 
 class Secret:
@@ -202,4 +201,4 @@ def _keys(text: bytes, name: str) -> tuple[bytes, ...]:
 
 
 def _refused(detail: str) -> Refused:
-    return Refused(401, detail, headers=_CHALLENGE)
+    return Refused(401, detail)
