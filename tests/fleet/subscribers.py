@@ -220,7 +220,11 @@ class Subscriber:
                 self._answered = True
             case "gap":
                 gap = (self.run.offset(data["from"]), self.run.offset(data["to"]))
-                self.run.excuse_gap(*gap)
+                if self.latest:
+                    # It goes on at the log's old end: all that is in between must have been forgotten.
+                    self.run.excuse_gap(gap[1], self.run.highest)
+                else:
+                    self.run.excuse_gap(*gap)
                 stay.gaps.append(gap)
             case "drain" | "position":
                 pass
