@@ -265,6 +265,19 @@ async def test_old_http_publishes(room: Room, autojump_clock: Clock) -> None:
     assert found == ["one", "two"]
     request = post("/events?type=trionotify.x", "x").replace(b"HTTP/1.1", b"HTTP/1.0")
     assert (await Web(room).ask(request, "POST")).status == 400
+    answer = await Web(room).ask(b"POST /events HTTP/1.0\r\n\r\nnobody knows how long I am", "POST")
+    assert (answer.status, answer.headers["connection"]) == (411, "close")
+    assert room.hub.log.head == 2
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0"])
+async def test_http_of_another_version(version: str, room: Room, autojump_clock: Clock) -> None:
+    """Is refused by whatever it asks."""
+    for target in ("/livez", "/events"):
+        request = get(target, "Accept: text/event-stream").replace(
+            b"HTTP/1.1", b"HTTP/" + version.encode()
+        )
+        assert (await Web(room).ask(request)).status == 505
 
 
 async def test_other_methods(room: Room, autojump_clock: Clock) -> None:

@@ -237,9 +237,9 @@ def test_small_fragments_weigh_what_their_bytes_do(first: int, fragment: bytes) 
 
 def test_what_a_close_frame_may_bear() -> None:
     """RFC 6455, section 7.4: refused when it is asked for, not when it is sent."""
-    for code in (1000, 1003, 1007, 1013, 1014, 3000, 4999):
+    for code in (1000, 1003, 1007, 1013, 3000, 4999):
         check_close(code, "why")
-    for code in (-1, 5, 999, 1004, 1005, 1006, 1015, 2999, 5000, 70_000):
+    for code in (-1, 5, 999, 1004, 1005, 1006, 1014, 1015, 2999, 5000, 70_000):
         with pytest.raises(ValueError, match=f"must not bear {code}"):
             check_close(code, "")
     with pytest.raises(TypeError, match="must be int and str"):

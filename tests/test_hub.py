@@ -547,3 +547,19 @@ def test_a_client_can_not_be_changed_behind_the_registrys_back() -> None:
     assert client.params["team"] == "ops"
     with pytest.raises(TypeError):
         client.params["team"] = "web"  # type: ignore[index] # a mistake on purpose
+
+
+async def test_an_index_that_is_asked_for_stays(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Names that nobody's query has don't crowd it out; one that was dropped is made again."""
+    await room.connect("/?id=alice&team=ops&n3=x")
+    for number in range(40):
+        for audience, wanted in ((Exact(team="ops"), 1), (Exact({f"n{number}": "x"}), number == 3)):
+            receipt = await room.hub.publish("x", audience=audience, confirm=True)
+            assert receipt.wanted == wanted
+        indexed = room.hub.clients._by_param
+        assert "team" in indexed
+        assert len(indexed) <= room.hub.clients.MAX_INDEXED
+    await room.connect("/?id=bob&n3=x")
+    assert (await room.hub.publish("x", audience=Exact(n3="x"), confirm=True)).wanted == 2

@@ -227,6 +227,11 @@ async def test_the_largest_events_of_a_batch(autojump_clock: Clock) -> None:
         )
         status, detail = await refused(room, "/events", f"[{text}, {text}, {text}]", BATCH)
         assert (status, detail) == (413, f"a request's body may have at most {3 * len(text)} bytes")
+        status, detail = await refused(room, "/events?subject=" + "s" * 999, f"[{text}, {text}]", BATCH)
+        assert (status, detail.partition(",")[0]) == (
+            413,
+            f"a batch may have at most {3 * len(text)} bytes",
+        )
 
 
 async def test_a_limit_on_bodies_holds_for_messages(autojump_clock: Clock) -> None:

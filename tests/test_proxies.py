@@ -189,7 +189,7 @@ async def test_a_stream_over_http_2(open_proxy: Open, tmp_path: Path) -> None:
 
 async def test_an_nginx_that_speaks_http_1_0(tmp_path: Path) -> None:
     """As it does to servers where nobody says otherwise: streams come at once, and publishing works."""
-    old = partial(open_nginx, changes={"    proxy_http_version 1.1;\n": ""})
+    old = partial(open_nginx, changes={"    proxy_http_version 1.1;\n": "    proxy_http_version 1.0;\n"})
     async with front(old, tmp_path) as (server, proxy):
         async with streaming(proxy, "/events") as stream:
             assert (await stream.until("\r\n\r\n")).startswith("HTTP/1.1 200")

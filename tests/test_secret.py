@@ -51,6 +51,7 @@ def test_a_query_or_a_url_is_signed_as_such() -> None:
     Secret(KEY).check(dict(parse_qsl(url.query)))
     assert sign("/events?id=a", KEY).startswith("/events?id=a&exp=")
     assert sign("unix:/run/hub%3F.sock?id=a", KEY).startswith("unix:/run/hub%3F.sock?id=a&exp=")
+    assert sign("Unix://[run/\n?id=a", KEY).startswith("Unix://[run/\n?id=a&exp=")
 
 
 @pytest.mark.parametrize(

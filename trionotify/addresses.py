@@ -48,14 +48,17 @@ def unix_path(url: str) -> str | None:
 
     Raises ValueError for one without a path.
     """
-    if not url.startswith(_SCHEME):
+    if url[: len(_SCHEME)].lower() != _SCHEME:
         return None
-    path = url.removeprefix(_SCHEME).partition("?")[0]
+    path = url[len(_SCHEME) :].partition("?")[0]
     if not path:
         raise ValueError("url: there is no path in it")
     if "#" in path:
         raise ValueError("url: a '#' must be written as %23")
-    return os.fsdecode(unquote_to_bytes(os.fsencode(path)))
+    try:
+        return os.fsdecode(unquote_to_bytes(os.fsencode(path)))
+    except UnicodeEncodeError as error:
+        raise ValueError(f"url: {error.reason}") from None
 
 
 class Proxies:

@@ -296,7 +296,7 @@ class Registry:
     Made by the hub. Clients enter and leave in their own tasks; look-ups never block.
     """
 
-    #: Parameters that may have an index; audiences on further ones look at every client.
+    #: Parameters that may have an index at a time.
     MAX_INDEXED: Final = 16
 
     def __init__(self) -> None:
@@ -321,19 +321,20 @@ class Registry:
     def by_param(self, name: str, value: str) -> tuple[Client, ...]:
         """The clients whose query says `name=value`.
 
-        The first look-up under a name makes an index for it, up to 16 names; further names are
-        looked up by asking every client.
+        The first look-up under a name makes an index for it, by asking every client; it is dropped when
+        16 other names have been asked for since.
         """
         if name == "id":
             return self.by_id(value)
-        index = self._by_param.get(name)
+        index = self._by_param.pop(name, None)
         if index is None:
             if len(self._by_param) >= self.MAX_INDEXED:
-                return tuple(client for client in self if client.get(name) == value)
-            index = self._by_param[name] = Bags()
+                del self._by_param[next(iter(self._by_param))]
+            index = Bags()
             for client in self:
                 if (found := client.get(name)) is not None:
                     index.add(found, client)
+        self._by_param[name] = index  # at the end: in front is what was not asked for longest
         return tuple(index.get(value))
 
     def page(self, after: int, limit: int) -> list[tuple[int, Client]]:

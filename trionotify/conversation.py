@@ -43,6 +43,8 @@ __all__ = ["Conversation"]
 
 logger = logging.getLogger("trionotify")
 
+#: Of HTTP.
+_VERSIONS: Final = ("1.0", "1.1")
 _READS: Final = ("GET", "HEAD")
 #: Characters of a reason, in the log.
 _REASON: Final = 80
@@ -132,6 +134,8 @@ class Conversation:
         self._method = head.method.decode()
         request = request_of(head, self._remote, self._hub.filter_limits)
         self._params = request.params
+        if request.http_version not in _VERSIONS:
+            raise Refused(505, f"HTTP/{request.http_version} isn't spoken here: 1.1 and 1.0 are")
         self._remote = self._hub.proxies.client(self._peer, request.header("x-forwarded-for"))
         if self._remote != self._peer:
             request = attrs.evolve(request, remote=self._remote)
@@ -163,7 +167,7 @@ class Conversation:
             return stream_head(self._hub, query, kind)
         return StreamConnection.enter(
             *(self._hub, self._transport, client, query, kind, self._fields),
-            chunked=request.http_version >= "1.1",
+            chunked=request.http_version == "1.1",
         )
 
     async def _send(self, answer: Answer) -> bool:

@@ -77,7 +77,8 @@ def from_json(
 
     `value` is one filter (a mapping with the name of its dialect as the only key), or a list of
     filters, which must all hold; an empty list wants everything. JSON text does as well. The names in
-    it are those of attributes, or in an `audience`, of a query's parameters.
+    it are those of attributes, or in an `audience`, of a query's parameters. (SQL reads names in
+    lower case, and knows letters and digits only.)
     Raises ValueError that names the fault and where it is, or the limit that is passed.
     """
     if isinstance(value, str | bytes):

@@ -359,8 +359,8 @@ def _unmasked(payload: bytes, mask: bytes) -> bytes:
 
 
 def _may_be_sent(code: int) -> bool:
-    # What lies between 1016 and 2999 is unassigned. (IANA has given 1012 to 1014 since the RFC.)
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+    # 1014 and what lies between 1016 and 2999 is unassigned in RFC 6455 and reserved for it.
+    return 1000 <= code <= 1003 or 1007 <= code <= 1013 or 3000 <= code <= 4999
 
 
 def _read_close(payload: bytes) -> Close:
@@ -370,7 +370,8 @@ def _read_close(payload: bytes) -> Close:
     if len(payload) == 1:
         raise _Broken("a Close frame has half a code", in_close=True)
     code = int.from_bytes(payload[:2])
-    if not _may_be_sent(code):
+    # IANA has given 1014 since the RFC: it is understood, but many peers don't, so it isn't said.
+    if not (_may_be_sent(code) or code == 1014):
         raise _Broken(f"a Close frame must not bear the code {code}", in_close=True)
     try:
         return Close(code, payload[2:].decode())

@@ -67,7 +67,7 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
     meant = client.made_of_query and not {"role", "sig"} & request.params.keys()
     if client.role == "subscriber" and not meant:
         raise Refused(403, "role: a subscriber may not publish: say role=publisher, or nothing")
-    _check_coding(request)
+    _check_body(request)
     named = "id" in request.params or not client.made_of_query
     body = await read_body(_most_bytes(hub, _media(request)))
     try:
@@ -79,11 +79,14 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
     return Answer.json(answers if is_batch else answers[0])
 
 
-def _check_coding(request: Request) -> None:
-    """Return if the body is as it is; raises `Refused` (415).
+def _check_body(request: Request) -> None:
+    """Return if there is one that can be published as it is; raises `Refused` (411, 415).
 
-    A compressed one would be published as it came: nobody who gets it would know.
+    A compressed one would be published as it came: nobody who gets it would know. And HTTP/1.0 knows no
+    chunks: without a length what comes is lost.
     """
+    if request.http_version == "1.0" and request.header("content-length") is None:
+        raise Refused(411, "Content-Length: a request of HTTP/1.0 must say how long its body is")
     for name in request.tokens("content-encoding"):
         if name.lower() != "identity":
             raise Refused(
@@ -111,6 +114,11 @@ def _understand(
     otherwise = said(request.params)
     if media == _BATCH:
         found = [_event(hub, item, at, otherwise) for at, item in enumerate(_items(hub, body))]
+        if sum([one.size for one in found]) > (most := hub.settings.max_body_bytes):
+            # What the query says counts for each of them.
+            raise Refused(
+                413, f"a batch may have at most {most} bytes, with what the query gives to each"
+            )
     elif media == _STRUCTURED:
         found = [decode(body, hub.filter_limits, otherwise)]
     elif media.startswith(_ANY_EVENT):

@@ -133,7 +133,10 @@ def sign(params: Mapping[str, str] | str, secret: str | bytes, *, expires_in: fl
     is in `UNSIGNED` stays as it is. Raises ValueError that begins with the key at fault for what a
     server would refuse.
     """
-    if isinstance(params, str) and ("://" in params or params.startswith(("/", "unix:"))):
+    if isinstance(params, str) and params[:5].lower() == "unix:":
+        path, _, query = params.partition("?")
+        return f"{path}?{sign(query, secret, expires_in=expires_in)}"
+    if isinstance(params, str) and ("://" in params or params.startswith("/")):
         url = urlsplit(params)
         return urlunsplit(url._replace(query=sign(url.query, secret, expires_in=expires_in)))
     try:

@@ -72,7 +72,7 @@ class Settings:
     Raises TypeError or ValueError that names the setting when a value won't do.
     """
 
-    max_message_bytes: int = _limit(_MIB, "the longest message that a client may send")
+    max_message_bytes: int = _limit(_MIB, "the longest message, event or body that a client may send")
     max_connections: int = attrs.field(
         factory=_default_connections,
         validator=[_positive, _whole],
@@ -82,7 +82,7 @@ class Settings:
     max_connections_per_address: int | None = _no_limit("those of one address; 429 above")
     max_half_open: int = _limit(1024, "connections that have not sent a whole request yet")
     max_head_bytes: int = _limit(16 * _KIB, "the longest head of a request")
-    max_body_bytes: int = _limit(16 * _MIB, "the longest body of a request")
+    max_body_bytes: int = _limit(16 * _MIB, "the longest batch of events, as the body of a request")
     max_batch: int = _limit(1000, "the events of a request that publishes several")
     max_waiting: int = _limit(4096, "published notifications that wait for their broadcast")
     max_waiting_bytes: int = _limit(16 * _MIB, "the same, in bytes")

@@ -34,7 +34,7 @@ FILTERS: Final = ("exact.", "prefix.", "suffix.", "filters", "sql", "narrow")
 START: Final = ("since", "last_event_id")
 
 _PORTS: Final = {"http": 80, "https": 443}
-_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https", "unix": "http"}
+_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 #: What a path may hold as it is, its escapes included (RFC 3986, section 3.3).
 _PATH: Final = "/%:@!$&'()*+,;=~"
 _OURS: Final = frozenset({"host", "connection", "upgrade", "content-length", "transfer-encoding"})
@@ -136,7 +136,7 @@ class Target:
         """
         split, scheme, port, unix = _split(url)
         if ssl_context is not None and scheme == "http":
-            raise ValueError(f"ssl_context: {split.scheme}: has no TLS")
+            raise ValueError(f"ssl_context: {split.scheme if unix is None else 'unix'}: has no TLS")
         if scheme == "https" and ssl_context is None:
             ssl_context = ssl.create_default_context()
         extra = tuple(extra_headers)
@@ -227,7 +227,7 @@ def _split(url: object) -> tuple[SplitResult, str, int, str | None]:
     unix = unix_path(url)
     if unix is not None:
         # What is left is the query. The server lets in whoever opened its socket, by any name.
-        url = f"unix://localhost?{url.partition('?')[2]}"
+        url = f"http://localhost?{url.partition('?')[2]}"
     try:
         split = urlsplit(url)
         port = split.port
