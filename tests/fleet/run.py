@@ -64,7 +64,8 @@ class Run:
         self.ids = ids + raw_ids
         self.subscribers = [
             kind(
-                *(self, id, random.choice(TEAMS), Random(random.random()), random_filters(random)),
+                *(self, id, random.choice(TEAMS), Random(random.random())),
+                None if id == "s0" else random_filters(random),
                 *(self.final, random.choice((None, "start"))),
             )
             for kind, names in ((Subscriber, ids), (RawSubscriber, raw_ids))
