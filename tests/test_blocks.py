@@ -155,7 +155,7 @@ def test_what_the_server_says_in_events() -> None:
     blocks, lines = (EventsFormat(EPOCH, blocks=value) for value in (True, False))
     for kind, retries in (("welcome", True), ("position", False), ("gap", False), ("drain", True)):
         source, data = EventSource(), {"retry_after_ms": 1234}
-        source.feed(blocks.say(kind, data, f"{EPOCH}:9").encode())  # type: ignore[union-attr]
+        source.feed(blocks.say(kind, data, f"{EPOCH}:9").encode())  # type: ignore[union-attr] # these can be said
         (event,) = source.events
         assert (event.type, event.last_event_id) == ("message", f"{EPOCH}:9")
         assert (source.retry is not None) == retries

@@ -442,6 +442,18 @@ async def test_the_kernel_is_asked_to_miss_acknowledgements() -> None:
         end.close()
 
 
+async def close_while_cut(room: Room, peer: StreamPeer) -> None:
+    """Close the only client, whose kernel has taken a part of a block, and let it take the rest."""
+    (client,) = room.hub.clients
+    client.close()
+    await room.quiet()
+    assert not peer.look().ended
+    peer.kernel.credit = None
+    peer.kernel.grant(None)
+    await room.quiet()
+    assert peer.look().ended
+
+
 # --- HTTP/1.0 ---
 
 
@@ -497,14 +509,7 @@ async def test_without_chunks_it_is_finished_before_it_ends(
     for data in ("first", "second " * 100):
         await room.hub.publish(data)
     await room.quiet()
-    (client,) = room.hub.clients
-    client.close()
-    await room.quiet()
-    assert not peer.look().ended
-    peer.kernel.credit = None
-    peer.kernel.grant(None)
-    await room.quiet()
-    assert peer.look().ended
+    await close_while_cut(room, peer)
     assert data_of(peer, kind)[0] == "first"
     assert peer.body.endswith(b"\n" if kind == "ndjson" else b"\n\n")
 
@@ -694,14 +699,7 @@ async def test_the_end_comes_behind_the_cut_block(kind: str, room: Room, autojum
     peer.kernel.credit = 20
     for data in ("first", "second"):
         await room.hub.publish(data)
-    (client,) = room.hub.clients
-    client.close()
-    await room.quiet()
-    assert not peer.look().ended
-    peer.kernel.credit = None
-    peer.kernel.grant(None)
-    await room.quiet()
-    assert peer.look().ended
+    await close_while_cut(room, peer)
     assert b"first" in peer.body
     assert b"second" not in peer.body
 

@@ -151,8 +151,6 @@ class Client:
         before the client is connected. Raises TypeError for what can't be called, ValueError for a name
         that no attribute can have. Doesn't block.
         """
-        if not callable(predicate):
-            raise TypeError(f"{predicate!r} is neither a predicate nor a callable")
         check_filter(predicate)
         if key_of(predicate) in map(key_of, self.predicates):
             return self._refilter(self._predicates)

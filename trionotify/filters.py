@@ -25,17 +25,19 @@ from trionotify.predicates import (
     Sql,
     Suffix,
     Wanted,
+    check_callable,
 )
 
-__all__ = ["DEFAULT_LIMITS", "FilterLimits", "check_filter", "from_json"]
+__all__ = ["DEFAULT_LIMITS", "ON_ATTRIBUTES", "FilterLimits", "check_filter", "from_json"]
 
-_ON_ATTRIBUTES: Final[dict[str, type[OnAttributes]]] = {
+#: The dialects that are conditions on attributes, by their names.
+ON_ATTRIBUTES: Final[dict[str, type[OnAttributes]]] = {
     "exact": Exact,
     "prefix": Prefix,
     "suffix": Suffix,
 }
 _OF_PARTS: Final[dict[str, type[AllOf | AnyOf]]] = {"all": AllOf, "any": AnyOf}
-_DIALECTS: Final = ", ".join([*_ON_ATTRIBUTES, *_OF_PARTS, "not", "sql"])
+_DIALECTS: Final = ", ".join([*ON_ATTRIBUTES, *_OF_PARTS, "not", "sql"])
 
 
 @attrs.frozen
@@ -55,10 +57,12 @@ DEFAULT_LIMITS: Final = FilterLimits()
 
 
 def check_filter(predicate: Wanted) -> None:
-    """Raise ValueError for a name that no attribute of a notification can have: it would never hold.
+    """Raise TypeError for what is no predicate, ValueError for a name that no attribute can have.
 
-    An audience may have it, for the keys of a query are called whatever an application likes.
+    It would never hold. An audience may have it, for the keys of a query are called whatever an
+    application likes.
     """
+    check_callable(predicate)
     match predicate:
         case OnAttributes():
             for name, _ in predicate.attributes:
@@ -119,7 +123,7 @@ class _Reader:
             )
         ((dialect, content),) = value.items()
         where = f"{where}.{dialect}"
-        if make := _ON_ATTRIBUTES.get(dialect):
+        if make := ON_ATTRIBUTES.get(dialect):
             if not isinstance(content, Mapping):
                 raise ValueError(f"{where}: an object of attributes and their texts is needed")
             self._add(len(content) - 1)  # each attribute is a condition like any other

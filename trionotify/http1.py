@@ -95,9 +95,8 @@ class HttpConnection:
         Raises `Refused` (413, 400), and EOFError when the peer leaves in the middle of it. One that is
         too long by its own account isn't asked for, nor waited for.
         """
-        too_long = Refused(413, f"a request's body may have at most {max_bytes} bytes")
         if self._length > max_bytes:
-            raise too_long
+            raise _too_long(max_bytes)
         if self._h11.they_are_waiting_for_100_continue:
             self._h11.send(h11.InformationalResponse(status_code=100, headers=[]))
             await self._send(_CONTINUE)
@@ -109,7 +108,7 @@ class HttpConnection:
                 elif isinstance(event, h11.Data):
                     body += event.data
                     if len(body) > max_bytes:
-                        raise too_long
+                        raise _too_long(max_bytes)
         except h11.RemoteProtocolError as error:
             raise _unreadable(error) from None
         self.body_to_come = False
@@ -164,6 +163,10 @@ class HttpConnection:
             raise trio.BrokenResourceError(str(error)) from None
         while data:
             data = data[await self._transport.send_some(data) :]
+
+
+def _too_long(max_bytes: int) -> Refused:
+    return Refused(413, f"a request's body may have at most {max_bytes} bytes")
 
 
 def _length_of(head: h11.Request) -> int:

@@ -153,18 +153,7 @@ class Hub:
         *,
         to: str | None = None,
         audience: Callable[[Any], object] | None = None,
-        confirm: Literal[False] = False,
-        **attributes: Any,
-    ) -> None: ...
-
-    @overload
-    async def publish(
-        self,
-        data: Data | Notification = None,
-        *,
-        to: str | None = None,
-        audience: Callable[[Any], object] | None = None,
-        confirm: bool,
+        confirm: bool = False,
         **attributes: Any,
     ) -> Receipt | None: ...
 
@@ -228,8 +217,6 @@ class Hub:
         a name in it that no attribute can have, for another `since`, or for a cursor that can't be
         resumed.
         """
-        if not callable(predicate):
-            raise TypeError(f"{predicate!r} is neither a predicate nor a callable")
         check_filter(predicate)
         start = None if since is None else parse_since(since)
         if isinstance(start, Cursor):

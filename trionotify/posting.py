@@ -69,14 +69,15 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
         raise Refused(403, "role: a subscriber may not publish: say role=publisher, or nothing")
     _check_body(request)
     named = "id" in request.params or not client.made_of_query
-    body = await read_body(_most_bytes(hub, _media(request)))
+    media = (request.header("content-type") or "").partition(";")[0].strip().lower()
+    body = await read_body(_most_bytes(hub, media))
     try:
-        found, is_batch = _understand(hub, request, body, client.id if named else None)
+        found = _understand(hub, request, media, body, client.id if named else None)
     except (TypeError, ValueError) as error:
         raise Refused(400, str(error)) from None
     receipts = await _publish(hub, found, client.id if named else _NOBODY)
     answers = [attrs.asdict(receipt) for receipt in receipts]
-    return Answer.json(answers if is_batch else answers[0])
+    return Answer.json(answers if media == _BATCH else answers[0])
 
 
 def _check_body(request: Request) -> None:
@@ -96,10 +97,6 @@ def _check_body(request: Request) -> None:
             )
 
 
-def _media(request: Request) -> str:
-    return (request.header("content-type") or "").partition(";")[0].strip().lower()
-
-
 def _most_bytes(hub: Hub, media: str) -> int:
     """How long the body may be."""
     most = hub.settings.max_body_bytes
@@ -107,11 +104,10 @@ def _most_bytes(hub: Hub, media: str) -> int:
 
 
 def _understand(
-    hub: Hub, request: Request, body: bytes, id: str | None
-) -> tuple[list[Notification], bool]:
-    """What is to be published, and whether it came as a batch."""
-    kind, media = request.header("content-type"), _media(request)
-    otherwise = said(request.params)
+    hub: Hub, request: Request, media: str, body: bytes, id: str | None
+) -> list[Notification]:
+    """What is to be published."""
+    kind, otherwise = request.header("content-type"), said(request.params)
     if media == _BATCH:
         found = [_event(hub, item, at, otherwise) for at, item in enumerate(_items(hub, body))]
         if sum([one.size for one in found]) > (most := hub.settings.max_body_bytes):
@@ -130,7 +126,7 @@ def _understand(
         found = [_plain(request, kind, body, id)]
     for notification in found:
         check_publishable(notification)
-    return found, media == _BATCH
+    return found
 
 
 def _items(hub: Hub, body: bytes) -> list[Any]:

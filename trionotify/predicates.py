@@ -34,6 +34,7 @@ __all__ = [
     "Subject",
     "Suffix",
     "Wanted",
+    "check_callable",
     "is_value",
     "key_of",
     "to_json",
@@ -151,11 +152,12 @@ def _checked_parts(parts: Iterable[Wanted]) -> tuple[Wanted, ...]:
     if not found:
         raise ValueError("at least one predicate is needed")
     for part in found:
-        _check_callable(part)
+        check_callable(part)
     return found
 
 
-def _check_callable(part: object) -> None:
+def check_callable(part: object) -> None:
+    """Raise TypeError for what can be no predicate."""
     if not callable(part):
         raise TypeError(f"{part!r} is neither a predicate nor a callable")
 
@@ -194,7 +196,7 @@ class Not(Predicate):
 
     @part.validator
     def _check(self, _: object, value: object) -> None:
-        _check_callable(value)
+        check_callable(value)
 
     def __call__(self, subject: Subject) -> bool:
         return not self.part(subject)

@@ -16,16 +16,15 @@ import attrs
 
 from trionotify.clients import MAX_ID, ROLES
 from trionotify.errors import Refused
-from trionotify.filters import DEFAULT_LIMITS, FilterLimits, check_filter, from_json
+from trionotify.filters import DEFAULT_LIMITS, ON_ATTRIBUTES, FilterLimits, check_filter, from_json
 from trionotify.formats import SUBPROTOCOL
 from trionotify.log import Cursor
 from trionotify.notification import Notification, check_publishable
-from trionotify.predicates import AllOf, Exact, Predicate, Prefix, Suffix
+from trionotify.predicates import AllOf, Predicate
 from trionotify.since import Moment, parse_since
 
 __all__ = ["Query", "defaults", "parse_query", "said", "template"]
 
-_ON_ATTRIBUTES: Final = {"exact": Exact, "prefix": Prefix, "suffix": Suffix}
 #: What a publisher's query says of what it publishes.
 _OF_TEMPLATE: Final = frozenset({"type", "subject", "source", "datacontenttype", "to"})
 _FORMATS: Final = ("raw", "cloudevents")
@@ -113,7 +112,7 @@ class Query:
 def _refuse_unknown(params: Mapping[str, str]) -> None:
     for key in params:
         kind, dot, _ = key.partition(".")
-        if dot and kind not in _ON_ATTRIBUTES:
+        if dot and kind not in ON_ATTRIBUTES:
             raise _bad(
                 f"{key}: no such key; with a dot there are exact.ATTR, prefix.ATTR and suffix.ATTR",
                 "a key",
@@ -136,7 +135,7 @@ def _part(key: str, value: str, limits: FilterLimits) -> Predicate:
     kind, dot, name = key.partition(".")
     try:
         if dot:
-            found = _ON_ATTRIBUTES[kind]({name: value})
+            found = ON_ATTRIBUTES[kind]({name: value})
             check_filter(found)
             return found
         return from_json({"sql": value} if key == "sql" else value, limits)

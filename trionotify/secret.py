@@ -97,14 +97,14 @@ class Secret:
     def check_bearer(self, request: Request, what: str) -> None:
         """Return if the request has the secret; else raise `Refused` (401)."""
         if not self.is_borne_by(request):
-            raise _refused(f"authorization: {what} needs Authorization: Bearer SECRET")
+            raise Refused(401, f"authorization: {what} needs Authorization: Bearer SECRET")
 
     def check(self, params: Mapping[str, str]) -> float:
         """Until when a signed query is good, in seconds since 1970; raises `Refused` (401)."""
         given = params.get("sig")
         if given is None:
-            raise _refused(
-                "sig: this server wants a signed query; its backend makes one: trionotify.sign"
+            raise Refused(
+                401, "sig: this server wants a signed query; its backend makes one: trionotify.sign"
             )
         # Who may do both may do one of them. And a backend may have signed more than it must.
         roles = {params.get("role", "subscriber"), "both"}
@@ -116,12 +116,12 @@ class Secret:
             for text in texts
         ]
         if not any(good):
-            raise _refused("sig: this is not the signature of this query")
+            raise Refused(401, "sig: this is not the signature of this query")
         until = params.get("exp", "")
         if not (until.isascii() and until.isdigit() and len(until) < _DIGITS):
-            raise _refused("exp: a signed query says when it is over, in whole seconds since 1970")
+            raise Refused(401, "exp: a signed query says when it is over, in whole seconds since 1970")
         if time.time() >= int(until):
-            raise _refused("exp: the time of this query is over; get a new one")
+            raise Refused(401, "exp: the time of this query is over; get a new one")
         return float(until)
 
 
@@ -201,7 +201,3 @@ def _keys(text: bytes, name: str) -> tuple[bytes, ...]:
             extra={"event": "weak_secret", "reason": name},
         )
     return keys
-
-
-def _refused(detail: str) -> Refused:
-    return Refused(401, detail)
