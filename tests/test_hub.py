@@ -26,6 +26,7 @@ from trionotify import (
     open_hub,
 )
 from trionotify import broadcast as broadcast_module
+from trionotify import turns as turns_module
 
 
 async def test_each_gets_what_its_query_asked_for(
@@ -464,6 +465,7 @@ async def test_the_broadcast_gives_way(
 ) -> None:
     """Others run while it hands out, and see that some clients have it already, and some don't yet."""
     monkeypatch.setattr(broadcast_module, "TURN", 2)
+    monkeypatch.setattr(turns_module, "SECONDS", 0.0)
     peers = [await room.connect() for _ in range(6)]
     await room.hub.publish("x")
     seen = set()

@@ -20,7 +20,7 @@ likewise from the end.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
 import attrs
@@ -115,18 +115,28 @@ class PredicateIndex(Generic[Member]):
         or without `errors` the exception leaves here.
         """
         found: list[Member] = []
-        for filed in self._candidates(subject):
-            if not filed.certain:
-                try:
-                    if not filed.predicate(subject):
-                        continue
-                except Exception as error:  # an application's own callable may raise anything
-                    if errors is None:
-                        raise
-                    errors.update(dict.fromkeys(self._members.get(filed), error))
-                    continue
-            found += self._members.get(filed)
+        for filed in self.candidates(subject):
+            found += self.holding(filed, subject, errors)
         return found
+
+    def holding(
+        self, filed: _Filed[Member], subject: Subject, errors: dict[Member, Exception] | None = None
+    ) -> Iterable[Member]:
+        """Of one of the candidates, the members, if its predicate holds; see `match`."""
+        if not filed.certain:
+            try:
+                if not filed.predicate(subject):
+                    return ()
+            except Exception as error:  # an application's own callable may raise anything
+                if errors is None:
+                    raise
+                errors.update(dict.fromkeys(self._members.get(filed), error))
+                return ()
+        return self._members.get(filed)
+
+    def candidates(self, subject: Subject) -> tuple[_Filed[Member], ...]:
+        """The distinct predicates that might hold, as they are filed now. Ask `holding` about each."""
+        return tuple(self._candidates(subject))
 
     def _candidates(self, subject: Subject) -> dict[_Filed[Member], None]:
         if not any(self._shelves.values()):
