@@ -110,6 +110,15 @@ class FakeKernel:
         finally:
             self._writers -= 1
 
+    async def wait_writable(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            if self.closed:
+                raise trio.BrokenResourceError
+            if self.credit != 0:
+                return
+            await self._changed.wait()
+
     def receive_nowait(self) -> bytes:
         raise BlockingIOError
 

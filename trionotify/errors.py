@@ -20,6 +20,7 @@ __all__ = [
     "StoreError",
     "TrionotifyError",
     "check_headers",
+    "shortened",
 ]
 
 
@@ -58,6 +59,15 @@ _PASSING = frozenset(
         CloseCode.TOO_MANY_REQUESTS,
     }
 )
+
+
+#: Characters of a problem's `detail`.
+_DETAIL: Final = 500
+
+
+def shortened(detail: str) -> str:
+    """As much of a detail as is told: it may repeat what a peer has sent."""
+    return detail if len(detail) <= _DETAIL else f"{detail[:_DETAIL]}…"
 
 
 class TrionotifyError(Exception):

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import attrs
 
 from trionotify.clients import Client
-from trionotify.errors import Refused
+from trionotify.errors import Refused, shortened
 from trionotify.filters import DEFAULT_LIMITS, FilterLimits
 from trionotify.formats import SUBPROTOCOL
 from trionotify.jsontext import write_json
@@ -180,7 +180,8 @@ def problem(refused: Refused, *, close: bool) -> Answer:
         "type": "about:blank",
         "title": reason_of(refused.status),
         "status": refused.status,
-        "detail": refused.detail.encode(errors="replace").decode(),  # an application may say anything
+        # An application may say anything.
+        "detail": shortened(refused.detail).encode(errors="replace").decode(),
     }
     body, headers = write_json(document), (*NO_STORE, *refused.headers)
     if refused.status == 401 and not any(name.lower() == "www-authenticate" for name, _ in headers):

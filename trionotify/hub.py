@@ -27,6 +27,7 @@ import trio
 from trionotify.addresses import Proxies
 from trionotify.blocks import stream_formats, unchunked
 from trionotify.broadcast import Broadcast
+from trionotify.budget import Budget
 from trionotify.clients import Client, Registry
 from trionotify.drain import Drain, say_goodbye
 from trionotify.entrance import Connection, Entrance
@@ -124,6 +125,10 @@ class Hub:
         #: Who catches up without waiting for its network makes its steps in here: between two turns of
         #: the broadcast there are few of them, however many come back at once.
         self.pace = trio.CapacityLimiter(_STEPS)
+        #: Work that takes longer than a turn and can't be divided: one piece at a time, see `turns`.
+        self.slow_lane = trio.CapacityLimiter(1)
+        #: Bytes of bodies and messages that aren't complete yet.
+        self.arriving = Budget(settings.max_arriving_bytes)
         #: Whether anybody is let in, and who is on the way.
         self.entrance = Entrance(settings, self.connections)
         self.quotas = Quotas(settings)

@@ -128,7 +128,6 @@ _POLICY: Final = (
 _OF_FILES: Final = (
     ("Cache-Control", "no-cache"),
     ("Content-Security-Policy", _POLICY),
-    ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
 )
 _SCRIPT: Final = "text/javascript; charset=utf-8"

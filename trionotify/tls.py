@@ -39,6 +39,7 @@ class Certificate:
                 raise ValueError(f"{name}: {path} can't be read: {error.strerror}") from None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(_PROTOCOLS)
+        context.options |= ssl.OP_NO_RENEGOTIATION
         try:
             context.load_cert_chain(self._cert, self._key, password=self._refuse_encrypted)
         except ssl.SSLError as error:
