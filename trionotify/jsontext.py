@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from trionotify.text import without_mark
+
 __all__ = ["Verbatim", "check_json", "read_items", "read_json", "read_members", "write_json"]
 
 #: The text of a JSON value, which is written as it was read.
@@ -28,13 +30,13 @@ def read_json(text: str | bytes) -> Any:
 
 def read_members(text: str | bytes) -> dict[str, Verbatim]:
     """The members of a JSON object, each as its text; raises as `read_json` does."""
-    members: dict[str, Verbatim] = _guarded(_read_members, text)
+    members: dict[str, Verbatim] = _guarded(_read_members, without_mark(text))
     return members
 
 
 def read_items(text: str | bytes) -> list[Verbatim]:
     """The items of a JSON array, each as its text; raises as `read_json` does."""
-    items: list[Verbatim] = _guarded(_read_items, text)
+    items: list[Verbatim] = _guarded(_read_items, without_mark(text))
     return items
 
 
