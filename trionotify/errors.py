@@ -20,6 +20,7 @@ __all__ = [
     "StoreError",
     "TrionotifyError",
     "check_headers",
+    "is_token",
     "shortened",
 ]
 
@@ -78,6 +79,11 @@ class TrionotifyError(Exception):
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?")
 _OURS: Final = frozenset({"connection", "content-length", "content-type", "transfer-encoding"})
+
+
+def is_token(text: str) -> bool:
+    """Whether a header, or a subprotocol, can be called that (RFC 9110, section 5.6.2)."""
+    return _FIELD_NAME.fullmatch(text) is not None
 
 
 def check_headers(headers: Iterable[tuple[str, str]], reserved: frozenset[str]) -> None:

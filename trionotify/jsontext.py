@@ -16,6 +16,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from trionotify.text import without_mark
+
 __all__ = [
     "MAX_DEPTH",
     "TooMany",
@@ -51,7 +53,7 @@ def read_members(text: str | bytes) -> dict[str, Verbatim]:
 
     Each may be as deep as a text: of an event, it is the data that has the limit.
     """
-    members: dict[str, Verbatim] = _guarded(_read_members, text)
+    members: dict[str, Verbatim] = _guarded(_read_members, without_mark(text))
     return _not_deep(members, text, MAX_DEPTH + 1)
 
 
@@ -80,7 +82,7 @@ def read_items(text: bytes, most: int) -> list[Verbatim]:
                 raise
             raise TooMany(f"at most {most} items are allowed") from None
 
-    items = _guarded(read, text)
+    items = _guarded(read, without_mark(text))
     return [item for item in msgspec.structs.astuple(items) if item is not msgspec.UNSET]
 
 

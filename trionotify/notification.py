@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from trionotify.jsontext import check_json
+from trionotify.text import FORBIDDEN, check_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,13 +59,6 @@ _RESERVED: Final = ATTRIBUTES - {"to"} | {"data", "audience"}
 RESERVED_TYPE: Final = "trionotify."
 
 _NAME: Final = re.compile(r"[a-z0-9]+", re.ASCII)
-# CloudEvents 1.0, section "Type System": control characters, lone surrogates and the Unicode
-# non-characters have no place in a String.
-_BAD_CHARACTER: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
-    + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
-    + "]"
-)
 _RFC_3339: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
@@ -379,7 +373,7 @@ def _check_text(name: str, value: object) -> None:
     if not value:
         raise ValueError(f"{name} must not be empty")
     # str.isprintable runs in C and is true of nearly all text; a space is printable, a newline not.
-    if not value.isprintable() and (bad := _BAD_CHARACTER.search(value)):
+    if not value.isprintable() and (bad := FORBIDDEN.search(value)):
         raise ValueError(f"{name} must not contain the character {bad.group()!r}")
 
 
@@ -416,6 +410,8 @@ def _checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
             raise ValueError(f"{name} has a field of its own: it can't be among the extensions")
         if isinstance(value, str):
             _check_text(name, value)
+            if name == "to":
+                check_id(name, value)
         elif not isinstance(value, int):
             raise TypeError(f"{name} must be str, int or bool, not {_name_of(value)}")
         elif not -(2**31) <= value < 2**31:

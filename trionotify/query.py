@@ -14,14 +14,15 @@ from urllib.parse import parse_qsl, quote
 
 import attrs
 
-from trionotify.clients import MAX_ID, ROLES
+from trionotify.clients import ROLES
 from trionotify.errors import Refused
 from trionotify.filters import DEFAULT_LIMITS, ON_ATTRIBUTES, FilterLimits, check_filter, from_json
 from trionotify.formats import SUBPROTOCOL
 from trionotify.log import Cursor
 from trionotify.notification import Notification, check_publishable
 from trionotify.predicates import AllOf, Predicate
-from trionotify.since import Moment, parse_since
+from trionotify.since import SPELLINGS, Moment, where_it_was
+from trionotify.text import check_id
 
 __all__ = ["Query", "defaults", "parse_query", "said", "template"]
 
@@ -31,8 +32,7 @@ _FORMATS: Final = ("raw", "cloudevents")
 _LAGS: Final = ("gap", "latest", "disconnect")
 #: Those that mean something, but for the dotted ones.
 _KEYS: Final = _OF_TEMPLATE | {
-    *("id", "role", "sql", "filters", "narrow", "echo", "since", "last_event_id", "lag", "format"),
-    *("exp", "sig"),
+    *("id", "role", "sql", "filters", "narrow", "echo", *SPELLINGS, "lag", "format", "exp", "sig"),
 }
 
 
@@ -92,8 +92,11 @@ class Query:
         name = id if id is not None else params.get("id")
         if name is None:
             name = secrets.token_urlsafe(9)
-        elif not name or len(name) > MAX_ID or not name.isprintable():
-            raise _bad(f"id: 1 to {MAX_ID} printable characters are needed")
+        else:
+            try:
+                check_id("id", name)
+            except ValueError as error:
+                raise _bad(str(error), "id") from None
         asked = _choice(params, "format", _FORMATS, "raw")
         format = "cloudevents" if subprotocol == SUBPROTOCOL else format or asked
         return cls(
@@ -176,11 +179,8 @@ def _lag(params: Mapping[str, str], format: str) -> str | None:
 
 
 def _since(params: Mapping[str, str], last_event_id: str | None) -> Cursor | Moment | None:
-    text = last_event_id or params.get("since", params.get("last_event_id"))
-    if text is None:
-        return None
     try:
-        return parse_since(text)
+        return where_it_was(params, last_event_id)
     except ValueError as error:
         raise _bad(str(error)) from None
 
