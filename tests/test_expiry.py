@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -154,4 +154,4 @@ async def test_thousands_at_once_let_others_run(
     while seen[-1] < 2000:
         await trio.lowlevel.checkpoint()
         seen.append(len(connections.ended))
-    assert max(after - before for before, after in zip(seen, seen[1:], strict=False)) <= 2 * 256
+    assert max(after - before for before, after in pairwise(seen)) <= 2 * 256

@@ -1,9 +1,9 @@
 """Expiry: connections end when what they were let in with is over.
 
-One task for all of them. Their times are the wall clock's, because `exp` is said in its seconds, and that
-clock may be set, or go on while the machine sleeps. So the task doesn't sleep until the next one is due: as
-long as there is one, it looks at the wall clock once a second. Between two looks time goes by on Trio's
-clock, which is a test's to drive.
+One task for all of them. Their times are the wall clock's, because `exp` is said in its seconds, and
+that clock may be set, or go on while the machine sleeps. So the task doesn't sleep until the next one is
+due: as long as there is one, it looks at the wall clock once a second. Between two looks time goes by on
+Trio's clock, which is a test's to drive.
 """
 
 from __future__ import annotations
