@@ -467,6 +467,28 @@ async def test_a_silent_client_is_pinged_and_then_dropped(room: Room, autojump_c
     assert len(room.hub.clients) == 0
 
 
+async def test_a_process_that_was_stopped_hears_first(room: Room, autojump_clock: Clock) -> None:
+    """Before it judges: whose answer waits in the kernel isn't dropped; who is dead is, a bit later."""
+    peer, dead = await room.connect("/"), await room.connect("/")
+    await trio.sleep(45)
+    assert peer.look().pings == 1
+    autojump_clock.jump(100)
+    await room.quiet()  # what is due now is done
+    peer.kernel.feed(b"\x8a\x80abcd")
+    await trio.sleep(20)
+    assert not peer.kernel.closed
+    assert dead.kernel.was_reset
+
+
+async def test_a_process_that_is_always_late_drops_the_dead(room: Room, autojump_clock: Clock) -> None:
+    """It passes over one round, not over all of them."""
+    peer = await room.connect("/")
+    for _ in range(20):
+        autojump_clock.jump(20)
+        await room.quiet()
+    assert peer.kernel.was_reset
+
+
 async def test_any_bytes_are_a_sign_of_life(room: Room, autojump_clock: Clock) -> None:
     """An answer to the ping, a message, a Pong that nobody asked for."""
     peer = await room.connect("/?role=publisher")

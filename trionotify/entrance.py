@@ -35,6 +35,8 @@ class Connection(Protocol):
 
     #: What it came by: `websocket`, `sse` or `ndjson`.
     transport_name: ClassVar[str]
+    #: When it became a client's, on Trio's clock.
+    entered_at: float
 
     @property
     def client(self) -> Client:

@@ -1,8 +1,8 @@
 """The clock of a durable log: a time of day that nobody can set in passing.
 
 The moments in a log's file are times of day, because they must make sense to the next process. But
-the wall clock may be wrong for a while, in either direction, and nothing may be evicted too early, or
-kept for ever, because of that. So this clock begins at the wall clock's time, and goes on by a steady one:
+the wall clock may be wrong for a while, in either direction, and because of that nothing may be evicted
+too early, or kept for ever. So this clock begins at the wall clock's time, and goes on by a steady one:
 
 | the wall clock | this clock |
 | --- | --- |
