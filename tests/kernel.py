@@ -41,6 +41,7 @@ class FakeKernel:
     """
 
     half_closes = True
+    unacknowledged = None
 
     def __init__(self, credit: int | None = None, *, synchronous: bool = True) -> None:
         self.credit = credit

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -565,3 +568,47 @@ async def test_an_index_that_is_asked_for_stays(
         assert len(indexed) <= room.hub.clients.MAX_INDEXED
     await room.connect("/?id=bob&n3=x")
     assert (await room.hub.publish("x", audience=Exact(n3="x"), confirm=True)).wanted == 2
+
+
+async def test_the_sweep_lets_others_run(autojump_clock: trio.testing.MockClock) -> None:
+    """Between some hundred connections; one that left meanwhile isn't checked."""
+    checked: list[int] = []
+    begun = trio.Event()
+
+    class Looked:
+        def __init__(self, key: int) -> None:
+            self.key = key
+
+        def check(self, now: float) -> None:
+            checked.append(self.key)
+            begun.set()
+            room.hub.connections.pop(999, None)
+
+    async with open_room() as room:
+        room.hub.connections |= {key: Looked(key) for key in range(1000)}  # type: ignore[misc] # fakes
+        await begun.wait()
+        seen = [len(checked)]
+        while seen[-1] < 999:
+            await trio.lowlevel.checkpoint()
+            seen.append(len(checked))
+        assert max(after - before for before, after in pairwise([0, *seen])) <= 2 * 256
+        assert checked == [*range(999)]
+        room.hub.connections.clear()
+
+
+async def test_how_long_it_was_here(
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """That is no matter of the wall clock, which may be set meanwhile."""
+    with caplog.at_level(logging.INFO, "trionotify"):
+        async with open_room() as room:
+            peer = await room.connect("/")
+            await trio.sleep(5)
+            monkeypatch.setattr(time, "time", lambda: 0.0)
+            peer.say_close()
+            await room.quiet()
+    (record,) = [record for record in caplog.records if getattr(record, "event", "") == "left"]
+    assert record.seconds == pytest.approx(5.0)  # type: ignore[attr-defined] # extra
+    assert "left after 5.0 s" in record.message

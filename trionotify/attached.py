@@ -117,6 +117,7 @@ class _AttachedConnection:
     def __init__(self, hub: Hub, websocket: Any, client: Client, query: Query) -> None:
         self.hub = hub
         self.client = client
+        self.entered_at = trio.current_time()
         self.format = hub.formats[query.format]
         self.filter_limits = hub.filter_limits
         self.bad = 0

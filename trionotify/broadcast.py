@@ -81,7 +81,9 @@ class Broadcast:
 
     async def find(self, moment: Moment) -> int:
         """The offset behind which all stands that was published then or later. A checkpoint."""
-        return self.within(await self.log.offset_at(moment.at))
+        log = self.log
+        at = await (log.offset_at(moment.at) if moment.ago is None else log.offset_ago(moment.ago))
+        return self.within(at)
 
     def within(self, offset: int) -> int:
         """The nearest offset where a reader can start."""

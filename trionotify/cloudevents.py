@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import attrs
 
-from trionotify.filters import DEFAULT_LIMITS, FilterLimits, from_json
+from trionotify.filters import DEFAULT_LIMITS, SLOW, FilterLimits, from_json
 from trionotify.jsontext import Verbatim, read_json, read_members, write_json
 from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json, new_id
 from trionotify.predicates import to_json
@@ -45,8 +45,6 @@ MAX_MEMBERS: Final = 100
 
 #: What the server calls itself.
 _SOURCE: Final = "/trionotify"
-#: Characters of filters that are parsed in less than a turn.
-_SLOW: Final = 512
 #: How many different audiences of the longest kind a batch may have.
 _MAX_AUDIENCES: Final = 32
 _NO_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -115,7 +113,7 @@ class Draft:
             size = len(audience)
         elif self.attributes.get("type") == SUBSCRIBE and "data" in self.members:
             size = len(bytes(self.members["data"]))
-        return size > _SLOW
+        return size > SLOW
 
     def notification(
         self,
@@ -164,6 +162,10 @@ class AudienceReader:
         self._limits = limits
         self._read: dict[str, Any] = {}
         self._left = _MAX_AUDIENCES * limits.max_filter_bytes
+
+    def knows(self, draft: Draft) -> bool:
+        """Whether the draft's audience was read before."""
+        return draft.attributes.get("audience") in self._read
 
     def read(self, value: object) -> Any:
         """The audience that the attribute of that name says; raises TypeError or ValueError."""

@@ -11,7 +11,7 @@ which takes care that one of them writes at a time. What goes wrong in either is
 from __future__ import annotations
 
 import logging
-import time
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import quote
@@ -49,7 +49,7 @@ def log_leaving(connection: Connection, received: int, code: int | None, reason:
     client, position = connection.client, connection.position
     # An application, or what it was told, may have written it.
     reason = reason if reason.isprintable() else ascii(reason)
-    seconds = time.time() - client.connected_at
+    seconds = trio.current_time() - connection.entered_at
     logger.info(
         "client %.64r from %s left after %.1f s, %d sent, %d received: %s",
         *(client.id, client.remote or "a stream", seconds, position.sent, received),
@@ -114,6 +114,7 @@ class ClientConnection:
     hub: Hub
     client: Client
     format: Format
+    entered_at: float = attrs.field(factory=trio.current_time, init=False)
     key: int = attrs.field(init=False)
     wire: Wire = attrs.field(init=False)
     position: Position = attrs.field(init=False)

@@ -86,11 +86,10 @@ class Conversation:
             if not await self._send(found):
                 break
             if not await self._wait():
-                with trio.move_on_after(self._hub.settings.close_timeout) as scope:
-                    with self._half_opened(scope, Stage.IDLE):
-                        await self._transport.aclose()
+                with trio.move_on_after(self._hub.settings.close_timeout):
+                    await self._transport.aclose()
                 return None
-        with trio.CancelScope() as scope, self._half_opened(scope, Stage.IDLE):
+        with trio.CancelScope() as scope, self._half_opened(scope, Stage.CLOSING):
             await linger(self._transport, self._hub.settings.close_timeout)
             await self._transport.aclose()
         return None
@@ -200,7 +199,7 @@ class Conversation:
         client, query = await admit(self._hub, stream_request(request, kind))
         self._hub.entrance.check_room()
         if request.method == "HEAD":
-            return stream_head(self._hub, query, kind)
+            return stream_head(self._hub, query, kind, chunked=request.http_version == "1.1")
         return StreamConnection.enter(
             *(self._hub, self._transport, client, query, kind, self._fields),
             chunked=request.http_version == "1.1",

@@ -38,6 +38,8 @@ class Connection(Protocol):
 
     #: What it came by: `websocket`, `sse` or `ndjson`.
     transport_name: ClassVar[str]
+    #: When it became a client's, on Trio's clock.
+    entered_at: float
 
     @property
     def client(self) -> Client:
@@ -75,8 +77,10 @@ class Stage(enum.Enum):
 
     #: No whole head of a request has come.
     HEAD = enum.auto()
-    #: Nothing is to be done: it may send another request, or close.
+    #: Nothing is to be done: it may send another request.
     IDLE = enum.auto()
+    #: It was answered for the last time, and its end is waited for.
+    CLOSING = enum.auto()
     #: The head of a request is here, and it is being served.
     SERVED = enum.auto()
 
@@ -121,7 +125,7 @@ class _Places:
         """The one to drop. One that is served is spared as long as there is any other."""
         if not self._all:
             return None
-        for stages in ((Stage.HEAD, Stage.IDLE), (Stage.SERVED,)):
+        for stages in ((Stage.HEAD, Stage.IDLE, Stage.CLOSING), (Stage.SERVED,)):
             crowd = max(
                 ([place for place in same if place.stage in stages] for same in self._by_address.values()),
                 key=len,

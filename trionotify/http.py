@@ -19,7 +19,7 @@ from trionotify.errors import Refused, shortened
 from trionotify.filters import DEFAULT_LIMITS, FilterLimits
 from trionotify.formats import SUBPROTOCOL
 from trionotify.jsontext import write_json
-from trionotify.query import Query, parse_query
+from trionotify.query import Filters, Query, parse_query
 
 if TYPE_CHECKING:
     import h11
@@ -60,6 +60,8 @@ class Request:
     authority: str = ""
     _limits: FilterLimits = DEFAULT_LIMITS
     _joined: dict[str, str] = attrs.field(init=False, repr=False, eq=False)
+    #: The filters in the query, once they have been parsed.
+    _filters: list[Filters] = attrs.field(factory=list, init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         joined: dict[str, str] = {}
@@ -97,7 +99,17 @@ class Request:
             # A browser that comes back asks with the same URL, and with the header for where it is.
             last_event_id=self.header("last-event-id"),
             limits=self._limits,
+            filters=self._filters[0] if self._filters else None,
         )
+
+    @property
+    def has_long_filters(self) -> bool:
+        """Whether to parse the filters in the query may take more than a turn."""
+        return Filters.are_long(self.params)
+
+    def read_filters(self) -> None:
+        """Parse the filters in the query now, and once; raises `Refused` (400)."""
+        self._filters[:] = [Filters.of(self.params, self._limits)]
 
     @property
     def subprotocol(self) -> str | None:

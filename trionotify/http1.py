@@ -36,6 +36,7 @@ __all__ = ["HttpConnection"]
 _MAX_FIELDS: Final = 100
 #: Of a head that is too long, so many bytes more are read, for the answer may depend on what is in there.
 _OVERLONG: Final = 1 << 16
+_OVERLONG_TIMEOUT: Final = 0.5
 #: Bytes of a body on the wire, beyond twice what it may have: chunks are framed.
 _FRAMING: Final = 1 << 16
 _END_OF_LINE: Final = b"\r\n"
@@ -131,8 +132,9 @@ class HttpConnection:
 
     async def _read_overlong(self) -> None:
         """Read on to the end of a head that is too long, if that is near."""
-        while b"\r\n\r\n" not in self._raw and len(self._raw) < _OVERLONG:
-            self._raw += await self._read()
+        with trio.move_on_after(_OVERLONG_TIMEOUT):
+            while b"\r\n\r\n" not in self._raw and len(self._raw) < _OVERLONG:
+                self._raw += await self._read()
 
     @property
     def _method(self) -> str:
@@ -226,9 +228,12 @@ class HttpConnection:
         """
         close = answer.close or self.body_to_come or not self._persistent
         await self._send(_bytes_of(answer, self._method, close))
-        if not close and self._h11.their_state is h11.SEND_BODY:
+        if close:
+            return False
+        if self._h11.their_state is h11.SEND_BODY:
             self._h11.next_event()  # the end of a body that isn't there
-        return not close
+        self._h11 = self._new_parser(self.early)
+        return True
 
     async def _send(self, data: Sendable) -> None:
         try:

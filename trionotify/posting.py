@@ -28,16 +28,24 @@ import trio
 
 from trionotify.addresses import host_of
 from trionotify.admission import admit
-from trionotify.cloudevents import MAX_MEMBERS, NotAnEvent, audience_of, decode
+from trionotify.cloudevents import (
+    MAX_MEMBERS,
+    AudienceReader,
+    Draft,
+    NotAnEvent,
+    audience_of,
+    read_event,
+)
 from trionotify.entrance import RETRY_AFTER
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import Refused, StoreError
 from trionotify.http import Answer
-from trionotify.jsontext import read_items
+from trionotify.jsontext import TooMany, read_items
 from trionotify.media import Media, read_media
 from trionotify.notification import Data, Notification, check_publishable, is_json
 from trionotify.query import defaults, said
 from trionotify.text import without_mark
+from trionotify.turns import Turn
 
 if TYPE_CHECKING:
     from trionotify.http import ReadBody, Request
@@ -79,7 +87,7 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
     media = _media(request)
     body = await read_body(_most_bytes(hub, media))
     try:
-        found = _understand(hub, request, media, body, client.id if named else None)
+        found = await _understand(hub, request, media, body, client.id if named else None)
     except (TypeError, ValueError) as error:
         raise Refused(400, str(error)) from None
     receipts = await _publish(hub, found, publisher)
@@ -133,25 +141,21 @@ def _most_bytes(hub: Hub, media: str) -> int:
     return most if media == _BATCH else min(most, hub.settings.max_message_bytes)
 
 
-def _understand(
+async def _understand(
     hub: Hub, request: Request, media: str, body: bytes, id: str | None
 ) -> list[Notification]:
-    """What is to be published."""
+    """What is to be published. A checkpoint whenever it takes more than a turn."""
     kind, otherwise = request.header("content-type"), said(request.params)
     if media == _BATCH:
-        found = [_event(hub, item, at, otherwise) for at, item in enumerate(_items(hub, body))]
-        if sum([one.size for one in found]) > (most := hub.settings.max_body_bytes):
-            # What the query says counts for each of them.
-            raise Refused(
-                413, f"a batch may have at most {most} bytes, with what the query gives to each"
-            )
+        found = await _batch(hub, body, otherwise)
     elif media == _STRUCTURED:
-        found = [decode(body, hub.filter_limits, otherwise)]
+        found = [await _made(hub, read_event(body), otherwise, AudienceReader(hub.filter_limits))]
     elif media.startswith(_ANY_EVENT):
         raise Refused(415, f"Content-Type: {media} isn't understood; {_STRUCTURED} and {_BATCH} are")
     elif any(name.startswith(_FIELD) for name, _ in request.headers):
         # Also where `ce-specversion` is missing: its other attributes were meant to be something.
-        found = [_binary(hub, request, otherwise, kind, body)]
+        async with hub.slow_lane:  # its audience is not long, but every connection may bring one
+            found = [_binary(hub, request, otherwise, kind, body)]
     else:
         found = [_plain(request, kind, body, id)]
     for notification in found:
@@ -159,23 +163,52 @@ def _understand(
     return found
 
 
+async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[Notification]:
+    """The events of a batch; raises `Refused` (413) as soon as there is too much of anything."""
+    settings, turn = hub.settings, Turn()
+    audiences = AudienceReader(hub.filter_limits)
+    found: list[Notification] = []
+    size = 0
+    for at, item in enumerate(_items(hub, body), 1):
+        if turn.over:
+            await turn.pass_on()
+        if len(text := bytes(item)) > settings.max_message_bytes:
+            raise Refused(
+                413,
+                f"the event number {at}: a message may have at most {settings.max_message_bytes} bytes,"
+                f" not {len(text)}",
+            )
+        try:
+            made = await _made(hub, read_event(text), otherwise, audiences)
+        except NotAnEvent as error:
+            raise ValueError(f"the event number {at}: {error}") from None
+        # What the query says counts for each of them.
+        size += made.size
+        if size > settings.max_body_bytes:
+            raise Refused(
+                413,
+                f"a batch may have at most {settings.max_body_bytes} bytes, with what the query gives to"
+                " each",
+            )
+        found.append(made)
+    return found
+
+
+async def _made(
+    hub: Hub, draft: Draft, otherwise: Mapping[str, str], audiences: AudienceReader
+) -> Notification:
+    if not draft.slow or audiences.knows(draft):
+        return draft.notification(hub.filter_limits, otherwise, audiences)
+    async with hub.slow_lane:
+        return draft.notification(hub.filter_limits, otherwise, audiences)
+
+
 def _items(hub: Hub, body: bytes) -> list[Any]:
-    items = read_items(body)
-    if len(items) > hub.settings.max_batch:
-        raise Refused(413, f"a batch may have at most {hub.settings.max_batch} events")
-    return items
-
-
-def _event(hub: Hub, item: Any, at: int, otherwise: Mapping[str, str]) -> Notification:
-    text, most = bytes(item), hub.settings.max_message_bytes
-    if len(text) > most:
-        raise Refused(
-            413, f"the event number {at + 1}: a message may have at most {most} bytes, not {len(text)}"
-        )
+    most = hub.settings.max_batch
     try:
-        return decode(text, hub.filter_limits, otherwise)
-    except NotAnEvent as error:
-        raise ValueError(f"the event number {at + 1}: {error}") from None
+        return read_items(body, most)
+    except TooMany:
+        raise Refused(413, f"a batch may have at most {most} events") from None
 
 
 def _binary(

@@ -7,7 +7,8 @@
 | `10m`, `1h30m` | a duration, in `s`, `m`, `h`, `d`, `w`: what was published so recently |
 | `start` | all that is kept |
 
-A cursor is exact: it can be resumed, or it can't, and that is told. The others ask for what there is.
+A cursor is exact: it can be resumed, or it can't, and that is told. The others ask for what there is. A
+duration stays one until the log looks for it: by which clock it counts is the log's to know.
 
 A client that comes back says where it was in one of four ways: `SPELLINGS` has those in a query, and
 there is the header `Last-Event-ID`, which a browser's EventSource sends. What replaces an EventSource
@@ -19,7 +20,6 @@ or an older one's: a cursor that can't be resumed, and not a mistake in the URL.
 from __future__ import annotations
 
 import re
-import time as clock
 from collections.abc import Mapping
 from typing import Final
 
@@ -53,9 +53,13 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-", re.ASCII)
 
 @attrs.frozen
 class Moment:
-    """What was published at this time of day, in seconds since 1970, or later."""
+    """What was published `at` this time of day, in seconds since 1970, or later.
 
-    at: float
+    Or, if `ago` is given, within the last so many seconds.
+    """
+
+    at: float = 0.0
+    ago: float | None = None
 
 
 @attrs.frozen
@@ -92,7 +96,7 @@ def parse_since(text: str) -> Cursor | Moment:
         # A plus sign that nobody escaped is a space by now.
         return Moment(moment_of("since", text.replace(" ", "+")))
     if (ago := parse_duration(text)) is not None:
-        return Moment(clock.time() - ago)
+        return Moment(ago=ago)
     try:
         return Cursor.parse(text)
     except ValueError:

@@ -132,8 +132,7 @@ class TlsTransport(SocketTransport):
             except ssl.SSLError as error:
                 if self._closing:
                     return await self._end_of_file()
-                with suppress(OSError):
-                    self._flush()  # the alert
+                await self.aclose()  # with the alert that says so
                 raise trio.BrokenResourceError(str(error)) from error
             else:
                 return data

@@ -211,7 +211,7 @@ class Wire:
         owed = self.owed
         while owed and taken >= len(owed[0]):
             taken -= len(owed.pop(0))
-        if taken:
+        if taken and owed:  # nothing is left where the connection was dropped meanwhile
             owed[0] = memoryview(owed[0])[taken:]
 
     async def send(self, message: str | bytes) -> None:
