@@ -198,6 +198,8 @@ class Broadcast:
             self.log.evict(self.done, trio.current_time())
             tally.tell(self.log.epoch, end - start)
             start = end
+            if turn.over:
+                await turn.pass_on()
         self.taken = self.done = self.log.head
         self._count(entries, fresh, trio.current_time())
         if len(fresh) < len(entries):

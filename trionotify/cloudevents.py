@@ -28,6 +28,7 @@ __all__ = [
     "AudienceReader",
     "Draft",
     "NotAnEvent",
+    "TooMuch",
     "audience_of",
     "decode",
     "decode_sent",
@@ -59,6 +60,10 @@ class NotAnEvent(ValueError):
     def __init__(self, detail: str, id: str | None = None) -> None:
         super().__init__(detail)
         self.id = id
+
+
+class TooMuch(NotAnEvent):
+    """An event could be taken, but not together with those that came before it."""
 
 
 def decode(
@@ -124,6 +129,8 @@ class Draft:
         """The notification that it is; raises NotAnEvent: see `decode`. `audiences` reads its audience."""
         try:
             return self._notification(defaults, audiences or AudienceReader(limits))
+        except TooMuch:
+            raise
         except (TypeError, ValueError) as error:
             id = self.attributes.get("id")
             raise NotAnEvent(str(error), id if isinstance(id, str) else None) from None
@@ -176,7 +183,7 @@ class AudienceReader:
         self._left -= len(value)
         if self._left < 0:
             most = _MAX_AUDIENCES * self._limits.max_filter_bytes
-            raise ValueError(f"audience: those of one batch may have at most {most} characters altogether")
+            raise TooMuch(f"audience: those of one batch may have at most {most} characters altogether")
         self._read[value] = audience
         return audience
 

@@ -168,13 +168,12 @@ class Conversation:
             origin, host = self._http.raw_field(b"origin"), self._http.raw_field(b"host")
             self._fields = self._hub.origins.fields_for(origin, host or "")
             raise
-        self._params = request.params
+        self._params, self._fields = request.params, self._hub.origins.fields(request)
         if request.http_version not in _VERSIONS:
             raise Refused(505, f"HTTP/{request.http_version} isn't spoken here: 1.1 and 1.0 are")
         self._remote = self._hub.proxies.client(self._peer, request.header("x-forwarded-for"))
         if self._remote != self._peer:
             request = attrs.evolve(request, remote=self._remote)
-        self._fields = self._hub.origins.fields(request)
         return request
 
     def _wants_stream(self, request: Request) -> str | None:

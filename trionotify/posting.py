@@ -33,6 +33,7 @@ from trionotify.cloudevents import (
     AudienceReader,
     Draft,
     NotAnEvent,
+    TooMuch,
     audience_of,
     read_event,
 )
@@ -180,6 +181,8 @@ async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[No
             )
         try:
             made = await _made(hub, read_event(text), otherwise, audiences)
+        except TooMuch as error:
+            raise Refused(413, str(error)) from None
         except NotAnEvent as error:
             raise ValueError(f"the event number {at}: {error}") from None
         # What the query says counts for each of them.
