@@ -93,7 +93,8 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
             if found:
                 break
             await turn.pass_on()
-            continue
+            if not unread:
+                break
         try:
             draft = _read(unread[0])
             if not draft.slow:
