@@ -866,9 +866,9 @@ class Connection {
    */
   #gapFor(text) {
     const found = typeof text === "string" ? /(?:^|[^\\])"cursor"\s*:\s*"([^"\\]{1,100})"/.exec(text)?.[1] : undefined;
-    const ahead = found !== undefined && sameEpoch(found, this.cursor) && isAhead(found, this.cursor);
-    const cursor = ahead ? { cursor: found } : {};
-    return /** @type {CloudEvent} */ ({ type: `${OURS}gap`, data: { from: this.cursor }, ...cursor });
+    const here = this.cursor;
+    const ahead = found !== undefined && here !== undefined && sameEpoch(found, here) && isAhead(found, here);
+    return /** @type {CloudEvent} */ ({ type: `${OURS}gap`, data: { from: here }, ...(ahead && { cursor: found }) });
   }
 
   /** @param {CloudEvent} event */
