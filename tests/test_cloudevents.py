@@ -248,3 +248,43 @@ def test_what_a_server_has_sent() -> None:
     assert decode_sent(text) == (made, "e:5")
     assert decode_sent(encode(made, None)) == (made, None)
     assert decode_sent(encode_own("ack", {}, None))[1] is None
+
+
+def test_what_a_server_sent_isnt_judged_again() -> None:
+    """A server may know better, or other limits: what makes an event is enough."""
+    members = {
+        "id": "i" * 5000,
+        "source": "/\u0007",
+        "type": "t",
+        "time": "noon",
+        "n": 1 << 40,
+        "Ä": "x",
+    }
+    more = members | {f"a{number}": "" for number in range(200)}
+    deep = "[" * 500 + "]" * 500
+    text = f'{json.dumps(more)[:-1]},"data":{deep}}}'
+    made, cursor = decode_sent(text)
+    assert (made.id, made.source, made.time, cursor) == ("i" * 5000, "/\u0007", "noon", None)
+    assert made.data == deep
+    assert (made.extensions["n"], made.extensions["Ä"], made.datacontenttype) == (
+        1 << 40,
+        "x",
+        "application/json",
+    )
+    assert decode_sent(encode(made, "e:1")) == (made, "e:1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "5", "[]", "{}", '{"id":"1","source":"s"}', '{"id":1,"source":"s","type":"t"}'),
+        '{"id":"1","source":"s","type":"t","subject":5}',
+        '{"id":"1","source":"s","type":"t","a":1.5}',
+        '{"id":"1","source":"s","type":"t","data_base64":"%"}',
+        '{"id":"1","source":"s","type":"t","datacontenttype":"text/plain","data":{}}',
+    ],
+)
+def test_what_a_server_sent_and_cant_be_taken_apart(text: str) -> None:
+    """Then it is no event."""
+    with pytest.raises(NotAnEvent):
+        decode_sent(text)

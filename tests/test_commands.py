@@ -10,12 +10,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 import trio
 
+from tests.network import FakeServer, run_fake
 from tests.test_cli import COMMAND, run, running
 from tests.test_peers import need
 from trionotify import Client, CloseCode, Refused, Request, connect, open_server
@@ -145,6 +147,30 @@ async def test_subscribe_is_told_not_to_come_back(code: int, exit_code: int) -> 
         done = await trio.to_thread.run_sync(run, "subscribe", "--url", server.url)
         assert done.returncode == exit_code
         assert done.stderr.splitlines()[-1] == f"trionotify: closed: {code} that is why"
+
+
+async def test_subscribe_goes_on_behind_what_cant_be_read() -> None:
+    """It costs that message, and a line on stderr."""
+
+    async def script(server: FakeServer) -> None:
+        await server.welcome()
+        await server.say("a.b", "before", "e:1", datacontenttype="text/plain")
+        await server.websocket.send_message("[" * 100_000)
+        await server.say("a.b", "behind", "e:3", datacontenttype="text/plain")
+        await server.websocket.aclose(1000)
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(run_fake, script=script)
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        command = [*COMMAND, "subscribe", "--url", url]
+        with trio.fail_after(60):
+            done = await trio.run_process(command, capture_stdout=True, capture_stderr=True)
+        nursery.cancel_scope.cancel()
+    assert done.stdout == b"before\nbehind\n"
+    lines = [line for line in done.stderr.decode().splitlines() if "can't be read" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("trionotify: subscriber: a message can't be read, and is left out: ")
 
 
 @pytest.mark.parametrize(

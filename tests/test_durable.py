@@ -276,6 +276,27 @@ async def test_a_page_that_ended_with_the_log_as_it_was_then() -> None:
         assert log.read(20, 1)[0].offset == 21
 
 
+async def test_a_page_that_takes_long_to_understand() -> None:
+    """Its audiences may: meanwhile others run, and commit."""
+    understood = threading.Event()
+
+    class DeepStore(FakeStore):
+        def restore(self, row: Any) -> Entry:
+            assert threading.current_thread() is not threading.main_thread()
+            assert understood.wait(30)
+            return super().restore(row)
+
+    async with open_log(DeepStore(), tail=1) as (log, inbox), trio.open_nursery() as nursery:
+        await put(log, inbox, 100)
+        nursery.start_soon(log.load, 7)
+        with trio.fail_after(20):
+            for _ in range(3):
+                await put(log, inbox, 1)
+        with pytest.raises(NotLoaded):
+            log.read(7, 1)
+        understood.set()
+
+
 async def test_who_wants_the_same_page_waits_for_it() -> None:
     """It is read once, for a thousand."""
     store = FakeStore()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import socket
 import ssl
@@ -21,6 +22,7 @@ from trionotify import (
     Closed,
     Lagged,
     Refused,
+    Unreadable,
     connect,
     open_server,
 )
@@ -170,27 +172,98 @@ async def test_a_server_that_says_nothing(autojump_clock: Clock) -> None:
         assert trio.current_time() == 3
 
 
+DEEP = "[" * 5000 + "]" * 5000
+
+
 @pytest.mark.parametrize(
-    ("message", "code"),
-    [(b"\x00", 1003), ("hello", 1007), ('{"specversion": "1.0"}', 1007), ("[]", 1007)],
+    ("message", "upto"),
+    [
+        (b"\x00", "e:1"),
+        ("hello", "e:1"),
+        ('{"specversion": "1.0"}', "e:1"),
+        ("[]", "e:1"),
+        ('{"id": 5, "source": "s", "type": "t", "cursor": "e:7"}', "e:7"),
+        ('{"id": "5", "source": "s", "type": "t", "a": {"cursor": "e:7"}}', "e:7"),
+        (f'{{"id": "5", "source": "s", "type": "t", "cursor" : "e:7", "data": {DEEP}}}', "e:7"),
+        (f'{{"id": "5", "source": "s", "type": "t", "data": {DEEP}}}', "e:1"),
+        # What isn't the cursor of a place behind this one in this log is none.
+        ('{"cursor": "e:0"}', "e:1"),
+        ('{"cursor": "f:7"}', "e:1"),
+        ('{"cursor": "7"}', "e:1"),
+        (r'{"subject": "\"cursor\": \"e:9\""}', "e:1"),
+    ],
 )
-async def test_a_server_that_sends_no_events(
-    message: str | bytes, code: int, autojump_clock: Clock
+async def test_a_message_that_cant_be_read(
+    message: str | bytes, upto: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It would send the same again, so that is the end, with the reason."""
+    """It costs that message alone: the application is told in its place, and the rest comes."""
 
     async def script(server: FakeServer) -> None:
         await server.welcome()
+        await server.say("a.b", "before", "e:1", datacontenttype="text/plain")
         await server.websocket.send_message(message)
+        await server.say("a.b", "behind", "e:8", datacontenttype="text/plain")
         await server.listen()
 
     async with open_network() as network:
         network.fake(script)
         async with network.connect() as client:
-            with pytest.raises(Closed, match="the server sent") as caught:
+            assert await take(client, 1) == ["before"]
+            with pytest.raises(Unreadable, match="can't be read: ") as caught:
                 await anext(client)
-            assert caught.value.code == code
+            assert isinstance(caught.value, Lagged)
+            assert (caught.value.after, caught.value.upto) == ("e:1", upto)
+            assert caught.value.reason in str(caught.value)
+            assert client.cursor == upto
+            assert await take(client, 1) == ["behind"]
+            assert client.cursor == "e:8"
         assert len(network.dialled_at) == 1
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert record.event == "unreadable"  # type: ignore[attr-defined] # extra
+
+
+async def test_what_was_unreadable_doesnt_come_again(autojump_clock: Clock) -> None:
+    """The next connection begins behind it."""
+    asked: list[str | None] = []
+
+    async def script(server: FakeServer) -> None:
+        asked.append(query(server).get("since"))
+        await server.welcome("e:0" if len(asked) == 1 else "e:7", recovered=len(asked) > 1 or None)
+        if len(asked) == 1:
+            await server.websocket.send_message('{"cursor": "e:7"}')
+            await quiet()
+            network.cut()
+        await server.listen()
+
+    async with open_network() as network:
+        network.fake(script)
+        async with network.connect() as client:
+            with pytest.raises(Unreadable):
+                await anext(client)
+            await network.dials(2)
+            await quiet()
+        assert asked == [None, "e:7"]
+
+
+async def test_an_acknowledgement_that_cant_be_read(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A publisher goes on."""
+
+    async def script(server: FakeServer) -> None:
+        await server.welcome()
+        event = await server.hear()
+        await server.websocket.send_message(b"\x00")
+        await server.websocket.send_message("what?")
+        await server.acknowledge(event)
+        await server.listen()
+
+    async with open_network() as network:
+        network.fake(script)
+        async with network.connect(role="publisher") as client:
+            assert (await client.publish("x")).cursor == "e:1"
+        assert len(network.dialled_at) == 1
+    assert sum(getattr(record, "event", "") == "unreadable" for record in caplog.records) == 2
 
 
 @pytest.mark.parametrize("role", ["subscriber", "publisher"])

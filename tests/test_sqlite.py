@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.stores import add, crash, data, entries, entry, open_store
+from trionotify import filters
 from trionotify.entries import Entry, repetition_key
 from trionotify.errors import StoreError
-from trionotify.logs import database, epochs, moments, schema, sqlite
+from trionotify.logs import database, epochs, moments, rows, schema, sqlite
 from trionotify.logs.sqlite import new_epoch
 from trionotify.notification import Notification
 from trionotify.predicates import (
@@ -534,6 +535,32 @@ def test_an_audience_that_can_be_stored(tmp_path: Path) -> None:
     store.append(batch, 0, 0.0)
     assert [one.notification.audience for one in entries(store)] == audiences
     store.close()
+
+
+def test_audiences_that_are_kept_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same text is read once; they are bounded by the texts' length, and those used last stay."""
+    read: list[str] = []
+
+    def from_json(text: str, *args: Any, **options: Any) -> Wanted:
+        read.append(text)
+        return filters.from_json(text, *args, **options)
+
+    monkeypatch.setattr(rows, "from_json", from_json)
+    audiences = rows._Audiences(100)
+
+    def text(name: str) -> str:
+        return f'{{"exact": {{"a": "{name:20}"}}}}'
+
+    size = len(text("a"))
+    assert 100 // size == 2
+    for name in "abacab":
+        assert audiences.read(text(name)) == Exact(a=f"{name:20}")
+    assert [one[17] for one in read] == ["a", "b", "c", "b"]
+    assert audiences.read("false") is NOTHING
+    with pytest.raises(ValueError, match="not JSON"):
+        audiences.read("[")
+    assert audiences.read(text("x" * 200)) == Exact(a="x" * 200)
+    assert (audiences._room, len(audiences._known)) == (100, 0)
 
 
 def test_what_is_larger_than_the_log_is_refused(tmp_path: Path) -> None:

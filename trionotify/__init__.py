@@ -14,6 +14,7 @@ from trionotify.errors import (
     Refused,
     StoreError,
     TrionotifyError,
+    Unreadable,
 )
 from trionotify.explain import Explanation, explain
 from trionotify.filters import from_json
@@ -67,6 +68,7 @@ __all__ = [
     "Subscription",
     "Suffix",
     "TrionotifyError",
+    "Unreadable",
     "connect",
     "explain",
     "from_json",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time as clock
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -80,20 +81,13 @@ def decode(
     return read_event(text).notification(limits, defaults)
 
 
-def decode_sent(text: str | bytes) -> tuple[Notification, str | None]:
-    """The same for an event that a server has sent, and its `cursor`; its own members don't count."""
-    draft = read_event(text, 2 * MAX_MEMBERS)
-    cursor = draft.attributes.get("cursor")
-    return draft.notification(), cursor if isinstance(cursor, str) else None
-
-
-def read_event(text: str | bytes, max_members: int = MAX_MEMBERS) -> Draft:
+def read_event(text: str | bytes) -> Draft:
     """The members of an event in JSON; raises NotAnEvent where there are none."""
     try:
         members = read_members(text)
-        if len(members) > max_members:
-            raise ValueError(f"an event may have at most {max_members} members, not {len(members)}")
-        attributes = {name: read_json(raw) for name, raw in members.items() if name not in _DATA}
+        if len(members) > MAX_MEMBERS:
+            raise ValueError(f"an event may have at most {MAX_MEMBERS} members, not {len(members)}")
+        attributes = _attributes(members)
     except ValueError as error:
         raise NotAnEvent(str(error)) from None
     return Draft(attributes, members)
@@ -148,11 +142,8 @@ class Draft:
         audience = given.pop("audience", None)
         if audience is not None:
             audience = audiences.read(audience)
-        kind = given.get("datacontenttype")
-        data = _data(self.members, kind)
-        if data is not None and kind is None:
-            # What doesn't say what it is, is JSON (section 3.1 of the format); base64 is what it is.
-            kind = "application/json" if isinstance(data, str) else "application/octet-stream"
+        data, kind = _typed(self.members, given.get("datacontenttype"))
+        if kind is not None:
             given["datacontenttype"] = kind
         fields = {name: given.pop(name) for name in _FIELDS if name in given}
         return Notification(data, audience=audience, extensions=given, **fields)
@@ -188,6 +179,45 @@ class AudienceReader:
         return audience
 
 
+def decode_sent(text: str | bytes) -> tuple[Notification, str | None]:
+    """The same for an event that a server has sent, and its `cursor`.
+
+    The server has checked it. Here it is only taken apart, and its data is passed on as it came: what
+    this side thinks of it must not stand between an application and what the server keeps.
+    """
+    try:
+        members = read_members(text)
+        attributes = _attributes(members)
+        cursor = attributes.pop("cursor", None)
+        return _sent(attributes, members), cursor if isinstance(cursor, str) else None
+    except (TypeError, ValueError) as error:
+        raise NotAnEvent(str(error)) from None
+
+
+def _attributes(members: Mapping[str, Verbatim]) -> dict[str, Any]:
+    return {name: read_json(raw) for name, raw in members.items() if name not in _DATA}
+
+
+def _sent(attributes: dict[str, Any], members: Mapping[str, Verbatim]) -> Notification:
+    given = {name: value for name, value in attributes.items() if value is not None}
+    for name in ("specversion", "audience"):
+        given.pop(name, None)
+    fields = {name: given.pop(name, None) for name in _FIELDS}
+    id, source, type, subject, time, kind = fields.values()
+    for name, value in fields.items():
+        if not isinstance(value, str) and (value is not None or name in _REQUIRED):
+            raise TypeError(f"{name} must be a string")
+    for name, value in given.items():
+        if not isinstance(value, str | int):
+            raise TypeError(f"{name} must be a string, an integer or a boolean")
+    data, kind = _typed(members, kind)
+    extensions = MappingProxyType(given)
+    time = clock.time() if time is None else time
+    return Notification.restored(
+        (data, type, source, subject, id, True, time, kind, None, extensions),
+    )
+
+
 def audience_of(value: object, limits: FilterLimits) -> Any:
     """The audience that the attribute of that name says; raises TypeError or ValueError."""
     if not isinstance(value, str):
@@ -206,6 +236,15 @@ def _audience_text(audience: Callable[[Any], object]) -> str:
     except (TypeError, ValueError) as error:
         raise type(error)(f"audience: {error}") from None
     return write_json(filters if isinstance(filters, list) else [filters]).decode()
+
+
+def _typed(members: Mapping[str, Verbatim], kind: Any) -> tuple[Data, Any]:
+    """The data, and what it is: `kind`, if that is said."""
+    data = _data(members, kind)
+    if data is not None and kind is None:
+        # What doesn't say what it is, is JSON (section 3.1 of the format); base64 is what it is.
+        kind = "application/json" if isinstance(data, str) else "application/octet-stream"
+    return data, kind
 
 
 def _data(members: Mapping[str, Verbatim], kind: object) -> Data:

@@ -22,7 +22,7 @@ import click
 import trio
 
 from trionotify.cloudevents import encode
-from trionotify.errors import CloseCode, Closed, Lagged, TrionotifyError
+from trionotify.errors import CloseCode, Closed, Lagged, TrionotifyError, Unreadable
 from trionotify.filters import from_json
 from trionotify.notification import Notification
 from trionotify.predicates import EVERYTHING, AllOf, Predicate, Sql
@@ -157,6 +157,8 @@ async def _next(client: Remote) -> Notification:
     while True:
         try:
             return await anext(client)
+        except Unreadable:
+            pass  # the client has logged it, to stderr
         except Lagged as lagged:
             say(f"trionotify: {lagged}")
 

@@ -127,7 +127,10 @@ class _Places:
             return None
         for stages in ((Stage.HEAD, Stage.IDLE, Stage.CLOSING), (Stage.SERVED,)):
             crowd = max(
-                ([place for place in same if place.stage in stages] for same in self._by_address.values()),
+                (
+                    [place for place in same if place.stage in stages]
+                    for same in self._by_address.values()
+                ),
                 key=len,
             )
             if crowd:

@@ -19,6 +19,7 @@ __all__ = [
     "Refused",
     "StoreError",
     "TrionotifyError",
+    "Unreadable",
     "check_headers",
     "is_token",
     "shortened",
@@ -137,7 +138,7 @@ class Closed(TrionotifyError):
     """A client's connection is over, and coming back would lead to the same end.
 
     `code` is a Close code (`CloseCode` has those of trionotify), `reason` the words that go with it: the
-    server's, or this side's own about a peer that doesn't speak the protocol (1002, 1007).
+    server's, or this side's own about a peer that doesn't speak the protocol (1002).
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -168,6 +169,22 @@ class Lagged(TrionotifyError):
             " faster, come back sooner, or let the log keep more (max_log_entries, max_log_bytes,"
             " max_log_age)"
         )
+
+
+class Unreadable(Lagged):
+    """A message that the server sent can't be read, so it is lost to this subscription.
+
+    It lies in (`after`, `upto`]; where the message doesn't say where it stands, both are the cursor in
+    front of it. `reason` says what is wrong with it. Iterating on continues behind it.
+    """
+
+    def __init__(self, after: str, upto: str, reason: str) -> None:
+        super().__init__(after, upto)
+        self.args = (after, upto, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"a message behind {self.after}, up to {self.upto}, can't be read: {self.reason}"
 
 
 _TOLD: Final = {

@@ -263,7 +263,10 @@ def _bytes_of(answer: Answer, method: str, close: bool) -> bytes:
     if close:
         upgrade = any(name.lower() == "upgrade" for name, _ in answer.headers)
         fields.append(("Connection", "Upgrade, close" if upgrade else "close"))
-    lines = [f"HTTP/1.1 {answer.status} {answer.reason}", *[f"{name}: {value}" for name, value in fields]]
+    lines = [
+        f"HTTP/1.1 {answer.status} {answer.reason}",
+        *[f"{name}: {value}" for name, value in fields],
+    ]
     head = "\r\n".join([*lines, "", ""])
     return head.encode("latin-1") + (b"" if method == "HEAD" else answer.body)
 

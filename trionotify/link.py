@@ -16,6 +16,7 @@ we say goodbye (`_Host`). A send that is cancelled may leave half a frame, and t
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -33,13 +34,16 @@ from trionotify.notification import RESERVED_TYPE, Notification
 if TYPE_CHECKING:
     from trionotify.target import Target
 
-__all__ = ["Event", "Link", "open_link"]
+__all__ = ["Event", "Link", "Unread", "open_link"]
 
 #: The server decides what is too large: if this side did, it would meet the same message for ever.
 _ANY_SIZE: Final = 1 << 62
 _RECEIVE_BYTES: Final = 1 << 16
 #: Seconds to read what is there already, before a server that was silent is taken for dead.
 _GRACE: Final = 0.25
+#: The cursor in an event that can't be read: servers have it in front of the data. (In a string the
+#: quotation marks would be escaped.)
+_CURSOR: Final = re.compile(r'(?<!\\)"cursor"\s*:\s*"([^"\\]{1,100})"')
 
 
 @attrs.frozen
@@ -66,6 +70,14 @@ class Event:
         return found if isinstance(found, dict) else {}
 
 
+@attrs.frozen
+class Unread:
+    """A message that can't be read: why, and the cursor in it, if something in it looks like one."""
+
+    why: str
+    cursor: str | None
+
+
 class Link:
     """An open connection. Made by `open_link`; of each method, one task at a time."""
 
@@ -80,11 +92,10 @@ class Link:
         self._heard_at = trio.current_time()
         self._wait = trio.CancelScope()
 
-    async def receive(self) -> Event:
-        """The next event. Always a checkpoint; cancelled, it loses nothing.
+    async def receive(self) -> Event | Unread:
+        """The next event, or what came in its place. Always a checkpoint; cancelled, it loses nothing.
 
-        Raises `trio_websocket.ConnectionClosed`, TimeoutError when the server doesn't live, and `Closed`
-        when what came is no event.
+        Raises `trio_websocket.ConnectionClosed`, and TimeoutError when the server doesn't live.
         """
         # Before this nobody read, so it had no chance to be heard.
         self._heard_at = trio.current_time()
@@ -209,21 +220,24 @@ async def _shake_hands(
 
 async def _be_welcomed(link: Link, subprotocol: str | None, target: Target) -> None:
     if subprotocol == SUBPROTOCOL:
-        link.welcome = await link.receive()
-        if link.welcome.kind == "welcome" and link.welcome.cursor is not None:
+        first = await link.receive()
+        if isinstance(first, Event) and first.kind == "welcome" and first.cursor is not None:
+            link.welcome = first
             return
     raise Closed(
         CloseCode.PROTOCOL_ERROR, f"{target} doesn't speak {SUBPROTOCOL} as a trionotify server does"
     )
 
 
-def _read(message: str | bytes) -> Event:
+def _read(message: str | bytes) -> Event | Unread:
+    """What a server sent. One message that can't be read must not end a client: it would come again."""
     if isinstance(message, bytes):
-        raise Closed(CloseCode.UNSUPPORTED_DATA, "the server sent a binary message")
+        return Unread("it is binary", None)
     try:
         return Event(*decode_sent(message))
     except NotAnEvent as error:
-        raise Closed(CloseCode.INVALID_DATA, f"the server sent what is no event: {error}") from None
+        found = _CURSOR.search(message)
+        return Unread(str(error), found and found[1])
 
 
 class _Watched(trio.abc.Stream):

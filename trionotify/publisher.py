@@ -29,7 +29,7 @@ from trionotify.target import FILTERS, START, without
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trionotify.link import Event
+    from trionotify.link import Event, Unread
     from trionotify.target import Target
 
 __all__ = ["Publisher"]
@@ -106,6 +106,9 @@ class Publisher:
         elif event.kind == "error":
             data = event.data
             self.outbox.refuse(data.get("id"), refusal(data.get("status"), data.get("detail")))
+
+    def missed(self, message: Unread) -> None:
+        """If it was an answer, it comes again: the next connection asks again."""
 
     def give_up(self, error: Exception) -> None:
         # Whoever publishes again begins anew: it may have been the fault of what was published.

@@ -31,7 +31,7 @@ import trio_websocket
 from trionotify.backoff import Backoff
 from trionotify.errors import CloseCode, Closed, Refused
 from trionotify.jsontext import read_json
-from trionotify.link import Event, Link, open_link
+from trionotify.link import Event, Link, Unread, open_link
 
 if TYPE_CHECKING:
     from trionotify.outbox import Outbox
@@ -72,6 +72,9 @@ class Part(Protocol):
 
     def heard(self, event: Event) -> None:
         """Something came."""
+
+    def missed(self, message: Unread) -> None:
+        """Something came that can't be read."""
 
     def give_up(self, error: Exception) -> None:
         """There will be no connection, unless it is needed again."""
@@ -172,6 +175,10 @@ async def _read_all(part: Part, link: Link, backoff: Backoff) -> Ending:
         while True:
             await part.room()
             event = await link.receive()
+            if isinstance(event, Unread):
+                _log_unread(part, event)
+                part.missed(event)
+                continue
             if event.kind == "drain":
                 after = _seconds(event.data.get("retry_after_ms")) / 1000
             else:
@@ -181,8 +188,15 @@ async def _read_all(part: Part, link: Link, backoff: Backoff) -> Ending:
         return _of_close(closed.reason, after)
     except TimeoutError as error:
         return Ending(error, True, after)
-    except Closed as error:
-        return Ending(error, again=False)
+
+
+def _log_unread(part: Part, message: Unread) -> None:
+    why = message.why if message.why.isprintable() else ascii(message.why)
+    logger.warning(
+        "%s: a message can't be read, and is left out: %.200s",
+        *(part.role, why),
+        extra={"event": "unreadable", "role": part.role, "cursor": message.cursor, "reason": why},
+    )
 
 
 async def _write_all(outbox: Outbox[Any], link: Link) -> None:

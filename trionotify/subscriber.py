@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from trionotify.cloudevents import SUBSCRIBE, encode
-from trionotify.errors import Lagged
+from trionotify.errors import Lagged, Unreadable
 from trionotify.jsontext import write_json
+from trionotify.log import Cursor
 from trionotify.notification import Notification
 from trionotify.outbox import Outbox
 from trionotify.reconnect import refusal
@@ -33,7 +34,7 @@ from trionotify.since import said_since
 from trionotify.target import FILTERS, START, filters_key, without
 
 if TYPE_CHECKING:
-    from trionotify.link import Event
+    from trionotify.link import Event, Unread
     from trionotify.target import Target
 
 __all__ = ["Subscriber"]
@@ -174,6 +175,12 @@ class Subscriber:
                 self.outbox.refuse(data.get("id"), refusal(data.get("status"), data.get("detail")))
         self._arrived(event)
 
+    def missed(self, message: Unread) -> None:
+        here, found = str(self.since), message.cursor
+        upto = found if found is not None and _is_behind(found, here) else here
+        self.buffer.put(Unreadable(here, upto, message.why), upto)
+        self.since = upto
+
     def give_up(self, error: Exception) -> None:
         self._given_up = True
         self.buffer.end(error)
@@ -193,3 +200,12 @@ class Subscriber:
         if event.cursor is not None:
             self.buffer.mark(event.cursor)
             self.since = event.cursor
+
+
+def _is_behind(found: str, here: str) -> bool:
+    """Whether what was found in a message is a cursor where the next one can stand."""
+    try:
+        after, upto = Cursor.parse(here), Cursor.parse(found)
+    except ValueError:
+        return False
+    return after.epoch == upto.epoch and after.offset < upto.offset

@@ -389,6 +389,25 @@ for (const code of [...AGAIN, ...FINAL]) {
   });
 }
 
+test("a message that can't be read costs that message", async (t) => {
+  const world = new World(t);
+  const event = (n) => JSON.stringify({ type: "t", id: `${n}`, source: "/s", cursor: `e:${n}`, data: n });
+  const address = await scripted(world, ({ socket, say }) => {
+    say("welcome", { id: "x" }, { cursor: "e:0" });
+    for (const text of [event(1), '{"type":"t","cursor":"e:2","data":[}', event(3), "what?", Buffer.from([0]), event(4)])
+      socket.send(text);
+    for (const text of ['{"cursor":"f:9"', '{"cursor":"e:1"', '{"subject":"\\"cursor\\":\\"e:9\\""'])
+      socket.send(text);
+    socket.send(event(5));
+  });
+  const client = world.client(address);
+  await has(client, 4);
+  assert.deepEqual([client.seen.data, client.seen.opens.length, client.cursor], [[1, 3, 4, 5], 1, "e:5"]);
+  const gaps = client.seen.gaps.map(({ from, to }) => [from, to]);
+  assert.deepEqual(gaps, [["e:1", "e:2"], ["e:3", "e:3"], ["e:3", "e:3"], ...Array(3).fill(["e:4", "e:4"])]);
+  assert.deepEqual(client.seen.notifications[1].gap, { from: "e:1", to: "e:2" });
+});
+
 test("falling off the log is told, and the stream goes on behind it", async (t) => {
   const world = new World(t);
   const cursors = [];

@@ -109,7 +109,7 @@ class DurableLog:
             head=after,
         )
         rows = store.read(after, store.head - after, settings.max_tail_bytes)
-        tail.append([_restored(store, row) for row in rows], 0.0)
+        tail.append(_all_restored(store, rows), 0.0)
         assert tail.head == store.head, "the tail ends where the file does"
         return cls(store, tail, clock)
 
@@ -176,7 +176,8 @@ class DurableLog:
 
     async def _page(self, after: int) -> None:
         rows = await self._in_thread(self._store.read, after, _PAGE, _PAGE_BYTES)
-        entries = [_restored(self._store, row) for row in rows]
+        # Reading their audiences may take seconds: neither Trio's thread nor the store's waits for that.
+        entries = await trio.to_thread.run_sync(_all_restored, self._store, rows)
         if entries:  # else they were evicted meanwhile
             self._pages.add(after, entries)
 
@@ -299,6 +300,10 @@ def _refuse(entries: list[Entry], error: StoreError | None) -> None:
         if entry.pending:
             entry.pending.refuse(error)
             entry.pending = None
+
+
+def _all_restored(store: SqliteStore, rows: list[Any]) -> list[Entry]:
+    return [_restored(store, row) for row in rows]
 
 
 def _restored(store: SqliteStore, row: Any) -> Entry:

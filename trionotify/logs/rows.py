@@ -6,8 +6,9 @@ directions are on the path of every notification.
 
 from __future__ import annotations
 
-import functools
 import sys
+import threading
+from collections import OrderedDict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -43,6 +44,9 @@ _INSTEAD: Final = "use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
 #: What the form of the CloudEvents Subscriptions API can't say.
 _NOBODY: Final = "false"
 
+#: Characters of the audiences that are kept read.
+_KNOWN: Final = 64 << 10
+
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -71,7 +75,7 @@ def entry_of(row: Row, ours: bool) -> Entry:
     offset, _, _, _, origin, publisher, id, given, source, type, *rest = row
     time, subject, kind, audience, extensions, data = rest
     if audience is not None:
-        audience = _audience(audience)
+        audience = _audiences.read(audience)
     extensions = MappingProxyType(read_json(extensions)) if extensions else _NO_EXTENSIONS
     notification = Notification.restored(
         (data, type, source, subject, id, given, time, kind, audience, extensions)
@@ -115,7 +119,32 @@ def audience_text(audience: Wanted) -> str:
     return text
 
 
-@functools.lru_cache(maxsize=256)
-def _audience(text: str) -> Wanted:
-    """Read once: many notifications have the same audience."""
-    return NOTHING if text == _NOBODY else from_json(text, _LIMITS, audience=True)
+class _Audiences:
+    """Audiences that were read lately, by their texts: many notifications have the same.
+
+    Bounded by the texts' length, because what they become is many times as large. For any thread.
+    """
+
+    def __init__(self, max_characters: int) -> None:
+        self._room = max_characters
+        self._known: OrderedDict[str, Wanted] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, text: str) -> Wanted:
+        """The audience that this text is; raises as `from_json` does."""
+        with self._lock:
+            if (known := self._known.get(text)) is not None:
+                self._known.move_to_end(text)
+                return known
+        # Without the lock, because it may take long. Two threads may both read the same one.
+        audience = NOTHING if text == _NOBODY else from_json(text, _LIMITS, audience=True)
+        with self._lock:
+            if text not in self._known:
+                self._known[text] = audience
+                self._room -= len(text)
+            while self._room < 0:
+                self._room += len(self._known.popitem(last=False)[0])
+        return audience
+
+
+_audiences: Final = _Audiences(_KNOWN)

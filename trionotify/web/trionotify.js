@@ -848,7 +848,7 @@ class Connection {
     this.#heardAt = Date.now();
     this.#probedAt = null;
     if (text === null) return;
-    const event = eventOf(text);
+    const event = eventOf(text) ?? (this.#welcomed ? this.#gapFor(text) : undefined);
     if (event === undefined || (!this.#welcomed && event.type !== `${OURS}welcome`)) {
       const error = new Closed(1002, "what answers there is no trionotify server");
       return this.#leave({ again: false, error, opened: true });
@@ -863,6 +863,18 @@ class Connection {
     if (kind === "welcome") this.#isWelcome(event);
     if (kind === "ack") this.#isAgreed(data, event);
     this.#hooks.hear(event, this.#transport);
+  }
+
+  /**
+   * What stands in for a message that can't be read: one message must not end a client, for it would come again.
+   * Where it stands is the first cursor in it (in a string, the quotation marks would be escaped).
+   * @param {unknown} text
+   */
+  #gapFor(text) {
+    const found = typeof text === "string" ? /(?:^|[^\\])"cursor"\s*:\s*"([^"\\]{1,100})"/.exec(text)?.[1] : undefined;
+    const here = this.cursor;
+    const ahead = found !== undefined && here !== undefined && sameEpoch(found, here) && isAhead(found, here);
+    return /** @type {CloudEvent} */ ({ type: `${OURS}gap`, data: { from: here }, ...(ahead && { cursor: found }) });
   }
 
   /** @param {CloudEvent} event */
@@ -1468,7 +1480,7 @@ export class Trionotify extends EventTarget {
     // Who shares a connection may see it wound back for another.
     if (this.#shared && cursor !== undefined && !isAhead(cursor, this.#cursor)) return;
     if (kind === null) return this.#give(event);
-    if (kind === "gap") this.#lose(event.data?.from, cursor);
+    if (kind === "gap") this.#lose(event.data?.from, cursor ?? this.#cursor);
     this.#cursor = cursor ?? this.#cursor;
   }
 
