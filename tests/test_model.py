@@ -555,7 +555,12 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
             await trio.lowlevel.cancel_shielded_checkpoint()  # what has begun is waited for
             return result
 
+    async def beside(self: DurableLog, function: Any, *arguments: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return function(*arguments)
+
     monkeypatch.setattr(DurableLog, "_in_thread", in_turn)
+    monkeypatch.setattr(DurableLog, "_beside", beside)
 
 
 @pytest.mark.usefixtures("interleaved", "small_pages")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import sys
 import time as clock
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -186,7 +187,7 @@ def decode_sent(text: str | bytes) -> tuple[Notification, str | None]:
     this side thinks of it must not stand between an application and what the server keeps.
     """
     try:
-        members = read_members(text)
+        members = read_members(text, sys.maxsize)
         attributes = _attributes(members)
         cursor = attributes.pop("cursor", None)
         return _sent(attributes, members), cursor if isinstance(cursor, str) else None

@@ -48,13 +48,13 @@ def read_json(text: str | bytes | Verbatim) -> Any:
     return _not_deep(_guarded(_read, text), text)
 
 
-def read_members(text: str | bytes) -> dict[str, Verbatim]:
+def read_members(text: str | bytes, max_depth: int = MAX_DEPTH + 1) -> dict[str, Verbatim]:
     """The members of a JSON object, each as its text; raises as `read_json` does.
 
     Each may be as deep as a text: of an event, it is the data that has the limit.
     """
     members: dict[str, Verbatim] = _guarded(_read_members, without_mark(text))
-    return _not_deep(members, text, MAX_DEPTH + 1)
+    return _not_deep(members, text, max_depth)
 
 
 def check_json(text: str | bytes) -> None:

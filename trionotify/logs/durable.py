@@ -177,7 +177,7 @@ class DurableLog:
     async def _page(self, after: int) -> None:
         rows = await self._in_thread(self._store.read, after, _PAGE, _PAGE_BYTES)
         # Reading their audiences may take seconds: neither Trio's thread nor the store's waits for that.
-        entries = await trio.to_thread.run_sync(_all_restored, self._store, rows)
+        entries = await self._beside(_all_restored, self._store, rows)
         if entries:  # else they were evicted meanwhile
             self._pages.add(after, entries)
 
@@ -188,6 +188,10 @@ class DurableLog:
     async def offset_ago(self, seconds: float) -> int:
         """See `Log.offset_ago`. Raises `StoreError`."""
         return await self.offset_at(self._clock.now() - seconds)
+
+    async def _beside(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function that doesn't need the file, in any thread: commits go on meanwhile."""
+        return await trio.to_thread.run_sync(function, *arguments)
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function of the store. Once it has begun it is waited for, even if cancelled."""
