@@ -14,9 +14,11 @@ ORDER = [
     *(
         "errors",
         "jsontext",
+        "attributes",
         "notification",
         "cesql",
         "predicates",
+        "costs",
         "filters",
         "cloudevents",
         "frames",
