@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
+import time
+import timeit
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,8 @@ from trionotify.cesql import (
     evaluate,
     parse,
 )
+from trionotify.cesql.expression import Expression
+from trionotify.cesql.grammar import tree_of
 from trionotify.cesql.patterns import elements_of, matcher
 
 EVENT: dict[str, object] = {
@@ -472,6 +478,105 @@ def naive_like(text: str, pattern: str) -> bool:
 def test_like_agrees_with_its_definition(text: str, pattern: str) -> None:
     """Whichever way the pattern takes."""
     assert matcher(elements_of(pattern))(text) == naive_like(text, pattern)
+
+
+def definition(pattern: str) -> re.Pattern[str]:
+    """The same as a regular expression, which may backtrack."""
+    written = {"%": ".*", "_": "."}
+    return re.compile("".join(written.get(one) or re.escape(one) for one in pattern), re.DOTALL)
+
+
+long_pieces = st.sampled_from(
+    ["a", "ab", "_", "a_b", "ab_", "__a", "a" * 10, "aab" * 5, "a_" * 30, "a" * 100, "_a" * 60 + "b"]
+)
+
+
+@given(
+    st.lists(long_pieces | st.just("%"), max_size=7).map("".join),
+    st.lists(st.sampled_from(["a", "b", "ab", "a" * 9, "aab" * 5, "a" * 99, "ba" * 60]), max_size=7),
+)
+@example("%aaaaaaaaab%b", ["a" * 9, "b"])
+def test_long_patterns_agree_with_the_definition(pattern: str, parts: list[str]) -> None:
+    """Pieces of every kind: found as a literal, by a regular expression, by an automaton."""
+    text = "".join(parts)
+    assert matcher(elements_of(pattern))(text) == bool(definition(pattern).fullmatch(text))
+
+
+@given(
+    st.lists(long_pieces | st.just("%"), max_size=5).map("".join),
+    st.lists(long_pieces, max_size=5).map("".join),
+)
+def test_a_text_that_was_made_of_the_pattern_matches(pattern: str, between: str) -> None:
+    """Whatever stands for the wildcards."""
+    text = pattern.replace("%", between.replace("_", "x")).replace("_", "y")
+    assert matcher(elements_of(pattern))(text)
+
+
+HOSTILE = {
+    "repeated": "a" * 4096,
+    "digits": "0" * 4095 + "x",
+    "wide": "Σ" * 4096,
+    "spaces": "\u2003" * 2048 + "a" + "\u2003" * 2047,
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " OR ".join(f"a LIKE '%_{number}'" for number in range(100)),
+        " OR ".join(f"a LIKE '%aa{number}aa%'" for number in range(60)),
+        f"a LIKE '%{'_a' * 100}b%'",
+        f"a LIKE '%a_{'a' * 90}b%'",
+        f"a LIKE '%{'a' * 50}b{'a' * 49}%'",
+        f"a LIKE '%{'a%' * 500}b'",
+        f"a LIKE '%{'a_a%' * 200}b%'",
+        f"CONCAT({','.join(['a'] * 15)}) LIKE '%a_ab%'",
+        " OR ".join(["LOWER(CONCAT(a, a, a, a)) = 'b'"] * 30),
+        f"{'UPPER(' * 60}a{')' * 60} = 'b'",
+        "TRIM(a) = 'b'",
+        f"1 IN ({','.join(['a'] * 250)})",
+        " OR ".join(["a = 1"] * 127),
+        " OR ".join(["a"] * 255),
+        " OR ".join(["BOOL(a)"] * 100),
+    ],
+)
+def test_an_evaluation_takes_no_longer_than_estimated(text: str) -> None:
+    """The best of several runs, for texts that are made for it; with room for a slow machine."""
+    expression = parse(text)
+    estimated = expression.time(4096) / 1e9
+    for hostile in HOSTILE.values():
+        runs = timeit.repeat(lambda: expression.holds(lambda name: hostile), number=1, repeat=5)  # noqa: B023 - it is called here
+        assert min(runs) < 4 * estimated
+
+
+def test_casts_of_long_texts_are_quick() -> None:
+    """What no number and no Boolean can be isn't looked at whole, again and again."""
+    expression = parse(" OR ".join(["CONCAT(a, a, a, a, a, a, a, a) = 1"] * 5))
+    begun = time.perf_counter()
+    expression.holds(lambda name: "0" * 4095 + "x")
+    assert time.perf_counter() - begun < 0.1
+
+
+def test_weight_bounds_what_an_expression_takes() -> None:
+    """In memory, its closures included."""
+    for text in (
+        "a = 'x'",
+        " OR ".join(["a='x'"] * 127),
+        f"a IN ({','.join(['b'] * 250)})",
+        " OR ".join(f"a LIKE '%_{number}'" for number in range(100)),
+        " OR ".join([f"a LIKE '%{'_%' * 300}'"] * 4),
+        f"a LIKE '%_a_{''.join(map(chr, range(200, 1100)))}%'",
+        f"a = '{'x' * 4000}'",
+    ):
+        parse(text)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            kept = [Expression(text, tree_of(text)) for _ in range(3)]
+            held = (tracemalloc.get_traced_memory()[0] - before) / 3
+        finally:
+            tracemalloc.stop()
+        assert held <= 1.1 * kept[0].weight, text
 
 
 # What isn't an expression

@@ -21,6 +21,7 @@ What the modules do, in reading order; each imports only from those above it:
 | `functions` | the built-in functions |
 | `operators` | what the operators mean |
 | `closures` | tree to closures |
+| `costs` | how long an evaluation may take, what an expression weighs |
 | `conditions` | what must hold of an event for an expression to hold, for an index |
 | `expression` | `Expression`, which ties these together |
 

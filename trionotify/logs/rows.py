@@ -37,7 +37,10 @@ TOTAL: Final = COLUMNS.index("total")
 #: How deep an audience may be nested: reading one takes some frames of the stack for each level.
 _DEEPEST: Final = 128
 _LIMITS: Final = FilterLimits(
-    max_filter_bytes=sys.maxsize, max_filter_depth=_DEEPEST, max_filters=sys.maxsize
+    max_filter_bytes=sys.maxsize,
+    max_filter_depth=_DEEPEST,
+    max_filters=sys.maxsize,
+    max_filter_cost=sys.maxsize,
 )
 _INSTEAD: Final = "use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
 #: What the form of the CloudEvents Subscriptions API can't say.
