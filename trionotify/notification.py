@@ -33,7 +33,7 @@ from trionotify.errors import quoted
 from trionotify.jsontext import check_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "ATTRIBUTES",
@@ -314,6 +314,13 @@ class Notification:
         if isinstance(extension, bool):
             return "true" if extension else "false"
         return str(extension)
+
+    def names(self) -> Iterator[str]:
+        """The names of the attributes that it may have: beside these, `get` finds none."""
+        yield from ATTRIBUTES
+        for name in self.extensions:
+            if name != "to":
+                yield name
 
     def value(self, name: str) -> ExtensionValue | None:
         """The attribute `name` with the type that it has in CloudEvents, or None: what SQL looks at."""
