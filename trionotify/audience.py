@@ -2,12 +2,13 @@
 
 The publisher names an `id` (`to`), a condition on clients (`audience`), or both. The clients to ask are
 found by hash, by what an audience demands of a parameter; only an audience that demands nothing in
-particular (a callable, a prefix, a negation) is put to every client.
+particular (a callable, a prefix, a negation), or one of many parameters, is put to every client.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from trionotify.clients import Client, Registry
 from trionotify.notification import Notification
@@ -15,6 +16,9 @@ from trionotify.positions import Position
 from trionotify.predicates import AllOf, AnyOf, Exact, Wanted
 
 __all__ = ["Audiences", "is_meant"]
+
+#: Parameters that an audience may name for its clients to be found by hash.
+MAX_NAMES: Final = 4
 
 
 def is_meant(client: Client | None, notification: Notification) -> bool:
@@ -73,24 +77,34 @@ class Audiences:
         return chosen, error
 
     def _candidates(self, audience: Wanted) -> Iterable[Client]:
-        found = self._by_hash(audience)
-        return self._registry if found is None else found
+        """Everyone for whom `audience` could hold."""
+        demanded = _demanded(audience)
+        if demanded is None:
+            return self._registry
+        found: dict[Client, None] = {}
+        for name, value in demanded:
+            found.update(dict.fromkeys(self._registry.by_param(name, value)))
+        return found
 
-    def _by_hash(self, audience: Wanted) -> dict[Client, None] | None:
-        """Everyone for whom `audience` could hold; None when that takes asking all."""
-        match audience:
-            case Exact(attributes=((name, value), *_)) if type(audience) is Exact:
-                return dict.fromkeys(self._registry.by_param(name, value))
-            case AllOf(parts=parts) if type(audience) is AllOf:
-                for part in parts:
-                    if (found := self._by_hash(part)) is not None:
-                        return found
-            case AnyOf(parts=parts) if type(audience) is AnyOf:
-                together: dict[Client, None] = {}
-                for part in parts:
-                    found = self._by_hash(part)
-                    if found is None:
-                        return None
-                    together.update(found)
-                return together
-        return None
+
+def _demanded(audience: Wanted) -> dict[tuple[str, str], None] | None:
+    """Parameters with their values, of which a client must have one; None when it takes asking all.
+
+    That is what it takes to make an index, too: so of an audience that names many parameters, None.
+    """
+    match audience:
+        case Exact(attributes=(condition, *_)) if type(audience) is Exact:
+            return {condition: None}
+        case AllOf(parts=parts) if type(audience) is AllOf:
+            for part in parts:
+                if (found := _demanded(part)) is not None:
+                    return found
+        case AnyOf(parts=parts) if type(audience) is AnyOf:
+            together: dict[tuple[str, str], None] = {}
+            for part in parts:
+                found = _demanded(part)
+                if found is None:
+                    return None
+                together.update(found)
+            return together if len({name for name, _ in together}) <= MAX_NAMES else None
+    return None
