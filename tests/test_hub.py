@@ -13,9 +13,9 @@ from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel
 from tests.test_predicates import Odd
 from trionotify import (
+    EVERYTHING,
     AllOf,
     AnyOf,
-    EVERYTHING,
     Client,
     Exact,
     Hub,

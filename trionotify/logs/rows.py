@@ -6,11 +6,12 @@ directions are on the path of every notification.
 
 from __future__ import annotations
 
-import functools
 import sys
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from trionotify.cesql.cache import Cache
+from trionotify.costs import weight_of
 from trionotify.entries import Entry
 from trionotify.filters import FilterLimits, from_json
 from trionotify.jsontext import read_json, write_json
@@ -45,6 +46,9 @@ _LIMITS: Final = FilterLimits(
 _INSTEAD: Final = "use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
 #: What the form of the CloudEvents Subscriptions API can't say.
 _NOBODY: Final = "false"
+
+#: Bytes that the remembered audiences may weigh.
+_MAX_REMEMBERED: Final = 4 << 20
 
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -118,7 +122,11 @@ def audience_text(audience: Wanted) -> str:
     return text
 
 
-@functools.lru_cache(maxsize=256)
-def _audience(text: str) -> Wanted:
-    """Read once: many notifications have the same audience."""
+def _read_audience(text: str) -> Wanted:
     return NOTHING if text == _NOBODY else from_json(text, _LIMITS, audience=True)
+
+
+#: Read once: many notifications have the same audience.
+_audience: Final = Cache(
+    _read_audience, lambda text, audience: len(text) + weight_of(audience), _MAX_REMEMBERED
+)
