@@ -2,12 +2,12 @@
 
 The publisher names an `id` (`to`), a condition on clients (`audience`), or both. The clients to ask are
 found by hash, by what an audience demands of a parameter; only an audience that demands nothing in
-particular (a callable, a prefix, a negation), or one of many parameters, is put to every client.
+particular (a callable, a prefix, a negation) is put to every client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from trionotify.clients import Client, Registry
@@ -17,7 +17,8 @@ from trionotify.predicates import AllOf, AnyOf, Exact, Wanted
 
 __all__ = ["Audiences", "is_meant"]
 
-#: Parameters that an audience may name for its clients to be found by hash.
+#: Parameters for which an audience may have indexes made: that takes looking at every client for each. For
+#: more of them all clients are looked at once.
 MAX_NAMES: Final = 4
 
 
@@ -81,17 +82,24 @@ class Audiences:
         demanded = _demanded(audience)
         if demanded is None:
             return self._registry
+        if len({name for name, _ in demanded}) > MAX_NAMES:
+            return [client for client in self._registry if _has_any(client, demanded)]
         found: dict[Client, None] = {}
         for name, value in demanded:
             found.update(dict.fromkeys(self._registry.by_param(name, value)))
         return found
 
 
-def _demanded(audience: Wanted) -> dict[tuple[str, str], None] | None:
-    """Parameters with their values, of which a client must have one; None when it takes asking all.
+def _has_any(client: Client, demanded: Collection[tuple[str, str]]) -> bool:
+    return (
+        any(pair in demanded for pair in client.params.items())
+        or ("id", client.id) in demanded
+        or ("role", client.role) in demanded
+    )
 
-    That is what it takes to make an index, too: so of an audience that names many parameters, None.
-    """
+
+def _demanded(audience: Wanted) -> dict[tuple[str, str], None] | None:
+    """Parameters with their values, of which a client must have one; None when that isn't known."""
     match audience:
         case Exact(attributes=(condition, *_)) if type(audience) is Exact:
             return {condition: None}
@@ -106,5 +114,5 @@ def _demanded(audience: Wanted) -> dict[tuple[str, str], None] | None:
                 if found is None:
                     return None
                 together.update(found)
-            return together if len({name for name, _ in together}) <= MAX_NAMES else None
+            return together
     return None
