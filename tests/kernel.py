@@ -41,6 +41,7 @@ class FakeKernel:
     """
 
     half_closes = True
+    unacknowledged = None
 
     def __init__(self, credit: int | None = None, *, synchronous: bool = True) -> None:
         self.credit = credit
@@ -109,6 +110,15 @@ class FakeKernel:
                 await self._changed.wait()
         finally:
             self._writers -= 1
+
+    async def wait_writable(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            if self.closed:
+                raise trio.BrokenResourceError
+            if self.credit != 0:
+                return
+            await self._changed.wait()
 
     def receive_nowait(self) -> bytes:
         raise BlockingIOError

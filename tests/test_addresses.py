@@ -10,7 +10,7 @@ from trio.testing import MockClock as Clock
 from tests.conftest import open_room
 from tests.web import Web, get
 from trionotify import Client
-from trionotify.addresses import Proxies, neighbourhood, unix_path, unix_url
+from trionotify.addresses import Proxies, name_of, neighbourhood, unix_path, unix_url
 
 TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")
 
@@ -46,6 +46,21 @@ TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")
 def test_who_is_behind(peer: str, forwarded: str | None, client: str) -> None:
     """From the end of the field, as far as those who wrote it are trusted."""
     assert Proxies(TRUSTED).client(peer, forwarded) == client
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (("192.0.2.7", 1), "192.0.2.7:1"),
+        (("::ffff:192.0.2.7", 1, 0, 0), "192.0.2.7:1"),
+        (("::1", 1, 0, 0), "[::1]:1"),
+        (("::ffff:1", 1, 0, 0), "[::ffff:1]:1"),
+        ("", "unix"),
+    ],
+)
+def test_a_peers_name(name: object, text: str) -> None:
+    """An address of IPv4 is shown as one, also where a socket for both wrote it."""
+    assert name_of(name) == text
 
 
 def test_by_default_nobody_is_trusted() -> None:

@@ -201,6 +201,7 @@ def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
             "no  all of\n    no  type equals 'x': it is 'order.paid'\n    yes sql TRUE: it is True\n",
         ),
         ([], EVENT, 0, "yes everything\n"),
+        (["--filter", "\ufeff[]"], f"\ufeff{EVENT}", 0, "yes everything\n"),
         (["--sql", "type ="], EVENT, 2, "line 1, column 7"),
         (["--filter", "["], EVENT, 2, "not JSON"),
         (["--filter", "[]"], "{}", 2, "<stdin>: specversion is missing"),

@@ -229,7 +229,8 @@ async def test_publish_a_file() -> None:
     """Line by line, in order, the last one also without an end; several at a time."""
     lines = [f"grüße {n}" for n in range(1000)]
     async with open_server(port=0) as server, server.hub.subscribe() as seen:
-        text = "\r\n".join(lines[:500]) + "\n" + "\n".join(lines[500:])
+        # The byte order mark that an editor has put there is no part of it.
+        text = "\ufeff" + "\r\n".join(lines[:500]) + "\n" + "\n".join(lines[500:])
         done = await trio.to_thread.run_sync(
             lambda: run("publish", "--url", server.url, "-", stdin=text)
         )

@@ -63,7 +63,8 @@ def test_what_comes_first(tmp_path: Path) -> None:
         "max_connections = 7",
         "trusted_proxy = ['unix', '10.0.0.0/8']",
     ]
-    path.write_text("\n".join(texts))
+    # The byte order mark is an editor's.
+    path.write_text("\ufeff" + "\n".join(texts))
     with running("--config", str(path)) as (_, url):
         assert url == f"unix:{tmp_path}/file"
     variables = {"TRIONOTIFY_CONFIG": str(path), "TRIONOTIFY_UNIX": f"{tmp_path}/environment"}

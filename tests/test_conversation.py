@@ -290,12 +290,22 @@ async def test_other_methods(room: Room, autojump_clock: Clock) -> None:
 
 
 async def test_a_reader_that_takes_no_answer(autojump_clock: Clock) -> None:
-    """It is dropped after `close_timeout`."""
+    """It is dropped after `stall_timeout`, and one that takes a byte now and then is not."""
     async with open_room() as room:
-        web = Web(room, FakeKernel(credit=0))
+        seconds = room.hub.settings.stall_timeout
+        slow, web = (Web(room, FakeKernel(credit=0)) for _ in range(2))
+        slow.kernel.feed(get("/livez", "Connection: close"))
         web.kernel.feed(get("/livez"))
-        await trio.sleep(room.hub.settings.close_timeout + 0.1)
+        await trio.sleep(seconds - 0.1)
+        slow.kernel.grant(1)
+        assert not web.kernel.closed
+        await trio.sleep(0.2)
         assert web.kernel.was_reset
+        while slow.kernel.taken[-3:] != b"ok\n":
+            await trio.sleep(seconds - 0.1)
+            assert not slow.kernel.closed
+            slow.kernel.grant(20)
+            await room.quiet()
 
 
 async def test_authenticate_is_asked_about_who_is_connected(autojump_clock: Clock) -> None:

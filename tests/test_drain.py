@@ -21,6 +21,7 @@ from tests.kernel import FakeKernel, Peer, masked, upgrade
 from trionotify import Client, Hub, Notification, open_hub
 from trionotify import broadcast as broadcast_module
 from trionotify import drain as drain_module
+from trionotify import turns as turns_module
 from trionotify.entries import Entry
 from trionotify.frames import close_frame
 from trionotify.serving import serve_transport
@@ -443,15 +444,14 @@ def test_all_that_was_accepted_arrives(
     clients: list[Any], before: list[Any], after: list[Any], seconds: float
 ) -> None:
     """Whoever takes it gets all that was accepted before the drain, in order, and no gap after that."""
-    turn = broadcast_module.TURN
-    broadcast_module.TURN = 1  # everything happens in the middle of everything
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        # Everything happens in the middle of everything.
+        patch.setattr(broadcast_module, "TURN", 1)
+        patch.setattr(turns_module, "SECONDS", 0.0)
         trio.run(
             partial(run_program, clients, before, after, seconds),
             clock=trio.testing.MockClock(autojump_threshold=0),
         )
-    finally:
-        broadcast_module.TURN = turn
 
 
 async def run_program(clients: list[Any], before: list[Any], after: list[Any], seconds: float) -> None:

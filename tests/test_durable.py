@@ -20,6 +20,7 @@ from trionotify.entries import Entry, Pending, repetition_key
 from trionotify.inbox import Inbox
 from trionotify.log import Evicted, MemoryLog, NotLoaded
 from trionotify.logs import durable
+from trionotify.logs.clock import LogClock
 from trionotify.logs.durable import DurableLog
 from trionotify.logs.pages import Pages
 from trionotify.sessions import publishing_session
@@ -43,6 +44,9 @@ class FakeStore:
     commits: list[int] = attrs.Factory(list)
     reads: list[int] = attrs.Factory(list)
     closed: bool = False
+    #: What it was told of the time.
+    nows: list[float] = attrs.Factory(list)
+    shifts: list[tuple[float, float]] = attrs.Factory(list)
 
     @property
     def head(self) -> int:
@@ -56,6 +60,7 @@ class FakeStore:
         if self.fault:
             raise self.fault
         self.commits.append(len(entries))
+        self.nows.append(now)
         known = {key: offset for offset, _, key in self.rows if key is not None}
         fresh = []
         for entry in entries:
@@ -88,10 +93,17 @@ class FakeStore:
         return entry
 
     def offset_at(self, moment: float) -> int:
+        self.nows.append(moment)
         return self.start
 
-    def evict(self, upto: int, now: float) -> None:
+    def shift(self, by: float, now: float) -> None:
+        if self.fault:
+            raise self.fault
+        self.shifts.append((by, now))
+
+    def evict(self, upto: int, now: float) -> bool:
         self.start = max(self.start, min(upto, self.head - self.max_entries))
+        return False
 
     def check(self) -> None:
         if self.fault:
@@ -401,6 +413,34 @@ async def test_faults_are_seen_without_publishing(autojump_clock: trio.testing.M
             problem = None if fault is None else str(fault)
             while hub.log.problem != problem:  # noqa: ASYNC110 - nobody tells: that is what it is about
                 await trio.sleep(1)
+
+
+async def test_a_clock_that_jumps(autojump_clock: trio.testing.MockClock) -> None:
+    """Neither commits nor durations notice; where it stays, the file is moved along, and once."""
+    store, passed, jump = FakeStore(), 0.0, 0.0
+    clock = LogClock(lambda: 1e9 + jump + passed, lambda: passed)
+    memory = MemoryLog(max_entries=9, max_bytes=999, max_age=9)
+    log, inbox = DurableLog(store, memory, clock), Inbox(1000, 1 << 20)  # type: ignore[arg-type] # a fake
+    async with trio.open_nursery() as nursery:
+        await nursery.start(log.run, inbox)
+        jump = 1e8
+        await put(log, inbox, 1)
+        jump = 0.0
+        await put(log, inbox, 1)
+        await log.offset_ago(3.0)
+        jump = 7200.0
+        await log.offset_ago(3.0)
+        assert store.nows == [1e9, 1e9, 1e9 - 3, 1e9 - 3]
+        passed = 600.0
+        while not store.shifts:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(1)
+        await put(log, inbox, 1)
+        passed = 2000.0
+        await trio.sleep(2000)
+        await log.offset_ago(3.0)
+        assert store.shifts == [(7200.0, 1e9 + 7800)]
+        assert store.nows[-2:] == [1e9 + 7800, 1e9 + 9197]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_surprise_in_the_file_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,6 +31,7 @@ from trionotify import (
     open_hub,
 )
 from trionotify import broadcast as broadcast_module
+from trionotify import turns as turns_module
 
 
 async def test_each_gets_what_its_query_asked_for(
@@ -468,6 +472,7 @@ async def test_the_broadcast_gives_way(
 ) -> None:
     """Others run while it hands out, and see that some clients have it already, and some don't yet."""
     monkeypatch.setattr(broadcast_module, "TURN", 2)
+    monkeypatch.setattr(turns_module, "SECONDS", 0.0)
     peers = [await room.connect() for _ in range(6)]
     await room.hub.publish("x")
     seen = set()
@@ -588,3 +593,47 @@ async def test_an_audience_of_many_parameters_makes_no_index(
         receipt = await room.hub.publish("x", audience=audience, confirm=True)
         assert receipt.wanted == wanted
     assert list(room.hub.clients._by_param) == ["team"]
+
+
+async def test_the_sweep_lets_others_run(autojump_clock: trio.testing.MockClock) -> None:
+    """Between some hundred connections; one that left meanwhile isn't checked."""
+    checked: list[int] = []
+    begun = trio.Event()
+
+    class Looked:
+        def __init__(self, key: int) -> None:
+            self.key = key
+
+        def check(self, now: float) -> None:
+            checked.append(self.key)
+            begun.set()
+            room.hub.connections.pop(999, None)
+
+    async with open_room() as room:
+        room.hub.connections |= {key: Looked(key) for key in range(1000)}  # type: ignore[misc] # fakes
+        await begun.wait()
+        seen = [len(checked)]
+        while seen[-1] < 999:
+            await trio.lowlevel.checkpoint()
+            seen.append(len(checked))
+        assert max(after - before for before, after in pairwise([0, *seen])) <= 2 * 256
+        assert checked == [*range(999)]
+        room.hub.connections.clear()
+
+
+async def test_how_long_it_was_here(
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """That is no matter of the wall clock, which may be set meanwhile."""
+    with caplog.at_level(logging.INFO, "trionotify"):
+        async with open_room() as room:
+            peer = await room.connect("/")
+            await trio.sleep(5)
+            monkeypatch.setattr(time, "time", lambda: 0.0)
+            peer.say_close()
+            await room.quiet()
+    (record,) = [record for record in caplog.records if getattr(record, "event", "") == "left"]
+    assert record.seconds == pytest.approx(5.0)  # type: ignore[attr-defined] # extra
+    assert "left after 5.0 s" in record.message

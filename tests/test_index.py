@@ -190,14 +190,15 @@ def test_candidates_are_a_snapshot() -> None:
     index.add(maybe, "maybe")
     index.add(maybe, "too")
     index.add(Exact(subject="no"), "no")
-    found = index.candidates(Notification(subject="ss"))
-    assert [(filed.certain, list(index.members(filed))) for filed in found] == [
+    event = Notification(subject="ss")
+    found = index.candidates(event)
+    assert [(filed.certain, list(index.holding(filed, event))) for filed in found] == [
         (True, ["exact"]),
         (False, ["maybe", "too"]),
     ]
     index.remove(maybe, "maybe")
     index.remove(Exact(subject="ss"), "exact")
-    assert [list(index.members(filed)) for filed in found] == [[], ["too"]]
+    assert [list(index.holding(filed, event)) for filed in found] == [[], ["too"]]
 
 
 @pytest.mark.parametrize("size", [MAX_ANCHOR - 1, MAX_ANCHOR, MAX_ANCHOR + 1, 4000])

@@ -45,6 +45,16 @@ def test_a_record_is_a_line_of_json() -> None:
     }
 
 
+def test_what_cannot_be_seen_is_escaped() -> None:
+    """It would reorder the line on a terminal, or end it to some readers. It is still the same JSON."""
+    id = "a\u202eb\u2028c\x7f\U000e0001د\u200cد 👨"
+    record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": "x", "id": id})
+    text = JsonFormatter().format(record)
+    assert text.isprintable()
+    assert json.loads(text)["id"] == id
+    assert "👨" in text
+
+
 def test_an_exception_is_in_it() -> None:
     """As text."""
     try:

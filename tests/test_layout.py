@@ -13,6 +13,8 @@ PACKAGE = Path(trionotify.__file__).parent
 ORDER = [
     *(
         "errors",
+        "text",
+        "media",
         "jsontext",
         "attributes",
         "notification",
@@ -26,7 +28,8 @@ ORDER = [
     ),
     *("index", "entries", "counts", "inbox", "log", "since", "logs", "formats", "blocks", "settings"),
     *("positions", "clients", "audience", "catchup", "transport", "wire", "broadcast", "reader"),
-    *("faults", "query", "events", "http", "http1", "secret", "addresses", "origins", "explain"),
+    *("faults", "query", "events", "authorities", "http", "http1", "secret", "addresses"),
+    *("origins", "explain"),
     *("entrance", "quotas", "expiry", "drain", "sessions", "hub"),
     *("admission", "connections", "handshake", "websocket", "streams", "posting", "roster", "metrics"),
     *("routes", "conversation", "serving", "attached", "listening", "tls", "server"),

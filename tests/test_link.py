@@ -212,6 +212,19 @@ async def test_a_dead_peer(role: str, autojump_clock: Clock) -> None:
     assert network.dialled_at[1] - died_at <= 5 + 3 + 0.5
 
 
+async def test_a_client_that_was_stopped(autojump_clock: Clock) -> None:
+    """It reads what has come meanwhile before it takes the server for dead; so it does each time."""
+    async with open_both(ping_interval=1e6) as (hub, network):
+        async with network.connect(ping_interval=5, ping_timeout=3) as client:
+            for stopped in (8.5, 100.0, 4.0, 8.5):
+                await trio.sleep(7)
+                autojump_clock.jump(stopped)
+            await trio.sleep(7)
+            await hub.publish("x")
+            assert await take(client, 1) == ["x"]
+        assert len(network.dialled_at) == 1
+
+
 async def test_a_busy_consumer_is_no_dead_peer(autojump_clock: Clock) -> None:
     """While the client itself doesn't read, the server's silence doesn't count."""
     async with open_both() as (hub, network):

@@ -32,6 +32,7 @@ from tests.web import get
 from trionotify import AnyOf, Disconnected, Exact, Lagged, Not, Notification, Prefix, open_hub
 from trionotify import broadcast as broadcast_module
 from trionotify import positions as positions_module
+from trionotify import turns as turns_module
 from trionotify.broadcast import Broadcast
 from trionotify.entries import Entry
 from trionotify.logs import durable as durable_module
@@ -529,8 +530,9 @@ often = settings(
 
 @pytest.fixture
 def interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the broadcast give way after every send."""
+    """Let the broadcast give way after every entry that it matches, and after every send."""
     monkeypatch.setattr(broadcast_module, "TURN", 1)
+    monkeypatch.setattr(turns_module, "SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("interleaved")
@@ -586,6 +588,11 @@ MUTATIONS = {
         (Broadcast, "refilter"),
         "self._settle_or_wake(position)",
         "pass",
+    ),
+    "a slice grows after others have seen its end": (
+        (Broadcast, "_match"),
+        "size > SLICE_BYTES or turn.passed > passed or turn.over",
+        "size > SLICE_BYTES",
     ),
     "a cut batch counts as sent": (
         (positions_module, "cut"),

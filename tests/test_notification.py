@@ -62,6 +62,9 @@ def test_it_is_immutable() -> None:
         ({"extensions": {"severity": 1 << 31}}, ValueError, "severity must fit 32 bits"),
         ({"extensions": {"type": "x"}}, ValueError, "type has a field of its own"),
         ({"extensions": ["x"]}, TypeError, "extensions must be a mapping"),
+        ({"extensions": {"to": ""}}, ValueError, "to must not be empty"),
+        ({"extensions": {"to": "x" * 256}}, ValueError, "to must have 1 to 255 characters, not 256"),
+        ({"extensions": {"to": "a\x85b"}}, ValueError, r"to must not contain the character '\\x85'"),
     ],
 )
 def test_bad_values_are_refused_by_name(

@@ -10,8 +10,9 @@ import trio
 from trio.testing import MockClock as Clock
 
 from tests.conftest import Room, open_room
+from tests.kernel import FakeKernel
 from tests.web import Answered, Web, get, post
-from trionotify import Client, Notification, Refused, Request
+from trionotify import Client, Notification, Refused, Request, sign
 
 STRUCTURED = "Content-Type: application/cloudevents+json"
 BATCH = "Content-Type: application/cloudevents-batch+json; charset=utf-8"
@@ -74,6 +75,15 @@ async def test_a_plain_body(room: Room, autojump_clock: Clock) -> None:
             "text/plain",
         ),
         ("text/csv; charset=UTF-8", b"a,b", "a,b", "text/csv; charset=UTF-8"),
+        ('Text/Plain; Format=flowed; CharSet = "UTF-8"', b"a", "a", None),
+        ("text/plain; charset=utf8", b"a", "a", None),
+        ("text/plain; charset=x-unicode20utf8", b"a", "a", None),
+        ("text/plain; charset=ascii", b"a", "a", None),
+        ('text/plain; x="a; charset=latin-1"; charset="utf\\8"', b"a", "a", None),
+        ("image/png; charset=latin-1", b"\x89PNG", b"\x89PNG", None),
+        ("application/json", b'\xef\xbb\xbf{"a":1}', '{"a":1}', None),
+        ("text/plain", b"\xef\xbb\xbfa", "\ufeffa", None),
+        ("image/png", b"\xef\xbb\xbfa", b"\xef\xbb\xbfa", None),
         ("image/png", b"\x89PNG", b"\x89PNG", "image/png"),
         ("application/atom+xml", b"<a/>", "<a/>", "application/atom+xml"),
         (None, b"", "", "text/plain"),
@@ -84,13 +94,13 @@ async def test_what_a_plain_body_is(  # noqa: PLR0917 - what is sent, and what c
     field: str | None,
     body: bytes,
     data: str | bytes,
-    kind: str,
+    kind: str | None,
     autojump_clock: Clock,
 ) -> None:
-    """Text where its type says so, or doesn't say anything and it is."""
+    """Text where its type says so, or says nothing and it is; the type is kept to the letter."""
     await send(room, "/events", body, *([f"Content-Type: {field}"] if field else []))
     (found,) = published(room)
-    assert (found.data, found.datacontenttype, found.source) == (data, kind, "/http")
+    assert (found.data, found.datacontenttype, found.source) == (data, kind or field, "/http")
 
 
 async def test_an_event_in_fields(room: Room, autojump_clock: Clock) -> None:
@@ -124,6 +134,18 @@ async def test_a_batch(room: Room, autojump_clock: Clock) -> None:
     assert [found.id for found in published(room)] == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize("charset", ["", "; charset=utf8", '; Charset="UTF-8"'])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+async def test_an_editors_mark_and_labels_of_utf_8(
+    mark: bytes, charset: str, room: Room, autojump_clock: Clock
+) -> None:
+    """In front of events in JSON a byte order mark is ignored, and any label of UTF-8 will do."""
+    for body, kind in ((EVENT, STRUCTURED), ([{**EVENT, "id": "2"}], BATCH.partition(";")[0])):
+        answer = await send(room, "/events", mark + json.dumps(body).encode(), kind + charset)
+        assert answer.status == 200
+    assert [one.id for one in published(room)] == ["1", "2"]
+
+
 async def test_a_batch_is_all_or_nothing(room: Room, autojump_clock: Clock) -> None:
     """One that won't do, and none is published; the reason says which."""
     events = [EVENT, {**EVENT, "id": ""}]
@@ -139,6 +161,41 @@ async def test_a_repetition(room: Room, autojump_clock: Clock) -> None:
         assert answer.json["cursor"].endswith(f":{offset}")
     answer = await send(room, "/events?id=b", json.dumps([EVENT, EVENT]), BATCH)
     assert [receipt["cursor"][-2:] for receipt in answer.json] == [":3", ":3"]
+
+
+async def test_repetitions_of_strangers(autojump_clock: Clock) -> None:
+    """Without an `id` a publisher is known by its address, whatever its port: another's is another."""
+    async with open_room(trusted_proxy="192.0.2.1") as room:
+
+        async def publish(remote: str, *fields: str) -> str:
+            kernel = FakeKernel()
+            web = Web(room, kernel, remote=remote)
+            answer = await web.ask(post("/events", json.dumps(EVENT), STRUCTURED, *fields), "POST")
+            kernel.hang_up()
+            return str(answer.json["cursor"]).rpartition(":")[2]
+
+        assert [await publish(f"192.0.2.7:{port}") for port in (1, 2)] == ["1", "1"]
+        assert [await publish("[2001:db8::7]:1"), await publish("[2001:db8::8]:1")] == ["2", "3"]
+        assert await publish("unix") == "4"
+        # Behind a trusted proxy, the client's.
+        assert await publish("192.0.2.1:5", "X-Forwarded-For: 192.0.2.7") == "1"
+        assert await publish("192.0.2.1:5") == "5"
+
+
+async def test_repetitions_of_those_who_were_let_in(autojump_clock: Clock) -> None:
+    """The bearer of the secret is one publisher, each signature another: none can pre-empt another's."""
+    key = "0123456789abcdef0123456789abcdef"
+    bearer = f"Authorization: Bearer {key}"
+    first, second = (sign(f"role=publisher&team={n}", key) for n in "ab")
+    async with open_room(secret=key.encode()) as room:
+        cursors = []
+        for query, fields in (
+            *((first, ()), (second, ()), ("", (bearer,)), (first, ()), (second, ())),
+            *(("", (bearer,)), (first, (bearer,)), ("id=secret", (bearer,))),
+        ):
+            answer = await send(room, f"/events?{query}", json.dumps(EVENT), STRUCTURED, *fields)
+            cursors.append(answer.json["cursor"].rpartition(":")[2])
+    assert cursors == ["1", "2", "3", "1", "2", "3", "3", "4"]
 
 
 async def test_the_receipt_counts(room: Room, autojump_clock: Clock) -> None:
@@ -157,6 +214,10 @@ async def test_the_receipt_counts(room: Room, autojump_clock: Clock) -> None:
         ("/events?role=subscriber", "x", (), 403, "role: a subscriber may not publish"),
         ("/events", b"\xff", ("Content-Type: text/plain",), 400, "the body isn't UTF-8"),
         ("/events", "x", ("Content-Type: text/plain; charset=latin-1",), 415, "not in latin-1"),
+        ("/events", "x", ('Content-Type: text/plain; Charset="UTF-16"',), 415, "not in utf-16"),
+        ("/events", "{}", (f"{STRUCTURED}; charset=utf-16",), 415, "not in utf-16"),
+        ("/events", "[]", (f"{STRUCTURED}; charset=latin1",), 415, "not in latin1"),
+        ("/events", "[]", (BATCH.replace("utf-8", "cp1252"),), 415, "not in cp1252"),
         ("/events", "{", ("Content-Type: application/json",), 400, "not JSON"),
         ("/events", "<e/>", ("Content-Type: application/cloudevents+xml",), 415, "isn't understood"),
         ("/events", "{", (STRUCTURED,), 400, "not JSON"),

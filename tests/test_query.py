@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import pytest
 
-from trionotify import AllOf, Exact, Prefix, Refused, Sql, Suffix
+from trionotify import AllOf, Client, Exact, Notification, Prefix, Refused, Sql, Suffix
 from trionotify.log import Cursor
 from trionotify.query import Query, parse_query, template
 from trionotify.since import START, Moment
@@ -76,9 +79,9 @@ def test_since(text: str, since: object) -> None:
         ("lag=never", "lag: one of gap, latest, disconnect"),
         ("since=yesterday", "since: a cursor"),
         ("since=", "since: a cursor"),
-        ("id=", "id: 1 to 255 printable"),
-        ("id=a%00b", "id: 1 to 255 printable"),
-        ("id=" + "x" * 300, "id: 1 to 255 printable"),
+        ("id=", "id must have 1 to 255"),
+        ("id=a%00b", "id must not contain the character"),
+        ("id=" + "x" * 300, "id must have 1 to 255"),
         ("type=", "type must not be empty"),
         ("subject=a%0Ab", "subject must not contain"),
         ("sql=type+%3D", "sql: filter.sql: line 1, column 7"),
@@ -94,6 +97,34 @@ def test_bad_queries_are_400_and_name_the_key(text: str, words: str) -> None:
         query(text)
     assert caught.value.status == 400
     assert words in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("د\u200cد", "👨\u200d👩\u200d👧", "José\u00a0Luis", "山田\u3000太郎", "a b", "x" * 255),
+        *("", "x" * 256, "a\nb", "a\x00", "a\x7f", "a\x9fb", "\ufdd0", "\U0001ffff", "\ud800"),
+    ],
+)
+def test_what_an_id_may_be_to_may_be(name: str) -> None:
+    """And the other way round: in a query, of a record, and of a notification."""
+
+    def works(make: Callable[[], object]) -> bool:
+        try:
+            return bool(make())
+        except (Refused, ValueError):
+            return False
+
+    found = [
+        works(lambda: Query.of({"id": name})),
+        works(lambda: Query.of({"to": name})),
+        works(lambda: Client(name)),
+        works(lambda: Notification.of("x", to=name)),
+    ]
+    assert (
+        found
+        == [0 < len(name) < 256 and not re.search("[\n\0\x7f\x9f\ufdd0\U0001ffff\ud800]", name)] * 4
+    )
 
 
 def test_unknown_plain_keys_are_kept() -> None:

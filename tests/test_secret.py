@@ -57,7 +57,7 @@ def test_a_query_or_a_url_is_signed_as_such() -> None:
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ("id=", "^id: 1 to 255"),
+        ("id=", "^id must have 1 to 255"),
         ("id=a&id=b", "^id: given twice"),
         ("id=a&exact.Type=x", "^exact.Type: "),
         ({"id": "a", "exp": "1"}, "^exp: this is what signing adds"),
@@ -150,6 +150,7 @@ def test_a_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         (b"\xe7" * 32, "is no text in ASCII"),
         (b"0123456789abcdef\x000123456789", "is no text in ASCII"),
         (b" \n\t\n", "is empty"),
+        (b"\xef\xbb\xbf" + KEY, "begins with a byte order mark: save it as UTF-8 without one"),
     ],
 )
 def test_what_is_no_secret(text: bytes, words: str, tmp_path: Path) -> None:
@@ -420,6 +421,10 @@ async def test_who_has_expired_publishes_nothing(autojump_clock: Clock) -> None:
         ("&=", 401),
         ("&x", 401),
         ("&since=start", 101),
+        ("&last_event_id=start", 101),
+        ("&lastEventId=start", 101),
+        ("&since=x&lastEventId=start", 101),
+        ("&lasteventid=start", 401),
         ("&narrow=[]", 101),
     ],
 )

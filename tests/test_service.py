@@ -73,7 +73,7 @@ def test_the_certificate_is_read_again(authority: trustme.CA, tmp_path: Path) ->
         assert process.wait(timeout=20) == 0
 
 
-@pytest.mark.parametrize("at_fault", ["cert", "key", "pair", "pem", "passphrase"])
+@pytest.mark.parametrize("at_fault", ["cert", "key", "pair", "pem", "mark", "passphrase"])
 def test_what_is_no_certificate(at_fault: str, authority: trustme.CA, tmp_path: Path) -> None:
     """The error names the file."""
     cert, key = issue(authority, tmp_path)
@@ -84,12 +84,15 @@ def test_what_is_no_certificate(at_fault: str, authority: trustme.CA, tmp_path: 
         "key": f"^tls_key: {key} can't be read: No such file",
         "pair": f"^tls_key: {key} is not the key of the certificate in {cert}",
         "pem": f"^tls_cert: {cert} and {key} are no certificate and key in PEM",
+        "mark": f"^tls_key: {key} begins with a byte order mark",
         "passphrase": f"^tls_key: {key} has a passphrase",
     }[at_fault]
     if at_fault == "pair":
         issue(authority, other)[1].rename(key)
     elif at_fault == "pem":
         cert.write_text("nonsense")
+    elif at_fault == "mark":
+        key.write_bytes(b"\xef\xbb\xbf" + key.read_bytes())
     elif at_fault == "passphrase":
         found = serialization.load_pem_private_key(key.read_bytes(), None)
         how = serialization.BestAvailableEncryption(b"secret")

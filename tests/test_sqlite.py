@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.stores import EMPTY, add, crash, data, entries, entry, open_store
 from trionotify.entries import Entry, repetition_key
 from trionotify.errors import StoreError
-from trionotify.logs import database, epochs, schema, sqlite
+from trionotify.logs import database, epochs, moments, schema, sqlite
 from trionotify.logs.sqlite import new_epoch
 from trionotify.notification import Notification
 from trionotify.predicates import (
@@ -74,8 +74,8 @@ def test_offsets_go_on_behind_an_emptied_log(tmp_path: Path) -> None:
     assert (again.start, again.head) == (2, 2)
     add(again, "c")
     assert [one.offset for one in entries(again)] == [3]
-    # The clock was put back, the log's was not.
-    assert again.offset_at(5.0) == 2
+    # The clock was put back between two runs, and so was the log's.
+    assert (again.offset_at(0.0), again.offset_at(5.0)) == (2, 3)
     again.close()
 
 
@@ -193,6 +193,124 @@ def test_a_large_backlog_goes_in_steps(tmp_path: Path, monkeypatch: pytest.Monke
     again.close()
 
 
+# --- clocks that were wrong ---
+
+
+def moments_of(store: sqlite.SqliteStore) -> list[float]:
+    """Of all that is kept."""
+    found = store._database.connection.execute("SELECT moment FROM entries ORDER BY offset")
+    return [moment for (moment,) in found]
+
+
+def test_what_is_from_the_future_comes_down(tmp_path: Path) -> None:
+    """When the file is opened: it counts as appended then, and ages like all else."""
+    store = open_store(tmp_path / "log.db", max_age=10.0)
+    add(store, "a", now=5.0)
+    add(store, "b", "c", now=1e9)
+    store.close()
+    again = open_store(tmp_path / "log.db", max_age=10.0, now=6.0)
+    assert moments_of(again) == [5.0, 6.0, 6.0]
+    add(again, "d", now=8.0)
+    assert moments_of(again) == [5.0, 6.0, 6.0, 8.0]
+    assert [again.offset_at(moment) for moment in (5.5, 6.5, 9.0)] == [1, 3, 4]
+    again.evict(4, now=16.5)
+    assert (again.start, again.head) == (3, 4)
+    again.close()
+
+
+def test_a_log_that_was_emptied_in_the_future(tmp_path: Path) -> None:
+    """What comes next doesn't have that moment."""
+    store = open_store(tmp_path / "log.db", max_age=10.0)
+    add(store, "a", now=1e9)
+    store.evict(1, now=2e9)
+    store.close()
+    for number in range(2):
+        again = open_store(tmp_path / "log.db", max_age=1e9, now=6.0 + 2 * number)
+        add(again, "b", now=7.0 + 2 * number)
+        assert moments_of(again) == [7.0, 9.0][: number + 1]
+        again.close()
+
+
+def test_millions_from_the_future_come_down_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call moves some, and in between the file can be opened again, and moments never decrease."""
+    monkeypatch.setattr(moments, "STEP", 10)
+    store = open_store(tmp_path / "log.db")
+    add(store, *["x"] * 5, now=1.0)
+    add(store, *["x"] * 100, now=1e9)
+    store.close()
+    for opened in range(2, 4):
+        store = open_store(tmp_path / "log.db", now=float(opened))
+        assert store.evict(0, now=4.0)
+        add(store, "y", now=5.0)
+        found = moments_of(store)
+        assert found == sorted(found)
+        assert found[-1] == 1e9
+        crash(store)
+    store = open_store(tmp_path / "log.db", now=4.0)
+    while store.evict(0, now=4.0):
+        found = moments_of(store)
+        assert found == sorted(found)
+    assert moments_of(store) == [1.0] * 5 + [2.0] * 30 + [3.0] * 30 + [4.0] * 42
+    add(store, "z", now=5.0)
+    assert moments_of(store)[-1] == 5.0
+    store.close()
+
+
+@pytest.mark.parametrize("step", [2, 1000])
+def test_a_clock_that_is_followed_back(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was noted by it keeps its age; what seems to be from the future then, doesn't stay there."""
+    monkeypatch.setattr(moments, "STEP", step)
+    store = open_store(tmp_path / "log.db", max_age=100.0)
+    add(store, "a", now=100.0)
+    add(store, "b", now=1095.0)  # by a clock that was wrong before, too
+    store.close()
+    store = open_store(tmp_path / "log.db", max_age=1100.0, now=1100.0)
+    for now in (1101.0, 1110.0, 1120.0):
+        add(store, "c", now=now)
+    store.shift(-1000.0, 121.0)
+    while store.evict(0, now=121.0):
+        found = moments_of(store)
+        assert found == sorted(found)
+    assert moments_of(store) == [100.0, 101.0, 101.0, 110.0, 120.0]
+    add(store, "d", now=122.0)
+    assert moments_of(store)[-1] == 122.0
+    store.shift(+500.0, 623.0)
+    while store.evict(0, now=623.0):
+        pass
+    assert moments_of(store) == [100.0, 601.0, 601.0, 610.0, 620.0, 622.0]
+    store.close()
+
+
+@pytest.mark.parametrize("step", [2, 1000])
+def test_a_clock_that_is_followed_ahead(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is evicted too early, what was brought down at the start included."""
+    monkeypatch.setattr(moments, "STEP", step)
+    store = open_store(tmp_path / "log.db", max_age=1e9)
+    for now in (800.0, 950.0, 960.0):
+        add(store, "a", now=now)
+    store.close()
+    store = open_store(tmp_path / "log.db", max_age=300.0, now=0.0)
+    store.evict(3, now=0.0)
+    assert moments_of(store) == [0.0] * 3
+    for now in (10.0, 20.0, 30.0, 40.0):
+        add(store, "b", now=now)
+    add(store, "c", now=1041.0, upto=0)  # the clock is followed already
+    store.shift(+1000.0, 1041.0)
+    while store.evict(8, now=1042.0):
+        found = moments_of(store)
+        assert found == sorted(found)
+    assert moments_of(store) == [1000.0] * 3 + [1010.0, 1020.0, 1030.0, 1040.0, 1041.0]
+    store.evict(8, now=1315.0)
+    assert store.start == 4
+    store.close()
+
+
 # --- reading ---
 
 
@@ -220,8 +338,8 @@ def test_a_moment_has_an_offset(tmp_path: Path) -> None:
     for now in (10.0, 20.0, 20.0, 30.0, 40.0, 35.0):
         add(store, "x", now=now, upto=6)
     assert store.start == 2
-    moments = [0.0, 20.0, 20.5, 30.0, 36.0, 40.0, 40.5]
-    assert [store.offset_at(moment) for moment in moments] == [2, 2, 3, 3, 4, 4, 6]
+    asked = [0.0, 20.0, 20.5, 30.0, 36.0, 40.0, 40.5]
+    assert [store.offset_at(moment) for moment in asked] == [2, 2, 3, 3, 4, 4, 6]
     store.close()
 
 
@@ -474,6 +592,11 @@ class Model:
             offsets.append(first[0] if first else self.head)
         return fresh, offsets
 
+    def bring_down(self, now: float) -> None:
+        """Nothing is from the future."""
+        self.kept = [(offset, min(moment, now), one) for offset, moment, one in self.kept]
+        self.moment = min(self.moment, now)
+
     def evict(self, upto: int, now: float) -> None:
         """At most 10 entries, the bytes of some 6, 15 seconds."""
         while self.kept and self.kept[0][0] <= upto and self.is_too_much(now):
@@ -509,6 +632,7 @@ def test_it_does_what_a_list_does(steps: list[tuple[Any, int, int]]) -> None:
             if isinstance(step, str):
                 store.close() if step == "reopen" else crash(store)
                 store = reopened()
+                model.bring_down(now)
                 upto = model.head
             else:
                 # Of 7 names, 3 can be repeated. No items: evict.
@@ -528,8 +652,8 @@ def assert_equal(store: sqlite.SqliteStore, model: Model) -> None:
         found = [(one.offset, one.notification, one.key) for one in entries(store, after)]
         kept = [(at, one.notification, one.key) for at, _, one in model.kept if at > after]
         assert found == kept
-    moments = {moment for _, moment, _ in model.kept} | {0.0, model.moment}
-    for moment in moments | {moment + 0.5 for moment in moments}:
+    asked = {moment for _, moment, _ in model.kept} | {0.0, model.moment}
+    for moment in asked | {moment + 0.5 for moment in asked}:
         older = [at for at, then, _ in model.kept if then < moment]
         assert store.offset_at(moment) == max(older, default=model.start)
 

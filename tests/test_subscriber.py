@@ -74,7 +74,7 @@ async def test_away_for_too_long(autojump_clock: Clock) -> None:
             assert await take(client, 1) == ["5"]
 
 
-@pytest.mark.parametrize("key", ["since", "last_event_id"])
+@pytest.mark.parametrize("key", ["since", "last_event_id", "since=start&lastEventId"])
 async def test_a_cursor_that_cant_be_resumed(key: str, autojump_clock: Clock) -> None:
     """The first that the iteration says is what is lost since then."""
     async with open_both() as (hub, network):

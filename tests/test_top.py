@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -14,7 +16,7 @@ from rich.console import Console
 from trio.testing import MockClock as Clock
 
 from tests.conftest import open_room
-from trionotify import Refused, open_server
+from trionotify import Refused, metrics, open_server, top
 from trionotify.fetch import fetch
 from trionotify.metrics import figures
 from trionotify.top import Picture, bars, quantile, render, watch
@@ -57,6 +59,19 @@ async def test_once(capsys: pytest.CaptureFixture[str]) -> None:
         await server.hub.publish("x", confirm=True)
         assert await watch(server.url, 0.01, once=True) == 0
     assert "published" in capsys.readouterr().out
+
+
+async def test_a_servers_clock_that_is_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two readings: rates are by this side's clock."""
+    days = itertools.count(20_000, -1)
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(time=lambda: next(days) * 86_400.0))
+    pictures: list[Picture] = []
+    monkeypatch.setattr(top, "render", lambda url, picture, history: pictures.append(picture) or "")
+    async with open_server(port=0) as server:
+        assert await watch(server.url, 0.01, once=True) == 0
+    assert 0.01 <= pictures[0].seconds < 30
 
 
 async def test_fetching(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ async def test_what_is_refused_gets_a_problem_document(
     kernel = FakeKernel()
     kernel.feed(request_text.encode("latin-1"))
     room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
-    await room.quiet()
+    await trio.sleep(1)  # of a head that is too long, the end is waited for a moment
     peer = Peer(kernel).look()
     body = json.loads(bytes(kernel.taken).partition(b"\r\n\r\n")[2])
     assert peer.status == body["status"] == status
@@ -467,6 +467,28 @@ async def test_a_silent_client_is_pinged_and_then_dropped(room: Room, autojump_c
     assert len(room.hub.clients) == 0
 
 
+async def test_a_process_that_was_stopped_hears_first(room: Room, autojump_clock: Clock) -> None:
+    """Before it judges: whose answer waits in the kernel isn't dropped; who is dead is, a bit later."""
+    peer, dead = await room.connect("/"), await room.connect("/")
+    await trio.sleep(45)
+    assert peer.look().pings == 1
+    autojump_clock.jump(100)
+    await room.quiet()  # what is due now is done
+    peer.kernel.feed(b"\x8a\x80abcd")
+    await trio.sleep(20)
+    assert not peer.kernel.closed
+    assert dead.kernel.was_reset
+
+
+async def test_a_process_that_is_always_late_drops_the_dead(room: Room, autojump_clock: Clock) -> None:
+    """It passes over one round, not over all of them."""
+    peer = await room.connect("/")
+    for _ in range(20):
+        autojump_clock.jump(20)
+        await room.quiet()
+    assert peer.kernel.was_reset
+
+
 async def test_any_bytes_are_a_sign_of_life(room: Room, autojump_clock: Clock) -> None:
     """An answer to the ping, a message, a Pong that nobody asked for."""
     peer = await room.connect("/?role=publisher")
@@ -640,7 +662,7 @@ async def test_what_stands_behind_a_ping_counts_though_nobody_hears_the_pong(
 
 
 async def test_many_pings_of_one_read_are_answered_at_once(room: Room, autojump_clock: Clock) -> None:
-    """One call of the kernel, however many: one peer must not keep the others waiting."""
+    """One call of the kernel for all of one turn: one peer must not keep the others waiting."""
     kernel = FakeKernel()
     peer = await room.connect("/", kernel=kernel)
     calls: list[int] = []
@@ -653,7 +675,7 @@ async def test_many_pings_of_one_read_are_answered_at_once(room: Room, autojump_
     kernel.send = counted  # type: ignore[method-assign] # to count its calls
     kernel.feed(masked(b"\x89\x01p") * 10_000)
     await room.quiet()
-    assert calls == [30_000]
+    assert calls == [*[3 * 256] * 39, 3 * 16]
     assert len(peer.look().pongs) == 10_000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import attrs
@@ -47,7 +48,8 @@ class Web:
         self.kernel = kernel or FakeKernel()
         self._room = room
         self._read = 0
-        room.nursery.start_soon(lambda: serve_transport(room.hub, self.kernel, "web:1", **options))
+        serve = partial(serve_transport, **{"remote": "web:1", **options})
+        room.nursery.start_soon(lambda: serve(room.hub, self.kernel))
 
     async def ask(self, request: bytes, method: str = "GET") -> Answered:
         """Send one request, and read the answer to it."""

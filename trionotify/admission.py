@@ -24,7 +24,15 @@ __all__ = ["admit"]
 logger = logging.getLogger("trionotify")
 
 
+async def _read_filters(hub: Hub, request: Request) -> None:
+    """Parse long filters, one request's at a time. After that the request knows them."""
+    if request.has_long_filters:
+        async with hub.slow_lane:
+            request.read_filters()
+
+
 async def _known(hub: Hub, request: Request, client: Client) -> tuple[Client, Query]:
+    await _read_filters(hub, request)
     query = request.query(client.id)
     client.bound()
     client.come_from(request.remote)
@@ -36,6 +44,7 @@ async def _identify(hub: Hub, request: Request) -> tuple[Client, Query]:
     until = None
     if hub.secret is not None and not hub.secret.is_borne_by(request):
         until = hub.secret.check(request.params)
+    await _read_filters(hub, request)
     if hub.authenticate is None:
         query = request.query()
         client = client_of(request, query)

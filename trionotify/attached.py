@@ -117,6 +117,7 @@ class _AttachedConnection:
     def __init__(self, hub: Hub, websocket: Any, client: Client, query: Query) -> None:
         self.hub = hub
         self.client = client
+        self.entered_at = trio.current_time()
         self.format = hub.formats[query.format]
         self.filter_limits = hub.filter_limits
         self.bad = 0
@@ -136,6 +137,8 @@ class _AttachedConnection:
         self._lag = query.lag or self.format.default_lag
         self._websocket = websocket
         self._over = False
+        #: A message that came and was not understood yet.
+        self._unread: deque[str | bytes] = deque()
         self._receiving: trio.CancelScope | None = None
         # What the writer is to send next, the wait that this interrupts, and who waits until it is out.
         self._answers: deque[str] = deque()
@@ -214,14 +217,20 @@ class _AttachedConnection:
                 continue
             try:
                 with trio.CancelScope() as self._receiving:
-                    message = await self._websocket.get_message()
-                    self.received += 1
-                    messages = understand(self, [message])
+                    if not self._unread:
+                        self._unread.append(await self._websocket.get_message())
+                        self.received += 1
+                    messages = await self._understand()
             except trio_websocket.ConnectionClosed:
                 self._over = True
             finally:
                 self._receiving = None
         return messages
+
+    async def _understand(self) -> list[Message]:
+        if self.format.name == "raw":
+            return [self._unread.popleft()]
+        return await understand(self, self._unread)
 
     async def send(self, message: Message) -> None:
         if self._over:

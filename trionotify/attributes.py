@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from trionotify.errors import cut, quoted
+from trionotify.text import FORBIDDEN, check_id
 
 __all__ = [
     "ATTRIBUTES",
@@ -42,13 +43,6 @@ MAX_ATTRIBUTE: Final = 4_096
 MAX_NAME: Final = 64
 
 _NAME: Final = re.compile(r"[a-z0-9]+", re.ASCII)
-# CloudEvents 1.0, section "Type System": control characters, lone surrogates and the Unicode
-# non-characters have no place in a String.
-_BAD_CHARACTER: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
-    + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
-    + "]"
-)
 _RFC_3339: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
@@ -98,7 +92,7 @@ def check_text(name: str, value: object) -> None:
     if len(value) > MAX_ATTRIBUTE:
         raise ValueError(f"{name} must have at most {MAX_ATTRIBUTE} characters, not {len(value)}")
     # str.isprintable runs in C and is true of nearly all text; a space is printable, a newline not.
-    if not value.isprintable() and (bad := _BAD_CHARACTER.search(value)):
+    if not value.isprintable() and (bad := FORBIDDEN.search(value)):
         raise ValueError(f"{name} must not contain the character {bad.group()!r}")
 
 
@@ -138,6 +132,8 @@ def checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
             raise ValueError(f"{name} has a field of its own: it can't be among the extensions")
         if isinstance(value, str):
             check_text(name, value)
+            if name == "to":
+                check_id(name, value)
         elif not isinstance(value, int):
             raise TypeError(f"{name} must be str, int or bool, not {_kind_of(value)}")
         elif not -(2**31) <= value < 2**31:

@@ -14,10 +14,11 @@ from trionotify.clients import Client, Registry
 from trionotify.notification import Notification
 from trionotify.positions import Position
 from trionotify.predicates import AllOf, AnyOf, Exact, Wanted
+from trionotify.turns import Turn
 
 __all__ = ["Audiences", "is_meant"]
 
-#: Parameters for which an audience may have indexes made: that takes looking at every client for each. For
+#: Parameters for which an audience may have indexes made. For each that takes looking at every client, so for
 #: more of them all clients are looked at once.
 MAX_NAMES: Final = 4
 
@@ -56,8 +57,13 @@ class Audiences:
         position = client.position if client else None
         return position if position and position.deaf_to is not None else None
 
-    def choose(self, notification: Notification) -> tuple[list[Position], Exception | None]:
-        """The positions that it is for, and what the audience raised first, if it did."""
+    async def choose(
+        self, notification: Notification, turn: Turn
+    ) -> tuple[list[Position], Exception | None]:
+        """The positions that it is for, and what the audience raised first, if it did.
+
+        A checkpoint whenever the turn is over.
+        """
         audience = notification.audience
         chosen = list(self.everywhere)
         error: Exception | None = None
@@ -67,6 +73,8 @@ class Audiences:
             assert audience is not None  # else it were for all
             candidates = self._candidates(audience)
         for client in candidates:
+            if turn.over:
+                await turn.pass_on()
             try:
                 if audience is not None and not audience(client):
                     continue

@@ -16,14 +16,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from trionotify.cloudevents import encode, encode_own
-from trionotify.frames import Framing
+from trionotify.frames import Framing, Nothing
 from trionotify.log import Cursor
 from trionotify.notification import Data, Notification
 
 if TYPE_CHECKING:
     from trionotify.entries import Entry
     from trionotify.formats import Format, Message
-    from trionotify.frames import Event
 
 __all__ = [
     "LINES",
@@ -81,14 +80,6 @@ LINES: Final = Framing(chunk, _last, chunk("\n"))
 #: For HTTP/1.0.
 SSE_UNCHUNKED: Final = Framing(unchunked, _nothing, unchunked(":\n\n"))
 LINES_UNCHUNKED: Final = Framing(unchunked, _nothing, unchunked("\n"))
-
-
-class Nothing:
-    """The parser of a stream: a client has said all with its request."""
-
-    def feed(self, data: bytes) -> list[Event]:
-        """Whatever it says."""
-        return []
 
 
 def _data_lines(data: Data) -> str:

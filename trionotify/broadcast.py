@@ -7,8 +7,10 @@ member: one synchronous send per client and batch. A client whose kernel takes l
 task goes on from the log, step by step (`advance`). The rule that keeps this free of gaps and duplicates
 is in `positions`.
 
-Everything here but `run` is synchronous, so it happens between two steps of any other task. `run` gives
-way every `TURN` sends; only there, inside a batch, do others see `done < taken`.
+A batch is handed out in slices: as many entries as one turn suffices to match, at most `SLICE` of them. So a
+long batch that meets expensive filters holds up nobody. `taken` is the end of the slice, and moves before
+its first entry is matched. What runs between two checkpoints of `run` happens between two steps of any other
+task; only at those, inside a slice, do others see `done < taken`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Hashable
+from typing import Final
 
 import trio
 
@@ -30,12 +33,18 @@ from trionotify.log import Cursor, Log
 from trionotify.positions import Chunk, Group, Position, cut, join_frames
 from trionotify.predicates import NOTHING, Wanted, key_of
 from trionotify.since import Moment
+from trionotify.turns import Turn
 from trionotify.wire import Wire
 
 __all__ = ["TURN", "Broadcast"]
 
-#: How many clients are served between two checkpoints of the broadcast: below a millisecond.
-TURN = 256
+#: How many clients are served between two looks at the clock.
+TURN = 64
+#: The most entries, and bytes of them, that are handed out together. (The first one may be longer.)
+SLICE: Final = 128
+SLICE_BYTES: Final = 1 << 20
+#: Bytes that were joined for single clients of a slice and may be kept for others that want the same.
+_JOINED_BYTES: Final = 4 << 20
 
 
 class Broadcast:
@@ -57,7 +66,6 @@ class Broadcast:
         self._index: PredicateIndex[Group] = PredicateIndex()
         self._groups: dict[tuple[Hashable, object], Group] = {}
         self._audiences = Audiences(registry)
-        self._turns = 0
 
     # --- places in the log ---
 
@@ -73,7 +81,9 @@ class Broadcast:
 
     async def find(self, moment: Moment) -> int:
         """The offset behind which all stands that was published then or later. A checkpoint."""
-        return self.within(await self.log.offset_at(moment.at))
+        log = self.log
+        at = await (log.offset_at(moment.at) if moment.ago is None else log.offset_ago(moment.ago))
+        return self.within(at)
 
     def within(self, offset: int) -> int:
         """The nearest offset where a reader can start."""
@@ -178,29 +188,49 @@ class Broadcast:
                 position.outlet.wake()
 
     async def _hand_out(self, entries: list[Entry], fresh: list[Entry]) -> None:
-        self.taken = self.log.head
-        tally = _Tally(entries)
-        shared, singled = self._who_wants(fresh, tally)
+        turn = Turn()
+        start = 0
+        while start < len(fresh):
+            tally = _Tally(fresh[start : start + SLICE])
+            shared, singled, end = await self._match(fresh, start, tally, turn)
+            await self._send_all(shared, singled, tally, turn)
+            self.done = self.taken
+            self.log.evict(self.done, trio.current_time())
+            tally.tell(self.log.epoch, end - start)
+            start = end
+        self.taken = self.done = self.log.head
+        self._count(entries, fresh, trio.current_time())
+        if len(fresh) < len(entries):
+            # Repetitions: the log had them already.
+            _Tally(entries).tell(self.log.epoch, len(entries))
+        self.inbox.settle(entries)
+
+    async def _send_all(
+        self,
+        shared: dict[Group, list[Entry]],
+        singled: dict[Position, list[Entry]],
+        tally: _Tally,
+        turn: Turn,
+    ) -> None:
         # Who is in a group now: whoever moves while others are served finds its own way.
         members = {group: tuple(group.members) for group in shared}
         if singled:
             for group, all_ in members.items():
                 members[group] = tuple(position for position in all_ if position not in singled)
         joined: dict[tuple[object, ...], list[Chunk]] = {}
+        size = 0
         for position, own in singled.items():
             wants = own if position.group is None else self._merged(position, own, shared)
             key = (position.encode, *[entry.offset for entry in wants])
             if key not in joined:
+                if size > _JOINED_BYTES:
+                    joined.clear()
+                    size = 0
                 joined[key] = join_frames(wants, position.encode)
-            await self._send((position,), wants, joined[key], tally)
+                size += sum([len(chunk.data) for chunk in joined[key]])
+            await self._send((position,), wants, joined[key], tally, turn)
         for group, wants in shared.items():
-            await self._send(members[group], wants, join_frames(wants, group.encode), tally)
-        self.done = self.taken
-        now = trio.current_time()
-        self.log.evict(self.done, now)
-        self._count(entries, fresh, now)
-        tally.tell(self.log.epoch)
-        self.inbox.settle(entries)
+            await self._send(members[group], wants, join_frames(wants, group.encode), tally, turn)
 
     def _count(self, entries: list[Entry], fresh: list[Entry], now: float) -> None:
         counts = self.counts
@@ -211,30 +241,44 @@ class Broadcast:
         for put_at, times in Counter([entry.put_at for entry in entries]).items():
             counts.latency.add(now - put_at, times)
 
-    def _who_wants(
-        self, entries: list[Entry], tally: _Tally
-    ) -> tuple[dict[Group, list[Entry]], dict[Position, list[Entry]]]:
-        """Groups and what they want; and what goes to single positions in addition."""
+    async def _match(
+        self, entries: list[Entry], start: int, tally: _Tally, turn: Turn
+    ) -> tuple[dict[Group, list[Entry]], dict[Position, list[Entry]], int]:
+        """Find out who wants the next slice: groups, and what goes to single positions in addition.
+
+        The slice begins with the entry at `start`. Returned last is where it ends: when the turn is over, or
+        was passed on inside an entry. After that nothing may be added, because others have seen `taken`.
+        """
         shared: dict[Group, list[Entry]] = {}
         singled: dict[Position, list[Entry]] = {}
         failed: dict[Group, Exception] = {}
-        for origin in {entry.origin for entry in entries}:
-            if deaf := self._audiences.deaf(origin):
-                singled[deaf] = []
-        for entry in entries:
+        passed, size, at = turn.passed, 0, start
+        for entry in entries[start : start + SLICE]:
+            size += entry.size
+            if at > start and (size > SLICE_BYTES or turn.passed > passed or turn.over):
+                break
+            at += 1
+            self.taken = entry.offset
+            if deaf := self._audiences.deaf(entry.origin):
+                singled.setdefault(deaf, [])
             if self._audiences.is_for_all(entry.notification):
-                for group in self._index.match(entry.notification, failed):
-                    shared.setdefault(group, []).append(entry)
+                for filed in self._index.candidates(entry.notification):
+                    if not filed.certain and turn.over:
+                        await turn.pass_on()
+                    for group in self._index.holding(filed, entry.notification, failed):
+                        shared.setdefault(group, []).append(entry)
                 continue
-            chosen, error = self._audiences.choose(entry.notification)
+            chosen, error = await self._audiences.choose(entry.notification, turn)
             tally.fail(entry, error)
             for position in chosen:
+                if turn.over:
+                    await turn.pass_on()
                 if self._predicate_holds(position, entry):
                     singled.setdefault(position, []).append(entry)
         for group, reason in failed.items():
             for position in tuple(group.members):
                 position.outlet.fail(reason)
-        return shared, singled
+        return shared, singled, at
 
     @staticmethod
     def _predicate_holds(position: Position, entry: Entry) -> bool:
@@ -252,16 +296,18 @@ class Broadcast:
         return sorted(heard, key=lambda entry: entry.offset)
 
     async def _send(
-        self, positions: tuple[Position, ...], wants: list[Entry], chunks: list[Chunk], tally: _Tally
+        self,
+        positions: tuple[Position, ...],
+        wants: list[Entry],
+        chunks: list[Chunk],
+        tally: _Tally,
+        turn: Turn,
     ) -> None:
         """Hand `wants`, as `chunks`, to those of `positions` who are live and don't have it yet."""
         for start in range(0, len(positions), TURN):
-            turn = positions[start : start + TURN]
-            self._hand_to(turn, wants, chunks, tally)
-            self._turns += len(turn)
-            if self._turns >= TURN:
-                self._turns = 0
-                await trio.lowlevel.checkpoint()
+            if turn.over:
+                await turn.pass_on()
+            self._hand_to(positions[start : start + TURN], wants, chunks, tally)
 
     def _hand_to(
         self, positions: tuple[Position, ...], wants: list[Entry], chunks: list[Chunk], tally: _Tally
@@ -328,6 +374,8 @@ class Broadcast:
             chunk, offset = read_latest(position, self.log, self.taken, self.lag)
         else:
             chunk, offset = read_on(position, self.log, self.taken)
+        if not position.joined:
+            return False  # a predicate of the client's own has closed it
         position.cursor = offset
         if chunk is None:
             position.passed = offset
@@ -361,9 +409,9 @@ class _Tally:
     """What is told to the publishers that wait, and counted for those who want a receipt."""
 
     def __init__(self, entries: list[Entry]) -> None:
-        self.asked = [entry for entry in entries if entry.pending]
+        self.entries = entries
         #: Whether any of them will ask how many clients there were.
-        self.counted = any(entry.pending.counted for entry in self.asked if entry.pending)
+        self.counted = any([entry.pending.counted for entry in entries if entry.pending])
 
     @staticmethod
     def count(
@@ -386,10 +434,10 @@ class _Tally:
         if error and entry.pending:
             entry.pending.error = error
 
-    def tell(self, epoch: str) -> None:
-        """Wake the publishers that wait."""
-        for entry in self.asked:
+    def tell(self, epoch: str, upto: int) -> None:
+        """Wake the publishers that wait for the first `upto` of the entries."""
+        for entry in self.entries[:upto]:
             pending, entry.pending = entry.pending, None
-            assert pending is not None  # that is why it is here
-            pending.place = (epoch, entry.offset)
-            pending.done.set()
+            if pending is not None:
+                pending.place = (epoch, entry.offset)
+                pending.done.set()

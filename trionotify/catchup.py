@@ -1,8 +1,8 @@
 """Reading the log on behalf of one position: what it gets next, and where it stands then.
 
-Pure functions of the position, the log and the end of the batch that the broadcast took last. Each call
-looks at a bounded number of entries and makes a bounded number of bytes, so that one reader's long way
-back never holds up the others.
+Functions of the position, the log and the end of the batch that the broadcast took last. Each call looks at
+entries for one turn at most and makes a bounded number of bytes, so that one reader's long way back never
+holds up the others.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from trionotify.entries import Entry
 from trionotify.log import Log, NotLoaded
 from trionotify.positions import CHUNK_SIZE, Chunk, Position, join_frames
 from trionotify.predicates import EVERYTHING, NOTHING
+from trionotify.turns import Turn
 
 __all__ = ["read_latest", "read_on", "wants"]
 
-#: How many entries one step looks at.
+#: How many entries one step looks at, at most.
 SCAN: Final = 512
 #: How many kinds of notifications `latest` tells apart at a time, per client.
 KINDS: Final = 10_000
@@ -45,8 +46,9 @@ def read_on(position: Position, log: Log, taken: int) -> tuple[Chunk | None, int
     assert position.encode is not None  # this is for those who read bytes
     found: list[Entry] = []
     size = 0
+    turn = Turn()
     for entry in log.read(offset, SCAN):
-        if entry.offset > taken:
+        if entry.offset > taken or (turn.over and offset > position.cursor):
             break
         if wants(position, entry):
             size += len(entry.frame(position.encode))
@@ -96,9 +98,11 @@ def read_latest(position: Position, log: Log, taken: int, lag: Lag) -> tuple[Chu
 def _note(
     position: Position, notes: dict[tuple[str, str | None], int], log: Log, taken: int, lag: Lag
 ) -> None:
-    """Look at the next entries."""
+    """Look at the next entries, at one of them at least."""
+    turn = Turn()
+    begun = position.scanned
     for entry in log.read(position.scanned, SCAN):
-        if entry.offset > taken or len(notes) == KINDS:
+        if entry.offset > taken or len(notes) == KINDS or (turn.over and position.scanned > begun):
             break
         if position.predicate is not NOTHING and wants(position, entry):
             # Behind all others: notes are in the order of the log.

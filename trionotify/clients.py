@@ -23,15 +23,13 @@ from trionotify.filters import check_filter
 from trionotify.frames import check_close
 from trionotify.notification import Notification
 from trionotify.predicates import EVERYTHING, NOTHING, AllOf, AnyOf, Wanted, key_of
+from trionotify.text import check_id
 
 if TYPE_CHECKING:
     from trionotify.formats import Message
     from trionotify.positions import Position
 
-__all__ = ["MAX_ID", "ROLES", "Client", "Link", "Registry"]
-
-#: Characters of a client's `id`.
-MAX_ID: Final = 255
+__all__ = ["ROLES", "Client", "Link", "Registry"]
 
 ROLES: Final = ("subscriber", "publisher", "both")
 
@@ -62,11 +60,9 @@ class Link(Protocol):
 def _identity(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{attribute.name} must be str, not {type(value).__name__}")
-    # It goes into heads, into logs, and into the `source` of what the client publishes.
-    if not value or len(value) > MAX_ID or not value.isprintable():
-        raise ValueError(
-            f"{attribute.name} must be 1 to {MAX_ID} printable characters, not {quoted(value)}"
-        )
+    # It goes into heads (percent-encoded), into logs (escaped), and into the `source` of what the client
+    # publishes.
+    check_id(attribute.name, value)
 
 
 def _role(_: object, attribute: attrs.Attribute[Any], value: object) -> None:

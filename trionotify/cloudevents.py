@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from trionotify.filters import DEFAULT_LIMITS, FilterLimits, from_json
+import attrs
+
+from trionotify.filters import DEFAULT_LIMITS, SLOW, FilterLimits, from_json
 from trionotify.jsontext import Verbatim, read_json, read_members, write_json
 from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json, new_id
 from trionotify.predicates import to_json
@@ -23,12 +25,15 @@ __all__ = [
     "MAX_MEMBERS",
     "POSITION",
     "SUBSCRIBE",
+    "AudienceReader",
+    "Draft",
     "NotAnEvent",
     "audience_of",
     "decode",
     "decode_sent",
     "encode",
     "encode_own",
+    "read_event",
 ]
 
 #: The types of events that a client sends to the server itself: these filters from now on; where am I?
@@ -40,6 +45,8 @@ MAX_MEMBERS: Final = 100
 
 #: What the server calls itself.
 _SOURCE: Final = "/trionotify"
+#: How many different audiences of the longest kind a batch may have.
+_MAX_AUDIENCES: Final = 32
 _NO_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType({})
 _REQUIRED: Final = ("specversion", "id", "source", "type")
 _DATA: Final = ("data", "data_base64")
@@ -65,17 +72,18 @@ def decode(
     The attribute `audience`, a JSON array of filters as a string, becomes the notification's audience;
     `cursor` is the server's to say, and is dropped.
     """
-    return _decode(text, limits, MAX_MEMBERS, defaults)[0]
+    return read_event(text).notification(limits, defaults)
 
 
 def decode_sent(text: str | bytes) -> tuple[Notification, str | None]:
     """The same for an event that a server has sent, and its `cursor`; its own members don't count."""
-    return _decode(text, DEFAULT_LIMITS, 2 * MAX_MEMBERS, _NO_DEFAULTS)
+    draft = read_event(text, 2 * MAX_MEMBERS)
+    cursor = draft.attributes.get("cursor")
+    return draft.notification(), cursor if isinstance(cursor, str) else None
 
 
-def _decode(
-    text: str | bytes, limits: FilterLimits, max_members: int, defaults: Mapping[str, str]
-) -> tuple[Notification, str | None]:
+def read_event(text: str | bytes, max_members: int = MAX_MEMBERS) -> Draft:
+    """The members of an event in JSON; raises NotAnEvent where there are none."""
     try:
         members = read_members(text)
         if len(members) > max_members:
@@ -83,40 +91,94 @@ def _decode(
         attributes = {name: read_json(raw) for name, raw in members.items() if name not in _DATA}
     except ValueError as error:
         raise NotAnEvent(str(error)) from None
-    cursor = attributes.get("cursor")
-    try:
-        made = _notification(attributes, members, limits, defaults)
-    except (TypeError, ValueError) as error:
-        id = attributes.get("id")
-        raise NotAnEvent(str(error), id if isinstance(id, str) else None) from None
-    return made, cursor if isinstance(cursor, str) else None
+    return Draft(attributes, members)
 
 
-def _notification(
-    attributes: dict[str, Any],
-    members: Mapping[str, Verbatim],
-    limits: FilterLimits,
-    defaults: Mapping[str, str],
-) -> Notification:
-    # A null attribute is one that isn't there (section 2.2 of the format).
-    given = {**defaults, **{name: value for name, value in attributes.items() if value is not None}}
-    for name in _REQUIRED:
-        if name not in given:
-            raise ValueError(f"{name} is missing: an event needs {', '.join(_REQUIRED)}")
-    if (version := given.pop("specversion")) != "1.0":
-        raise ValueError(f"specversion must be '1.0', not {version!r}")
-    given.pop("cursor", None)
-    audience = given.pop("audience", None)
-    if audience is not None:
-        audience = audience_of(audience, limits)
-    kind = given.get("datacontenttype")
-    data = _data(members, kind)
-    if data is not None and kind is None:
-        # What doesn't say what it is, is JSON (section 3.1 of the format); base64 is what it is.
-        kind = "application/json" if isinstance(data, str) else "application/octet-stream"
-        given["datacontenttype"] = kind
-    fields = {name: given.pop(name) for name in _FIELDS if name in given}
-    return Notification(data, audience=audience, extensions=given, **fields)
+@attrs.frozen
+class Draft:
+    """An event of which the JSON was read, and nothing else: neither checked nor understood.
+
+    To read is cheap. To understand may not be: the filters in it are parsed then.
+    """
+
+    attributes: Mapping[str, Any]
+    #: All of them, as they were written.
+    members: Mapping[str, Verbatim]
+
+    @property
+    def slow(self) -> bool:
+        """Whether it has filters that take long to parse."""
+        audience, size = self.attributes.get("audience"), 0
+        if isinstance(audience, str):
+            size = len(audience)
+        elif self.attributes.get("type") == SUBSCRIBE and "data" in self.members:
+            size = len(bytes(self.members["data"]))
+        return size > SLOW
+
+    def notification(
+        self,
+        limits: FilterLimits = DEFAULT_LIMITS,
+        defaults: Mapping[str, str] = _NO_DEFAULTS,
+        audiences: AudienceReader | None = None,
+    ) -> Notification:
+        """The notification that it is; raises NotAnEvent: see `decode`. `audiences` reads its audience."""
+        try:
+            return self._notification(defaults, audiences or AudienceReader(limits))
+        except (TypeError, ValueError) as error:
+            id = self.attributes.get("id")
+            raise NotAnEvent(str(error), id if isinstance(id, str) else None) from None
+
+    def _notification(self, defaults: Mapping[str, str], audiences: AudienceReader) -> Notification:
+        # A null attribute is one that isn't there (section 2.2 of the format).
+        said = {name: value for name, value in self.attributes.items() if value is not None}
+        given = {**defaults, **said}
+        for name in _REQUIRED:
+            if name not in given:
+                raise ValueError(f"{name} is missing: an event needs {', '.join(_REQUIRED)}")
+        if (version := given.pop("specversion")) != "1.0":
+            raise ValueError(f"specversion must be '1.0', not {version!r:.40}")
+        given.pop("cursor", None)
+        audience = given.pop("audience", None)
+        if audience is not None:
+            audience = audiences.read(audience)
+        kind = given.get("datacontenttype")
+        data = _data(self.members, kind)
+        if data is not None and kind is None:
+            # What doesn't say what it is, is JSON (section 3.1 of the format); base64 is what it is.
+            kind = "application/json" if isinstance(data, str) else "application/octet-stream"
+            given["datacontenttype"] = kind
+        fields = {name: given.pop(name) for name in _FIELDS if name in given}
+        return Notification(data, audience=audience, extensions=given, **fields)
+
+
+class AudienceReader:
+    """Reads the audiences of events that came together: the same one once, and only so much of them.
+
+    The events of a batch often have one audience. If each has another, at the limit of what a filter may
+    be, parsing them takes a minute: so there is a limit on all of them, too.
+    """
+
+    def __init__(self, limits: FilterLimits) -> None:
+        self._limits = limits
+        self._read: dict[str, Any] = {}
+        self._left = _MAX_AUDIENCES * limits.max_filter_bytes
+
+    def knows(self, draft: Draft) -> bool:
+        """Whether the draft's audience was read before."""
+        return draft.attributes.get("audience") in self._read
+
+    def read(self, value: object) -> Any:
+        """The audience that the attribute of that name says; raises TypeError or ValueError."""
+        if isinstance(value, str) and value in self._read:
+            return self._read[value]
+        audience = audience_of(value, self._limits)
+        assert isinstance(value, str)  # else it were refused
+        self._left -= len(value)
+        if self._left < 0:
+            most = _MAX_AUDIENCES * self._limits.max_filter_bytes
+            raise ValueError(f"audience: those of one batch may have at most {most} characters altogether")
+        self._read[value] = audience
+        return audience
 
 
 def audience_of(value: object, limits: FilterLimits) -> Any:

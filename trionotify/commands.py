@@ -30,6 +30,7 @@ from trionotify.remote import Remote, connect
 from trionotify.secret import Secret
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT
 from trionotify.stdio import Mistake, input_number, output_number, say, unread
+from trionotify.text import without_mark
 from trionotify.top import watch
 
 __all__ = ["filter_options", "predicate_of", "publish", "subscribe", "top"]
@@ -57,7 +58,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def predicate_of(filters: str | None, sql: str | None) -> Predicate:
     """What the options ask for; both given, both must hold. A mistake in them ends the command."""
     try:
-        parts = [from_json(filters)] if filters is not None else []
+        parts = [from_json(without_mark(filters))] if filters is not None else []
     except ValueError as error:
         raise Mistake(f"--filter: {error}") from None
     try:
@@ -282,6 +283,7 @@ class _Lines:
         self._rest: list[bytes] = []
         self._rest_bytes = 0
         self._over = False
+        self._is_first = True
 
     def __aiter__(self) -> Self:
         return self
@@ -296,10 +298,12 @@ class _Lines:
         if not self._lines:
             raise StopAsyncIteration
         line = self._lines.popleft().removesuffix(b"\r")
+        is_first, self._is_first = self._is_first, False
         try:
-            return line.decode()
+            text = line.decode()
         except UnicodeDecodeError:
             return line
+        return without_mark(text) if is_first else text
 
     def _take(self, data: bytes) -> None:
         """Some more; nothing, at the end."""

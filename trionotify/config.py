@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from trionotify.stdio import Mistake
+from trionotify.text import decoded
 
 __all__ = ["config_option", "in_one_line", "misspelt_variables", "name_variables", "with_its_place"]
 
@@ -103,10 +104,10 @@ def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
         return
     try:
         with open(path, "rb") as file:
-            found = tomllib.load(file)
+            found = tomllib.loads(decoded(file.read()))
     except OSError as error:
         raise Mistake(f"config: {path} can't be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of TOML, or of UTF-8
         raise Mistake(f"{path}: {error}") from None
     known = {
         param.name: param

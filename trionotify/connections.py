@@ -11,9 +11,9 @@ which takes care that one of them writes at a time. What goes wrong in either is
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, ClassVar, Final
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import quote
 
 import attrs
@@ -49,7 +49,7 @@ def log_leaving(connection: Connection, received: int, code: int | None, reason:
     client, position = connection.client, connection.position
     # An application, or what it was told, may have written it.
     reason = reason if reason.isprintable() else ascii(reason)
-    seconds = time.time() - client.connected_at
+    seconds = trio.current_time() - connection.entered_at
     logger.info(
         "client %.64r from %s left after %.1f s, %d sent, %d received: %s",
         *(client.id, client.remote or "a stream", seconds, position.sent, received),
@@ -114,6 +114,7 @@ class ClientConnection:
     hub: Hub
     client: Client
     format: Format
+    entered_at: float = attrs.field(factory=trio.current_time, init=False)
     key: int = attrs.field(init=False)
     wire: Wire = attrs.field(init=False)
     position: Position = attrs.field(init=False)
@@ -123,6 +124,8 @@ class ClientConnection:
     _to_load: int | None = attrs.field(default=None, init=False)
     #: Its lag policy: what happens when it falls off the log.
     _lag: str = attrs.field(default="", init=False)
+    #: Messages that were not understood yet: they are events, and reading one may take a turn.
+    _unread: deque[str | bytes] | None = attrs.field(default=None, init=False)
     #: Messages in a row that were no events.
     bad: int = attrs.field(default=0, init=False)
     #: Why the sweep has dropped it.
@@ -179,11 +182,25 @@ class ClientConnection:
         ended = self.wire.ended
         code, reason = (None, self._dropped) if ended is None else (ended.code, ended.reason)
         log_leaving(self, self.wire.received, code, reason)
+        # The cycle collector would find them, but seldom: what they hold should go now.
+        self.wire.forget_owner()
+        self.position.forget_outlet()
 
     # As the link of the client's record.
 
-    def receive(self) -> Awaitable[list[Message]]:
-        return self.wire.receive()
+    async def receive(self) -> list[Message]:
+        """What came for the session: see `Link.receive`."""
+        if self.format.name == "raw":
+            return cast("list[Message]", await self.wire.receive())
+        while True:
+            if self._unread:
+                await trio.lowlevel.checkpoint()
+            else:
+                self._unread = deque(await self.wire.receive())
+                if not self._unread:
+                    return []
+            if found := await understand(self, self._unread):
+                return found
 
     async def send(self, message: Message) -> None:
         await self.wire.send(self.format.message(message))
@@ -215,9 +232,6 @@ class ClientConnection:
 
     # As the owner of the Wire.
 
-    def understand(self, messages: list[str | bytes], /) -> list[Message]:
-        return understand(self, messages)
-
     def on_owing(self) -> None:
         """Bytes are owed: it goes on by itself, from where it stands.
 
@@ -229,7 +243,14 @@ class ClientConnection:
 
     def on_end(self) -> None:
         """Nothing may be written any more."""
+        if self._unread:
+            self._unread.clear()
         self.hub.broadcast.leave(self.position)
+
+    def on_holding(self, change: int, /) -> None:
+        """So many bytes more, or fewer, of a message are here. All that is on its way shares one budget."""
+        if not self.hub.arriving.hold(change):
+            self.wire.end(CloseCode.TRY_AGAIN_LATER, "too much is arriving at once")
 
     # As the outlet of the position.
 

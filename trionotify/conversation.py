@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from trionotify.addresses import neighbourhood
 from trionotify.admission import admit
-from trionotify.entrance import RETRY_AFTER
+from trionotify.entrance import RETRY_AFTER, Place, Stage
 from trionotify.errors import Refused
 from trionotify.faults import log_refusal
 from trionotify.handshake import check_upgrade, shake_hands, wants_upgrade
@@ -62,9 +64,12 @@ class Conversation:
         self._routes = routes
         #: Who reaches the server may use it, for that is this machine alone.
         self._local = local and not hub.proxies.trusts(remote)
-        self._http = HttpConnection(transport, hub.settings.max_head_bytes)
+        #: For the count of half-open connections: a proxy's own, as the client's isn't known yet.
+        self._address = neighbourhood(remote)
+        self._http = HttpConnection(
+            transport, hub.settings.max_head_bytes, hub.settings.stall_timeout, hub.arriving
+        )
         #: What the answer to the last request has to say besides.
-        self._method = "GET"
         self._fields: tuple[tuple[str, str], ...] = ()
         #: The last request's query, of which nothing may come into the log.
         self._params: Mapping[str, str] = {}
@@ -81,22 +86,28 @@ class Conversation:
             if not await self._send(found):
                 break
             if not await self._wait():
-                await self._transport.aclose()
+                with trio.move_on_after(self._hub.settings.close_timeout):
+                    await self._transport.aclose()
                 return None
-        with trio.move_on_after(self._hub.settings.close_timeout) as scope:
-            with self._hub.entrance.half_opened(scope):
-                await linger(self._transport)
-                await self._transport.aclose()
+        with trio.CancelScope() as scope, self._half_opened(scope, Stage.CLOSING):
+            await linger(self._transport, self._hub.settings.close_timeout)
+            await self._transport.aclose()
         return None
+
+    def _half_opened(self, scope: trio.CancelScope, stage: Stage) -> AbstractContextManager[Place]:
+        return self._hub.entrance.half_opened(scope, self._address, stage)
 
     async def _next(self) -> Answer | ClientConnection | None:
         """What the next request leads to; None when there is to be no answer."""
         settings, entrance = self._hub.settings, self._hub.entrance
-        self._method, self._fields, self._params = "GET", (), {}
+        self._fields, self._params = (), {}
         # A refusal is the last answer, unless a request was understood and read to its end.
         close = True
         try:
-            with trio.move_on_after(settings.head_timeout) as scope, entrance.half_opened(scope):
+            with (
+                trio.move_on_after(settings.head_timeout) as scope,
+                self._half_opened(scope, Stage.HEAD) as place,
+            ):
                 request = await self._read()
                 upgrade = wants_upgrade(request)
                 # (A browser's WebSocket has an Origin: without one it is nobody's page.)
@@ -108,14 +119,33 @@ class Conversation:
                 if kind := self._wants_stream(request):
                     return await self._open_stream(request, kind)
                 close = False
-                entrance.allow(scope, settings.request_timeout)
-                return await respond(self._hub, self._routes, request, self._http.read_body)
+                entrance.serve(place, settings.request_timeout)
+                return await self._respond(request)
             if trio.current_time() < scope.deadline:
                 return None  # it had to make room for newer ones, or the server stops
             entrance.check_open()
-            refused, close = self._late(whole=not close), True
+            return self._refusal(self._late(whole=not close), close=True)
         except Refused as error:
-            refused = error
+            return self._refusal(error, close)
+        finally:
+            self._http.forget_body()
+
+    async def _respond(self, request: Request) -> Answer:
+        try:
+            return await respond(self._hub, self._routes, request, self._http.read_body)
+        except OSError as error:
+            # The machine is out of something: of descriptors, of memory.
+            logger.warning(
+                "%s: a request failed: %s",
+                *(self._remote, error),
+                extra={"event": "request_failed", "remote": self._remote, "reason": str(error)},
+            )
+            raise Refused(
+                503, "the server is out of resources; try again later", headers=RETRY_AFTER
+            ) from None
+
+    def _refusal(self, refused: Refused, close: bool) -> Answer:
+        """(Nobody may keep the exception: it has the frames that it came through, and so the body.)"""
         log_refusal(self._remote, refused, self._params)
         return problem(refused, close=close or refused.status == HTTPStatus.UPGRADE_REQUIRED)
 
@@ -130,9 +160,14 @@ class Conversation:
         return Refused(503, f"it could not be done in {seconds}; try again", headers=RETRY_AFTER)
 
     async def _read(self) -> Request:
-        head = await self._http.read_head()
-        self._method = head.method.decode()
-        request = request_of(head, self._remote, self._hub.filter_limits)
+        try:
+            head = await self._http.read_head()
+            request = request_of(head, self._remote, self._hub.filter_limits)
+        except Refused:
+            # A page can read why only if it is let, and for that the head need not be whole.
+            origin, host = self._http.raw_field(b"origin"), self._http.raw_field(b"host")
+            self._fields = self._hub.origins.fields_for(origin, host or "")
+            raise
         self._params = request.params
         if request.http_version not in _VERSIONS:
             raise Refused(505, f"HTTP/{request.http_version} isn't spoken here: 1.1 and 1.0 are")
@@ -164,7 +199,7 @@ class Conversation:
         client, query = await admit(self._hub, stream_request(request, kind))
         self._hub.entrance.check_room()
         if request.method == "HEAD":
-            return stream_head(self._hub, query, kind)
+            return stream_head(self._hub, query, kind, chunked=request.http_version == "1.1")
         return StreamConnection.enter(
             *(self._hub, self._transport, client, query, kind, self._fields),
             chunked=request.http_version == "1.1",
@@ -174,16 +209,18 @@ class Conversation:
         """Whether another request can follow."""
         self._hub.broadcast.counts.answered[answer.status] += 1
         answer = attrs.evolve(answer, headers=(*answer.headers, *self._fields))
-        with trio.move_on_after(self._hub.settings.close_timeout) as scope:
-            with self._hub.entrance.half_opened(scope):
-                return await self._http.answer(answer, self._method)
+        try:
+            with trio.CancelScope() as scope, self._half_opened(scope, Stage.SERVED):
+                return await self._http.answer(answer)
+        except trio.TooSlowError:
+            pass
         self._transport.reset()
-        return False
+        raise EOFError
 
     async def _wait(self) -> bool:
         """Wait for another request; False when there is none in time."""
         with trio.move_on_after(self._hub.settings.keep_alive_timeout) as scope:
-            with self._hub.entrance.half_opened(scope, idle=True):
+            with self._half_opened(scope, Stage.IDLE):
                 await self._http.wait()
                 return True
         return False

@@ -1,17 +1,20 @@
 """The entrance: whether anybody is let in, and those who stand in it.
 
 A connection is *half-open* until its request is answered, and if it was refused, until it has closed.
-Half-open ones are bounded in number and in time. When the entrance closes, those who are in it aren't
-left hanging: each has a second for what it is at. A request that comes in time is answered 503, and so
-is none at all.
+Half-open ones are bounded in number and in time. When there are too many, one is dropped: of the address that
+has most of them, one that has not sent a whole request, the oldest first. So whoever opens thousands of
+connections pushes out their own. When the entrance closes, those who are in it aren't left hanging: each has a
+second for what it is at. A request that comes in time is answered 503, and so is none at all.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
+import attrs
 import trio
 
 from trionotify.errors import CloseCode, Refused
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from trionotify.positions import Position
     from trionotify.settings import Settings
 
-__all__ = ["RETRY_AFTER", "Connection", "Entrance", "Listener"]
+__all__ = ["RETRY_AFTER", "Connection", "Entrance", "Listener", "Place", "Stage"]
 
 #: Seconds for half-open connections when the entrance closes.
 _LAST_CALL: Final = 1.0
@@ -35,6 +38,8 @@ class Connection(Protocol):
 
     #: What it came by: `websocket`, `sse` or `ndjson`.
     transport_name: ClassVar[str]
+    #: When it became a client's, on Trio's clock.
+    entered_at: float
 
     @property
     def client(self) -> Client:
@@ -67,6 +72,72 @@ class Listener(Protocol):
         """Cancel its connections."""
 
 
+class Stage(enum.Enum):
+    """How far a half-open connection has come. In this order they are dropped."""
+
+    #: No whole head of a request has come.
+    HEAD = enum.auto()
+    #: Nothing is to be done: it may send another request.
+    IDLE = enum.auto()
+    #: It was answered for the last time, and its end is waited for.
+    CLOSING = enum.auto()
+    #: The head of a request is here, and it is being served.
+    SERVED = enum.auto()
+
+
+@attrs.define(eq=False)
+class Place:
+    """A half-open connection's place in the entrance."""
+
+    #: Around what it does at the moment.
+    scope: trio.CancelScope
+    #: Where it comes from; None where that is nowhere in particular.
+    address: str | None
+    stage: Stage
+
+
+class _Places:
+    """All places, oldest first, and by address. Finding the one to drop looks at each address once."""
+
+    def __init__(self) -> None:
+        self._all: dict[Place, None] = {}
+        self._by_address: dict[str | None, dict[Place, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(tuple(self._all))
+
+    def add(self, place: Place) -> None:
+        self._all[place] = None
+        self._by_address.setdefault(place.address, {})[place] = None
+
+    def remove(self, place: Place) -> None:
+        """Nothing happens when it isn't there any more."""
+        if self._all.pop(place, _MISSING) is not _MISSING:
+            same = self._by_address[place.address]
+            del same[place]
+            if not same:
+                del self._by_address[place.address]
+
+    def worst(self) -> Place | None:
+        """The one to drop. One that is served is spared as long as there is any other."""
+        if not self._all:
+            return None
+        for stages in ((Stage.HEAD, Stage.IDLE, Stage.CLOSING), (Stage.SERVED,)):
+            crowd = max(
+                ([place for place in same if place.stage in stages] for same in self._by_address.values()),
+                key=len,
+            )
+            if crowd:
+                return min(crowd, key=lambda place: stages.index(place.stage))
+        return None
+
+
+_MISSING: Final = object()
+
+
 class Entrance:
     """Made by the hub. Whoever serves a connection asks it."""
 
@@ -80,14 +151,13 @@ class Entrance:
         self._listeners: set[Listener] = set()
         self._settings = settings
         self._connections = connections
-        #: The scopes of half-open connections, oldest first, and whether they wait for another request.
-        self._half_open: dict[trio.CancelScope, bool] = {}
+        self._places = _Places()
 
     def close(self, reason: str) -> None:
         """Let nobody in any more. May be called again, with another reason."""
         self.closed = reason
-        for scope, idle in self._half_open.items():
-            self._hurry(scope, idle)
+        for place in self._places:
+            self._hurry(place)
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -119,44 +189,54 @@ class Entrance:
     @property
     def half_open(self) -> int:
         """How many half-open connections there are."""
-        return len(self._half_open)
+        return len(self._places)
 
     @property
     def occupied(self) -> bool:
         """Whether there are half-open connections, or listeners."""
-        return bool(self._half_open or self._listeners)
+        return bool(self._places or self._listeners)
 
     @contextmanager
-    def half_opened(self, scope: trio.CancelScope, *, idle: bool = False) -> Iterator[None]:
-        """Count a connection as half-open; too many, and the oldest is cancelled.
+    def half_opened(
+        self, scope: trio.CancelScope, address: str | None = None, stage: Stage = Stage.HEAD
+    ) -> Iterator[Place]:
+        """Count a connection as half-open; where there are too many, one is dropped for it.
 
-        A new client finds room that way even while others hold theirs and send nothing. `scope` must
-        have been entered. One that is `idle`, between two requests, is cancelled when the entrance
+        `scope` must have been entered. One that is idle, between two requests, is cancelled when the entrance
         closes: a browser that was sent away would come back on it, to a 503 that is its stream's end.
         """
-        if len(self._half_open) >= self._settings.max_half_open:
-            oldest = next(iter(self._half_open))
-            del self._half_open[oldest]
-            oldest.cancel()
-        self._half_open[scope] = idle
+        if len(self._places) >= self._settings.max_half_open:
+            self.make_room()
+        place = Place(scope, address, stage)
+        self._places.add(place)
         if self.closed:
-            self._hurry(scope, idle)
+            self._hurry(place)
         try:
-            yield
+            yield place
         finally:
-            self._half_open.pop(scope, None)
+            self._places.remove(place)
             self.left.unpark_all()
 
-    def allow(self, scope: trio.CancelScope, seconds: float) -> None:
-        """Give a half-open connection so many seconds from now, or what it has when nobody is let in."""
-        scope.deadline = trio.current_time() + seconds
+    def serve(self, place: Place, seconds: float) -> None:
+        """A whole head has come: its request has so many seconds from now, or less when nobody is let in."""
+        place.stage = Stage.SERVED
+        place.scope.deadline = trio.current_time() + seconds
         if self.closed:
-            self._hurry(scope)
+            self._hurry(place)
+
+    def make_room(self) -> bool:
+        """Drop the half-open connection that has least right to be here; False when there is none."""
+        place = self._places.worst()
+        if place is None:
+            return False
+        self._places.remove(place)
+        place.scope.cancel()
+        return True
 
     def drop_half_open(self) -> None:
         """Drop half-open connections, without an answer."""
-        for scope in tuple(self._half_open):
-            scope.cancel()
+        for place in self._places:
+            place.scope.cancel()
 
     def cut_off(self) -> None:
         """Drop them, and all that listeners have let in."""
@@ -165,6 +245,6 @@ class Entrance:
             listener.cut_off()
 
     @staticmethod
-    def _hurry(scope: trio.CancelScope, idle: bool = False) -> None:
-        left = 0.0 if idle else _LAST_CALL
-        scope.deadline = min(scope.deadline, trio.current_time() + left)
+    def _hurry(place: Place) -> None:
+        left = 0.0 if place.stage is Stage.IDLE else _LAST_CALL
+        place.scope.deadline = min(place.scope.deadline, trio.current_time() + left)

@@ -21,7 +21,9 @@ __all__ = [
     "TrionotifyError",
     "check_headers",
     "cut",
+    "is_token",
     "quoted",
+    "shortened",
 ]
 
 
@@ -82,6 +84,15 @@ _PASSING = frozenset(
 )
 
 
+#: Characters of a problem's `detail`.
+_DETAIL: Final = 500
+
+
+def shortened(detail: str) -> str:
+    """As much of a detail as is told: it may repeat what a peer has sent."""
+    return detail if len(detail) <= _DETAIL else f"{detail[:_DETAIL]}…"
+
+
 class TrionotifyError(Exception):
     """The base of every exception that trionotify defines."""
 
@@ -90,6 +101,11 @@ class TrionotifyError(Exception):
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?")
 _OURS: Final = frozenset({"connection", "content-length", "content-type", "transfer-encoding"})
+
+
+def is_token(text: str) -> bool:
+    """Whether a header, or a subprotocol, can be called that (RFC 9110, section 5.6.2)."""
+    return _FIELD_NAME.fullmatch(text) is not None
 
 
 def check_headers(headers: Iterable[tuple[str, str]], reserved: frozenset[str]) -> None:

@@ -9,17 +9,19 @@ with 1008.
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol
 
-from trionotify.cloudevents import POSITION, SUBSCRIBE, NotAnEvent, decode
+from trionotify.cloudevents import POSITION, SUBSCRIBE, Draft, NotAnEvent, read_event
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
-from trionotify.errors import CloseCode, StoreError
+from trionotify.errors import CloseCode, StoreError, shortened
 from trionotify.filters import FilterLimits, from_json
 from trionotify.jsontext import read_json
 from trionotify.notification import RESERVED_TYPE, Notification
 from trionotify.query import said
+from trionotify.turns import Turn
 
 if TYPE_CHECKING:
     from trionotify.clients import Client
@@ -30,6 +32,8 @@ __all__ = ["MAX_BAD", "Peer", "drain", "publish", "understand", "welcome"]
 
 #: Messages in a row that may be no events.
 MAX_BAD: Final = 20
+#: Characters of an `id` that is repeated in an answer, whatever it is the `id` of.
+_MAX_ID: Final = 4096
 
 #: Milliseconds until there is somebody again whom clients of a server that goes down can come back to.
 #: By then its half-open connections are gone, too: a browser that came back over one of them would get
@@ -74,31 +78,54 @@ def welcome(peer: Peer, offset: int, recovered: bool | None) -> str | None:
     return peer.format.say("welcome", data, hub.broadcast.cursor(offset))
 
 
-def understand(peer: Peer, messages: list[str | bytes]) -> list[Message]:
-    """What of these messages is for the session. The rest is answered, or acted upon."""
-    if peer.format.name == "raw":
-        return cast("list[Message]", messages)
+async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
+    """What of these messages is for the session. The rest is answered, or acted upon.
+
+    They are taken off in order, as many as can be understood in one turn. Each one leaves `unread` when it
+    has been dealt with, so none is lost when this is cancelled. They are cleared when the connection ends.
+    A checkpoint when it takes more than a turn, or filters must be parsed.
+    """
     found: list[Message] = []
     otherwise = said(peer.client.params)
-    for message in messages:
+    turn = Turn()
+    while unread:
+        if turn.over:
+            if found:
+                break
+            await turn.pass_on()
+            continue
         try:
-            event = _read(peer, message, otherwise)
+            draft = _read(unread[0])
+            if not draft.slow:
+                event = _act(peer, draft, otherwise)
+            elif found:
+                break
+            else:
+                async with peer.hub.slow_lane:
+                    event = _act(peer, draft, otherwise) if unread else None
         except NotAnEvent as error:
             _refuse(peer, error)
-            if peer.bad == MAX_BAD:
-                peer.end(CloseCode.POLICY_VIOLATION, f"{MAX_BAD} messages in a row were no events")
-                break
+            event = None
         else:
             peer.bad = 0
-            if event is not None:
-                found.append(event)
+        if unread:
+            unread.popleft()
+        if event is not None:
+            found.append(event)
+        elif peer.bad == MAX_BAD:
+            peer.end(CloseCode.POLICY_VIOLATION, f"{MAX_BAD} messages in a row were no events")
+            unread.clear()
     return found
 
 
-def _read(peer: Peer, message: str | bytes, otherwise: Mapping[str, str]) -> Notification | None:
+def _read(message: str | bytes) -> Draft:
     if isinstance(message, bytes):
         raise NotAnEvent("events are JSON in text messages, and this one is binary")
-    event = decode(message, peer.filter_limits, otherwise)
+    return read_event(message)
+
+
+def _act(peer: Peer, draft: Draft, otherwise: Mapping[str, str]) -> Notification | None:
+    event = draft.notification(peer.filter_limits, otherwise)
     if event.type == SUBSCRIBE:
         _subscribe(peer, event)
         return None
@@ -143,9 +170,9 @@ def _problem(peer: Peer, status: HTTPStatus, detail: str, id: str | None) -> str
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
-        "detail": detail,
+        "detail": shortened(detail),
     }
-    if id is not None:
+    if id is not None and len(id) <= _MAX_ID:
         problem["id"] = id
     return peer.format.say("error", problem, peer.here())
 

@@ -30,7 +30,7 @@ from trionotify.predicates import (
     check_callable,
 )
 
-__all__ = ["DEFAULT_LIMITS", "ON_ATTRIBUTES", "FilterLimits", "check_filter", "from_json"]
+__all__ = ["DEFAULT_LIMITS", "ON_ATTRIBUTES", "SLOW", "FilterLimits", "check_filter", "from_json"]
 
 #: The dialects that are conditions on attributes, by their names.
 ON_ATTRIBUTES: Final[dict[str, type[OnAttributes]]] = {
@@ -40,6 +40,10 @@ ON_ATTRIBUTES: Final[dict[str, type[OnAttributes]]] = {
 }
 _OF_PARTS: Final[dict[str, type[AllOf | AnyOf]]] = {"all": AllOf, "any": AnyOf}
 _DIALECTS: Final = ", ".join([*ON_ATTRIBUTES, *_OF_PARTS, "not", "sql"])
+
+
+#: Characters of filters that are parsed within a turn. Longer ones are parsed one at a time: see `turns`.
+SLOW: Final = 512
 
 
 @attrs.frozen

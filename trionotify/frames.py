@@ -5,7 +5,8 @@ Out, a frame is one `bytes` object, because the same frame goes to many clients.
 In, `FrameParser.feed` takes whatever one read of the socket gave and returns everything that it
 completes, in order: messages as plain `str` and `bytes`, control frames as `Ping`, `Pong` and `Close`,
 and as the very last item perhaps a `Fault`, after which the parser is deaf. What came before a fault is
-returned before it: the peer's broken frame doesn't undo its good ones.
+returned before it: the peer's broken frame doesn't undo its good ones. One read may hold ten thousand tiny
+frames, so `feed` can be told to stop after some, and is called again for the others.
 
 The parser never waits for a whole message. A payload is unmasked and, being text, decoded as it
 arrives, so that bad UTF-8 ends the connection at the bad byte and not a gigabyte later; and a length is
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import codecs
 import struct
+import sys
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -32,6 +34,7 @@ __all__ = [
     "Fault",
     "FrameParser",
     "Framing",
+    "Nothing",
     "Parser",
     "Ping",
     "Pong",
@@ -129,8 +132,29 @@ WEBSOCKET: Final = Framing(message_frame, close_frame, ping_frame())
 class Parser(Protocol):
     """What comes in on a connection."""
 
-    def feed(self, data: bytes) -> list[Event]:
-        """What these bytes complete, in order."""
+    @property
+    def behind(self) -> bool:
+        """Whether there are bytes left that it has not looked at, because it was to stop before them."""
+
+    @property
+    def held(self) -> int:
+        """How many bytes it keeps of what isn't complete yet."""
+
+    def feed(self, data: bytes, most: int = ..., /) -> list[Event]:
+        """What these bytes complete, in order. After `most` frames it stops, and is `behind`."""
+
+
+class Nothing:
+    """The parser of what has nothing to say: of a stream, whose client has said all with its request, and of
+    a connection that is over.
+    """
+
+    behind = False
+    held = 0
+
+    def feed(self, data: bytes, most: int = 0, /) -> list[Event]:
+        """Whatever comes."""
+        return []
 
 
 @attrs.frozen
@@ -183,9 +207,9 @@ class _Broken(Exception):
 class FrameParser:
     """What a server makes of one client's bytes. Made by the `Wire`, fed by the task that reads.
 
-    Between two calls it holds at most one incomplete header or control frame, and the bytes of an
-    incomplete message that have arrived, however small the fragments: never more than
-    `max_message_bytes`.
+    Between two calls it holds at most one incomplete header or control frame, the bytes of an incomplete
+    message that have arrived, however small the fragments (never more than `max_message_bytes`), and while
+    it is `behind`, the rest of what it was fed.
     """
 
     __slots__ = (
@@ -198,6 +222,7 @@ class FrameParser:
         "_message",
         "_over",
         "_size",
+        "behind",
     )
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -213,14 +238,24 @@ class FrameParser:
         self._left = 0
         self._mask = b""
         self._final = False
+        #: Bytes are left that were not looked at yet.
+        self.behind = False
 
-    def feed(self, data: bytes) -> list[Event]:
-        """Take the bytes of one read; return what they complete, in order."""
+    @property
+    def held(self) -> int:
+        """Bytes of the message in progress, and of what was not looked at yet."""
+        return len(self._buffer) + (0 if self._message is None else len(self._message))
+
+    def feed(self, data: bytes, most: int = sys.maxsize, /) -> list[Event]:
+        """Take the bytes of one read; return what they complete, in order.
+
+        After `most` frames it stops and is `behind`: call it again then, with b"" or with further bytes.
+        """
         events: list[Event] = []
         if self._over:
             return events
         try:
-            self._parse(self._buffer + data if self._buffer else data, events)
+            self._parse(self._buffer + data if self._buffer else data, events, most)
         except _Broken as broken:
             self._over = True
             events.append(broken.fault)
@@ -228,13 +263,18 @@ class FrameParser:
             self._over = True
             events.append(Fault(CloseCode.INVALID_DATA, "a text message is not UTF-8"))
         if self._over:
-            self._buffer, self._message, self._decoder = b"", None, None
+            self._buffer, self._message, self._decoder, self.behind = b"", None, None, False
         return events
 
-    def _parse(self, data: bytes, events: list[Event]) -> None:
+    def _parse(self, data: bytes, events: list[Event], most: int) -> None:
         at = self._continue_payload(data, 0, events) if self._left else 0
         end = len(data)
+        self.behind = False
         while not self._over and end - at >= 2:
+            if not most:
+                self.behind = True
+                break
+            most -= 1
             first, second = data[at], data[at + 1]
             size = second & 0x7F
             # The everyday frame, a whole message below 64 KiB that is all here, goes the short way.

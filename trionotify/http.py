@@ -13,12 +13,13 @@ from urllib.parse import unquote
 
 import attrs
 
+from trionotify.authorities import parse_authority
 from trionotify.clients import Client
-from trionotify.errors import Refused
+from trionotify.errors import Refused, shortened
 from trionotify.filters import DEFAULT_LIMITS, FilterLimits
 from trionotify.formats import SUBPROTOCOL
 from trionotify.jsontext import write_json
-from trionotify.query import Query, parse_query
+from trionotify.query import Filters, Query, parse_query
 
 if TYPE_CHECKING:
     import h11
@@ -45,7 +46,8 @@ class Request:
 
     `path` is percent-decoded and without the query, which is in `params`; `headers` are in order, their
     names in lower case; `remote` is the peer's address as text. `format` is what the client will speak,
-    where the transport leaves it no choice.
+    where the transport leaves it no choice. `authority` is the host that it is for, maybe with a port:
+    that of an absolute target, else of the header `Host`, in lower case.
     """
 
     method: str
@@ -55,17 +57,25 @@ class Request:
     remote: str
     http_version: str = "1.1"
     format: str | None = None
+    authority: str = ""
     _limits: FilterLimits = DEFAULT_LIMITS
     _joined: dict[str, str] = attrs.field(init=False, repr=False, eq=False)
+    #: The filters in the query, once they have been parsed.
+    _filters: list[Filters] = attrs.field(factory=list, init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         joined: dict[str, str] = {}
         for name, value in self.headers:
-            joined[name] = f"{joined[name]}, {value}" if name in joined else value
+            # Cookies are a list of another kind (RFC 6265, section 5.4), which HTTP/2 and proxies split.
+            comma = "; " if name == "cookie" else ", "
+            joined[name] = f"{joined[name]}{comma}{value}" if name in joined else value
         object.__setattr__(self, "_joined", joined)
 
     def header(self, name: str) -> str | None:
-        """The value of the header `name` (in lower case), several joined by commas; None if absent."""
+        """The value of the header `name` (in lower case); None if absent.
+
+        Several are joined by commas, those of `cookie` by semicolons.
+        """
         return self._joined.get(name)
 
     def tokens(self, name: str) -> list[str]:
@@ -89,7 +99,17 @@ class Request:
             # A browser that comes back asks with the same URL, and with the header for where it is.
             last_event_id=self.header("last-event-id"),
             limits=self._limits,
+            filters=self._filters[0] if self._filters else None,
         )
+
+    @property
+    def has_long_filters(self) -> bool:
+        """Whether to parse the filters in the query may take more than a turn."""
+        return Filters.are_long(self.params)
+
+    def read_filters(self) -> None:
+        """Parse the filters in the query now, and once; raises `Refused` (400)."""
+        self._filters[:] = [Filters.of(self.params, self._limits)]
 
     @property
     def subprotocol(self) -> str | None:
@@ -107,26 +127,37 @@ def client_of(request: Request, query: Query) -> Client:
 
 
 def request_of(head: h11.Request, remote: str, limits: FilterLimits) -> Request:
-    """What `authenticate` sees of a head; raises `Refused` (400) when its query can't be read."""
+    """What `authenticate` sees of a head; raises `Refused` (400) for a bad target or `Host`."""
+    # Lowered here: h11's own lower-case view is slow to go through.
+    headers = [(n.decode("ascii").lower(), v.decode("latin-1")) for n, v in head.headers.raw_items()]
+    authority = _authority("Host", next((value for name, value in headers if name == "host"), ""))
     target = head.target.decode("ascii")
     if target.lower().startswith(("http://", "https://")):
-        # The absolute form (RFC 9112, section 3.2.2): its authority says nothing that Host doesn't.
-        # Where no path is, the first slash may be one of the query.
-        authority, mark, query = target.partition("://")[2].partition("?")
-        target = "/" + authority.partition("/")[2] + mark + query
+        # The absolute form: its authority counts, and not Host (RFC 9112, section 3.2.2). Where no path
+        # is, the first slash may be one of the query.
+        rest, mark, query = target.partition("://")[2].partition("?")
+        host, _, path = rest.partition("/")
+        if not host:
+            raise Refused(400, "the request's target: there is no host in it")
+        authority, target = _authority("the request's target", host), f"/{path}{mark}{query}"
     path, _, query = target.partition("?")
     return Request(
         method=head.method.decode("ascii"),
         path=unquote(path),
         params=parse_query(query),
-        # Lowered here: h11's own lower-case view is slow to go through.
-        headers=tuple(
-            [(n.decode("ascii").lower(), v.decode("latin-1")) for n, v in head.headers.raw_items()]
-        ),
+        headers=tuple(headers),
         remote=remote,
         http_version=head.http_version.decode("ascii"),
+        authority=authority,
         limits=limits,
     )
+
+
+def _authority(where: str, text: str) -> str:
+    try:
+        return str(parse_authority(text))
+    except ValueError as error:
+        raise Refused(400, f"{where}: {error}") from None
 
 
 def nothing_at(request: Request, hint: str = "") -> Refused:
@@ -180,7 +211,8 @@ def problem(refused: Refused, *, close: bool) -> Answer:
         "type": "about:blank",
         "title": reason_of(refused.status),
         "status": refused.status,
-        "detail": refused.detail.encode(errors="replace").decode(),  # an application may say anything
+        # An application may say anything.
+        "detail": shortened(refused.detail).encode(errors="replace").decode(),
     }
     body, headers = write_json(document), (*NO_STORE, *refused.headers)
     if refused.status == 401 and not any(name.lower() == "www-authenticate" for name, _ in headers):

@@ -1,13 +1,20 @@
-"""HTTP/1.1 on one connection: requests in, answers out, one after the other, by h11.
+"""HTTP/1.1 on one connection: requests in, by h11, and answers out, one after the other.
 
 A request is read to its end before the next one is looked at, so answers are in order, however many
 requests came at once. What one server takes for one request and another for two is how requests are
 smuggled past a proxy: where h11 is forgiving (bare line feeds, folded lines, two ways to say where the
 body ends), this module isn't. Behind a request that can't be read, nothing is read on its connection.
+
+Each request has an h11 connection of its own, which gets what the one before has left over. So h11 parses,
+and nothing else: an answer must also go out to what h11 could not parse, and is written here.
+
+Every read from the network waits, if only for its turn, and a body gives way between its parts. So a peer
+that sends without a pause holds up nobody, and every deadline fires.
 """
 
 from __future__ import annotations
 
+import re
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -16,8 +23,10 @@ import h11
 import trio
 
 from trionotify.errors import Refused
+from trionotify.turns import Turn
 
 if TYPE_CHECKING:
+    from trionotify.budget import Budget
     from trionotify.http import Answer
     from trionotify.transport import Sendable, Transport
 
@@ -25,22 +34,50 @@ __all__ = ["HttpConnection"]
 
 #: Of a request: whoever sends more doesn't mean well.
 _MAX_FIELDS: Final = 100
-
+#: Of a head that is too long, so many bytes more are read, for the answer may depend on what is in there.
+_OVERLONG: Final = 1 << 16
+_OVERLONG_TIMEOUT: Final = 0.5
+#: Bytes of a body on the wire, beyond twice what it may have: chunks are framed.
+_FRAMING: Final = 1 << 16
+_END_OF_LINE: Final = b"\r\n"
+_FIELD: Final = rb"\r\n%b[ \t]*:[ \t]*([^\r\n]*)"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class HttpConnection:
-    """The requests of one connection. Made by the connection's task, which alone uses it."""
+    """The requests of one connection. Made by the connection's task, which alone uses it.
 
-    def __init__(self, transport: Transport, max_head_bytes: int) -> None:
+    `arriving` is the budget for bodies that are still on their way, of all connections together. A peer has
+    `stall_timeout` seconds to take the next part of an answer.
+    """
+
+    def __init__(
+        self, transport: Transport, max_head_bytes: int, stall_timeout: float, arriving: Budget
+    ) -> None:
         self._transport = transport
+        self._stall_timeout = stall_timeout
         self._max_head_bytes = max_head_bytes
+        self._arriving = arriving
         #: The last request has a body that was not read to its end.
         self.body_to_come = False
         #: How long that is, if it said so.
         self._length = 0
+        #: The bytes that count in the budget.
+        self._held = 0
+        #: The last request's head, or what there is of it.
+        self._raw = b""
+        #: Another request may follow the last one.
+        self._persistent = False
+        #: Whether the connection's first read was tried: often its bytes come along with the connection.
+        self._begun = False
+        self._h11 = self._new_parser()
+
+    def _new_parser(self, rest: bytes = b"") -> h11.Connection:
         # It looks at the size of what is incomplete only: a head may come as one piece.
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
+        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head_bytes)
+        if rest:
+            parser.receive_data(rest)
+        return parser
 
     @property
     def early(self) -> bytes:
@@ -50,32 +87,69 @@ class HttpConnection:
     # --- in ---
 
     async def wait(self) -> None:
-        """Wait until something of the next request is there; raises EOFError if nothing will be."""
-        if not self.early:
-            await self._receive()
+        """Wait until something of the next request is there. A checkpoint.
+
+        Raises EOFError if there will be no request.
+        """
+        if self.early:
+            await trio.lowlevel.checkpoint()  # a turn for each request, however many came at once
+        await self._begin()
+
+    async def _begin(self) -> None:
+        """Wait for the first byte of a request. Empty lines before it are skipped (RFC 9112, section 2.2)."""
+        early = self.early
+        found = _without_empty_lines(early)
+        while not found or found == b"\r":
+            found = _without_empty_lines(found + await self._read())
+        self._raw = found
+        if found is not early:
+            self._h11 = self._new_parser(found)
 
     async def read_head(self) -> h11.Request:
-        """Read the next request's head.
+        """Read the next request's head. Not always a checkpoint.
 
-        A checkpoint when it has to wait. Raises `Refused` with the right status for what can't be
-        understood, and EOFError when the peer leaves before it has said anything whole.
+        Raises `Refused` with the right status for what can't be understood, and EOFError when the peer
+        leaves before it has said anything whole.
         """
-        raw = self.early
+        self._raw, self._persistent, self.body_to_come = b"", False, False
+        await self._begin()
         try:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
-                raw += await self._receive()
+                data = await self._read()
+                self._raw += data
+                self._h11.receive_data(data)
         except h11.RemoteProtocolError as error:
+            if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+                await self._read_overlong()
             raise _unreadable(error) from None
         if not isinstance(event, h11.Request):
             raise EOFError
-        self._check_head(raw[: len(raw) - len(self.early)])
+        self._raw = self._raw[: len(self._raw) - len(self.early)]
+        self._check_head(self._raw)
         self._length = _length_of(event) if self.body_to_come else 0
+        self._persistent = event.http_version == b"1.1" and not _says_close(event)
         return event
+
+    async def _read_overlong(self) -> None:
+        """Read on to the end of a head that is too long, if that is near."""
+        with trio.move_on_after(_OVERLONG_TIMEOUT):
+            while b"\r\n\r\n" not in self._raw and len(self._raw) < _OVERLONG:
+                self._raw += await self._read()
+
+    @property
+    def _method(self) -> str:
+        """The last request's method, as far as an answer depends on it, whether or not it could be read."""
+        return "HEAD" if self._raw.startswith(b"HEAD ") else "GET"
+
+    def raw_field(self, name: bytes) -> str | None:
+        """The field `name`, from a head that may be unreadable otherwise."""
+        found = re.search(_FIELD % name, self._raw.partition(b"\r\n\r\n")[0], re.IGNORECASE)
+        return found[1].rstrip().decode("latin-1") if found else None
 
     def _check_head(self, raw: bytes) -> None:
         if len(raw) > self._max_head_bytes:
             raise Refused(431, f"a request's head may have at most {self._max_head_bytes} bytes")
-        lines = raw.count(b"\r\n")
+        lines = raw.count(_END_OF_LINE)
         # One is the request's own, and the last is empty.
         if lines - 2 > _MAX_FIELDS:
             raise Refused(431, f"a request may have at most {_MAX_FIELDS} header fields")
@@ -92,66 +166,73 @@ class HttpConnection:
     async def read_body(self, max_bytes: int) -> bytes:
         """Read the last request's body. Not always a checkpoint.
 
-        Raises `Refused` (413, 400), and EOFError when the peer leaves in the middle of it. One that is
-        too long by its own account isn't asked for, nor waited for.
+        Raises `Refused` (413, 400, and 503 when too much is arriving on all connections), and EOFError when
+        the peer leaves in the middle of it. One that is too long by its own account isn't asked for, nor
+        waited for.
         """
         if self._length > max_bytes:
             raise _too_long(max_bytes)
         if self._h11.they_are_waiting_for_100_continue:
-            self._h11.send(h11.InformationalResponse(status_code=100, headers=[]))
             await self._send(_CONTINUE)
         body = bytearray()
+        turn, framed = Turn(), len(self.early)
         try:
             while not isinstance(event := self._h11.next_event(), h11.EndOfMessage):
                 if event is h11.NEED_DATA:
-                    await self._receive()
+                    data = await self._read()
+                    self._h11.receive_data(data)
+                    framed += len(data)
+                    turn = Turn()
                 elif isinstance(event, h11.Data):
                     body += event.data
-                    if len(body) > max_bytes:
-                        raise _too_long(max_bytes)
+                    self._hold(len(event.data))
+                if len(body) > max_bytes or framed > 2 * max_bytes + _FRAMING:
+                    raise _too_long(max_bytes)
+                if turn.over:
+                    await turn.pass_on()
         except h11.RemoteProtocolError as error:
             raise _unreadable(error) from None
         self.body_to_come = False
         return bytes(body)
 
-    async def _receive(self) -> bytes:
-        """Bytes for h11; raises EOFError at their end."""
+    def _hold(self, size: int) -> None:
+        self._held += size
+        if not self._arriving.hold(size):
+            raise Refused(503, "too much is arriving at once; try again later", headers=_SOON)
+
+    def forget_body(self) -> None:
+        """The last request is dealt with: nothing of it is kept any more."""
+        self._arriving.hold(-self._held)
+        self._held = 0
+
+    async def _read(self) -> bytes:
+        """Bytes of the peer's; raises EOFError at their end. A checkpoint, except for the very first."""
+        begun, self._begun = self._begun, True
         try:
-            # Often they came along with the connection.
+            if begun:
+                raise BlockingIOError
             data = self._transport.receive_nowait()
         except BlockingIOError:
             data = await self._transport.receive_some()
         if not data:
             raise EOFError
-        self._h11.receive_data(data)
         return data
 
     # --- out ---
 
-    async def answer(self, answer: Answer, method: str = "GET") -> bool:
+    async def answer(self, answer: Answer) -> bool:
         """Answer the last request; whether another one can follow. A checkpoint when it has to wait.
 
-        Not if its body was not read, nor if it could not be understood, nor if either side wants it so.
+        Not if its body was not read, nor if it could not be understood, nor if either side wants it so. Raises
+        `trio.TooSlowError` when the peer has taken nothing for too long.
         """
-        close = answer.close or self.body_to_come
-        if self._h11.their_state is h11.SEND_BODY and not self.body_to_come:
-            self._h11.next_event()  # its end
-        fields = [("Date", formatdate(usegmt=True)), *answer.headers]
-        # HEAD without a body asks about a stream, whose length nobody knows.
-        if answer.status != HTTPStatus.NO_CONTENT and (answer.body or method != "HEAD"):
-            fields.append(("Content-Length", str(len(answer.body))))
-        if answer.content_type is not None:
-            fields.insert(0, ("Content-Type", answer.content_type))
+        close = answer.close or self.body_to_come or not self._persistent
+        await self._send(_bytes_of(answer, self._method, close))
         if close:
-            upgrade = any(name.lower() == "upgrade" for name, _ in answer.headers)
-            fields.append(("Connection", "Upgrade, close" if upgrade else "close"))
-        body = b"" if method == "HEAD" else answer.body
-        head = h11.Response(status_code=answer.status, headers=fields, reason=answer.reason.encode())
-        events: list[h11.Event] = [head, h11.Data(data=body), h11.EndOfMessage()]
-        await self._send(b"".join([self._h11.send(event) or b"" for event in events]))
-        if (self._h11.our_state, self._h11.their_state) != (h11.DONE, h11.DONE):
             return False
-        self._h11.start_next_cycle()
+        if self._h11.their_state is h11.SEND_BODY:
+            self._h11.next_event()  # the end of a body that isn't there
+        self._h11 = self._new_parser(self.early)
         return True
 
     async def _send(self, data: Sendable) -> None:
@@ -162,7 +243,35 @@ class HttpConnection:
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from None
         while data:
-            data = data[await self._transport.send_some(data) :]
+            # The deadline counts from the last progress: a slow line gets everything.
+            with trio.fail_after(self._stall_timeout):
+                data = data[await self._transport.send_some(data) :]
+
+
+#: When to come again, of an answer that passes by itself.
+_SOON: Final = (("Retry-After", "5"),)
+
+
+def _bytes_of(answer: Answer, method: str, close: bool) -> bytes:
+    """An answer as it goes out."""
+    fields = [("Date", formatdate(usegmt=True)), *answer.headers]
+    if answer.content_type is not None:
+        fields = [("Content-Type", answer.content_type), *fields, ("X-Content-Type-Options", "nosniff")]
+    # HEAD without a body asks about a stream, whose length nobody knows.
+    if answer.status != HTTPStatus.NO_CONTENT and (answer.body or method != "HEAD"):
+        fields.append(("Content-Length", str(len(answer.body))))
+    if close:
+        upgrade = any(name.lower() == "upgrade" for name, _ in answer.headers)
+        fields.append(("Connection", "Upgrade, close" if upgrade else "close"))
+    lines = [f"HTTP/1.1 {answer.status} {answer.reason}", *[f"{name}: {value}" for name, value in fields]]
+    head = "\r\n".join([*lines, "", ""])
+    return head.encode("latin-1") + (b"" if method == "HEAD" else answer.body)
+
+
+def _without_empty_lines(data: bytes) -> bytes:
+    while data.startswith(_END_OF_LINE):
+        data = data[2:]
+    return data
 
 
 def _too_long(max_bytes: int) -> Refused:
@@ -172,6 +281,11 @@ def _too_long(max_bytes: int) -> Refused:
 def _length_of(head: h11.Request) -> int:
     """By its field, which has been checked: a number, and there once; 0 if there is none."""
     return next((int(value) for name, value in head.headers if name == b"content-length"), 0)
+
+
+def _says_close(head: h11.Request) -> bool:
+    tokens = [value for name, value in head.headers if name == b"connection"]
+    return b"close" in [token.strip().lower() for value in tokens for token in value.split(b",")]
 
 
 def _unreadable(error: h11.RemoteProtocolError) -> Refused:

@@ -27,6 +27,7 @@ import trio
 from trionotify.addresses import Proxies
 from trionotify.blocks import stream_formats, unchunked
 from trionotify.broadcast import Broadcast
+from trionotify.budget import Budget
 from trionotify.clients import Client, Registry
 from trionotify.drain import Drain, say_goodbye
 from trionotify.entrance import Connection, Entrance
@@ -58,6 +59,8 @@ logger = logging.getLogger("trionotify")
 
 #: Steps of clients that catch up, each well below a millisecond, for one turn of all other tasks.
 _STEPS: Final = 2
+#: Connections that the sweep checks in one turn.
+_CHECKS: Final = 256
 
 Authenticate = Callable[["Request"], "Client | Awaitable[Client]"]
 
@@ -124,6 +127,10 @@ class Hub:
         #: Who catches up without waiting for its network makes its steps in here: between two turns of
         #: the broadcast there are few of them, however many come back at once.
         self.pace = trio.CapacityLimiter(_STEPS)
+        #: Work that takes longer than a turn and can't be divided: one piece at a time, see `turns`.
+        self.slow_lane = trio.CapacityLimiter(1)
+        #: Bytes of bodies and messages that aren't complete yet.
+        self.arriving = Budget(settings.max_arriving_bytes)
         #: Whether anybody is let in, and who is on the way.
         self.entrance = Entrance(settings, self.connections)
         self.quotas = Quotas(settings)
@@ -397,10 +404,23 @@ class Hub:
 
     async def _sweep(self) -> None:
         """Look after connections and the log's age, a few times within the shortest timeout."""
-        interval = self.settings.shortest_interval / 4
+        interval, skipped = self.settings.shortest_interval / 4, False
         while True:
-            await trio.sleep(interval)
+            due = trio.current_time() + interval
+            await trio.sleep_until(due)
+            # Silence is judged after readers have run, as far as they have something to read already.
+            await trio.lowlevel.checkpoint()
             now = trio.current_time()
-            for connection in tuple(self.connections.values()):
-                connection.check(now)
+            # When this process was stopped, or blocked, they may have a lot to read: they get one round.
+            skipped = now - due > interval and not skipped
+            if not skipped:
+                await self._check_connections(now)
             self.log.evict(self.broadcast.done, now)
+
+    async def _check_connections(self, now: float) -> None:
+        """Check each, with a turn for others in between."""
+        for number, (key, connection) in enumerate(tuple(self.connections.items()), 1):
+            if self.connections.get(key) is connection:  # it may have left meanwhile
+                connection.check(now)
+            if number % _CHECKS == 0:
+                await trio.lowlevel.checkpoint()

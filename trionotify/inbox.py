@@ -3,13 +3,15 @@
 What goes through it are lists of entries: all that one read of a socket held goes in together,
 because a hop through a channel per message costs more than everything else an ingest does, and would
 leave the broadcast nothing to batch. When the channel is full, publishers wait, are not read meanwhile,
-and so TCP holds back their peers.
+and so TCP holds back their peers. They wait in line: whenever the broadcast has emptied the channel, those
+who came first find their lists in it, as many as there is room for, and the others keep their places.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+import attrs
 import trio
 
 from trionotify.entries import Entry
@@ -18,6 +20,16 @@ __all__ = ["Inbox"]
 
 #: How often others may run while a group gathers.
 _PATIENCE: Final = 10
+
+
+@attrs.define(eq=False)
+class _Publisher:
+    """A task that waits in `put`, with what it brings."""
+
+    task: trio.lowlevel.Task
+    entries: list[Entry]
+    #: The list is in the channel.
+    served: bool = False
 
 
 class Inbox:
@@ -33,7 +45,8 @@ class Inbox:
         self._bytes = 0
         #: Nothing can be put in any more.
         self.closed = False
-        self._publishers = trio.lowlevel.ParkingLot()
+        #: Who waits for a place, the first one in front. (A dict, because a cancelled one leaves from anywhere.)
+        self._line: dict[_Publisher, None] = {}
         # Entries ever put in, and those of them that were dealt with.
         self._accepted = self._done = 0
         self._abandoned = False
@@ -52,8 +65,39 @@ class Inbox:
         """
         if not entries:
             return
-        while self.full and not self.closed:
-            await self._publishers.park()
+        if self.closed:
+            raise trio.ClosedResourceError
+        if self.full or self._line:
+            await self._wait_in_line(entries)
+        else:
+            self._insert(entries)
+
+    async def _wait_in_line(self, entries: list[Entry]) -> None:
+        """Wait until `_serve_line` has put `entries` in. As Trio's own channel does it: who is woken has been
+        served, so nobody can take the place in between, and nobody is woken in vain.
+        """
+        publisher = _Publisher(trio.lowlevel.current_task(), entries)
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            del self._line[publisher]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._line[publisher] = None
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+        if not publisher.served:
+            raise trio.ClosedResourceError
+
+    def _serve_line(self) -> None:
+        """Let in those who wait, in order, while there is room. When it is closed, send them away."""
+        while self._line and (self.closed or not self.full):
+            publisher = next(iter(self._line))
+            del self._line[publisher]
+            if not self.closed:
+                self._insert(publisher.entries)
+                publisher.served = True
+            trio.lowlevel.reschedule(publisher.task)
+
+    def _insert(self, entries: list[Entry]) -> None:
         self._send.send_nowait(entries)
         now = trio.current_time()
         for entry in entries:
@@ -103,7 +147,7 @@ class Inbox:
         """Let no more in. What is inside can still be taken."""
         self.closed = True
         self._send.close()
-        self._publishers.unpark_all()
+        self._serve_line()
 
     def _take_rest(self) -> list[Entry]:
         rest: list[Entry] = []
@@ -113,5 +157,5 @@ class Inbox:
         except (trio.WouldBlock, trio.EndOfChannel):
             pass
         self.count = self._bytes = 0
-        self._publishers.unpark_all()
+        self._serve_line()
         return rest

@@ -130,27 +130,29 @@ class PredicateIndex(Generic[Member]):
         """
         found: list[Member] = []
         for filed in self.candidates(subject):
-            if not filed.certain:
-                try:
-                    if not filed.predicate(subject):
-                        continue
-                except Exception as error:  # an application's own callable may raise anything
-                    if errors is None:
-                        raise
-                    errors.update(dict.fromkeys(self.members(filed), error))
-                    continue
-            found += self.members(filed)
+            found += self.holding(filed, subject, errors)
         return found
 
-    def members(self, filed: Filed[Member]) -> Iterable[Member]:
-        """Who is registered under it at this moment; nobody, if it was removed since it was found."""
+    def holding(
+        self, filed: Filed[Member], subject: Subject, errors: dict[Member, Exception] | None = None
+    ) -> Iterable[Member]:
+        """Of one of the candidates, the members at this moment, if its predicate holds; see `match`.
+
+        None, if it was removed since it was found.
+        """
+        if not filed.certain:
+            try:
+                if not filed.predicate(subject):
+                    return ()
+            except Exception as error:  # an application's own callable may raise anything
+                if errors is None:
+                    raise
+                errors.update(dict.fromkeys(self._members.get(filed), error))
+                return ()
         return self._members.get(filed)
 
     def candidates(self, subject: Subject) -> Sequence[Filed[Member]]:
-        """What may hold for `subject`, as it is filed at this moment: all else doesn't.
-
-        Each is yet to be evaluated, unless it is `certain`.
-        """
+        """What may hold for `subject`, as it is filed at this moment. Ask `holding` about each."""
         found = self._unanchored
         if not any(self._shelves.values()):
             return tuple(found)

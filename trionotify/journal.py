@@ -49,7 +49,17 @@ class JsonFormatter(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _OWN}
         if record.exc_info:
             line["exception"] = record.exc_text or self.formatException(record.exc_info)
-        return write_json(line).decode()
+        text = write_json(line).decode()
+        # A client's `id` may have what reorders a line on a terminal, or ends one to some readers.
+        return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    """A character of a JSON text, escaped if it can't be seen: it stands in a string."""
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 class Writer(logging.Handler):

@@ -1,54 +1,139 @@
 """JSON, by msgspec: strict, and fast enough for what comes from a network.
 
 Strict means RFC 8259 to the letter: no NaN, no trailing comma, no lone surrogate, escaped or not.
+
+A text may be nested `MAX_DEPTH` levels deep. Every parser has such a limit, but mostly it is what is left of the
+stack: then one program takes what another, or the same one elsewhere, fails at. This limit is counted, without
+recursion, and is far below what any client's parser takes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-__all__ = ["Verbatim", "check_json", "read_items", "read_json", "read_members", "write_json"]
+from trionotify.text import without_mark
+
+__all__ = [
+    "MAX_DEPTH",
+    "TooMany",
+    "Verbatim",
+    "check_json",
+    "read_items",
+    "read_json",
+    "read_members",
+    "write_json",
+]
+
+#: Levels of arrays and objects inside each other.
+MAX_DEPTH: Final = 128
 
 #: The text of a JSON value, which is written as it was read.
 Verbatim = msgspec.Raw
 
 _read: Any = msgspec.json.Decoder().decode
 _read_members: Any = msgspec.json.Decoder(dict[str, Verbatim]).decode
-_read_items: Any = msgspec.json.Decoder(list[Verbatim]).decode
 _check: Any = msgspec.json.Decoder(Verbatim).decode
 write_json = msgspec.json.Encoder().encode
 
 
-def read_json(text: str | bytes) -> Any:
+def read_json(text: str | bytes | Verbatim) -> Any:
     """The value that a JSON text is; raises ValueError that says what is wrong with it, and where."""
-    return _guarded(_read, text)
+    if isinstance(text, Verbatim):
+        return _guarded(_read, text)  # a part of what was looked at already
+    return _not_deep(_guarded(_read, text), text)
 
 
 def read_members(text: str | bytes) -> dict[str, Verbatim]:
-    """The members of a JSON object, each as its text; raises as `read_json` does."""
-    members: dict[str, Verbatim] = _guarded(_read_members, text)
-    return members
+    """The members of a JSON object, each as its text; raises as `read_json` does.
 
-
-def read_items(text: str | bytes) -> list[Verbatim]:
-    """The items of a JSON array, each as its text; raises as `read_json` does."""
-    items: list[Verbatim] = _guarded(_read_items, text)
-    return items
+    Each may be as deep as a text: of an event, it is the data that has the limit.
+    """
+    members: dict[str, Verbatim] = _guarded(_read_members, without_mark(text))
+    return _not_deep(members, text, MAX_DEPTH + 1)
 
 
 def check_json(text: str | bytes) -> None:
     """Return if this is a JSON text; raises as `read_json` does."""
-    _guarded(_check, text)
+    _not_deep(_guarded(_check, text), text)
 
 
-def _guarded(read: Any, text: str | bytes) -> Any:
+class TooMany(ValueError):
+    """An array has more items than there may be."""
+
+
+def read_items(text: bytes, most: int) -> list[Verbatim]:
+    """The items of a JSON array, each as its text; raises as `read_json` does. How deep they are isn't looked at.
+
+    Raises `TooMany` at the first item beyond the `most` that there may be, and reads no further: eight million
+    of them fit into a body, and would take half a gigabyte.
+    """
+    decoder = _items_decoder(most)
+
+    def read(text: bytes) -> Any:
+        try:
+            return decoder.decode(text)
+        except msgspec.ValidationError:
+            if not _ARRAY.match(text):
+                raise
+            raise TooMany(f"at most {most} items are allowed") from None
+
+    items = _guarded(read, without_mark(text))
+    return [item for item in msgspec.structs.astuple(items) if item is not msgspec.UNSET]
+
+
+@lru_cache(maxsize=8)
+def _items_decoder(most: int) -> msgspec.json.Decoder[Any]:
+    """A decoder that stops at the first item too many.
+
+    It reads a record of so many optional fields that is written as an array. (A list that has a `max_length`
+    is read to its end before anyone looks at that.)
+    """
+    fields = [(f"item{number}", msgspec.UnsetType | Verbatim, msgspec.UNSET) for number in range(most)]
+    return msgspec.json.Decoder(
+        msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True)
+    )
+
+
+def _guarded(read: Any, text: str | bytes | Verbatim) -> Any:
     try:
         return read(text)
     except msgspec.MsgspecError as error:
         raise ValueError(f"not JSON that can be read: {error}") from None
     except RecursionError:
-        raise ValueError("not JSON that can be read: nested too deep") from None
+        raise ValueError(f"not JSON that can be read: {_TOO_DEEP}") from None
     except UnicodeError:
         raise ValueError("not JSON that can be read: it isn't UTF-8") from None
+
+
+Value = TypeVar("Value")
+
+
+def _not_deep(value: Value, text: str | bytes, most: int = MAX_DEPTH) -> Value:
+    """Return `value`, which `text` is, if that isn't nested too deep; else raise ValueError."""
+    if isinstance(text, str):
+        brackets = text.count("[") + text.count("{")
+    else:
+        brackets = text.count(b"[") + text.count(b"{")
+    if brackets > most and _depth(text.encode() if isinstance(text, str) else text) > most:
+        raise ValueError(f"not JSON that can be read: {_TOO_DEEP}")
+    return value
+
+
+def _depth(text: bytes) -> int:
+    """How many levels a JSON text has, all of it by loops in C: strings go, then all but brackets is left out."""
+    brackets = _STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS)
+    return max(accumulate(memoryview(brackets).cast("b")), default=0)
+
+
+_TOO_DEEP: Final = f"nested too deep, at most {MAX_DEPTH} levels are allowed"
+_ARRAY: Final = re.compile(rb"[ \t\r\n]*\[")
+#: (The quantifiers are possessive: without a way back, there is nothing to remember for each character.)
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+#: One up, one down, as signed bytes.
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))

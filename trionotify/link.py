@@ -38,6 +38,8 @@ __all__ = ["Event", "Link", "open_link"]
 #: The server decides what is too large: if this side did, it would meet the same message for ever.
 _ANY_SIZE: Final = 1 << 62
 _RECEIVE_BYTES: Final = 1 << 16
+#: Seconds to read what is there already, before a server that was silent is taken for dead.
+_GRACE: Final = 0.25
 
 
 @attrs.frozen
@@ -84,11 +86,16 @@ class Link:
         Raises `trio_websocket.ConnectionClosed`, TimeoutError when the server doesn't live, and `Closed`
         when what came is no event.
         """
-        patience = self._target.ping_interval + self._target.ping_timeout
         # Before this nobody read, so it had no chance to be heard.
         self._heard_at = trio.current_time()
-        with trio.move_on_after(patience) as self._wait:
-            return _read(await self._websocket.get_message())
+        deadline = self._heard_at + self._target.ping_interval + self._target.ping_timeout
+        while trio.current_time() < deadline:
+            with trio.CancelScope(deadline=deadline) as self._wait:
+                return _read(await self._websocket.get_message())
+            # This process may have been stopped: what has come meanwhile is read first.
+            with trio.move_on_after(_GRACE):
+                return _read(await self._websocket.get_message())
+            deadline = self._wait.deadline  # a pong was among it, or the ping has only gone out now
         self._unfit = True
         raise TimeoutError("the server doesn't answer")
 
@@ -110,7 +117,10 @@ class Link:
         with suppress(trio_websocket.ConnectionClosed):
             while True:
                 await trio.sleep_until(self._heard_at + interval)
-                if trio.current_time() >= self._heard_at + interval:
+                now = trio.current_time()
+                if now >= self._heard_at + interval:
+                    # It may be late: the server has all of its time to answer even so.
+                    self._wait.deadline = max(self._wait.deadline, now + timeout)
                     await self._websocket.ping()
                     self._heard_at = trio.current_time()
                     self._wait.deadline = self._heard_at + interval + timeout

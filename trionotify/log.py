@@ -122,6 +122,12 @@ class Log(Protocol):
     async def offset_at(self, moment: float) -> int:
         """The offset behind which everything was taken at this time of day, or later."""
 
+    async def offset_ago(self, seconds: float) -> int:
+        """The offset behind which everything was taken within the last so many seconds.
+
+        By the log's own clock: the wall clock may have been set meanwhile.
+        """
+
     def evict(self, upto: int, now: float) -> None:
         """Drop what the bounds ask, none behind the offset `upto`. `now` is Trio's."""
 
@@ -232,8 +238,12 @@ class MemoryLog:
 
     async def offset_at(self, moment: float) -> int:
         """Where the first entry of that time of day, or later, is the next one."""
+        return await self.offset_ago(time.time() - moment)
+
+    async def offset_ago(self, seconds: float) -> int:
+        """Where the first entry that is no older than this is the next one."""
         await trio.lowlevel.checkpoint()
-        at = trio.current_time() - (time.time() - moment)
+        at = trio.current_time() - seconds
         entries = self._entries
         first = bisect_left(entries, at, lo=self._blank, key=lambda entry: entry.at)  # type: ignore[union-attr] # no blanks from there
         return self.head - len(entries) + first

@@ -1,137 +1,274 @@
 """Origins: whose web pages may use the server, and what a browser must be told for it.
 
 A browser says in `Origin` from which site a page is that connects or publishes, whatever the page wants.
-So nobody's page can use, in the name of whoever looks at it, a server on that person's machine or
-intranet. Whoever is no browser doesn't send the header, and isn't asked for it.
+So no site's page can use, in the name of the person who looks at it, a server on that person's machine
+or intranet. Clients other than browsers don't send the header, and aren't asked for it.
+
+An origin is a scheme, a host and a port (RFC 6454), and is compared as that, never as text: each side
+may name its scheme's own port, and the operator may write a host in any script, where a browser says
+its ASCII form (IDNA). What is no origin is not allowed, `*` or not, and never repeated to anyone.
 
 A page may have a name of its own site lead to that machine, once it is loaded (DNS rebinding): then the
 server seems to be of the page's own host, and many requests have no `Origin` at all. What gives it away
-is `Host`. A server that lets in whoever reaches it, because only its own machine can, asks for that.
+is the host that a request is for. A server that accepts every client, because only its own machine can
+reach it, asks for that.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from trionotify.errors import Refused
+import attrs
+import idna
+
+from trionotify.authorities import Authority, parse_authority
+from trionotify.errors import Refused, is_token
 
 if TYPE_CHECKING:
     from trionotify.http import Request
 
-__all__ = ["Origins"]
+__all__ = ["Origin", "Origins", "parse_origin"]
 
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s,]+", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 #: What a page of another origin may send, and see of the answer.
 _METHODS: Final = "GET, HEAD, POST"
-_FIELDS: Final = "Authorization, Content-Type, Last-Event-ID"
+_FIELDS: Final = ("Authorization", "Content-Type", "Last-Event-ID")
 _EXPOSED: Final = "Retry-After, Trionotify-Id, Trionotify-Cursor, Trionotify-Recovered"
 #: Seconds for which a browser needn't ask again.
 _MAX_AGE: Final = "7200"
-_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+#: A WebSocket's origin is that of its page.
+_PAGES_OF: Final = {"ws": "http", "wss": "https"}
+_NULL: Final = "null"
+_ANY: Final = "*"
+
+
+@attrs.frozen
+class Origin:
+    """Of which site a page is. No port: the scheme's own one."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+    @classmethod
+    def of(cls, scheme: str, authority: Authority) -> Origin:
+        """The same in normal form."""
+        port = authority.port
+        return cls(scheme, authority.host, None if port == _DEFAULT_PORTS.get(scheme) else port)
+
+
+def parse_origin(text: str) -> Origin | None:
+    """Read an origin as a browser writes it, which may be `null`; None for what is no origin."""
+    if text == _NULL:
+        return Origin(_NULL, "", None)
+    scheme, mark, rest = text.partition("://")
+    if not mark or not _SCHEME.fullmatch(scheme):
+        return None
+    try:
+        authority = parse_authority(rest)
+    except ValueError:
+        return None
+    if not authority.host and (scheme.lower() in _DEFAULT_PORTS or authority.port is not None):
+        return None
+    return Origin.of(scheme.lower(), authority)
 
 
 class Origins:
-    """Those that are allowed, besides the server's own. Raises ValueError for what is no origin.
+    """Those that are allowed, besides the server's own.
 
     `*` allows all, `null` pages that have no origin, such as files. `https://*.example.org` allows every
-    host below example.org, not itself.
+    host below example.org, not itself. Raises TypeError or ValueError for what no page's origin can ever
+    be, with the reason, and what to write.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         if isinstance(allowed, str):
             allowed = (allowed,)
-        self._allowed: set[str] = set()
-        self._below: list[tuple[str, str]] = []
-        for origin in allowed:
-            if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
-                raise ValueError(
-                    f"allow_origin: {origin!r} is no origin: write https://example.org, without a path"
-                )
-            scheme, wildcard, host = origin.lower().partition("://*")
-            if wildcard:
-                self._below.append((f"{scheme}://", host))
+        self._any = False
+        self._named: set[Origin] = set()
+        #: The origins of all hosts that end like this one's.
+        self._below: list[Origin] = []
+        for text in allowed:
+            if not isinstance(text, str):
+                raise TypeError(f"allow_origin must be str, not {type(text).__name__}")
+            if text == _ANY:
+                self._any = True
+            elif "://*." in text:
+                self._below.append(_written(text, text.replace("://*.", "://", 1), below=True))
             else:
-                self._allowed.add(_normal(origin))
+                self._named.add(_written(text, text))
 
     def check(self, request: Request) -> None:
         """Return if the page that asks may do so; else raise `Refused` (403)."""
-        origin = request.header("origin")
-        if origin is not None and not self.allows(origin, request):
+        text = request.header("origin")
+        if text is None or self.allows(text, request.authority):
+            return
+        if parse_origin(text) is None:
             raise Refused(
                 403,
-                f"origin: pages of {origin} may not use this server; it lets them if it is started with"
-                f" --allow-origin {origin}",
+                "origin: the header is no origin: a browser sends SCHEME://HOST[:PORT], or null",
             )
+        raise Refused(
+            403,
+            f"origin: pages of {text} may not use this server; it lets them if it is started with"
+            f" --allow-origin {text}",
+        )
 
-    def allows(self, origin: str, request: Request) -> bool:
-        """Whether this origin is the server's own, or is allowed."""
-        if "*" in self._allowed:
-            return True
-        normal = _normal(origin)
-        if normal in self._allowed:
-            return True
-        if any(normal.startswith(scheme) and normal.endswith(host) for scheme, host in self._below):
-            return True
-        # The scheme may be that of a proxy in front of us: the host is what counts.
-        scheme, _, authority = normal.partition("://")
-        host = (request.header("host") or "").lower().removesuffix(_DEFAULT_PORTS.get(scheme, ""))
-        return scheme in _DEFAULT_PORTS and authority == host
+    def allows(self, text: str, authority: str) -> bool:
+        """Whether this origin is allowed, or the server's own, when it is asked for at `authority`."""
+        origin = parse_origin(text)
+        if origin is None:
+            return False
+        return self._any or self._names(origin) or _is_at(origin, authority)
+
+    def _names(self, origin: Origin) -> bool:
+        """Whether it is allowed by its name, and not only because all are."""
+        return origin in self._named or any(
+            (origin.scheme, origin.port) == (below.scheme, below.port)
+            and origin.host.endswith(f".{below.host}")
+            for below in self._below
+        )
 
     def check_host(self, request: Request) -> None:
-        """Return if `Host` is a name that this machine can have for itself; else raise `Refused` (403).
+        """Return if the request is for a name that this machine can have; else raise `Refused` (403).
 
-        An address, `localhost`, a name without a dot, or the host of an origin that is allowed.
+        That is an address, `localhost`, a name without a dot, or the host of an origin that is allowed.
         """
-        authority = (request.header("host") or "").lower()
-        host = authority if authority.endswith("]") else authority.rpartition(":")[0] or authority
-        name = host.removesuffix(".")
-        if "." not in name or name.endswith(".localhost") or _is_address(name):
+        authority = parse_authority(request.authority)
+        name = authority.host.removesuffix(".")
+        if "." not in name or name.endswith(".localhost") or Authority(name).address is not None:
             return
-        if not {"*", f"http://{authority}", f"https://{authority}"}.isdisjoint(self._allowed):
+        if self._any or any(self._names(Origin.of(scheme, authority)) for scheme in _DEFAULT_PORTS):
             return
         raise Refused(
             403,
-            f"host: this server is for its own machine, and doesn't know it as {host}; start it with"
-            f" --allow-origin http://{authority}, with --trusted-proxy for the proxy that passes it on,"
-            " with --secret, or with --insecure",
+            f"host: this server is for its own machine, and doesn't know it as {authority.host}; start"
+            f" it with --allow-origin http://{authority}, with --trusted-proxy for the proxy that passes"
+            " it on, with --secret, or with --insecure",
         )
 
     def fields(self, request: Request) -> tuple[tuple[str, str], ...]:
-        """The header fields that let the page read the answer; none for who isn't let, or isn't one."""
-        origin = request.header("origin")
-        if origin is None or not self.allows(origin, request):
-            return (("Vary", "Origin"),) if origin is not None else ()
+        """The header fields that let an allowed page read the answer; without a page there are none."""
+        return self.fields_for(request.header("origin"), request.authority)
+
+    def fields_for(self, text: str | None, authority: str) -> tuple[tuple[str, str], ...]:
+        """The same for the headers `Origin` and `Host` of a request that may be no good otherwise.
+
+        Raises nothing, whatever they are.
+        """
+        if text is None:
+            return ()
+        origin, vary = parse_origin(text), ("Vary", "Origin")
+        if origin is None or not self.allows(text, authority):
+            return (vary,)
+        # Any page can be without an origin (in a sandboxed frame): so `null` names none.
+        trusted = origin.scheme != _NULL and self._names(origin)
         return (
-            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Origin", text),
+            *([("Access-Control-Allow-Credentials", "true")] if trusted else []),
             ("Access-Control-Expose-Headers", _EXPOSED),
-            ("Vary", "Origin"),
+            vary,
         )
 
-    @staticmethod
-    def preflight(request: Request) -> tuple[tuple[str, str], ...]:
-        """The further fields that answer the question whether a request may be made."""
-        # A CloudEvent in binary mode has a field for each of its attributes.
-        asked = request.tokens("access-control-request-headers")
-        events = [name for name in asked if name.lower().startswith("ce-")]
+    def preflight(self, request: Request) -> tuple[tuple[str, str], ...]:
+        """The further fields that answer an allowed page's question whether it may make a request.
+
+        It may send every header that it asks for: tracing adds some to whatever a page fetches, and a
+        CloudEvent in binary mode has one for each attribute.
+        """
+        origin = request.header("origin")
+        if origin is None or not self.allows(origin, request.authority):
+            return ()
+        asked = [name for name in request.tokens("access-control-request-headers") if is_token(name)]
+        names = {name.lower(): name for name in (*asked, *_FIELDS)}
+        # A page of the public web that asks for a server in a private network (Private Network Access).
+        private = (request.header("access-control-request-private-network") or "").lower() == "true"
         return (
             ("Access-Control-Allow-Methods", _METHODS),
-            ("Access-Control-Allow-Headers", ", ".join([_FIELDS, *events])),
+            ("Access-Control-Allow-Headers", ", ".join(sorted(names.values(), key=str.lower))),
+            *([("Access-Control-Allow-Private-Network", "true")] if private else []),
             ("Access-Control-Max-Age", _MAX_AGE),
         )
 
 
-def _is_address(text: str) -> bool:
+def _is_at(origin: Origin, authority: str) -> bool:
+    """Whether a request that is for `authority` is for the host that the page is from.
+
+    The scheme may be that of a proxy in front of the server: host and port are what counts.
+    """
+    if origin.scheme not in _DEFAULT_PORTS:
+        return False
     try:
-        ip_address(text.strip("[]").partition("%")[0])
+        return Origin.of(origin.scheme, parse_authority(authority)) == origin
     except ValueError:
         return False
-    return True
 
 
-def _normal(origin: str) -> str:
-    """An origin as browsers write it: lower case, without its scheme's own port."""
-    lowered = origin.lower()
-    return lowered.removesuffix(_DEFAULT_PORTS.get(lowered.partition("://")[0], ""))
+def _written(text: str, plain: str, *, below: bool = False) -> Origin:
+    """The origin that an operator wrote, `plain` is without its wildcard; raises ValueError."""
+    scheme, mark, rest = plain.partition("://")
+    scheme = scheme.lower()
+    if plain == _NULL:
+        return Origin(_NULL, "", None)
+    if not text or re.search(r"[\s,]", text):
+        _refuse(text, "give each origin by itself, without spaces and commas")
+    if not mark:
+        hint = {"file:": "file://", "null": _NULL, "about:blank": _NULL, "data:": _NULL}
+        write = hint.get(text.lower(), "https://" + re.sub(r"^(https?:)?/*|/+$", "", text))
+        _refuse(text, f"it has no scheme and host: write {write}")
+    if not _SCHEME.fullmatch(scheme):
+        _refuse(text, f"{scheme!r} is no scheme: write https://{rest}")
+    if scheme in _PAGES_OF:
+        _refuse(text, f"a WebSocket's origin is that of its page: write {_PAGES_OF[scheme]}://{rest}")
+    if rest.startswith("*"):
+        _refuse(text, "write * for all origins, or https://*.example.org for all below a host")
+    host, *further = re.split(r"[/?#\\]", rest, maxsplit=1)
+    if further:
+        star = "*." if below else ""
+        _refuse(text, f"an origin has no path: write {scheme}://{star}{host}")
+    if "*" in host:
+        _refuse(text, "a * stands for what is in front of a host's first dot, and nowhere else")
+    try:
+        origin = Origin.of(scheme, parse_authority(_in_ascii(host, scheme)))
+    except ValueError as error:
+        _refuse(text, str(error))
+    _check_site(text, origin, below)
+    return origin
+
+
+def _check_site(text: str, origin: Origin, below: bool) -> None:
+    """Return if pages can be of this site."""
+    if origin.port == 0:
+        _refuse(text, "no server has the port 0")
+    if not origin.host:
+        if below or origin.scheme in _DEFAULT_PORTS or origin.port is not None:
+            _refuse(text, f"there is no host in it: write {origin.scheme}://example.org")
+        return
+    address = Authority(origin.host).address
+    if below and (address is not None or origin.host.startswith(".")):
+        _refuse(text, "there are no hosts below that one")
+    if "%" in origin.host:
+        _refuse(text, "an address with a zone is none that a page can be from")
+    last = origin.host.removesuffix(".").rpartition(".")[2]
+    if origin.scheme in _DEFAULT_PORTS and re.fullmatch(r"\d+|0x[0-9a-f]*", last) and address is None:
+        _refuse(text, "an address must be written with four numbers, as a browser does")
+
+
+def _in_ascii(authority: str, scheme: str) -> str:
+    """A host in any script as a browser says it (UTS 46, IDNA)."""
+    if authority.isascii():
+        return authority
+    host, colon, port = authority.partition(":")
+    if scheme not in _DEFAULT_PORTS:
+        raise ValueError(f"a host of {scheme}: must be written in ASCII")
+    try:
+        return idna.encode(host, uts46=True).decode("ascii") + colon + port
+    except idna.IDNAError as error:
+        raise ValueError(f"{host!r} can't be a host's name: {error}") from None
+
+
+def _refuse(text: str, why: str) -> NoReturn:
+    raise ValueError(f"allow_origin: {text!r} is no page's origin: {why}")

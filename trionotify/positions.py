@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from trionotify.predicates import Wanted
+from trionotify.predicates import NOTHING, Wanted
 
 if TYPE_CHECKING:
     from trionotify.clients import Client
@@ -52,6 +52,24 @@ class Outlet(Protocol):
 
     def abort(self) -> None:
         """The connection turned out to be dead."""
+
+
+class _NoOutlet:
+    """The outlet of a position that has left."""
+
+    owed = False
+
+    def owe(self, rest: memoryview, /) -> None: ...
+    def wake(self) -> None: ...
+    def fail(self, error: Exception) -> None: ...
+    def abort(self) -> None: ...
+
+
+NO_OUTLET: Final = _NoOutlet()
+
+
+def _takes_nothing(_: bytes) -> int:
+    raise BlockingIOError
 
 
 @attrs.define(eq=False)
@@ -85,6 +103,10 @@ class Position:
     #: While behind under `latest`: offset by (`source`, `subject`), and up to where it has looked.
     latest: dict[tuple[str, str | None], int] | None = attrs.field(default=None, init=False)
     scanned: int = attrs.field(default=0, init=False)
+
+    def forget_outlet(self) -> None:
+        """It has left for good, and nobody is to be told anything any more."""
+        self.outlet, self.send, self.predicate = NO_OUTLET, _takes_nothing, NOTHING
 
     def is_deaf_to(self, entry: Entry) -> bool:
         """Whether it published this entry itself, and doesn't want to hear itself."""

@@ -26,15 +26,26 @@ from urllib.parse import unquote
 import attrs
 import trio
 
+from trionotify.addresses import host_of
 from trionotify.admission import admit
-from trionotify.cloudevents import MAX_MEMBERS, NotAnEvent, audience_of, decode
+from trionotify.cloudevents import (
+    MAX_MEMBERS,
+    AudienceReader,
+    Draft,
+    NotAnEvent,
+    audience_of,
+    read_event,
+)
 from trionotify.entrance import RETRY_AFTER
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import Refused, StoreError
 from trionotify.http import Answer
-from trionotify.jsontext import read_items
+from trionotify.jsontext import TooMany, read_items
+from trionotify.media import Media, read_media
 from trionotify.notification import Data, Notification, check_publishable, is_json
 from trionotify.query import defaults, said
+from trionotify.text import without_mark
+from trionotify.turns import Turn
 
 if TYPE_CHECKING:
     from trionotify.http import ReadBody, Request
@@ -49,8 +60,11 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _ANY_EVENT: Final = "application/cloudevents"
 _FIELD: Final = "ce-"
 _FIELDS: Final = ("id", "source", "type", "subject", "time")
-#: Who publishes without an `id`: nobody else can call himself that.
-_NOBODY: Final = "\n"
+#: Publishers without an `id` are told apart by what else is known of them, behind one of these. No `id`
+#: begins with a line feed: so no publisher can pass for one of another kind.
+_BEARER: Final = "\nsecret"
+_SIGNED: Final = "\nsig "
+_AT: Final = "\nat "
 
 
 async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
@@ -69,15 +83,39 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
         raise Refused(403, "role: a subscriber may not publish: say role=publisher, or nothing")
     _check_body(request)
     named = "id" in request.params or not client.made_of_query
-    media = (request.header("content-type") or "").partition(";")[0].strip().lower()
+    publisher = client.id if named else _unnamed(hub, request)
+    media = _media(request)
     body = await read_body(_most_bytes(hub, media))
     try:
-        found = _understand(hub, request, media, body, client.id if named else None)
+        found = await _understand(hub, request, media, body, client.id if named else None)
     except (TypeError, ValueError) as error:
         raise Refused(400, str(error)) from None
-    receipts = await _publish(hub, found, client.id if named else _NOBODY)
+    receipts = await _publish(hub, found, publisher)
     answers = [attrs.asdict(receipt) for receipt in receipts]
     return Answer.json(answers if media == _BATCH else answers[0])
+
+
+def _unnamed(hub: Hub, request: Request) -> str:
+    """Whose repetitions are recognized where a publisher doesn't say its `id`.
+
+    The bearer of the secret is one publisher, each signature another; of all others, each address.
+    """
+    if hub.secret is None:
+        return _AT + host_of(request.remote)
+    return _BEARER if hub.secret.is_borne_by(request) else _SIGNED + request.params["sig"]
+
+
+def _media(request: Request) -> str:
+    """What the request brings; raises `Refused` (415) for events in another encoding than UTF-8."""
+    media = read_media(request.header("content-type") or "")
+    if media.essence in (_STRUCTURED, _BATCH):
+        _check_charset(media)
+    return media.essence
+
+
+def _check_charset(media: Media) -> None:
+    if not media.is_utf_8:
+        raise Refused(415, f"Content-Type: text is taken in UTF-8, not in {media.charset}")
 
 
 def _check_body(request: Request) -> None:
@@ -103,25 +141,21 @@ def _most_bytes(hub: Hub, media: str) -> int:
     return most if media == _BATCH else min(most, hub.settings.max_message_bytes)
 
 
-def _understand(
+async def _understand(
     hub: Hub, request: Request, media: str, body: bytes, id: str | None
 ) -> list[Notification]:
-    """What is to be published."""
+    """What is to be published. A checkpoint whenever it takes more than a turn."""
     kind, otherwise = request.header("content-type"), said(request.params)
     if media == _BATCH:
-        found = [_event(hub, item, at, otherwise) for at, item in enumerate(_items(hub, body))]
-        if sum([one.size for one in found]) > (most := hub.settings.max_body_bytes):
-            # What the query says counts for each of them.
-            raise Refused(
-                413, f"a batch may have at most {most} bytes, with what the query gives to each"
-            )
+        found = await _batch(hub, body, otherwise)
     elif media == _STRUCTURED:
-        found = [decode(body, hub.filter_limits, otherwise)]
+        found = [await _made(hub, read_event(body), otherwise, AudienceReader(hub.filter_limits))]
     elif media.startswith(_ANY_EVENT):
         raise Refused(415, f"Content-Type: {media} isn't understood; {_STRUCTURED} and {_BATCH} are")
     elif any(name.startswith(_FIELD) for name, _ in request.headers):
         # Also where `ce-specversion` is missing: its other attributes were meant to be something.
-        found = [_binary(hub, request, otherwise, kind, body)]
+        async with hub.slow_lane:  # its audience is not long, but every connection may bring one
+            found = [_binary(hub, request, otherwise, kind, body)]
     else:
         found = [_plain(request, kind, body, id)]
     for notification in found:
@@ -129,23 +163,52 @@ def _understand(
     return found
 
 
+async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[Notification]:
+    """The events of a batch; raises `Refused` (413) as soon as there is too much of anything."""
+    settings, turn = hub.settings, Turn()
+    audiences = AudienceReader(hub.filter_limits)
+    found: list[Notification] = []
+    size = 0
+    for at, item in enumerate(_items(hub, body), 1):
+        if turn.over:
+            await turn.pass_on()
+        if len(text := bytes(item)) > settings.max_message_bytes:
+            raise Refused(
+                413,
+                f"the event number {at}: a message may have at most {settings.max_message_bytes} bytes,"
+                f" not {len(text)}",
+            )
+        try:
+            made = await _made(hub, read_event(text), otherwise, audiences)
+        except NotAnEvent as error:
+            raise ValueError(f"the event number {at}: {error}") from None
+        # What the query says counts for each of them.
+        size += made.size
+        if size > settings.max_body_bytes:
+            raise Refused(
+                413,
+                f"a batch may have at most {settings.max_body_bytes} bytes, with what the query gives to"
+                " each",
+            )
+        found.append(made)
+    return found
+
+
+async def _made(
+    hub: Hub, draft: Draft, otherwise: Mapping[str, str], audiences: AudienceReader
+) -> Notification:
+    if not draft.slow or audiences.knows(draft):
+        return draft.notification(hub.filter_limits, otherwise, audiences)
+    async with hub.slow_lane:
+        return draft.notification(hub.filter_limits, otherwise, audiences)
+
+
 def _items(hub: Hub, body: bytes) -> list[Any]:
-    items = read_items(body)
-    if len(items) > hub.settings.max_batch:
-        raise Refused(413, f"a batch may have at most {hub.settings.max_batch} events")
-    return items
-
-
-def _event(hub: Hub, item: Any, at: int, otherwise: Mapping[str, str]) -> Notification:
-    text, most = bytes(item), hub.settings.max_message_bytes
-    if len(text) > most:
-        raise Refused(
-            413, f"the event number {at + 1}: a message may have at most {most} bytes, not {len(text)}"
-        )
+    most = hub.settings.max_batch
     try:
-        return decode(text, hub.filter_limits, otherwise)
-    except NotAnEvent as error:
-        raise ValueError(f"the event number {at + 1}: {error}") from None
+        return read_items(body, most)
+    except TooMany:
+        raise Refused(413, f"a batch may have at most {most} events") from None
 
 
 def _binary(
@@ -197,25 +260,26 @@ def _plain(request: Request, kind: str | None, body: bytes, id: str | None) -> N
     given = defaults(request.params, id or "")
     if id is None:
         given["source"] = request.params.get("source", "/http")
-    if kind is not None and not kind.lower().startswith(_FORM):
+    if kind is not None and read_media(kind).essence != _FORM:
         given.setdefault("datacontenttype", kind)
     return Notification.of(_data(given.get("datacontenttype"), body), **given)
 
 
 def _data(kind: str | None, body: bytes) -> Data:
     """Text where the media type says so, or doesn't say anything and it is."""
-    media, _, parameters = (kind or "").lower().partition(";")
-    if kind is not None and not (media.startswith("text/") or is_json(media) or media.endswith("+xml")):
+    media = read_media(kind or "")
+    essence = media.essence
+    json = is_json(essence)
+    if kind is not None and not (json or essence.startswith("text/") or essence.endswith("+xml")):
         return body
-    charset = parameters.partition("charset=")[2].partition(";")[0].strip(" \"'")
-    if charset not in ("", "utf-8", "us-ascii"):
-        raise Refused(415, f"Content-Type: text is taken in UTF-8, not in {charset}")
+    _check_charset(media)
     try:
-        return body.decode()
+        text = body.decode()
     except UnicodeDecodeError as error:
         if kind is None:
             return body
         raise ValueError(f"the body isn't UTF-8, as {kind} should be: {error.reason}") from None
+    return without_mark(text) if json else text
 
 
 async def _publish(hub: Hub, notifications: list[Notification], publisher: str) -> list[Receipt]:

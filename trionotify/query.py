@@ -14,16 +14,24 @@ from urllib.parse import parse_qsl, quote
 
 import attrs
 
-from trionotify.clients import MAX_ID, ROLES
+from trionotify.clients import ROLES
 from trionotify.errors import Refused
-from trionotify.filters import DEFAULT_LIMITS, ON_ATTRIBUTES, FilterLimits, check_filter, from_json
+from trionotify.filters import (
+    DEFAULT_LIMITS,
+    ON_ATTRIBUTES,
+    SLOW,
+    FilterLimits,
+    check_filter,
+    from_json,
+)
 from trionotify.formats import SUBPROTOCOL
 from trionotify.log import Cursor
 from trionotify.notification import Notification, check_publishable
 from trionotify.predicates import AllOf, Predicate
-from trionotify.since import Moment, parse_since
+from trionotify.since import SPELLINGS, Moment, where_it_was
+from trionotify.text import check_id
 
-__all__ = ["Query", "defaults", "parse_query", "said", "template"]
+__all__ = ["Filters", "Query", "defaults", "parse_query", "said", "template"]
 
 #: What a publisher's query says of what it publishes.
 _OF_TEMPLATE: Final = frozenset({"type", "subject", "source", "datacontenttype", "to"})
@@ -31,8 +39,7 @@ _FORMATS: Final = ("raw", "cloudevents")
 _LAGS: Final = ("gap", "latest", "disconnect")
 #: Those that mean something, but for the dotted ones.
 _KEYS: Final = _OF_TEMPLATE | {
-    *("id", "role", "sql", "filters", "narrow", "echo", "since", "last_event_id", "lag", "format"),
-    *("exp", "sig"),
+    *("id", "role", "sql", "filters", "narrow", "echo", *SPELLINGS, "lag", "format", "exp", "sig"),
 }
 
 
@@ -48,6 +55,25 @@ def parse_query(text: str) -> dict[str, str]:
         twice = next(name for name in names if names.count(name) > 1)
         raise _bad(f"{twice}: given twice; once is allowed", twice if twice in _KEYS else "a key")
     return params
+
+
+@attrs.frozen
+class Filters:
+    """The filters in a query, parsed: see `Query`. To parse long ones takes more than a turn."""
+
+    filter: Predicate | None
+    narrow: Predicate | None
+
+    @classmethod
+    def of(cls, params: Mapping[str, str], limits: FilterLimits) -> Filters:
+        """Parse them; raises `Refused` (400) that begins with the key at fault."""
+        narrow = _part("narrow", params["narrow"], limits) if "narrow" in params else None
+        return cls(_filter(params, limits), narrow)
+
+    @staticmethod
+    def are_long(params: Mapping[str, str]) -> bool:
+        """Whether parsing them may take more than a turn."""
+        return sum([len(params.get(key, "")) for key in ("sql", "filters", "narrow")]) > SLOW
 
 
 @attrs.frozen
@@ -80,11 +106,13 @@ class Query:
         format: str | None = None,
         last_event_id: str | None = None,
         limits: FilterLimits = DEFAULT_LIMITS,
+        filters: Filters | None = None,
     ) -> Query:
         """Read the parameters; raises `Refused` (400) that begins with the key at fault.
 
         What is given besides them counts whatever they say: `id` is who the client is, a `subprotocol`
-        that is ours or `format` what it speaks, `last_event_id` where it is.
+        that is ours or `format` what it speaks, `last_event_id` where it is. `filters` are those in the
+        parameters, where they have been parsed already.
         """
         _refuse_unknown(params)
         if not _OF_TEMPLATE.isdisjoint(params):
@@ -92,15 +120,19 @@ class Query:
         name = id if id is not None else params.get("id")
         if name is None:
             name = secrets.token_urlsafe(9)
-        elif not name or len(name) > MAX_ID or not name.isprintable():
-            raise _bad(f"id: 1 to {MAX_ID} printable characters are needed")
+        else:
+            try:
+                check_id("id", name)
+            except ValueError as error:
+                raise _bad(str(error), "id") from None
         asked = _choice(params, "format", _FORMATS, "raw")
         format = "cloudevents" if subprotocol == SUBPROTOCOL else format or asked
+        filters = filters or Filters.of(params, limits)
         return cls(
             id=name,
             role=_choice(params, "role", ROLES, "subscriber"),
-            filter=_filter(params, limits),
-            narrow=_part("narrow", params["narrow"], limits) if "narrow" in params else None,
+            filter=filters.filter,
+            narrow=filters.narrow,
             echo=_choice(params, "echo", ("0", "1"), "1") == "1",
             format=format,
             subprotocol=subprotocol,
@@ -176,11 +208,8 @@ def _lag(params: Mapping[str, str], format: str) -> str | None:
 
 
 def _since(params: Mapping[str, str], last_event_id: str | None) -> Cursor | Moment | None:
-    text = last_event_id or params.get("since", params.get("last_event_id"))
-    if text is None:
-        return None
     try:
-        return parse_since(text)
+        return where_it_was(params, last_event_id)
     except ValueError as error:
         raise _bad(str(error)) from None
 

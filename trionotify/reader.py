@@ -18,6 +18,7 @@ from trionotify.errors import Lagged
 from trionotify.log import Evicted, NotLoaded
 from trionotify.positions import Position
 from trionotify.since import Moment
+from trionotify.turns import Turn
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -80,6 +81,9 @@ class Reader:
                 self._look_ahead()
             except NotLoaded as absent:
                 await broadcast.log.load(absent.after)
+            else:
+                if not self._ahead:
+                    await trio.lowlevel.checkpoint()
 
     def skip(self) -> tuple[str, str]:
         """Go on at the head; return the cursors between which all is lost to this reader."""
@@ -88,8 +92,11 @@ class Reader:
 
     def _look_ahead(self) -> None:
         position = self.position
+        turn, begun = Turn(), position.cursor
         for entry in self._broadcast.log.read(position.cursor, SCAN):
             if entry.offset > self._broadcast.taken:
+                return
+            if turn.over and (self._ahead or position.cursor > begun):
                 return
             try:
                 wanted = wants(position, entry)

@@ -35,8 +35,7 @@ async def respond(hub: Hub, routes: Routes, request: Request, read_body: ReadBod
         raise nothing_at(request)
     allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
     if request.method == "OPTIONS":
-        preflight = hub.origins.preflight(request) if request.header("origin") else ()
-        return Answer(204, headers=(("Allow", allowed), *preflight))
+        return Answer(204, headers=(("Allow", allowed), *hub.origins.preflight(request)))
     handler = methods.get("GET" if request.method == "HEAD" else request.method)
     if handler is None:
         raise Refused(405, f"{request.method} is not allowed here", headers=(("Allow", allowed),))
@@ -128,7 +127,6 @@ _POLICY: Final = (
 _OF_FILES: Final = (
     ("Cache-Control", "no-cache"),
     ("Content-Security-Policy", _POLICY),
-    ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
 )
 _SCRIPT: Final = "text/javascript; charset=utf-8"

@@ -27,6 +27,8 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from trionotify.errors import Refused
 from trionotify.query import Query, parse_query
+from trionotify.since import SPELLINGS
+from trionotify.text import without_mark
 
 if TYPE_CHECKING:
     from trionotify.http import Request
@@ -36,7 +38,7 @@ __all__ = ["UNSIGNED", "Secret", "sign"]
 logger = logging.getLogger("trionotify")
 
 #: What its bearer may choose: how it gets what it may have, and less of it.
-UNSIGNED: Final = frozenset({"since", "last_event_id", "lag", "format", "echo", "narrow"})
+UNSIGNED: Final = frozenset({*SPELLINGS, "lag", "format", "echo", "narrow"})
 
 #: Shorter ones can be found by trying, even without asking the server, in characters.
 _SHORT: Final = 16
@@ -185,6 +187,9 @@ def _signing_key(secret: bytes) -> bytes:
 
 
 def _keys(text: bytes, name: str) -> tuple[bytes, ...]:
+    if text != without_mark(text):
+        # Left out here, it would still be in what a backend or `cat` reads from the same file.
+        raise ValueError(f"{name} begins with a byte order mark: save it as UTF-8 without one")
     keys = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not keys:
         raise ValueError(f"{name} is empty: put a secret there, of `openssl rand -hex 32`")

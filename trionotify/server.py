@@ -34,6 +34,7 @@ from trionotify.attached import serve_attached
 from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
 from trionotify.errors import CloseCode
+from trionotify.exhaustion import Exhaustion
 from trionotify.hub import Authenticate, Hub
 from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix
 from trionotify.logs import open_log
@@ -43,6 +44,7 @@ from trionotify.serving import serve_transport
 from trionotify.sessions import Handler, Session, handler_session, publishing_session
 from trionotify.settings import Settings
 from trionotify.tls import Certificate
+from trionotify.tls_transport import TlsTransport
 from trionotify.transport import SocketTransport, StreamTransport, Transport
 
 __all__ = ["Server", "open_hub", "open_server", "serve"]
@@ -55,8 +57,10 @@ _ACCEPTS: Final = 16  # connections between two checkpoints
 _NOTSENT_LOWAT: Final = 1 << 14
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
 
-#: What accept() raises when the machine is out of something: waiting helps.
+#: What accept() raises when the machine is out of something.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: Seconds to wait where nothing else helps.
+_PAUSE: Final = 0.1
 
 
 @asynccontextmanager
@@ -164,6 +168,11 @@ class Server:
     _inherited: bool
     #: Nobody else can reach them than this machine, and whoever does is let in.
     _local: bool
+    #: Nobody is let in behind those who wait at the sockets already.
+    _refusing: bool = attrs.field(default=False, init=False)
+    #: The tasks that accept.
+    _accepting: int = attrs.field(default=0, init=False)
+    _exhaustion: Exhaustion = attrs.field(factory=Exhaustion, init=False)
     _refused: trio.Event = attrs.field(factory=trio.Event, init=False)
     _stopped: trio.Event = attrs.field(factory=trio.Event, init=False)
     #: The nursery of the connections, and of them those that are open.
@@ -197,18 +206,17 @@ class Server:
     # As a listener of the hub.
 
     def refuse(self) -> None:
-        """Accept who has connected by now, so that all get an answer, and nobody else. Doesn't block."""
-        if self._refused.is_set():
-            return
-        for listener, routes in () if self._inherited else self._sockets:
-            for _ in range(BACKLOG):
-                try:
-                    self._serve_in_a_task(*listener.accept(), routes)
-                except BlockingIOError:
-                    break
-                except OSError:
-                    continue
-        self._close()
+        """Accept who has connected by now, so that all get an answer, and nobody else. Doesn't block.
+
+        The tasks that accept do it, and give way meanwhile. What others gave us stays open for a successor.
+        """
+        self._refusing = True
+        if self._inherited:
+            self._close()
+        else:
+            for listener, _ in self._sockets:
+                if listener.fileno() >= 0:
+                    trio.lowlevel.notify_closing(listener)  # it wakes who waits there
 
     def cut_off(self) -> None:
         """Drop all connections, and cancel their sessions. Doesn't block."""
@@ -219,32 +227,45 @@ class Server:
     # What `serve` runs.
 
     async def _accept(self, listener: socket.socket, routes: Routes) -> None:
-        """Accept until the socket is closed."""
+        """Accept until the socket is closed, or nobody waits there any more and nobody else is let in."""
+        last_ones = BACKLOG
         for number in itertools.count(1):
+            if self._refusing:
+                last_ones -= 1
             try:
                 sock, name = listener.accept()
             except BlockingIOError:
-                try:
+                if self._refusing:
+                    break
+                with suppress(trio.ClosedResourceError):
                     await trio.lowlevel.wait_readable(listener)
-                except trio.ClosedResourceError:
-                    return
                 continue
             except OSError as error:
                 if listener.fileno() < 0:
-                    return
+                    break
                 if error.errno in _EXHAUSTED:
-                    logger.warning(
-                        "can't accept: %s; trying again",
-                        error.strerror,
-                        extra={"event": "accept_failed", "reason": error.strerror},
-                    )
-                    await trio.sleep(0.1)
+                    await self._find_room(listener, error)
                 # Anything else is the fault of a peer that left again.
                 await trio.lowlevel.checkpoint()
                 continue
+            self._exhaustion.over()
             self._serve_in_a_task(sock, name, routes)
             if number % _ACCEPTS == 0:
                 await trio.lowlevel.checkpoint()
+            if not last_ones:
+                break
+        self._accepting -= 1
+        if not self._accepting:
+            self._close()
+
+    async def _find_room(self, listener: socket.socket, error: OSError) -> None:
+        """The machine has no descriptor, or no memory, for one more connection."""
+        self._exhaustion.note(error)
+        if self.hub.entrance.make_room():
+            for _ in range(2):  # behind the second one its task has run, and given the descriptor back
+                await trio.lowlevel.checkpoint()
+        elif not self._exhaustion.refuse(listener):
+            await trio.sleep(_PAUSE)
 
     def _serve_in_a_task(self, sock: socket.socket, name: Any, routes: Routes) -> None:
         """The task raises nothing."""
@@ -342,6 +363,7 @@ async def serve(
         with hub.entrance.listening(server):
             async with trio.open_nursery() as helpers:
                 async with trio.open_nursery() as server._connections:
+                    server._accepting = len(places)
                     for sock, at in places:
                         helpers.start_soon(server._accept, sock, at)
                     helpers.start_soon(server._end)
@@ -353,6 +375,7 @@ async def serve(
                 helpers.cancel_scope.cancel()
     finally:
         server._close()
+        server._exhaustion.close()
         if unix is not None and not inherited:
             # Unless another server has taken the place meanwhile.
             with suppress(FileNotFoundError):
@@ -429,5 +452,4 @@ def _transport(sock: socket.socket, ssl_context: ssl.SSLContext | None) -> Trans
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT_LOWAT)
     if ssl_context is None:
         return SocketTransport(sock)
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-    return StreamTransport(trio.SSLStream(stream, ssl_context, server_side=True))
+    return TlsTransport(sock, ssl_context)

@@ -17,6 +17,8 @@ __all__ = ["Settings", "raise_file_limit"]
 
 #: The most open files that macOS lets a process have where it says "unlimited".
 _MACOS_FILES = 10240
+#: Descriptors for all but connections: listeners, the log, files that are read.
+_OTHER_FILES = 64
 _KIB = 1024
 _MIB = 1024 * _KIB
 
@@ -37,8 +39,12 @@ def raise_file_limit() -> int:
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
+def _default_half_open() -> int:
+    return max(min(1024, raise_file_limit() // 4), 1)
+
+
 def _default_connections() -> int:
-    return max(raise_file_limit() - 64, 1)
+    return max(raise_file_limit() - _default_half_open() - _OTHER_FILES, 1)
 
 
 def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -76,13 +82,23 @@ class Settings:
     max_connections: int = attrs.field(
         factory=_default_connections,
         validator=[_positive, _whole],
-        metadata={"help": "connections at a time; 503 above  [default: the file limit less 64]"},
+        metadata={"help": "connections at a time; 503 above  [default: what the file limit leaves]"},
     )
     max_connections_per_id: int | None = _no_limit("those of one client, by its id; 429 above")
     max_connections_per_address: int | None = _no_limit("those of one address; 429 above")
-    max_half_open: int = _limit(1024, "connections that have not sent a whole request yet")
+    max_half_open: int = attrs.field(
+        factory=_default_half_open,
+        validator=[_positive, _whole],
+        metadata={
+            "help": "connections that are no client's; above, one is dropped"
+            "  [default: 1024, a quarter of the file limit at most]"
+        },
+    )
     max_head_bytes: int = _limit(16 * _KIB, "the longest head of a request")
     max_body_bytes: int = _limit(16 * _MIB, "the longest batch of events, as the body of a request")
+    max_arriving_bytes: int = _limit(
+        256 * _MIB, "all bodies and messages that are still arriving, together; 503 or 1013 above"
+    )
     max_batch: int = _limit(1000, "the events of a request that publishes several")
     max_waiting: int = _limit(4096, "published notifications that wait for their broadcast")
     max_waiting_bytes: int = _limit(16 * _MIB, "the same, in bytes")

@@ -7,13 +7,20 @@
 | `10m`, `1h30m` | a duration, in `s`, `m`, `h`, `d`, `w`: what was published so recently |
 | `start` | all that is kept |
 
-A cursor is exact: it can be resumed, or it can't, and that is told. The others ask for what there is.
+A cursor is exact: it can be resumed, or it can't, and that is told. The others ask for what there is. A
+duration stays one until the log looks for it: by which clock it counts is the log's to know.
+
+A client that comes back says where it was in one of four ways: `SPELLINGS` has those in a query, and
+there is the header `Last-Event-ID`, which a browser's EventSource sends. What replaces an EventSource
+(polyfills) can't send it, and says it in the query as `lastEventId`, behind the URL that it was given.
+So these two are one thing. They win over the others, and what can't be read there is another server's,
+or an older one's: a cursor that can't be resumed, and not a mistake in the URL.
 """
 
 from __future__ import annotations
 
 import re
-import time as clock
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -21,7 +28,22 @@ import attrs
 from trionotify.log import Cursor
 from trionotify.notification import moment_of
 
-__all__ = ["START", "Moment", "parse_duration", "parse_since"]
+__all__ = [
+    "SPELLINGS",
+    "START",
+    "Foreign",
+    "Moment",
+    "parse_duration",
+    "parse_since",
+    "said_since",
+    "where_it_was",
+]
+
+#: The keys of a query that say where to start.
+SPELLINGS: Final = ("since", "last_event_id", "lastEventId")
+_AS_HEADER: Final = "lastEventId"
+#: Characters of what can't be read, in a reason.
+_SHOWN: Final = 80
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PART: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", re.ASCII)
@@ -31,9 +53,28 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-", re.ASCII)
 
 @attrs.frozen
 class Moment:
-    """What was published at this time of day, in seconds since 1970, or later."""
+    """What was published `at` this time of day, in seconds since 1970, or later.
 
-    at: float
+    Or, if `ago` is given, within the last so many seconds.
+    """
+
+    at: float = 0.0
+    ago: float | None = None
+
+
+@attrs.frozen
+class Foreign(Cursor):
+    """What a client was given by another server: a cursor of another life of the log."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> Foreign:
+        """Whatever it is."""
+        return cls("", 0, text)
+
+    def __str__(self) -> str:
+        return repr(self.text[:_SHOWN])
 
 
 #: Before anything was published.
@@ -55,7 +96,7 @@ def parse_since(text: str) -> Cursor | Moment:
         # A plus sign that nobody escaped is a space by now.
         return Moment(moment_of("since", text.replace(" ", "+")))
     if (ago := parse_duration(text)) is not None:
-        return Moment(clock.time() - ago)
+        return Moment(ago=ago)
     try:
         return Cursor.parse(text)
     except ValueError:
@@ -63,3 +104,24 @@ def parse_since(text: str) -> Cursor | Moment:
             "since: a cursor (EPOCH:OFFSET), a time (2026-01-31T10:00:00Z), a duration (10m) or 'start'"
             f" is needed, not {text!r}"
         ) from None
+
+
+def where_it_was(params: Mapping[str, str], last_event_id: str | None) -> Cursor | Moment | None:
+    """Where a client starts, by its query and its header `Last-Event-ID`, which may be empty; or None.
+
+    Raises ValueError for a `since` or `last_event_id` in the query that can't be read.
+    """
+    text = last_event_id or said_since(params)
+    if text is None:
+        return None
+    try:
+        return parse_since(text)
+    except ValueError:
+        if last_event_id or params.get(_AS_HEADER):
+            return Foreign.of(text)
+        raise
+
+
+def said_since(params: Mapping[str, str]) -> str | None:
+    """What a query says of where to start, in the spelling that counts."""
+    return params.get(_AS_HEADER) or params.get("since", params.get("last_event_id"))

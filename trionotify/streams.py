@@ -50,13 +50,13 @@ def stream_request(request: Request, kind: str) -> Request:
     return attrs.evolve(request, format="cloudevents")
 
 
-def stream_head(hub: Hub, query: Query, kind: str) -> Answer:
+def stream_head(hub: Hub, query: Query, kind: str, *, chunked: bool) -> Answer:
     """What HEAD is answered: the head, without the fields that say where a client stands who enters.
 
     Raises `Refused` (410).
     """
     hub.start(query)
-    return Answer(200, b"", kind, _FIELDS)
+    return Answer(200, b"", kind, (*_FIELDS, ("Transfer-Encoding", "chunked")) if chunked else _FIELDS)
 
 
 @attrs.define(eq=False)

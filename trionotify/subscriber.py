@@ -29,6 +29,7 @@ from trionotify.jsontext import write_json
 from trionotify.notification import Notification
 from trionotify.outbox import Outbox
 from trionotify.reconnect import refusal
+from trionotify.since import said_since
 from trionotify.target import FILTERS, START, filters_key, without
 
 if TYPE_CHECKING:
@@ -148,8 +149,7 @@ class Subscriber:
     def welcomed(self, event: Event) -> None:
         self.id = str(event.data.get("id", self.id))
         if event.data.get("recovered") is False:
-            params = self.params()
-            self._lose(params.get("since", params.get("last_event_id")), event)
+            self._lose(said_since(self.params()), event)
         self._arrived(event)
 
     async def room(self) -> None:

@@ -24,6 +24,7 @@ from trionotify.filters import FilterLimits, check_filter, from_json
 from trionotify.jsontext import write_json
 from trionotify.predicates import to_json
 from trionotify.query import Query, parse_query
+from trionotify.since import SPELLINGS
 
 __all__ = ["FILTERS", "START", "Target", "filters_key", "filters_of", "open_unix", "without"]
 
@@ -31,7 +32,7 @@ OpenStream = Callable[[], Awaitable[trio.abc.Stream]]
 
 #: The keys of a query that say what is wanted (or begin so), and where to start.
 FILTERS: Final = ("exact.", "prefix.", "suffix.", "filters", "sql", "narrow")
-START: Final = ("since", "last_event_id")
+START: Final = SPELLINGS
 
 _PORTS: Final = {"http": 80, "https": 443}
 _SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}

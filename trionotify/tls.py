@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import ssl
 from typing import Final
@@ -31,20 +32,27 @@ class Certificate:
 
     def read(self) -> ssl.SSLContext:
         """A context with what is in the files now; raises ValueError."""
+        marked = []
         for name, path in (("tls_cert", self._cert), ("tls_key", self._key)):
             try:
-                with open(path, "rb"):
-                    pass
+                with open(path, "rb") as file:
+                    if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+                        marked.append(f"{name}: {path}")
             except OSError as error:
                 raise ValueError(f"{name}: {path} can't be read: {error.strerror}") from None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(_PROTOCOLS)
+        context.options |= ssl.OP_NO_RENEGOTIATION
         try:
             context.load_cert_chain(self._cert, self._key, password=self._refuse_encrypted)
         except ssl.SSLError as error:
             if error.reason == "KEY_VALUES_MISMATCH":
                 raise ValueError(
                     f"tls_key: {self._key} is not the key of the certificate in {self._cert}"
+                ) from None
+            for place in marked:  # what hides the file's first line from OpenSSL
+                raise ValueError(
+                    f"{place} begins with a byte order mark: save it as UTF-8 without one"
                 ) from None
             raise ValueError(
                 f"tls_cert: {self._cert} and {self._key} are no certificate and key in PEM:"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NoReturn, Protocol
@@ -24,6 +25,15 @@ _PIECE: Final = 1 << 14
 
 Sendable = bytes | memoryview
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+    #: Asks a socket for the bytes in its send queue (SIOCOUTQ).
+    _OUTQ: int | None = termios.TIOCOUTQ
+else:  # pragma: no cover - no portable way to know
+    _OUTQ = None
+
 
 class Transport(Protocol):
     """A byte stream as the Wire needs it. Errors of the connection are `trio.BrokenResourceError`."""
@@ -36,8 +46,15 @@ class Transport(Protocol):
     def send(self, data: Sendable, /) -> int:
         """Hand over what can be had at once; raises BlockingIOError when that is nothing."""
 
+    async def wait_writable(self) -> None:
+        """Wait until `send` may take something. Only of one that is synchronous."""
+
     async def send_some(self, data: Sendable) -> int:
         """Wait until at least one byte can be handed over; return how many were."""
+
+    @property
+    def unacknowledged(self) -> int | None:
+        """Bytes that the peer has not acknowledged yet; None where that can't be known."""
 
     def expect_acknowledgements(self, seconds: float) -> None:
         """Where that can be, break a connection whose peer hasn't acknowledged bytes for so long."""
@@ -70,16 +87,30 @@ class SocketTransport:
         self._sock = sock
         self.send = sock.send
 
+    async def wait_writable(self) -> None:
+        self._check_open()
+        await trio.lowlevel.wait_writable(self._sock)
+
     async def send_some(self, data: Sendable) -> int:
         while True:
-            self._check_open()
-            await trio.lowlevel.wait_writable(self._sock)
+            await self.wait_writable()
             try:
-                return self._sock.send(data)
+                return self.send(data)
             except BlockingIOError:
                 continue
             except OSError as error:
                 _broken(error)
+
+    @property
+    def unacknowledged(self) -> int | None:
+        if _OUTQ is None or self._sock.fileno() < 0:
+            return None
+        room = bytearray(struct.calcsize("i"))
+        try:
+            fcntl.ioctl(self._sock.fileno(), _OUTQ, room)
+        except OSError:
+            return None
+        return int(struct.unpack("i", room)[0])
 
     def expect_acknowledgements(self, seconds: float) -> None:
         if hasattr(socket, "TCP_USER_TIMEOUT") and self._sock.family != socket.AF_UNIX:
@@ -139,6 +170,7 @@ class StreamTransport:
     """Any Trio stream. It is closed with the Wire."""
 
     synchronous = False
+    unacknowledged = None
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -149,6 +181,9 @@ class StreamTransport:
 
     def send(self, _: Sendable, /) -> int:
         raise BlockingIOError(errno.EAGAIN, "a stream is written by a task that waits")
+
+    async def wait_writable(self) -> None:
+        raise AssertionError("a stream is written by `send_some`")
 
     async def send_some(self, data: Sendable) -> int:
         # A stream that was cancelled in here may have sent half a frame. The Wire knows.
@@ -201,12 +236,20 @@ def _broken(error: OSError) -> NoReturn:
     raise trio.BrokenResourceError(str(error)) from error
 
 
-async def linger(transport: Transport) -> None:
+async def linger(transport: Transport, patience: float) -> None:
     """Half-close, and read until the peer has closed too, so that it gets our last bytes.
 
-    Closing with bytes unread would make the kernel reset the connection, and lose them. Put a
-    deadline around it.
+    Closing with bytes unread would make the kernel reset the connection, and lose them. A peer that isn't
+    done within `patience` seconds is given up, unless it has acknowledged something in that time: a slow one
+    that makes progress gets everything. One that couldn't see that we have closed isn't waited for.
     """
-    await transport.send_eof()
-    while await transport.receive_some():
-        pass
+    before: int | None = None
+    while transport.half_closes:
+        with trio.move_on_after(patience) as scope:
+            if before is None:
+                await transport.send_eof()
+            while await transport.receive_some():
+                pass
+        last, before = before, transport.unacknowledged
+        if not (scope.cancelled_caught and before and (last is None or before < last)):
+            return

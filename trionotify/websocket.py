@@ -9,7 +9,7 @@ closing:    shielded, under a deadline                    `Wire.aclose`
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
@@ -19,6 +19,7 @@ from trionotify.events import publish
 from trionotify.frames import WEBSOCKET, FrameParser
 from trionotify.notification import Notification
 from trionotify.query import Query, template
+from trionotify.sessions import publishing_session
 from trionotify.wire import Wire
 
 if TYPE_CHECKING:
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
     from trionotify.transport import Transport
 
 __all__ = ["WebSocketConnection"]
+
+
+#: Bytes of a message beside the filters in it, of a client that can say nothing else.
+_ENVELOPE: Final = 1 << 14
+
+
+def _longest(hub: Hub, client: Client) -> int:
+    """How long this client's messages may be. One that may not publish has nothing long to say."""
+    most = hub.settings.max_message_bytes
+    if client.role == "subscriber" and hub.session is publishing_session:
+        return min(most, hub.settings.max_filter_bytes + _ENVELOPE)
+    return most
 
 
 @attrs.define(eq=False)
@@ -54,7 +67,7 @@ class WebSocketConnection(ClientConnection):
         `early` is what came behind the request. Raises `Refused` (410).
         """
         self = cls(hub, client, hub.formats[query.format])
-        wire = Wire(transport, FrameParser(hub.settings.max_message_bytes), self, early)
+        wire = Wire(transport, FrameParser(_longest(hub, client)), self, early)
         fields, first = self._enter(transport, wire, query)
         # Had the kernel no room even for this, what is owed would go out before anything else.
         with suppress(Disconnected):

@@ -4,12 +4,12 @@
 log, plus replies whose senders wait for them. `on_owing` is called when something becomes owed (the
 broadcast then starts the task that catches up), and `drained` waits until it is out. Whoever waits
 first does the writing; when that task is cancelled, the next one takes over where the kernel stopped,
-for `owed` is brought up to date after each send, before anything can be cancelled. So there is no
+because `owed` is brought up to date after each send, before anything can be cancelled. So there is no
 lock and no torn frame. After a Close frame nothing is written.
 
 **In.** `receive` belongs to the connection's task. It answers Pings, and gives messages in batches: all
-that one read held. A Close or a fault is acted upon at the call after, when the messages before it were
-dealt with.
+that one read held, or where that was many, all of one turn. A Close or a fault is acted upon at the call
+after, when the messages before it were dealt with.
 
 **The end.** `end` queues the Close frame behind what is owed and wakes the reader. `aclose` then waits
 for it to go out, half-closes, lingers until the peer has closed too, and closes. Whoever calls it puts
@@ -19,7 +19,7 @@ a deadline around it; at the deadline the connection is reset.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -31,6 +31,7 @@ from trionotify.frames import (
     Event,
     Fault,
     Framing,
+    Nothing,
     Parser,
     Ping,
     Pong,
@@ -38,10 +39,12 @@ from trionotify.frames import (
 )
 from trionotify.transport import Sendable, Transport
 
-if TYPE_CHECKING:
-    from trionotify.formats import Message
+__all__ = ["NO_OWNER", "Owner", "Wire"]
 
-__all__ = ["Owner", "Wire"]
+#: How many frames of one read are looked at in one turn.
+_FRAMES: Final = 256
+#: Bytes of what is owed that are joined for one send.
+_JOINED: Final = 1 << 14
 
 
 class Owner(Protocol):
@@ -53,8 +56,19 @@ class Owner(Protocol):
     def on_end(self) -> None:
         """Nothing may be written any more."""
 
-    def understand(self, messages: list[str | bytes], /) -> list[Message]:
-        """What of these messages is for the session; the rest is answered."""
+    def on_holding(self, change: int, /) -> None:
+        """The Wire keeps so many bytes more, or fewer, of a message that is still arriving."""
+
+
+class _NoOwner:
+    """The owner of a Wire whose connection has left."""
+
+    def on_owing(self) -> None: ...
+    def on_end(self) -> None: ...
+    def on_holding(self, change: int, /) -> None: ...
+
+
+NO_OWNER: Final = _NoOwner()
 
 
 @attrs.define(eq=False)
@@ -91,6 +105,12 @@ class Wire:
     _last_event: Close | Fault | None = attrs.field(default=None, init=False)
     #: Answers could not go out at once: they go before the next read.
     _reply_owed: bool = attrs.field(default=False, init=False)
+    #: Bytes of a message in progress, as the owner knows of them.
+    _held: int = attrs.field(default=0, init=False)
+    #: How many of those that are owed are with the transport at the moment.
+    _begun: int = attrs.field(default=0, init=False)
+    #: The line of tasks that send. Made by the first one.
+    _senders: trio.StrictFIFOLock | None = attrs.field(default=None, init=False)
 
     # --- out ---
 
@@ -114,7 +134,8 @@ class Wire:
                 raise Disconnected("the connection is lost") from None
             if taken == len(data):
                 return True
-            data = memoryview(data)[taken:]
+            if taken:
+                data = memoryview(data)[taken:]
         self.owe(data)
         return False
 
@@ -146,30 +167,80 @@ class Wire:
             raise Disconnected("the connection is lost")
 
     async def _drain(self) -> None:
-        owed = self.owed
+        transport, owed = self.transport, self.owed
         while owed:
-            # Many small replies (pongs, answers) go out as one.
-            if len(owed) > 1:
-                owed[:] = [b"".join(owed)]
-            data = owed[0]
             try:
-                taken = await self.transport.send_some(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                if transport.synchronous:
+                    await transport.wait_writable()
+                    data, _ = self._next_owed()
+                    taken = transport.send(data) if data else 0
+                else:
+                    data, self._begun = self._next_owed()
+                    taken = await transport.send_some(data)
+            except BlockingIOError:
+                continue
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 self.abort()
                 return
             except BaseException:
-                if not self.transport.synchronous:
+                if not transport.synchronous:
                     self.abort()  # cut somewhere in a frame, and nobody knows where
                 raise
+            finally:
+                self._begun = 0
             self.moved = True
-            # `owed` may have grown behind `data` meanwhile, never in front of it.
-            owed[:1] = [memoryview(data)[taken:]] if taken < len(data) else []
+            self._pay(taken)
         self._drains += 1
 
+    def _next_owed(self) -> tuple[Sendable, int]:
+        """What to send next, and of how many of those that are owed it is made."""
+        owed = self.owed
+        if len(owed) < 2:
+            return (owed[0], 1) if owed else (b"", 0)  # none, where it was taken back meanwhile
+        # Many small replies (pongs, answers) go out as one.
+        size = number = 0
+        for each in owed:
+            if number and size + len(each) > _JOINED:
+                break
+            size += len(each)
+            number += 1
+        return (owed[0] if number == 1 else b"".join(owed[:number])), number
+
+    def _pay(self, taken: int) -> None:
+        """The kernel took so many bytes of what is owed. (It may have grown meanwhile, but behind them.)"""
+        owed = self.owed
+        while owed and taken >= len(owed[0]):
+            taken -= len(owed.pop(0))
+        if taken and owed:  # nothing is left where the connection was dropped meanwhile
+            owed[0] = memoryview(owed[0])[taken:]
+
     async def send(self, message: str | bytes) -> None:
-        """Write one message as a frame, and wait until the kernel has it. Always a checkpoint."""
-        self.write(self.framing.message(message))
-        await self.drained()
+        """Write one message as a frame, and wait until the kernel has it. Always a checkpoint.
+
+        One sender at a time has its frame among what is owed; the others wait in line, so however many
+        there are, the Wire holds one. Cancelled before the first byte went out, the frame is taken back.
+        """
+        if self._senders is None:
+            self._senders = trio.StrictFIFOLock()
+        try:
+            self._senders.acquire_nowait()
+        except trio.WouldBlock:
+            await self._senders.acquire()
+        frame = self.framing.message(message)
+        try:
+            self.write(frame)
+            await self.drained()
+        except trio.Cancelled:
+            self._take_back(frame)
+            raise
+        finally:
+            self._senders.release()
+
+    def _take_back(self, frame: bytes) -> None:
+        for at in range(self._begun, len(self.owed)):
+            if self.owed[at] is frame:  # what has begun to go out is a view of the rest
+                del self.owed[at]
+                return
 
     def reply(self, frames: bytes) -> None:
         """Write an answer that nobody waits for. As long as it is owed, the peer isn't read.
@@ -188,15 +259,12 @@ class Wire:
 
     # --- in ---
 
-    async def receive(self) -> list[Message]:
-        """The messages of one read, at least one; none when there will be no more.
+    async def receive(self) -> list[str | bytes]:
+        """The messages of one read, or of a part of it, at least one; none when there will be no more.
 
-        Always a checkpoint but at the end. Cancelled, it loses nothing.
+        Always a checkpoint. Cancelled, it loses nothing.
         """
         while not (self.ended or self.broken):
-            if last := self._last_event:
-                self.end(last.code, "" if isinstance(last, Close) else last.reason)
-                break
             data = b""
             try:
                 if self._reply_owed:
@@ -204,7 +272,12 @@ class Wire:
                     await self.drained()
                     self._reply_owed = False
                     continue  # the end may have come meanwhile
-                if self._early:
+                if self._parser.behind:
+                    await trio.lowlevel.checkpoint()  # so many frames are a turn
+                elif last := self._last_event:
+                    self.end(last.code, "" if isinstance(last, Close) else last.reason)
+                    break
+                elif self._early:
                     await trio.lowlevel.checkpoint()
                     data, self._early = self._early, b""
                 else:
@@ -219,12 +292,13 @@ class Wire:
             finally:
                 self.reading = False
                 self._receive_scope = None
-            if data and (messages := self._take(self._parser.feed(data))):
+            if messages := self._take(self._parser.feed(data, _FRAMES)):
                 return messages
+        await trio.lowlevel.checkpoint()
         return []
 
-    def _take(self, events: list[Event]) -> list[Message]:
-        """Answer Pings, remember a Close or a fault; return what is for the session."""
+    def _take(self, events: list[Event]) -> list[str | bytes]:
+        """Answer Pings, remember a Close or a fault; return the messages."""
         messages: list[str | bytes] = []
         pongs: list[bytes] = []
         for event in events:
@@ -237,7 +311,18 @@ class Wire:
         if pongs:
             self.reply(b"".join(pongs))
         self.received += len(messages)
-        return self.owner.understand(messages) if messages else []
+        self._note_held()
+        return messages
+
+    def _note_held(self) -> None:
+        if (held := self._parser.held) != self._held:
+            change, self._held = held - self._held, held
+            self.owner.on_holding(change)
+
+    @property
+    def held(self) -> int:
+        """Bytes of a message that is still arriving."""
+        return self._held
 
     # --- the end ---
 
@@ -265,12 +350,22 @@ class Wire:
     def _lose(self) -> None:
         if not self.broken:
             self.broken = True
-            self.owed.clear()
+            self._let_go()
             self.owner.on_end()
             if self._receive_scope:
                 self._receive_scope.cancel()
             if self._draining is not None:
                 self._draining.set()
+
+    def _let_go(self) -> None:
+        """Keep no bytes: the record of a connection that is over may live on."""
+        self.owed.clear()
+        self._parser, self._early = Nothing(), b""
+        self._note_held()
+
+    def forget_owner(self) -> None:
+        """Tell nobody any more. Wire and owner would else keep each other until the cycle collector runs."""
+        self.owner = NO_OWNER
 
     async def _hear_out(self) -> None:
         """Read on, discarding, until the peer's Close frame, or until it is gone.
@@ -289,12 +384,15 @@ class Wire:
         if not (self.transport.half_closes or self.framing.close(None, "")):
             return  # the peer sees neither a last word nor an end of file, before we close
         while not isinstance(self._last_event, Close):
-            data = await self.transport.receive_some()
-            if not data:
+            data = b""
+            if self._parser.behind:
+                await trio.lowlevel.checkpoint()
+            elif not (data := await self.transport.receive_some()):
                 return
-            for event in self._parser.feed(data):
+            for event in self._parser.feed(data, _FRAMES):
                 if isinstance(event, Close):
                     self._last_event = event
+            self._note_held()
 
     async def aclose(self) -> None:
         """Close in good order: Close frame out, half-close, linger until the peer closes too, close.
@@ -309,6 +407,7 @@ class Wire:
             await self._hear_out()
             await self.transport.aclose()
             self.closed = self.broken = True
+            self._let_go()
         except (Disconnected, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:

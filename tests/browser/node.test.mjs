@@ -408,6 +408,22 @@ test("falling off the log is told, and the stream goes on behind it", async (t) 
   assert.deepEqual(cursors, [null, "e:9"]);
 });
 
+test("where it was is said in one way, however the address said it", async (t) => {
+  const world = new World(t);
+  const said = [];
+  const address = await scripted(world, ({ socket, say, query, count }) => {
+    said.push([...query].filter(([key]) => /since|last/i.test(key)));
+    say("welcome", { id: "x", recovered: true }, { cursor: `e:${count}` });
+    if (count === 1) socket.close(1012);
+  });
+  const first = world.client(`${address}?since=start&last_event_id=e:5&lastEventId=e:7`);
+  await until(first, "open", () => first.seen.opens.length === 2);
+  const params = () => ({ lastEventId: "e:9" });
+  const second = world.client(`${address}?since=e:3&lastEventId=`, { params });
+  await until(second, "open", () => second.seen.opens.length === 1);
+  assert.deepEqual(said, [[["since", "e:7"]], [["since", "e:1"]], [["since", "e:3"]]]);
+});
+
 test("a server that knows no questions is asked once", async (t) => {
   const world = new World(t);
   const asked = [];

@@ -1,7 +1,8 @@
 """Logs that outlive the process, and how one is chosen.
 
-`durable` is a log in a file with its newest end in memory, and `pages` what was read of the rest.
-`sqlite` is the file; it stands on `rows`, `extent`, `epochs`, `database`, `schema`, `lock`, `faults`.
+`durable` is a log in a file with its newest end in memory, `clock` its time, and `pages` what was read
+of the rest. `sqlite` is the file; it stands on `rows`, `extent`, `moments`, `epochs`, `database`,
+`schema`, `lock`, `faults`.
 """
 
 from __future__ import annotations

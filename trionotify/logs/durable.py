@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -31,6 +30,7 @@ from trionotify.counts import SECONDS, Histogram
 from trionotify.entries import Entry
 from trionotify.errors import StoreError
 from trionotify.log import Evicted, MemoryLog, NotLoaded
+from trionotify.logs.clock import LogClock
 from trionotify.logs.pages import Pages
 from trionotify.logs.sqlite import Durability, SqliteStore
 from trionotify.predicates import is_value
@@ -65,7 +65,7 @@ class DurableLog:
 
     durable = True
 
-    def __init__(self, store: SqliteStore, tail: MemoryLog) -> None:
+    def __init__(self, store: SqliteStore, tail: MemoryLog, clock: LogClock | None = None) -> None:
         self.epoch = store.epoch
         #: Why nothing can be published at the moment.
         self.problem: str | None = None
@@ -73,6 +73,7 @@ class DurableLog:
         self.failed_commits = 0
         self._store = store
         self._tail = tail
+        self._clock = clock or LogClock()
         self._pages = Pages(_PAGES_BYTES)
         self._loading: dict[int, trio.Event] = {}
         #: What the broadcast has handed out, and may be evicted.
@@ -90,13 +91,14 @@ class DurableLog:
 
     @classmethod
     def _open(cls, path: str, durability: Durability, settings: Settings) -> Self:
+        clock = LogClock()
         store = SqliteStore.open(
             path,
             durability=durability,
             max_entries=settings.max_log_entries,
             max_bytes=settings.max_log_bytes,
             max_age=settings.max_log_age,
-            now=time.time(),
+            now=clock.now(),
         )
         after = max(store.newest(settings.max_tail_bytes), store.head - _TAIL)
         tail = MemoryLog(
@@ -109,7 +111,7 @@ class DurableLog:
         rows = store.read(after, store.head - after, settings.max_tail_bytes)
         tail.append([_restored(store, row) for row in rows], 0.0)
         assert tail.head == store.head, "the tail ends where the file does"
-        return cls(store, tail)
+        return cls(store, tail, clock)
 
     async def aclose(self) -> None:
         """Close the file. A checkpoint; cancelled, it is closed all the same."""
@@ -182,6 +184,10 @@ class DurableLog:
         """See `Log.offset_at`. Raises `StoreError`."""
         return await self._in_thread(self._store.offset_at, moment)
 
+    async def offset_ago(self, seconds: float) -> int:
+        """See `Log.offset_ago`. Raises `StoreError`."""
+        return await self.offset_at(self._clock.now() - seconds)
+
     async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function of the store. Once it has begun it is waited for, even if cancelled."""
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._thread)
@@ -228,7 +234,7 @@ class DurableLog:
         begun = trio.current_time()
         with self._noting():
             try:
-                fresh = await self._in_thread(self._store.append, entries, self._upto, time.time())
+                fresh = await self._in_thread(self._store.append, entries, self._upto, self._clock.now())
             except StoreError:
                 raise
             except Exception:
@@ -251,15 +257,20 @@ class DurableLog:
     # --- its health ---
 
     async def _look_after(self) -> None:
-        """Evict by age also when nothing is published, and see faults come and go."""
+        """Evict by age also when nothing is published, and see faults and jumps of the clock."""
+        shift = 0.0
         while True:
             await trio.sleep(_INTERVAL)
+            shift += self._clock.take_over()
             with suppress(StoreError), self._noting():
                 await self._in_thread(self._store.check)
-                dropped = _STEP
-                while dropped >= _STEP:
+                if shift:
+                    by, shift = shift, 0.0
+                    await self._in_thread(self._store.shift, by, self._clock.now())
+                dropped, more = _STEP, False
+                while more or dropped >= _STEP:
                     before = self.start
-                    await self._in_thread(self._store.evict, self._upto, time.time())
+                    more = await self._in_thread(self._store.evict, self._upto, self._clock.now())
                     dropped = self.start - before
 
     @contextmanager

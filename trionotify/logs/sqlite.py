@@ -11,13 +11,14 @@ Every row has the running total of bytes up to and including it, and the moment 
 never decreases, not even when the clock does. So what is held is one subtraction, the oldest row
 alone says whether any must go, and a moment is found by bisection: nothing is scanned, and nothing is
 loaded when the file is opened. What must go goes in the transaction of the append that makes it
-necessary.
+necessary. Moments that a wrong clock has noted are moved in the same way, some at a time (`moments`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import sqlite3
 from bisect import bisect_left
@@ -27,11 +28,12 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import attrs
 
 from trionotify.errors import StoreError
-from trionotify.logs import epochs
+from trionotify.logs import epochs, moments
 from trionotify.logs.database import Database
 from trionotify.logs.epochs import Durability, new_epoch
 from trionotify.logs.extent import Extent, read_extent
 from trionotify.logs.faults import damaged
+from trionotify.logs.moments import Move
 from trionotify.logs.rows import COLUMNS, SIZE, TOTAL, Row, audience_text, entry_of, row_of
 
 if TYPE_CHECKING:
@@ -86,6 +88,10 @@ class SqliteStore:
         self._extent = extent
         #: The head when the file was opened: what is behind it, this process has stored.
         self._opened_at = extent.head
+        #: Moments behind it were noted by the clock of this process, or brought down to it.
+        self._timed_from = extent.head
+        #: Moments that are still to be moved.
+        self._move: Move | None = None
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._max_age = max_age
@@ -107,8 +113,9 @@ class SqliteStore:
         """Own the file at `path`, which is made when it is missing.
 
         It keeps at most `max_entries` entries, of `max_bytes` bytes altogether (`Entry.size`), for
-        `max_age` seconds. `now` is the time of day, in seconds since 1970, as everywhere. The epoch
-        is a new one if something that was acknowledged may have been lost.
+        `max_age` seconds. `now` is the time of day, in seconds since 1970, as everywhere. What seems to
+        be from the future counts as appended now: a clock was wrong then. The epoch is a new one if
+        something that was acknowledged may have been lost.
 
         Raises StoreError when there can be no such file, when another server has it, and when it
         isn't one of ours that is whole: then it stays as it is. Raises ValueError for another
@@ -130,6 +137,10 @@ class SqliteStore:
                 max_bytes=max_bytes,
                 max_age=max_age,
             )
+            if extent.moment > now:
+                # A hole in the middle is for those who read there to find: it would stay as it is.
+                with contextlib.suppress(StoreError):
+                    store._bring_down(-math.inf, now)
             store.evict(store.head, now)
         except BaseException:
             database.close()
@@ -189,7 +200,7 @@ class SqliteStore:
 
         One that repeats what is still kept, or what comes before it in the list, has that one's
         offset, and is not appended. Then the oldest are evicted, as the limits ask, none behind the
-        offset `upto`.
+        offset `upto`. `now` may be anything: where it is before the newest entry's moment, that holds.
         """
         before = self._extent
         moment = max(now, before.moment)
@@ -209,18 +220,47 @@ class SqliteStore:
                 extent = Extent(
                     before.start, before.head + len(rows), before.base, rows[-1][TOTAL], moment
                 )
-            extent = self._evict(connection, extent, upto, now)
-        self._extent = extent
+            move = self._move
+            if move is not None:
+                extent, move = moments.step(connection, extent, move)
+            extent = self._evict(connection, extent, upto, now, ageing=move is None or move.down)
+        self._extent, self._move = extent, move
         for entry, offset in zip(entries, offsets, strict=True):
             entry.offset = offset
         return fresh
 
-    def evict(self, upto: int, now: float) -> None:
+    def evict(self, upto: int, now: float) -> bool:
         """Evict the oldest entries, as the limits ask, none behind the offset `upto`.
 
-        Bounded: to meet limits that were lowered a lot between two runs may take several calls.
+        Bounded: to meet limits that were lowered a lot between two runs may take several calls. Returns
+        whether moments are left to be moved, for which it must be called again.
         """
         self.append([], upto, now)
+        return self._move is not None
+
+    def shift(self, by: float, now: float) -> None:
+        """The clock was set by `by` seconds, and says `now`: move what was noted by it along.
+
+        That is done bit by bit, in the calls of `append` and `evict` to come.
+        """
+        while self._move is not None:  # an earlier one, which is all but done by now
+            self.evict(self.start, now)
+        if by < 0:
+            first = max(self._timed_from, self.start) + 1
+            with self._database.reading() as connection:
+                noted = (
+                    _number("moment", connection, self.path, first) if first <= self.head else now - by
+                )
+            self._bring_down(by, min(now, noted + by))
+        else:
+            # What was appended since then is right.
+            self._move = Move(by, 0.0, self._timed_from, self.offset_at(now))
+
+    def _bring_down(self, by: float, floor: float) -> None:
+        """Move the moments down, as far as they are above `floor`."""
+        after = self.offset_at(floor)
+        self._move = Move(by, floor, after, self.head)
+        self._timed_from = min(self._timed_from, after)
 
     def check(self) -> None:
         """Raise StoreError while appending fails, as far as can be said; cheap when all is well.
@@ -307,9 +347,12 @@ class SqliteStore:
         except (TypeError, ValueError) as error:
             raise _unfit(self.path, error) from error
 
-    def _evict(self, connection: sqlite3.Connection, extent: Extent, upto: int, now: float) -> Extent:
-        """Delete what the limits ask; return what is kept then."""
-        start, base = self._doomed(connection, extent, upto, now)
+    def _evict(
+        self, connection: sqlite3.Connection, extent: Extent, upto: int, now: float, *, ageing: bool
+    ) -> Extent:
+        """Delete what the limits ask; return what is kept then. Of age, only if it is `ageing`."""
+        too_old = now - self._max_age if ageing else -math.inf
+        start, base = self._doomed(connection, extent, upto, too_old)
         if start > extent.start:
             connection.execute("DELETE FROM entries WHERE offset <= ?", (start,))
         if start == extent.head > extent.start:
@@ -321,12 +364,12 @@ class SqliteStore:
         return attrs.evolve(extent, start=start, base=base)
 
     def _doomed(
-        self, connection: sqlite3.Connection, extent: Extent, upto: int, now: float
+        self, connection: sqlite3.Connection, extent: Extent, upto: int, too_old: float
     ) -> tuple[int, int]:
         """The offset up to which entries must go, and may go in one call; and the `base` then."""
         count = STEP + extent.head - self.head
         room = STEP_BYTES + extent.total - self._extent.total
-        start, base, too_old = extent.start, extent.base, now - self._max_age
+        start, base = extent.start, extent.base
         with contextlib.closing(connection.execute(_OLDEST, (start, upto, count))) as oldest:
             for offset, moment, size, total in oldest:
                 fits = (

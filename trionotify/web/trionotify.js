@@ -39,8 +39,10 @@ const LASTING = 10_000;
 const NOT_ATTRIBUTES = new Set(["data", "data_base64", "specversion", "cursor"]);
 /** Keys of the query that give defaults to what is published. */
 const DEFAULTS = ["type", "subject", "source", "datacontenttype", "to"];
+/** Keys of the query that say where to start. */
+const START = ["since", "last_event_id", "lastEventId"];
 /** Keys of a signed query that its signature doesn't cover. */
-const UNSIGNED = ["since", "last_event_id", "lag", "format", "echo", "narrow"];
+const UNSIGNED = [...START, "lag", "format", "echo", "narrow"];
 const FILTER_KEY = /^(?:(?:exact|prefix|suffix)\.|(?:filters|sql)$)/;
 /** Of the close codes below 3000 (and our own), those after which the same client meets the same end. */
 const FINAL_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1011]);
@@ -347,10 +349,11 @@ class Target {
       filters: filters === undefined ? undefined : JSON.stringify(asArray(filters)),
       ...(typeof params === "function" ? {} : params),
     });
-    const since = this.#query.get("since") ?? this.#query.get("last_event_id");
+    // What the server would take: that of an EventSource that comes back wins, unless it is empty.
+    const since = this.#query.get("lastEventId") || (this.#query.get("since") ?? this.#query.get("last_event_id"));
     /** Where the stream starts at first, if that was said. */
     this.since = since ?? undefined;
-    for (const key of ["since", "last_event_id", "format"]) this.#query.delete(key);
+    for (const key of [...START, "format"]) this.#query.delete(key);
     /** What sharing tabs have in common. */
     this.name = this.url.href;
     this.#role = this.#query.get("role") ?? undefined;
@@ -406,7 +409,10 @@ class Target {
     }
     url.searchParams.set("format", "cloudevents");
     const since = cursor ?? this.since;
-    if (since !== undefined) url.searchParams.set("since", since);
+    if (since !== undefined) {
+      for (const key of START) url.searchParams.delete(key);
+      url.searchParams.set("since", since);
+    }
     return url;
   }
 
@@ -417,7 +423,7 @@ class Target {
       for (const key of UNSIGNED) url.searchParams.delete(key);
       return url;
     }
-    const not = new Set([...DEFAULTS, "role", "lag", "echo", "format", "since"]);
+    const not = new Set([...DEFAULTS, "role", "lag", "echo", "format", ...START]);
     for (const key of [...url.searchParams.keys()]) {
       if (not.has(key) || FILTER_KEY.test(key)) url.searchParams.delete(key);
     }

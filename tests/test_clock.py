@@ -1,0 +1,100 @@
+"""The durable log's clock: the wall clock's time, without its jumps."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from trionotify.logs.clock import CORRECTION, SETTLED, LogClock, steady
+
+
+class Sources:
+    """A wall clock that can be set, and a steady one."""
+
+    def __init__(self) -> None:
+        self.wall = 1_000_000.0
+        self.steady = 50.0
+
+    def go_on(self, seconds: float) -> None:
+        self.wall += seconds
+        self.steady += seconds
+
+    def clock(self) -> LogClock:
+        return LogClock(lambda: self.wall, lambda: self.steady)
+
+
+@pytest.fixture
+def sources() -> Sources:
+    return Sources()
+
+
+def test_it_is_the_wall_clock(sources: Sources, caplog: pytest.LogCaptureFixture) -> None:
+    """As long as that goes on as it should, and by its small corrections, however many there are."""
+    clock = sources.clock()
+    for correction in (0.0, 0.001, -0.5, CORRECTION, -CORRECTION, *[0.5] * 100):
+        sources.go_on(5.0)
+        sources.wall += correction
+        assert clock.now() == pytest.approx(sources.wall)
+        assert clock.take_over() == 0.0
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("jump", [10 * 365 * 86_400.0, 7200.0, 2.5, -7200.0, -1e6])
+def test_a_jump_in_passing(sources: Sources, jump: float, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once, and changes nothing."""
+    clock = sources.clock()
+    right = sources.wall
+    sources.wall += jump
+    for _ in range(int(SETTLED / 5) - 1):
+        assert clock.now() == pytest.approx(right)
+        assert clock.take_over() == 0.0
+        sources.go_on(5.0)
+        right += 5.0
+    sources.wall = right
+    assert clock.now() == pytest.approx(right)
+    sources.go_on(SETTLED)
+    assert (clock.take_over(), clock.now()) == (0.0, pytest.approx(right + SETTLED))
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert (record.event, record.seconds) == ("clock_jumped", pytest.approx(jump))  # type: ignore[attr-defined] # extra
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_jump_that_stays(sources: Sources, jump: float, caplog: pytest.LogCaptureFixture) -> None:
+    """It is followed after some minutes, by all of it, small corrections included."""
+    clock = sources.clock()
+    sources.wall += jump
+    clock.now()
+    sources.go_on(SETTLED / 2)
+    sources.wall += 1.0
+    assert clock.take_over() == 0.0
+    sources.go_on(SETTLED / 2)
+    before = clock.now()
+    assert clock.take_over() == pytest.approx(jump + 1.0)
+    assert clock.now() == pytest.approx(before + jump + 1.0) == pytest.approx(sources.wall)
+    assert clock.take_over() == 0.0
+    assert [record.event for record in caplog.records] == ["clock_jumped", "clock_followed"]  # type: ignore[attr-defined] # extra
+
+
+def test_a_clock_that_jumps_about(sources: Sources, caplog: pytest.LogCaptureFixture) -> None:
+    """Only where it stays counts, from then on."""
+    clock = sources.clock()
+    for jump in (100.0, 200.0, -500.0):
+        sources.wall += jump
+        clock.now()
+        sources.go_on(SETTLED - 1)
+        assert clock.take_over() == 0.0
+    sources.go_on(1.0)
+    assert clock.take_over() == pytest.approx(-200.0)
+    assert len(caplog.records) == 4
+
+
+def test_the_machines_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself it asks the machine, at each call."""
+    clock = LogClock()
+    assert clock.now() == pytest.approx(time.time(), abs=1.0)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert clock.now() > 1e9
+    assert 0 <= steady() <= steady()

@@ -1,0 +1,157 @@
+"""Expiry: the wall clock says when, also one that is set while somebody waits."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trionotify import expiry
+from trionotify.expiry import Expiry
+
+Clock = trio.testing.MockClock
+
+
+class Wall:
+    """A wall clock that goes by Trio's, and can be set. So is the monotonic one, which can't."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 1e9
+        self.looks = 0
+        fake = SimpleNamespace(time=self.time, monotonic=trio.current_time)
+        monkeypatch.setattr(expiry, "time", fake)
+
+    def time(self) -> float:
+        self.looks += 1
+        return trio.current_time() + self.ahead
+
+
+class Connections(dict[int, Any]):
+    """Connections that are open, and when each was ended."""
+
+    def __init__(self, count: int = 0) -> None:
+        super().__init__()
+        self.ended: dict[int, float] = {}
+        for key in range(count):
+            self.open(key)
+
+    def open(self, key: int) -> None:
+        def end(code: int, reason: str) -> None:
+            assert (code, reason) == (4401, "expired")
+            self.ended[key] = trio.current_time()
+
+        self[key] = SimpleNamespace(end=end)
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    return Wall(monkeypatch)
+
+
+async def test_each_in_its_second(wall: Wall, autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    """In whatever order they came; one that has left is nobody's business."""
+    connections = Connections(4)
+    expiring = Expiry(connections)
+    nursery.start_soon(expiring.run)
+    for key, seconds in enumerate((30.5, 10.0, 20.0, 15.0)):
+        expiring.add(key, wall.time() + seconds)
+    del connections[3]
+    await trio.sleep(40)
+    assert connections.ended == pytest.approx({1: 10.0, 2: 20.0, 0: 30.5})
+
+
+async def test_a_clock_that_is_set_ahead(
+    wall: Wall, autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    """Or a machine that slept: whose time is over goes at once, and nobody else."""
+    connections = Connections(2)
+    expiring = Expiry(connections)
+    nursery.start_soon(expiring.run)
+    expiring.add(0, wall.time() + 600)
+    expiring.add(1, wall.time() + 7200)
+    await trio.sleep(10.5)
+    wall.ahead += 3600
+    await trio.sleep(1.1)
+    assert list(connections.ended) == [0]
+    await trio.sleep(7200 - 3600 - 11)
+    assert list(connections.ended) == [0, 1]
+
+
+async def test_a_clock_that_is_set_back(
+    wall: Wall, autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    """Nobody goes before the clock says so; who comes then is judged by the same clock."""
+    connections = Connections(2)
+    expiring = Expiry(connections)
+    nursery.start_soon(expiring.run)
+    over = wall.time() + 600
+    expiring.add(0, over)
+    await trio.sleep(300)
+    wall.ahead -= 3600
+    expiring.add(1, wall.time() + 100)
+    await trio.sleep(1000)
+    assert list(connections.ended) == [1]
+    await trio.sleep(over - wall.time() - 1)
+    assert list(connections.ended) == [1]
+    await trio.sleep(1.5)
+    assert list(connections.ended) == [1, 0]
+
+
+async def test_a_clock_that_was_wrong_for_a_moment(
+    wall: Wall, autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    """Set back and right again between two looks, or while somebody comes: it makes no difference."""
+    connections = Connections(2)
+    expiring = Expiry(connections)
+    nursery.start_soon(expiring.run)
+    expiring.add(0, wall.time() + 60)
+    wall.ahead -= 3600
+    expiring.add(1, wall.time() + 3600 + 90)
+    wall.ahead += 3600
+    await trio.sleep(61)
+    assert list(connections.ended) == [0]
+    await trio.sleep(30)
+    assert list(connections.ended) == [0, 1]
+
+
+async def test_it_looks_only_while_somebody_is_due(
+    wall: Wall, autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    """Once a second then, and else never."""
+    connections = Connections(1)
+    expiring = Expiry(connections)
+    nursery.start_soon(expiring.run)
+    await trio.sleep(1000)
+    assert wall.looks == 0
+    expiring.add(0, wall.time() + 100)
+    await trio.sleep(200)
+    assert connections.ended == pytest.approx({0: 1100.0})
+    looks = wall.looks
+    assert 100 <= looks < 250
+    await trio.sleep(1000)
+    assert wall.looks == looks
+    expiring.add(0, math.inf)  # never
+    await trio.sleep(10)
+    assert 8 <= wall.looks - looks < 30
+
+
+async def test_thousands_at_once_let_others_run(
+    wall: Wall, autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    """Between some hundred of them."""
+    connections = Connections(2000)
+    expiring = Expiry(connections)
+    nursery.start_soon(expiring.run)
+    for key in connections:
+        expiring.add(key, wall.time() + 10)
+    await trio.sleep(10)
+    seen = [len(connections.ended)]
+    while seen[-1] < 2000:
+        await trio.lowlevel.checkpoint()
+        seen.append(len(connections.ended))
+    assert max(after - before for before, after in pairwise(seen)) <= 2 * 256

@@ -1,0 +1,82 @@
+"""Exhaustion: what a listener does when the machine has no descriptor for one more connection.
+
+The listening socket stays readable, so accepting is tried again and again, and each connection that waits would
+wait until its client gives up. One descriptor is therefore kept in reserve. With that, a connection can be
+accepted, told to come back later, and closed. And the log has one line for each spell, not one for each try.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from typing import Final
+
+import trio
+
+__all__ = ["Exhaustion"]
+
+logger = logging.getLogger("trionotify")
+
+#: A spell is over when nothing has failed for so many seconds.
+_SPELL: Final = 30.0
+_BODY: Final = b"the server has no room for this connection; try again later\n"
+_REFUSAL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 5\r\n"
+    b"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
+)
+#: Bytes of a request that are taken off before its connection is closed: unread ones would reset it.
+_READ: Final = 1 << 16
+
+
+class Exhaustion:
+    """Made by a server, and closed with it. Nothing here blocks."""
+
+    def __init__(self) -> None:
+        self._reserve: int | None = None
+        self._failed_at: float | None = None
+        self._keep_one()
+
+    def note(self, error: OSError) -> None:
+        """Accepting failed. The first failure of a spell is logged."""
+        now = trio.current_time()
+        if self._failed_at is None or now - self._failed_at > _SPELL:
+            logger.warning(
+                "can't accept: %s; until that is over, idle connections are closed, and new ones refused",
+                error.strerror,
+                extra={"event": "accept_failed", "reason": error.strerror},
+            )
+        self._failed_at = now
+
+    def over(self) -> None:
+        """Accepting works. Have a descriptor in reserve again."""
+        if self._reserve is None:
+            self._keep_one()
+
+    def refuse(self, listener: socket.socket) -> bool:
+        """Accept one connection by the reserve, answer it 503 and close it; False when that can't be done."""
+        if self._reserve is None:
+            self._keep_one()
+        self.close()
+        sock: socket.socket | None = None
+        with contextlib.suppress(OSError):
+            sock, _ = listener.accept()
+            sock.setblocking(False)
+            sock.send(_REFUSAL)  # to TLS it is nonsense, and its end is all that can be told
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(_READ)
+        if sock is not None:
+            sock.close()
+        self._keep_one()
+        return sock is not None
+
+    def close(self) -> None:
+        """Give the reserve back."""
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+
+    def _keep_one(self) -> None:
+        with contextlib.suppress(OSError):
+            self._reserve = os.open(os.devnull, os.O_RDONLY)

@@ -1,0 +1,101 @@
+"""The clock of a durable log: a time of day that nobody can set in passing.
+
+The moments in a log's file are times of day, because they must make sense to the next process. But
+the wall clock may be wrong for a while, in either direction, and because of that nothing may be evicted
+too early, or kept for ever. So this clock begins at the wall clock's time, and goes on by a steady one:
+
+| the wall clock | this clock |
+| --- | --- |
+| is corrected by up to `CORRECTION` seconds | follows |
+| jumps further | goes on by itself, and says so once |
+| comes back from there | was right all the time |
+| stays there for `SETTLED` seconds | follows: `take_over` says by how much, to move moments along |
+
+Everything here is synchronous; one thread at a time. Tests bring their own sources.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+__all__ = ["CORRECTION", "SETTLED", "LogClock", "steady", "time_of_day"]
+
+logger = logging.getLogger("trionotify")
+
+#: What the wall clock may be corrected by at a time, in seconds: the larger steps are jumps.
+CORRECTION: Final = 2.0
+#: How long the wall clock must stay where it has jumped to before it is believed, in seconds.
+SETTLED: Final = 600.0
+
+
+def time_of_day() -> float:
+    """Seconds since 1970, as the machine has them at the moment."""
+    return time.time()
+
+
+def steady() -> float:
+    """Seconds that only go forward; while the machine is suspended, too, where that can be had."""
+    return time.clock_gettime(_BOOTTIME) if _BOOTTIME is not None else time.monotonic()
+
+
+#: Linux; elsewhere, `time.monotonic` has to do.
+_BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+@attrs.define
+class LogClock:
+    """Made and asked by the log alone. Times are in seconds since 1970."""
+
+    _wall: Callable[[], float] = time_of_day
+    _steady: Callable[[], float] = steady
+    #: How far the log's time is ahead of the steady clock.
+    _ahead: float = attrs.field(init=False)
+    #: How far the wall clock is, since it has jumped, and when that was first seen by the steady clock.
+    _elsewhere: float | None = attrs.field(default=None, init=False)
+    _since: float = attrs.field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._ahead = self._wall() - self._steady()
+
+    def now(self) -> float:
+        """The log's time. Doesn't block."""
+        now = self._steady()
+        self._compare(self._wall() - now, now)
+        return now + self._ahead
+
+    def take_over(self) -> float:
+        """Follow a jump of the wall clock that was long enough ago; return by how much, or 0.0.
+
+        To be asked now and then. All that was noted by this clock must be moved by so much.
+        """
+        self.now()
+        if self._elsewhere is None or self._steady() - self._since < SETTLED:
+            return 0.0
+        by, self._ahead = self._elsewhere - self._ahead, self._elsewhere
+        self._elsewhere = None
+        logger.warning(
+            "the log's clock follows the machine's by %+.1f s, and what was stored is moved along",
+            by,
+            extra={"event": "clock_followed", "seconds": round(by, 3)},
+        )
+        return by
+
+    def _compare(self, ahead: float, now: float) -> None:
+        """See where the wall clock is, so far ahead of the steady one."""
+        if abs(ahead - self._ahead) <= CORRECTION:
+            self._ahead, self._elsewhere = ahead, None
+        elif self._elsewhere is not None and abs(ahead - self._elsewhere) <= CORRECTION:
+            self._elsewhere = ahead
+        else:
+            self._elsewhere, self._since = ahead, now
+            by = ahead - self._ahead
+            logger.warning(
+                "the machine's clock has jumped by %+.1f s: the log's own clock goes on without it",
+                by,
+                extra={"event": "clock_jumped", "seconds": round(by, 3)},
+            )

@@ -1,0 +1,50 @@
+"""Text from outside: the byte order mark in front of it, and the characters that a name may have.
+
+Editors on Windows put a byte order mark in front of what they save as UTF-8. It is no part of the text
+(RFC 8259, section 8.1: a reader of JSON may ignore it), so it is taken off where text is read from
+somewhere else. There is no I/O, and no state.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Final, TypeVar
+
+__all__ = ["FORBIDDEN", "MAX_ID", "check_id", "decoded", "without_mark"]
+
+Text = TypeVar("Text", str, bytes)
+
+#: Characters of an `id`, and of a `to`.
+MAX_ID: Final = 255
+#: CloudEvents 1.0, section "Type System": control characters, lone surrogates and the Unicode
+#: non-characters have no place in a String.
+FORBIDDEN: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
+    + "]"
+)
+_MARK: Final = "\ufeff"
+
+
+def check_id(name: str, value: str) -> None:
+    """Return if a client can be called `value`, and a notification be for it; else raise ValueError.
+
+    Names are people's: what joins letters (U+200C, U+200D), and spaces of any kind, are parts of them.
+    """
+    if not value or len(value) > MAX_ID:
+        raise ValueError(f"{name} must have 1 to {MAX_ID} characters, not {len(value)}")
+    if not value.isprintable() and (bad := FORBIDDEN.search(value)):
+        raise ValueError(f"{name} must not contain the character {bad.group()!r}")
+
+
+def without_mark(text: Text) -> Text:
+    """The text without a byte order mark in front of it."""
+    return text.removeprefix(_MARK) if isinstance(text, str) else text.removeprefix(codecs.BOM_UTF8)
+
+
+def decoded(data: bytes) -> str:
+    """The text of a file in UTF-8, without its mark; raises ValueError for another encoding."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("it begins with the byte order mark of UTF-16: save it as UTF-8")
+    return without_mark(data).decode()

@@ -1,0 +1,169 @@
+"""TLS on a socket, as a transport that is written synchronously.
+
+The `ssl` module encrypts in memory (`SSLObject`), and this transport moves the bytes. That is what lets the
+broadcast write to a client over TLS as it writes to a plain socket: `send` encrypts, and hands over what the
+kernel takes. And a write that is cancelled leaves nothing torn, because nothing is half encrypted.
+
+One rule makes that fit the interface of a transport, which counts plain bytes. Once bytes are encrypted they
+must go out, in order, before any others. So when the kernel takes only a part of a record, the rest of the
+ciphertext stays here, and of the plain bytes in it the last one counts as not sent. The Wire therefore owes
+at least that byte and comes back with it. When the ciphertext has gone out, the byte is taken without being
+encrypted again. At most one record (16 KiB) is kept like that.
+
+The end: `send_eof` says `close_notify` right behind the last byte, and then half-closes the socket, so a peer
+that reads up to the end sees it at once, whether it looks at TLS or at TCP.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from trionotify.transport import READ_SIZE, Sendable, SocketTransport
+
+__all__ = ["TlsTransport"]
+
+#: Plain bytes of a record, at most (RFC 8446, section 5.1).
+_RECORD: Final = 1 << 14
+#: The peer is gone, or has said that it won't write any more.
+_ENDS: Final = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
+
+
+class TlsTransport(SocketTransport):
+    """The server's side of TLS on a connected non-blocking socket. The handshake is a part of the first read.
+
+    Reading belongs to one task, writing to any: what each does between two checkpoints leaves the state whole.
+    """
+
+    __slots__ = ("_closing", "_incoming", "_outgoing", "_ready", "_repeated", "_tls", "_unsent")
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(sock)
+        self.send = self._send  # the base class has the socket's own in its place
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        #: The handshake is done.
+        self._ready = False
+        #: `close_notify` was said.
+        self._closing = False
+        #: Ciphertext that the kernel has not taken yet.
+        self._unsent = b""
+        #: The next byte that is sent was encrypted already, and stands at the end of what is unsent.
+        self._repeated = False
+
+    # --- out ---
+
+    def _send(self, data: Sendable, /) -> int:
+        """See `Transport.send`. Raises OSError before the handshake is done: a client speaks first."""
+        if not self._ready:
+            raise BrokenPipeError("the TLS handshake is not done")
+        if not self._flush():
+            raise BlockingIOError
+        taken = 0
+        if self._repeated and data:
+            self._repeated, taken = False, 1
+        view = memoryview(data)
+        while taken < len(view):
+            try:
+                taken += self._tls.write(view[taken : taken + _RECORD])
+            except ssl.SSLWantReadError:
+                break  # a renegotiation, of TLS 1.2: the reader goes on with it
+            if not self._flush():
+                self._repeated = True
+                taken -= 1
+                break
+        if not taken and data:
+            raise BlockingIOError
+        return taken
+
+    def _flush(self) -> bool:
+        """Hand over ciphertext; whether the kernel has all of it. Raises OSError."""
+        if self._outgoing.pending:
+            self._unsent += self._outgoing.read()
+        if self._unsent:
+            try:
+                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            except BlockingIOError:
+                return False
+        return not self._unsent
+
+    async def _flush_all(self) -> None:
+        while True:
+            try:
+                if self._flush():
+                    return
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
+            await super().wait_writable()
+
+    async def send_some(self, data: Sendable) -> int:
+        while True:
+            await self.wait_writable()
+            try:
+                return self._send(data)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
+
+    # --- in ---
+
+    def receive_nowait(self) -> bytes:
+        raise BlockingIOError
+
+    async def receive_some(self) -> bytes:
+        if self._incoming.pending or self._tls.pending():
+            await trio.lowlevel.checkpoint()  # one read may hold thousands of tiny records
+        while True:
+            try:
+                if not self._ready:
+                    self._tls.do_handshake()
+                    self._ready = True
+                data = self._tls.read(READ_SIZE)
+            except ssl.SSLWantReadError:
+                # Answers of the handshake, or to a change of keys.
+                await self._flush_all()
+            except _ENDS:
+                return b""
+            except ssl.SSLError as error:
+                if self._closing:
+                    return await self._end_of_file()
+                await self.aclose()  # with the alert that says so
+                raise trio.BrokenResourceError(str(error)) from error
+            else:
+                return data
+            received = await super().receive_some()
+            if received:
+                self._incoming.write(received)
+            else:
+                self._incoming.write_eof()
+
+    async def _end_of_file(self) -> bytes:
+        """What the peer says behind our `close_notify` can't always be read as TLS. Its end can be seen."""
+        while await super().receive_some():
+            pass
+        return b""
+
+    # --- the end ---
+
+    async def send_eof(self) -> None:
+        self._say_goodbye()
+        await self._flush_all()
+        await super().send_eof()
+
+    def _say_goodbye(self) -> None:
+        if self._ready and not self._closing:
+            self._closing = True
+            with suppress(ssl.SSLError):  # it wants to read the peer's, which `receive_some` does
+                self._tls.unwrap()
+
+    async def aclose(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._say_goodbye()
+            with suppress(OSError):
+                self._flush()
+        await super().aclose()
