@@ -18,7 +18,7 @@ from trionotify.turns import Turn
 
 __all__ = ["Audiences", "is_meant"]
 
-#: Parameters for which an audience may have indexes made. For each that takes looking at every client, so for
+#: Parameters for which an audience may have indexes made. For each, every client is looked at; so for
 #: more of them all clients are looked at once.
 MAX_NAMES: Final = 4
 
