@@ -32,10 +32,14 @@ def open_store(path: Path | str, **options: Any) -> SqliteStore:
 
 
 def entry(data: str | bytes | None = "", *, id: str | None = None, publisher: str = "p") -> Entry:
-    """One with nothing but data weighs 2 bytes more than that; one with an `id` can be repeated."""
+    """One with nothing but data weighs `EMPTY` more than that; one with an `id` can be repeated."""
     given = {} if id is None else {"id": id}
     notification = Notification(data, type="t", source="s", **given)
     return Entry(notification, None, None, repetition_key(notification, publisher))
+
+
+#: What an entry weighs in which nothing is said.
+EMPTY = entry("").size
 
 
 def add(store: SqliteStore, *data: str, now: float = 0.0, upto: int = 0) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import random
+import time
+import timeit
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import trionotify.cesql
@@ -22,8 +27,12 @@ from trionotify.cesql import (
     ParseError,
     Result,
     evaluate,
+    expression,
     parse,
 )
+from trionotify.cesql.cache import Cache
+from trionotify.cesql.expression import Expression
+from trionotify.cesql.grammar import tree_of
 from trionotify.cesql.patterns import elements_of, matcher
 
 EVENT: dict[str, object] = {
@@ -474,6 +483,115 @@ def test_like_agrees_with_its_definition(text: str, pattern: str) -> None:
     assert matcher(elements_of(pattern))(text) == naive_like(text, pattern)
 
 
+def simulated_like(text: str, pattern: str) -> bool:
+    """The same for long ones, without escapes: every place of the pattern that may have been reached."""
+    places = {0}
+    for character in [*text, None]:
+        while more := {at + 1 for at in places if pattern[at : at + 1] == "%"} - places:
+            places |= more
+        if character is not None:
+            places = {
+                at if pattern[at] == "%" else at + 1
+                for at in places
+                if at < len(pattern) and pattern[at] in {"%", "_", character}
+            }
+    return len(pattern) in places
+
+
+long_pieces = st.sampled_from(
+    ["a", "ab", "_", "a_b", "ab_", "__a", "a" * 10, "aab" * 5, "a_" * 30, "a" * 100, "_a" * 60 + "b"]
+)
+
+
+@given(
+    st.lists(long_pieces | st.just("%"), max_size=5).map("".join),
+    st.lists(st.sampled_from(["a", "b", "ab", "a" * 9, "aab" * 5, "a" * 99, "ba" * 60]), max_size=5),
+)
+@settings(deadline=None)
+@example("%aaaaaaaaab%b", ["a" * 9, "b"])
+def test_long_patterns_agree_with_the_definition(pattern: str, parts: list[str]) -> None:
+    """Pieces of every kind: found as a literal, by a regular expression, by an automaton."""
+    text = "".join(parts)
+    assert matcher(elements_of(pattern))(text) == simulated_like(text, pattern)
+
+
+@given(
+    st.lists(long_pieces | st.just("%"), max_size=5).map("".join),
+    st.lists(long_pieces, max_size=5).map("".join),
+)
+def test_a_text_that_was_made_of_the_pattern_matches(pattern: str, between: str) -> None:
+    """Whatever stands for the wildcards."""
+    text = pattern.replace("%", between.replace("_", "x")).replace("_", "y")
+    assert matcher(elements_of(pattern))(text)
+
+
+HOSTILE = {
+    "repeated": "a" * 4096,
+    "digits": "0" * 4095 + "x",
+    "wide": "Σ" * 4096,
+    "spaces": "\u2003" * 2048 + "a" + "\u2003" * 2047,
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " OR ".join(f"a LIKE '%_{number}'" for number in range(100)),
+        " OR ".join(f"a LIKE '%aa{number}aa%'" for number in range(60)),
+        f"a LIKE '%{'_a' * 100}b%'",
+        f"a LIKE '%a_{'a' * 90}b%'",
+        f"a LIKE '%{'a' * 50}b{'a' * 49}%'",
+        f"a LIKE '%{'a%' * 500}b'",
+        f"a LIKE '%{'a_a%' * 200}b%'",
+        f"CONCAT({','.join(['a'] * 15)}) LIKE '%a_ab%'",
+        " OR ".join(["LOWER(CONCAT(a, a, a, a)) = 'b'"] * 30),
+        f"{'UPPER(' * 60}a{')' * 60} = 'b'",
+        "TRIM(a) = 'b'",
+        f"1 IN ({','.join(['a'] * 250)})",
+        " OR ".join(["a = 1"] * 127),
+        " OR ".join(["a"] * 255),
+        " OR ".join(["BOOL(a)"] * 100),
+    ],
+)
+def test_an_evaluation_takes_no_longer_than_estimated(text: str) -> None:
+    """The best of several runs, for texts that are made for it; with room for a slow machine."""
+    expression = parse(text)
+    estimated = expression.time(4096) / 1e9
+    for hostile in HOSTILE.values():
+        runs = timeit.repeat(lambda: expression.holds(lambda name: hostile), number=1, repeat=5)  # noqa: B023 - it is called here
+        assert min(runs) < 4 * estimated
+
+
+def test_casts_of_long_texts_are_quick() -> None:
+    """What no number and no Boolean can be isn't looked at whole, again and again."""
+    expression = parse(" OR ".join(["CONCAT(a, a, a, a, a, a, a, a) = 1"] * 5))
+    begun = time.perf_counter()
+    expression.holds(lambda name: "0" * 4095 + "x")
+    assert time.perf_counter() - begun < 0.1
+
+
+def test_weight_bounds_what_an_expression_takes() -> None:
+    """In memory, its closures included."""
+    for text in (
+        "a = 'x'",
+        " OR ".join(["a='x'"] * 127),
+        f"a IN ({','.join(['b'] * 250)})",
+        " OR ".join(f"a LIKE '%_{number}'" for number in range(100)),
+        " OR ".join([f"a LIKE '%{'_%' * 300}'"] * 4),
+        f"a LIKE '%_a_{''.join(map(chr, range(200, 1100)))}%'",
+        f"a = '{'x' * 4000}'",
+    ):
+        parse(text)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            kept = [Expression(text, tree_of(text)) for _ in range(3)]
+            held = (tracemalloc.get_traced_memory()[0] - before) / 3
+        finally:
+            tracemalloc.stop()
+        assert held <= 1.1 * kept[0].weight, text
+
+
 # What isn't an expression
 
 
@@ -772,6 +890,47 @@ def test_only_booleans_pass() -> None:
     assert parse("urgent").holds(EVENT.get)
     assert not parse("flag").holds(EVENT.get)
     assert not parse("1").holds(EVENT.get)
+
+
+def test_the_cache_is_bounded_by_weight() -> None:
+    """What was not asked for longest goes; what is too heavy is never kept, nor what can't be made."""
+    made: list[str] = []
+
+    def make(text: str) -> int:
+        made.append(text)
+        return int(text)
+
+    cache = Cache(make, lambda _, value: value, 10)
+    assert [cache(text) for text in ("4", "5", "4", "3", "4", "5", "11", "11")] == [
+        *(4, 5, 4, 3, 4, 5, 11, 11)
+    ]
+    assert made == ["4", "5", "3", "5", "11", "11"]
+    assert (cache.weight, len(cache)) == (9, 2)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="invalid literal"):
+            cache("x")
+    assert made[-2:] == ["x", "x"]
+
+
+def test_the_cache_in_several_threads() -> None:
+    """It stays whole whoever asks at once: stores read audiences in a thread of their own."""
+    cache = Cache(int, lambda _, value: value, 50)
+
+    def ask(seed: int) -> bool:
+        numbers = random.Random(seed).choices(range(20), k=2000)
+        return [cache(str(number)) for number in numbers] == numbers
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(8)))
+    assert cache.weight == sum(value for value, _ in cache._kept.values()) <= 50
+
+
+def test_what_strangers_say_is_not_remembered_for_long() -> None:
+    """Hundreds of the longest expressions weigh no more together than a few of them."""
+    for number in range(30):
+        parse(" OR ".join(f"a{number}x{at} = 'x'" for at in range(120)))
+        assert expression._parsed.weight <= expression.MAX_REMEMBERED
+    assert parse("type = 'a'") is parse("type = 'a'")
 
 
 def test_it_stands_alone() -> None:

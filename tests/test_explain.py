@@ -80,3 +80,10 @@ async def test_the_hub_explains_a_delivery(autojump_clock: Any) -> None:
             "        no  team equals 'dev': it is 'ops'",
         ]
         assert hub.explain(Notification(type="t"), client)
+
+
+def test_long_values_are_cut() -> None:
+    """An explanation is for people."""
+    event = Notification(subject="s" * 4000)
+    for predicate in (Exact(subject="x"), Sql("subject = 'x' AND LENGTH(subject)")):
+        assert len(str(explain(predicate, event))) < 400

@@ -17,6 +17,8 @@ from tests.kernel import FakeKernel
 from tests.test_predicates import Odd
 from trionotify import (
     EVERYTHING,
+    AllOf,
+    AnyOf,
     Client,
     Exact,
     Hub,
@@ -414,7 +416,9 @@ async def test_statistics(room: Room, autojump_clock: trio.testing.MockClock) ->
     slow.kernel.stall()
     await room.hub.publish("x", type="t", source="s", confirm=True)
     found = room.hub.statistics()
-    assert (found.clients, found.behind, found.log_entries, found.log_bytes) == (2, 1, 1, 3)
+    (entry,) = room.hub.log.read(0, 9)
+    assert (found.clients, found.behind, found.log_entries) == (2, 1, 1)
+    assert found.log_bytes == entry.size
     assert found.head == f"{room.hub.log.epoch}:1"
 
 
@@ -568,6 +572,27 @@ async def test_an_index_that_is_asked_for_stays(
         assert len(indexed) <= room.hub.clients.MAX_INDEXED
     await room.connect("/?id=bob&n3=x")
     assert (await room.hub.publish("x", audience=Exact(n3="x"), confirm=True)).wanted == 2
+
+
+async def test_an_audience_of_many_parameters_makes_no_index(
+    room: Room, autojump_clock: trio.testing.MockClock
+) -> None:
+    """All clients are looked at once, and what other audiences are found by stays."""
+    await room.connect("/?id=alice&team=ops&k7=v")
+    await room.connect("/?id=bob&team=web")
+    await room.hub.publish("x", audience=Exact(team="ops"))
+    many = AnyOf([Exact({f"k{number}": "v"}) for number in range(50)])
+    for audience, wanted in (
+        (many, 1),
+        (AllOf([many, Exact(team="web")]), 0),
+        (AllOf([many, Exact(team="ops")]), 1),
+        (AnyOf([many, Exact(id="bob")]), 2),
+        (AnyOf([many, Exact(role="subscriber")]), 2),
+        (AnyOf([Exact(team="ops"), Exact(id="bob"), Exact(team="web")]), 2),
+    ):
+        receipt = await room.hub.publish("x", audience=audience, confirm=True)
+        assert receipt.wanted == wanted
+    assert list(room.hub.clients._by_param) == ["team"]
 
 
 async def test_the_sweep_lets_others_run(autojump_clock: trio.testing.MockClock) -> None:

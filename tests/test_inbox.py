@@ -16,7 +16,9 @@ def entries(count: int, data: str = "") -> list[Entry]:
 
 
 @pytest.mark.parametrize(
-    ("inbox", "each"), [(Inbox(2, 10_000), ""), (Inbox(1000, 1000), "x" * 500)], ids=["count", "bytes"]
+    ("inbox", "each"),
+    [(Inbox(2, 10_000), ""), (Inbox(1000, 10_000), "x" * 5_000)],
+    ids=["count", "bytes"],
 )
 async def test_publishers_are_held_back(inbox: Inbox, each: str) -> None:
     """By count and by bytes: who publishes faster than the broadcast takes has to wait."""

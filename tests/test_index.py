@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionotify import EVERYTHING, NOTHING, AllOf, AnyOf, Exact, Not, Notification, Prefix, Sql, Suffix
-from trionotify.index import PredicateIndex
+from trionotify.cesql import MAX_PATTERN
+from trionotify.index import MAX_ANCHOR, PredicateIndex
 
 words = st.text("ab", min_size=1, max_size=3)
 pairs = st.dictionaries(st.sampled_from(["type", "subject", "n1"]), words, min_size=1)
@@ -128,3 +129,90 @@ def test_a_subclass_of_a_predicate_is_always_asked() -> None:
     (filed,) = index._filed.values()
     index.remove(filed.predicate, "a")
     assert index.match(Notification(type="u")) == []
+
+
+def test_names_that_no_notification_has_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of them filters look at: a notification is asked for its own alone."""
+    index: PredicateIndex[int] = PredicateIndex()
+    for i in range(1000):
+        for kind in (Exact, Prefix, Suffix):
+            index.add(kind({f"name{i}": "v"}), i)
+    index.add(Suffix(subject="b"), -1)
+    asked: list[str] = []
+    get = Notification.get
+
+    def counted(self: Notification, name: str) -> str | None:
+        asked.append(name)
+        return get(self, name)
+
+    monkeypatch.setattr(Notification, "get", counted)
+    event = Notification(subject="ab", extensions={"to": "al", "name7": "v"})
+    assert sorted(index.match(event)) == [-1, 7, 7, 7]
+    assert len(asked) < 10
+
+
+def test_names_are_all_that_can_be_there() -> None:
+    """Each once."""
+    event = Notification("x", subject="s", extensions={"to": "al", "n1": 5})
+    names = list(event.names())
+    assert len(names) == len(set(names))
+    assert {name for name in names if event.get(name) is not None} == {
+        *("id", "source", "specversion", "type", "subject", "time", "datacontenttype", "to", "n1")
+    }
+
+
+@pytest.mark.parametrize("other", [Exact(subject="s"), lambda event: True])
+def test_a_predicate_may_change_what_is_registered(other: Any) -> None:
+    """While it is evaluated: it takes itself off, or another one, or registers more."""
+    index: PredicateIndex[str] = PredicateIndex()
+
+    def once(event: Notification) -> bool:
+        index.remove(once, "once")
+        index.add(Exact(source="/hub"), "new")
+        index.add(lambda event: True, "newer")
+        return True
+
+    def kick(event: Notification) -> bool:
+        index.remove(other, "other")
+        return True
+
+    index.add(once, "once")
+    index.add(kick, "kick")
+    index.add(other, "other")
+    assert index.match(Notification(subject="s")) == ["kick"]
+
+
+def test_candidates_are_a_snapshot() -> None:
+    """What is removed before its turn has no members any more."""
+    index: PredicateIndex[str] = PredicateIndex()
+    maybe = Sql("subject LIKE 's%s'")
+    index.add(Exact(subject="ss"), "exact")
+    index.add(maybe, "maybe")
+    index.add(maybe, "too")
+    index.add(Exact(subject="no"), "no")
+    event = Notification(subject="ss")
+    found = index.candidates(event)
+    assert [(filed.certain, list(index.holding(filed, event))) for filed in found] == [
+        (True, ["exact"]),
+        (False, ["maybe", "too"]),
+    ]
+    index.remove(maybe, "maybe")
+    index.remove(Exact(subject="ss"), "exact")
+    assert [list(index.holding(filed, event)) for filed in found] == [[], ["too"]]
+
+
+@pytest.mark.parametrize("size", [MAX_ANCHOR - 1, MAX_ANCHOR, MAX_ANCHOR + 1, 4000])
+def test_long_prefixes_and_suffixes(size: int) -> None:
+    """They are filed by a part of them, and then asked."""
+    index: PredicateIndex[str] = PredicateIndex()
+    text = "a" * (size - 1)
+    index.add(Prefix(subject=text + "b"), "Prefix")
+    index.add(Suffix(subject="b" + text), "Suffix")
+    if size <= MAX_PATTERN // 2:
+        index.add(Sql(f"subject LIKE '{text}b%'"), "Prefix")
+        index.add(Sql(f"subject LIKE '%b{text}'"), "Suffix")
+    assert set(index.match(Notification(subject=text + "b"))) == {"Prefix"}
+    assert set(index.match(Notification(subject="b" + text))) == {"Suffix"}
+    assert index.match(Notification(subject=text + "c")) == []
+    assert index.match(Notification(subject="c" + text)) == []
+    assert max(index._shelves[Prefix]["subject"].lengths) <= MAX_ANCHOR

@@ -10,8 +10,11 @@ from trionotify import Notification
 from trionotify.entries import Entry
 from trionotify.log import Cursor, Evicted, MemoryLog
 
+#: What an entry weighs in which nothing is said.
+EMPTY = Entry(Notification("", type="t", source="s")).size
 
-def make(entries: int = 100, size: int = 10_000, age: float = 100.0) -> MemoryLog:
+
+def make(entries: int = 100, size: int = 100_000, age: float = 100.0) -> MemoryLog:
     return MemoryLog(max_entries=entries, max_bytes=size, max_age=age)
 
 
@@ -45,13 +48,13 @@ def test_bounded_by_count() -> None:
 
 
 def test_bounded_by_bytes() -> None:
-    """Data and attributes count; a single one over the bound goes too, once it was broadcast."""
-    log = make(size=100)
-    fill(log, 3, data="é" * 20)
+    """What entries weigh counts; a single one over the bound goes too, once it was broadcast."""
+    log = make(size=2 * EMPTY + 100)
+    fill(log, 3, data="x" * 50)
     log.evict(3, 0.0)
     assert len(log) == 2
-    assert log.bytes == 84
-    fill(log, 1, data="x" * 200)
+    assert log.bytes == 2 * EMPTY + 100
+    fill(log, 1, data="x" * (2 * EMPTY + 200))
     log.evict(4, 0.0)
     assert (len(log), log.bytes) == (0, 0)
 

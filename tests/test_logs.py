@@ -56,10 +56,10 @@ async def test_a_hub_goes_on_where_the_one_before_it_ended(durability: str, tmp_
 
 async def test_only_the_newest_are_read_into_memory(tmp_path: Path) -> None:
     """As many bytes as the setting says; the rest is there for who asks."""
-    options = {"store": f"sqlite:{tmp_path}/log", "max_tail_bytes": 5000}
+    options = {"store": f"sqlite:{tmp_path}/log", "max_tail_bytes": 10_000}
     async with open_hub(**options) as hub:  # type: ignore[arg-type] # options of several types
         for number in range(20):
-            await hub.publish(str(number), subject="x" * 985)
+            await hub.publish(str(number), subject="x" * 1000)
     async with open_hub(**options) as hub:  # type: ignore[arg-type] # options of several types
         assert isinstance(hub.log, DurableLog)
         assert (hub.log.start, hub.log.head, hub.log._tail.start) == (0, 20, 15)
@@ -70,10 +70,10 @@ async def test_only_the_newest_are_read_into_memory(tmp_path: Path) -> None:
 
 async def test_one_too_many_for_memory(tmp_path: Path) -> None:
     """What is in memory ends where the file ends, also when all but the first entry have room in it."""
-    options = {"store": f"sqlite:{tmp_path}/log", "max_tail_bytes": 5000}
+    options = {"store": f"sqlite:{tmp_path}/log", "max_tail_bytes": 10_000}
     async with open_hub(**options) as hub:  # type: ignore[arg-type] # options of several types
         for number in range(6):
-            await hub.publish(str(number), subject="x" * 985)
+            await hub.publish(str(number), subject="x" * 1000)
     async with open_hub(**options) as hub:  # type: ignore[arg-type] # options of several types
         assert isinstance(hub.log, DurableLog)
         assert (hub.log.start, hub.log.head, hub.log._tail.start) == (0, 6, 1)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
-from trionotify import Notification
+from trionotify import Notification, attributes
+from trionotify.attributes import is_json
+from trionotify.entries import Entry, repetition_key
 
 
 def test_defaults() -> None:
@@ -140,10 +145,108 @@ def test_it_is_restored_from_its_state() -> None:
         assert Notification.restored(restored.state()) == original
 
 
-def test_size_counts_utf_8() -> None:
-    """Data and attributes, in bytes."""
+def test_size_counts_what_was_said() -> None:
+    """Data and all attributes that were given, in bytes of UTF-8."""
     assert Notification("é", type="t", source="s", subject="u", extensions={"ab": "cd"}).size == 9
     assert Notification(b"\xff" * 5, type="t", source="s").size == 7
+    everything = Notification(
+        id="é", time="2026-01-02T03:04:05Z", datacontenttype="a/b", type="t", source="s"
+    )
+    assert everything.size == 2 + 20 + 3 + 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"data": "x" * 5000},
+        {"data": b"\xff" * 5000},
+        *({"data": letter * 5000} for letter in ("é", "ж", "漢", "🎺", "x🎺", "xxxxxxxé")),
+        {"id": "i" * 4000},
+        {"source": "é" * 4000, "type": "🎺" * 4000, "subject": "s" * 4000},
+        {"time": f"2026-01-02T03:04:05.{'0' * 4000}Z"},
+        {"datacontenttype": f"text/{'x' * 4000}"},
+        {"extensions": {"a": "x" * 4000}},
+        {"extensions": {f"name{number}": f"value{number}" for number in range(60)}},
+        {"extensions": {f"name{number}": 100_000 + number for number in range(60)}},
+    ],
+    ids=repr,
+)
+def test_weight_bounds_what_is_held(given: dict[str, Any]) -> None:
+    """An entry takes no more memory than it weighs, and not much less."""
+    entries = [_kept(json.dumps(number), given) for number in range(2)]  # what is made once is made
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        entries += [_kept(json.dumps(number), given) for number in range(100)]
+        held = (tracemalloc.get_traced_memory()[0] - before) / 100
+    finally:
+        tracemalloc.stop()
+    assert held <= entries[0].size <= 2 * held + 1024
+
+
+def _kept(number: str, given: dict[str, Any]) -> Entry:
+    """An entry whose texts are its own, as they are when they come from outside."""
+    fields = {"id": number, "source": f"/{number}", "type": f"t{number}", **given}
+    own = {name: _copied(value) for name, value in fields.items()}
+    notification = Notification(**own)
+    for text in (notification.data, *(notification.get(name) for name in ("source", "type"))):
+        if isinstance(text, str):
+            msgspec.json.encode(text)  # leaves its UTF-8 beside it
+    return Entry(notification, None, None, repetition_key(notification, "somebody"))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_copied(name): _copied(one) for name, one in value.items()}
+    return value[:1] + value[1:] if isinstance(value, str | bytes) else value
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        *(
+            ({name: LONG}, f"{name} must have at most 4096 characters, not 5000")
+            for name in ("id", "source", "type", "subject", "datacontenttype")
+        ),
+        ({"source": "s" * 4097, "type": "t"}, "source must have at most 4096 characters, not 4097"),
+        (
+            {"time": f"2026-01-02T03:04:05.{'0' * 5000}Z"},
+            "time must have at most 4096 characters, not 5021",
+        ),
+        ({"extensions": {"severity": LONG}}, "severity must have at most 4096 characters, not 5000"),
+        ({"extensions": {LONG: "x"}}, "can't name an attribute: at most 64 characters, not 5000"),
+        ({"time": LONG[:4000]}, "time must be RFC 3339"),
+        ({"extensions": {"n": 10**5000}}, "n must fit 32 bits"),
+    ],
+)
+def test_attributes_have_a_length(given: dict[str, Any], words: str) -> None:
+    """The error names the attribute, the limit and the length, and doesn't repeat what is long."""
+    with pytest.raises(ValueError, match=words) as caught:
+        Notification(**given)
+    assert len(str(caught.value)) < 250
+
+
+def test_the_longest_attributes() -> None:
+    """Each may have so many characters, whatever the others have."""
+    longest = "é" * 4096
+    made = Notification(
+        id=longest, source=longest, type=longest, subject=longest, extensions={"a" * 64: longest}
+    )
+    assert made.get("a" * 64) == made.subject == longest
+
+
+def test_a_long_media_type_is_not_remembered() -> None:
+    """Strangers say them."""
+    kind = f"application/{'x' * 200}+json"
+    assert is_json(kind)
+    assert not is_json(f"text/{'x' * 200}")
+    before = attributes._is_json.cache_info().currsize
+    assert is_json(f"application/{'y' * 200}+json")
+    assert attributes._is_json.cache_info().currsize == before
 
 
 def test_repr_shows_what_was_said() -> None:

@@ -350,13 +350,13 @@ async def test_a_server_that_goes_down(room: Room, autojump_clock: Clock) -> Non
 
 async def test_a_durable_log(tmp_path: Path) -> None:
     """The answer comes after the commit; what it can't keep is refused with 507."""
-    async with open_room(store=f"sqlite:{tmp_path}/log", max_log_bytes=100) as room:
+    async with open_room(store=f"sqlite:{tmp_path}/log", max_log_bytes=1000) as room:
         web = Web(room)
         web.kernel.feed(post("/events", "hello"))
         while not web.kernel.taken:
             await room.quiet()
         assert web.answers("POST")[0].json["cursor"].endswith(":1")
-        web.kernel.feed(post("/events", "x" * 200))
+        web.kernel.feed(post("/events", "x" * 1000))
         await room.quiet()
         (answer,) = web.answers("POST")
         assert (answer.status, "larger than all that the log may hold" in answer.json["detail"]) == (

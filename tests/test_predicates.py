@@ -24,7 +24,7 @@ from trionotify import (
     from_json,
     to_json,
 )
-from trionotify.filters import check_filter
+from trionotify.filters import FilterLimits, check_filter
 from trionotify.predicates import is_value, key_of
 
 EVENT = Notification("x", type="com.example.created", source="/a/b", subject="s", extensions={"n": 1})
@@ -129,6 +129,50 @@ predicates = st.recursive(
 )
 
 
+ONE_LIKE = "subject LIKE '%a_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{}%'"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"sql": " OR ".join(ONE_LIKE.format(number) for number in range(10))},
+        [{"sql": ONE_LIKE.format(number)} for number in range(10)],
+        {"any": [{"not": {"sql": ONE_LIKE.format(number)}} for number in range(10)]},
+        {"sql": f"{'LOWER(' * 20}subject{')' * 20} = 'a'"},
+        {"sql": f"UPPER(CONCAT({','.join(['subject'] * 16)})) = 'A'"},
+        {"sql": f"1 IN ({','.join(['subject'] * 250)})"},
+    ],
+)
+@pytest.mark.parametrize("audience", [False, True])
+def test_cost_has_a_limit(value: Any, audience: bool) -> None:
+    """From outside comes nothing that takes long to evaluate; an application's own may."""
+    with pytest.raises(ValueError, match=r"max_filter_cost: .* at most 1500 are allowed") as caught:
+        from_json(value, audience=audience)
+    assert len(str(caught.value)) < 300
+    from_json(value, FilterLimits(max_filter_cost=1_000_000))
+    if "sql" in value:
+        Sql(value["sql"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"sql": " OR ".join(f"subject LIKE '%_{number}'" for number in range(100))},
+        {"sql": " OR ".join(f"subject LIKE 'order.{number}.%.done'" for number in range(100))},
+        {"sql": f"subject IN ({','.join(repr(str(number)) for number in range(250))})"},
+        {"sql": " OR ".join(f"type = '{number}'" for number in range(127))},
+        {"any": [{"not": {"exact": {"type": str(number)}}} for number in range(127)]},
+        {"any": [{"suffix": {f"attribute{number}": "x"}} for number in range(250)]},
+        {"sql": f"subject LIKE '%{'_a' * 40}%'"},
+        {"sql": f"subject LIKE '%{'_a' * 500}%'"},
+        {"sql": "LOWER(subject) = 'a' OR UPPER(TRIM(type)) = 'B'"},
+    ],
+)
+def test_what_people_write_is_within_the_cost(value: Any) -> None:
+    """Hundreds of conditions, and any single pattern."""
+    assert from_json(value)
+
+
 @given(predicates)
 def test_json_there_and_back(predicate: Any) -> None:
     """What is written is read back as an equal value."""
@@ -157,6 +201,8 @@ def test_a_list_is_an_implicit_all() -> None:
         ("[NaN]", "not JSON"),
         ({"sql": "type ="}, "filter.sql: line 1, column 7"),
         ({"sql": 5}, "filter.sql: an SQL expression must be str"),
+        ({"x" * 5000: {}}, "filter.x{100}…: no such dialect"),
+        ({"exact": {"x" * 5000: "a"}}, "can't name an attribute: at most 64 characters, not 5000"),
         ({"sql": "x" * 9_000}, "max_filter_bytes: at most 8192"),
         ({"any": [{"exact": {"type": "a"}}] * 300}, "max_filters: at most 256"),
         ({"exact": {f"a{i}": "a" for i in range(300)}}, "max_filters: at most 256"),
@@ -182,8 +228,9 @@ def test_a_list_is_an_implicit_all() -> None:
 )
 def test_bad_json_is_refused_where_it_is(value: Any, words: str) -> None:
     """As the specification demands; an unknown dialect above all."""
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as caught:
         from_json(value)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_filter_names_attributes_an_audience_parameters() -> None:
@@ -254,3 +301,15 @@ def test_nesting_has_a_limit() -> None:
         from_json({"not": value})
     with pytest.raises(ValueError, match="max_filter_bytes: at most 8192 bytes, not 100000"):
         from_json("[" * 100_000)
+
+
+def test_what_was_read_can_be_read_again() -> None:
+    """Also at the limits: the outermost `all` is the list, and counts as that."""
+    deepest: Any = {"exact": {"type": "t"}}
+    for _ in range(31):
+        deepest = {"not": deepest}
+    for filters in ([deepest, deepest], [{"exact": {"type": str(number)}} for number in range(256)]):
+        read = from_json(filters)
+        assert from_json(to_json(read)) == from_json([to_json(read)]) == read
+    with pytest.raises(ValueError, match="nested too deep: 32 is the most"):
+        from_json([deepest, {"all": [deepest]}])

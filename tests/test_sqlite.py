@@ -15,11 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.stores import add, crash, data, entries, entry, open_store
-from trionotify import filters
+from tests.stores import EMPTY, add, crash, data, entries, entry, open_store
 from trionotify.entries import Entry, repetition_key
 from trionotify.errors import StoreError
-from trionotify.logs import database, epochs, moments, rows, schema, sqlite
+from trionotify.logs import database, epochs, moments, schema, sqlite
 from trionotify.logs.sqlite import new_epoch
 from trionotify.notification import Notification
 from trionotify.predicates import (
@@ -133,13 +132,13 @@ def test_bounded_by_count(tmp_path: Path) -> None:
 
 
 def test_bounded_by_bytes(tmp_path: Path) -> None:
-    """Data and attributes count, in UTF-8."""
-    store = open_store(tmp_path / "log.db", max_bytes=100)
-    add(store, "é" * 20, "é" * 20, "é" * 20, upto=3)
+    """What entries weigh counts."""
+    store = open_store(tmp_path / "log.db", max_bytes=2 * EMPTY + 100)
+    add(store, *["x" * 50] * 3, upto=3)
     assert store.start == 1
-    add(store, "x" * 57, upto=3)
+    add(store, "x" * 60, upto=3)
     assert store.start == 3
-    add(store, "x" * 39, upto=4)
+    add(store, "x" * 40, upto=4)
     assert store.start == 3
     store.close()
 
@@ -182,7 +181,7 @@ def test_a_large_backlog_goes_in_steps(tmp_path: Path, monkeypatch: pytest.Monke
     assert again.start == 20
     add(again, *["y"] * 30, upto=100)
     assert again.start == 60
-    monkeypatch.setattr(sqlite, "STEP_BYTES", 29)
+    monkeypatch.setattr(sqlite, "STEP_BYTES", 10 * EMPTY - 1)
     again.evict(130, 0.0)
     assert again.start == 70
     monkeypatch.setattr(sqlite, "STEP", 1000)
@@ -323,12 +322,13 @@ def test_reading_is_bounded(tmp_path: Path) -> None:
     def offsets(after: int, limit: int, size: int) -> list[int]:
         return [store.restore(row).offset for row in store.read(after, limit, size)]
 
-    assert offsets(3, 2, 1000) == [4, 5]
-    assert offsets(3, 100, 30) == [4, 5, 6]
-    assert offsets(3, 100, 29) == [4, 5]
+    each, plenty = EMPTY + 8, 100 * EMPTY
+    assert offsets(3, 2, plenty) == [4, 5]
+    assert offsets(3, 100, 3 * each) == [4, 5, 6]
+    assert offsets(3, 100, 3 * each - 1) == [4, 5]
     assert offsets(3, 100, 0) == [4]
-    assert offsets(9, 100, 1000) == [10]
-    assert offsets(10, 100, 1000) == offsets(11, 100, 1000) == []
+    assert offsets(9, 100, plenty) == [10]
+    assert offsets(10, 100, plenty) == offsets(11, 100, plenty) == []
     store.close()
 
 
@@ -537,40 +537,14 @@ def test_an_audience_that_can_be_stored(tmp_path: Path) -> None:
     store.close()
 
 
-def test_audiences_that_are_kept_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same text is read once; they are bounded by the texts' length, and those used last stay."""
-    read: list[str] = []
-
-    def from_json(text: str, *args: Any, **options: Any) -> Wanted:
-        read.append(text)
-        return filters.from_json(text, *args, **options)
-
-    monkeypatch.setattr(rows, "from_json", from_json)
-    audiences = rows._Audiences(100)
-
-    def text(name: str) -> str:
-        return f'{{"exact": {{"a": "{name:20}"}}}}'
-
-    size = len(text("a"))
-    assert 100 // size == 2
-    for name in "abacab":
-        assert audiences.read(text(name)) == Exact(a=f"{name:20}")
-    assert [one[17] for one in read] == ["a", "b", "c", "b"]
-    assert audiences.read("false") is NOTHING
-    with pytest.raises(ValueError, match="not JSON"):
-        audiences.read("[")
-    assert audiences.read(text("x" * 200)) == Exact(a="x" * 200)
-    assert (audiences._room, len(audiences._known)) == (100, 0)
-
-
 def test_what_is_larger_than_the_log_is_refused(tmp_path: Path) -> None:
     """Beforehand, with what is too large and which limit to raise."""
-    store = open_store(tmp_path / "log.db", max_bytes=100)
+    store = open_store(tmp_path / "log.db", max_bytes=EMPTY + 98)
     assert store.refuses(entry("x" * 98)) is None
     refusal = store.refuses(entry("x" * 99))
     assert refusal is not None
     assert refusal.status == 507
-    assert "log.db: a notification of 101 bytes is larger" in refusal.detail
+    assert f"log.db: a notification of {EMPTY + 99} bytes is larger" in refusal.detail
     assert "(max_log_bytes)" in refusal.detail
     store.close()
 
@@ -588,6 +562,9 @@ def test_what_is_larger_than_a_row_may_be_is_refused(tmp_path: Path) -> None:
 
 
 # --- the model ---
+
+
+BYTES = 6 * EMPTY + 100
 
 
 class Model:
@@ -621,13 +598,13 @@ class Model:
         self.moment = min(self.moment, now)
 
     def evict(self, upto: int, now: float) -> None:
-        """At most 10 entries, 150 bytes, 15 seconds."""
+        """At most 10 entries, the bytes of some 6, 15 seconds."""
         while self.kept and self.kept[0][0] <= upto and self.is_too_much(now):
             del self.kept[0]
 
     def is_too_much(self, now: float) -> bool:
         size = sum(one.size for _, _, one in self.kept)
-        return len(self.kept) > 10 or size > 150 or self.kept[0][1] < now - 15
+        return len(self.kept) > 10 or size > BYTES or self.kept[0][1] < now - 15
 
 
 _items = st.tuples(st.integers(0, 6), st.integers(0, 40))
@@ -644,7 +621,7 @@ def test_it_does_what_a_list_does(steps: list[tuple[Any, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
 
         def reopened() -> sqlite.SqliteStore:
-            bounds = {"max_entries": 10, "max_bytes": 150, "max_age": 15.0}
+            bounds = {"max_entries": 10, "max_bytes": BYTES, "max_age": 15.0}
             return open_store(directory + "/log.db", now=now, durability="normal", **bounds)
 
         store = reopened()

@@ -7,7 +7,8 @@ particular (a callable, a prefix, a negation) is put to every client.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Final
 
 from trionotify.clients import Client, Registry
 from trionotify.notification import Notification
@@ -16,6 +17,10 @@ from trionotify.predicates import AllOf, AnyOf, Exact, Wanted
 from trionotify.turns import Turn
 
 __all__ = ["Audiences", "is_meant"]
+
+#: Parameters for which an audience may have indexes made. For each, every client is looked at; so for
+#: more of them all clients are looked at once.
+MAX_NAMES: Final = 4
 
 
 def is_meant(client: Client | None, notification: Notification) -> bool:
@@ -81,24 +86,41 @@ class Audiences:
         return chosen, error
 
     def _candidates(self, audience: Wanted) -> Iterable[Client]:
-        found = self._by_hash(audience)
-        return self._registry if found is None else found
+        """Everyone for whom `audience` could hold."""
+        demanded = _demanded(audience)
+        if demanded is None:
+            return self._registry
+        if len({name for name, _ in demanded}) > MAX_NAMES:
+            return [client for client in self._registry if _has_any(client, demanded)]
+        found: dict[Client, None] = {}
+        for name, value in demanded:
+            found.update(dict.fromkeys(self._registry.by_param(name, value)))
+        return found
 
-    def _by_hash(self, audience: Wanted) -> dict[Client, None] | None:
-        """Everyone for whom `audience` could hold; None when that takes asking all."""
-        match audience:
-            case Exact(attributes=((name, value), *_)) if type(audience) is Exact:
-                return dict.fromkeys(self._registry.by_param(name, value))
-            case AllOf(parts=parts) if type(audience) is AllOf:
-                for part in parts:
-                    if (found := self._by_hash(part)) is not None:
-                        return found
-            case AnyOf(parts=parts) if type(audience) is AnyOf:
-                together: dict[Client, None] = {}
-                for part in parts:
-                    found = self._by_hash(part)
-                    if found is None:
-                        return None
-                    together.update(found)
-                return together
-        return None
+
+def _has_any(client: Client, demanded: Collection[tuple[str, str]]) -> bool:
+    return (
+        any(pair in demanded for pair in client.params.items())
+        or ("id", client.id) in demanded
+        or ("role", client.role) in demanded
+    )
+
+
+def _demanded(audience: Wanted) -> dict[tuple[str, str], None] | None:
+    """Parameters with their values, of which a client must have one; None when that isn't known."""
+    match audience:
+        case Exact(attributes=(condition, *_)) if type(audience) is Exact:
+            return {condition: None}
+        case AllOf(parts=parts) if type(audience) is AllOf:
+            for part in parts:
+                if (found := _demanded(part)) is not None:
+                    return found
+        case AnyOf(parts=parts) if type(audience) is AnyOf:
+            together: dict[tuple[str, str], None] = {}
+            for part in parts:
+                found = _demanded(part)
+                if found is None:
+                    return None
+                together.update(found)
+            return together
+    return None

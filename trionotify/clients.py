@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 import attrs
 
 from trionotify.bags import Bags
-from trionotify.errors import CloseCode, Disconnected
+from trionotify.errors import CloseCode, Disconnected, quoted
 from trionotify.filters import check_filter
 from trionotify.frames import check_close
 from trionotify.notification import Notification
@@ -67,13 +67,15 @@ def _identity(_: object, attribute: attrs.Attribute[Any], value: object) -> None
 
 def _role(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value not in ROLES:
-        raise ValueError(f"{attribute.name} must be one of {', '.join(ROLES)}, not {value!r}")
+        raise ValueError(f"{attribute.name} must be one of {', '.join(ROLES)}, not {quoted(value)}")
 
 
 def _params(_: object, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -> None:
     for name, text in value.items():
         if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError(f"{attribute.name} must map str to str, not {name!r} to {text!r}")
+            raise TypeError(
+                f"{attribute.name} must map str to str, not {quoted(name)} to {quoted(text)}"
+            )
 
 
 def _copied(params: Mapping[str, str]) -> Mapping[str, str]:
@@ -163,7 +165,7 @@ class Client:
         remaining = {key_of(predicate): predicate for predicate in self.predicates}
         for predicate in predicates or self.predicates:
             if remaining.pop(key_of(predicate), None) is None:
-                raise ValueError(f"{predicate!r} is not registered on client {self.id!r}")
+                raise ValueError(f"{quoted(predicate)} is not registered on client {self.id!r}")
         return self._refilter(tuple(remaining.values()))
 
     def bound(self, *, signed: bool = False) -> None:

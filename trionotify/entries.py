@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from trionotify.costs import weight_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
@@ -83,7 +85,7 @@ class Entry:
     pending: Pending | None = None
     #: What a repetition has in common with the first: see `repetition_key`.
     key: Hashable | None = None
-    #: What it weighs, in bytes.
+    #: What it weighs in memory, in bytes, its audience included: what every limit of bytes counts.
     size: int = attrs.field(init=False)
     #: Its place in the log, 0 before it has one.
     offset: int = attrs.field(default=0, init=False)
@@ -97,7 +99,9 @@ class Entry:
 
     @size.default
     def _measured(self) -> int:
-        return self.notification.size
+        weight = self.notification.weight
+        audience = self.notification.audience
+        return weight if audience is None else weight + weight_of(audience)
 
     def frame(self, encode: Callable[[Entry], bytes]) -> bytes:
         """This entry's bytes in one format: encoded the first time, remembered for a while."""

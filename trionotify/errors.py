@@ -21,9 +21,31 @@ __all__ = [
     "TrionotifyError",
     "Unreadable",
     "check_headers",
+    "cut",
     "is_token",
+    "quoted",
     "shortened",
 ]
+
+
+#: Characters of a value that a message repeats: enough to see which one is meant.
+_SHOWN: Final = 100
+
+
+def quoted(value: object) -> str:
+    """`value` as a message repeats it: its `repr`, cut after 100 characters."""
+    if isinstance(value, str | bytes | bytearray):
+        value = value[: _SHOWN + 1]  # the `repr` of a megabyte takes a while
+    try:
+        text = repr(value)
+    except Exception:  # an application's own; and an int may have too many digits
+        text = f"<{type(value).__name__}>"
+    return cut(text)
+
+
+def cut(text: str) -> str:
+    """`text`, or of a long one the first 100 characters and an ellipsis."""
+    return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
 
 
 class CloseCode(IntEnum):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import attrs
 
 from trionotify.clients import Client
+from trionotify.errors import quoted
 from trionotify.notification import Notification
 from trionotify.predicates import (
     EVERYTHING,
@@ -83,7 +84,7 @@ def _condition(
     kind = type(predicate)
     found = subject.get(name)
     words = {Exact: "equals", Prefix: "begins with", Suffix: "ends with"}[kind]
-    why = f"there is no {name}" if found is None else f"it is {found!r}"
+    why = f"there is no {name}" if found is None else f"it is {quoted(found)}"
     return Explanation(kind({name: text})(subject), f"{name} {words} {text!r}", why)
 
 
@@ -92,7 +93,7 @@ def _sql(predicate: Sql, subject: Subject) -> Explanation:
         Explanation(
             part.held,
             part.source,
-            "; ".join(error.message for error in part.errors) or f"it is {part.value!r}",
+            "; ".join(error.message for error in part.errors) or f"it is {quoted(part.value)}",
         )
         for part in predicate.expression.explain(getattr(subject, "value", subject.get))
     ]

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import attrs
 
+from trionotify.attributes import check_attribute_name
+from trionotify.costs import time_of
+from trionotify.errors import cut
 from trionotify.jsontext import read_json
-from trionotify.notification import check_attribute_name
 from trionotify.predicates import (
     EVERYTHING,
     AllOf,
@@ -49,12 +51,13 @@ class FilterLimits:
     """How large the JSON of a filter may be: its bytes, its nesting, the filters in it altogether.
 
     Whoever evaluates a filter pays for it with every notification, and with some frames of the stack
-    for each level.
+    for each level. So its cost is limited, too: microseconds of one evaluation at the worst, estimated.
     """
 
     max_filter_bytes: int = 8 << 10
     max_filter_depth: int = 32
     max_filters: int = 256
+    max_filter_cost: int = 1_500
 
 
 DEFAULT_LIMITS: Final = FilterLimits()
@@ -87,14 +90,22 @@ def from_json(
     filters, which must all hold; an empty list wants everything. JSON text does as well. The names in
     it are those of attributes, or in an `audience`, of a query's parameters. (SQL reads names in
     lower case, and knows letters and digits only.)
-    Raises ValueError that names the fault and where it is, or the limit that is passed.
+    Raises ValueError that names the fault and where it is, or the limit that is passed. A list counts as
+    the `all` that it means: at the outside, neither is a level or a filter of its own.
     """
     if isinstance(value, str | bytes):
         size = len(value.encode(errors="replace") if isinstance(value, str) else value)
         if size > limits.max_filter_bytes:
             raise ValueError(f"max_filter_bytes: at most {limits.max_filter_bytes} bytes, not {size}")
         value = read_json(value)
-    return _Reader(limits, audience).read(value)
+    made = _Reader(limits, audience).read(value)
+    if (cost := time_of(made)) > limits.max_filter_cost:
+        raise ValueError(
+            f"max_filter_cost: to evaluate this may take {cost} microseconds, and at most"
+            f" {limits.max_filter_cost} are allowed: ask for less, above all by shorter or fewer LIKE"
+            " patterns, and with fewer functions"
+        )
+    return made
 
 
 class _Reader:
@@ -107,11 +118,18 @@ class _Reader:
 
     def read(self, value: object) -> Predicate:
         if not isinstance(value, list):
-            return self._filter(value, "filter", 1)
-        filters = self._filters(value, "filters", 1)
-        if not filters:
+            return self._outermost(value, "filter")
+        if not value:
             return EVERYTHING
-        return filters[0] if len(filters) == 1 else AllOf(filters)
+        if len(value) == 1:
+            return self._outermost(value[0], "filters[0]")
+        return AllOf(self._filters(value, "filters", 1))
+
+    def _outermost(self, value: object, where: str) -> Predicate:
+        match value:
+            case {"all": [_, *_] as parts, **others} if not others:
+                return AllOf(self._filters(parts, f"{where}.all", 1))
+        return self._filter(value, where, 1)
 
     def _filters(self, values: list[object], where: str, depth: int) -> list[Predicate]:
         return [self._filter(item, f"{where}[{at}]", depth) for at, item in enumerate(values)]
@@ -126,7 +144,7 @@ class _Reader:
                 f"{where}: a filter is an object with one key, the name of its dialect ({_DIALECTS})"
             )
         ((dialect, content),) = value.items()
-        where = f"{where}.{dialect}"
+        where = f"{where}.{cut(str(dialect))}"
         if make := ON_ATTRIBUTES.get(dialect):
             if not isinstance(content, Mapping):
                 raise ValueError(f"{where}: an object of attributes and their texts is needed")

@@ -14,18 +14,25 @@ follows what nearly matches, not how many predicates there are.
 | anything else (`Not`, a callable, `EVERYTHING`) | no anchor: evaluated every time |
 
 A prefix of length n is found by hashing the first n characters, once for each length in use; a suffix
-likewise from the end.
+likewise from the end. Of a very long one only the beginning, or the end, is an anchor: so there are
+never many lengths.
+
+A predicate may be an application's callable, and do what it likes: also register, replace or end what is
+filed here. So what nearly matches is looked up at once (`candidates`), and each one's `members` when it
+is that one's turn; by then there may be none. Whoever evaluates the candidates may do so in slices.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
 import attrs
 
+from trionotify.attributes import ATTRIBUTES
 from trionotify.bags import Bags
+from trionotify.notification import Notification
 from trionotify.predicates import (
     EVERYTHING,
     NOTHING,
@@ -41,9 +48,12 @@ from trionotify.predicates import (
     key_of,
 )
 
-__all__ = ["PredicateIndex"]
+__all__ = ["Filed", "PredicateIndex"]
 
 Member = TypeVar("Member", bound=Hashable)
+
+#: Characters of a prefix or suffix that it is filed by.
+MAX_ANCHOR: Final = 256
 
 
 @attrs.frozen
@@ -56,18 +66,21 @@ class _Anchor:
 
 
 @attrs.define(eq=False)
-class _Filed(Generic[Member]):
-    """A distinct predicate, and where it is filed (nowhere: None)."""
+class Filed(Generic[Member]):
+    """A distinct predicate, and where it is filed (nowhere: None).
+
+    `certain`: an anchor that holds is all there is to it, no need to evaluate.
+    """
 
     predicate: Wanted
     anchors: tuple[_Anchor, ...] | None
-    certain: bool  # the anchor holding is all there is to it: no need to evaluate
+    certain: bool
 
 
 #: attribute -> text -> what is filed there; the lengths are those of the texts in use
 @attrs.define(eq=False)
 class _Shelf(Generic[Member]):
-    by_text: Bags[str, _Filed[Member]] = attrs.Factory(Bags)
+    by_text: Bags[str, Filed[Member]] = attrs.Factory(Bags)
     lengths: Counter[int] = attrs.Factory(Counter)
 
 
@@ -84,9 +97,9 @@ class PredicateIndex(Generic[Member]):
     """Members registered under predicates. Made by the broadcast, which alone calls it."""
 
     def __init__(self) -> None:
-        self._filed: dict[Hashable, _Filed[Member]] = {}
-        self._members: Bags[_Filed[Member], Member] = Bags()
-        self._unanchored: dict[_Filed[Member], None] = {}
+        self._filed: dict[Hashable, Filed[Member]] = {}
+        self._members: Bags[Filed[Member], Member] = Bags()
+        self._unanchored: dict[Filed[Member], None] = {}
         self._shelves: dict[type, dict[str, _Shelf[Member]]] = {kind: {} for kind in _KINDS}
 
     def add(self, predicate: Wanted, member: Member) -> None:
@@ -95,7 +108,8 @@ class PredicateIndex(Generic[Member]):
         filed = self._filed.get(key)
         if filed is None:
             anchors = self._anchors(predicate)
-            filed = self._filed[key] = _Filed(predicate, anchors, _says_all(predicate))
+            certain = _says_all(predicate) and not any(map(_is_cut, anchors or ()))
+            filed = self._filed[key] = Filed(predicate, anchors, certain)
             self._file(filed)
         self._members.add(filed, member)
 
@@ -120,9 +134,12 @@ class PredicateIndex(Generic[Member]):
         return found
 
     def holding(
-        self, filed: _Filed[Member], subject: Subject, errors: dict[Member, Exception] | None = None
+        self, filed: Filed[Member], subject: Subject, errors: dict[Member, Exception] | None = None
     ) -> Iterable[Member]:
-        """Of one of the candidates, the members, if its predicate holds; see `match`."""
+        """Of one of the candidates, the members at this moment, if its predicate holds; see `match`.
+
+        None, if it was removed since it was found.
+        """
         if not filed.certain:
             try:
                 if not filed.predicate(subject):
@@ -134,30 +151,31 @@ class PredicateIndex(Generic[Member]):
                 return ()
         return self._members.get(filed)
 
-    def candidates(self, subject: Subject) -> tuple[_Filed[Member], ...]:
-        """The distinct predicates that might hold, as they are filed now. Ask `holding` about each."""
-        return tuple(self._candidates(subject))
-
-    def _candidates(self, subject: Subject) -> dict[_Filed[Member], None]:
+    def candidates(self, subject: Subject) -> Sequence[Filed[Member]]:
+        """What may hold for `subject`, as it is filed at this moment. Ask `holding` about each."""
+        found = self._unanchored
         if not any(self._shelves.values()):
-            return self._unanchored
-        found = dict(self._unanchored)
-        for name, shelf in self._shelves[Exact].items():
+            return tuple(found)
+        found = found.copy()
+        shelves = self._shelves[Exact]
+        for name in _looked_at(shelves, subject):
             text = subject.get(name)
             if text is not None:
-                for filed in shelf.by_text.get(text):
+                for filed in shelves[name].by_text.get(text):
                     found[filed] = None
         for kind in (Prefix, Suffix):
-            for name, shelf in self._shelves[kind].items():
+            shelves = self._shelves[kind]
+            for name in _looked_at(shelves, subject) if shelves else ():
                 text = subject.get(name)
                 if text is None:
                     continue
+                shelf, size = shelves[name], len(text)
                 for length in shelf.lengths:
-                    if length <= len(text):
-                        part = text[:length] if kind is Prefix else text[-length:]
+                    if length <= size:
+                        part = text[:length] if kind is Prefix else text[size - length :]
                         for filed in shelf.by_text.get(part):
                             found[filed] = None
-        return found
+        return tuple(found)
 
     def _anchors(self, predicate: Wanted) -> tuple[_Anchor, ...] | None:  # noqa: PLR0911 - a table
         """Where to file `predicate`: under all of these; None when it can't be filed."""
@@ -166,12 +184,12 @@ class PredicateIndex(Generic[Member]):
                 return None  # it may decide as it likes
             case Exact() | Prefix() | Suffix():
                 kind = type(predicate)
-                options = [(_Anchor(kind, n, t),) for n, t in predicate.attributes]
+                options = [(_anchor(kind, n, t),) for n, t in predicate.attributes]
                 return min(options, key=self._crowd)
             case Sql():
                 conditions = predicate.expression.conditions()
                 found = [
-                    tuple(_Anchor(_BY_NAME[c.kind], c.name, t) for t in c.texts) for c in conditions
+                    tuple(_anchor(_BY_NAME[c.kind], c.name, t) for t in c.texts) for c in conditions
                 ]
                 return min(found, key=self._crowd) if found else None
             case AllOf():
@@ -197,7 +215,7 @@ class PredicateIndex(Generic[Member]):
         vague = sum(anchor.kind is not Exact for anchor in anchors)
         return (others, vague)
 
-    def _file(self, filed: _Filed[Member]) -> None:
+    def _file(self, filed: Filed[Member]) -> None:
         if filed.anchors is None:
             self._unanchored[filed] = None
             return
@@ -206,7 +224,7 @@ class PredicateIndex(Generic[Member]):
             shelf.by_text.add(anchor.text, filed)
             shelf.lengths[len(anchor.text)] += 1
 
-    def _unfile(self, filed: _Filed[Member]) -> None:
+    def _unfile(self, filed: Filed[Member]) -> None:
         if filed.anchors is None:
             del self._unanchored[filed]
             return
@@ -218,6 +236,26 @@ class PredicateIndex(Generic[Member]):
                 del shelf.lengths[len(anchor.text)]
             if not shelf.by_text:
                 del self._shelves[anchor.kind][anchor.name]
+
+
+def _looked_at(shelves: dict[str, _Shelf[Member]], subject: Subject) -> Iterable[str]:
+    """The attributes to look at: those in use, or of a notification its own if those are fewer."""
+    if len(shelves) > len(ATTRIBUTES) and isinstance(subject, Notification):
+        return [name for name in subject.names() if name in shelves]
+    return shelves
+
+
+def _anchor(kind: type[Exact] | type[Prefix] | type[Suffix], name: str, text: str) -> _Anchor:
+    if kind is Prefix:
+        text = text[:MAX_ANCHOR]
+    elif kind is Suffix:
+        text = text[-MAX_ANCHOR:]
+    return _Anchor(kind, name, text)
+
+
+def _is_cut(anchor: _Anchor) -> bool:
+    """Whether more was asked for than it says; or just as much, which makes no difference."""
+    return anchor.kind is not Exact and len(anchor.text) == MAX_ANCHOR
 
 
 def _says_all(predicate: Wanted) -> bool:

@@ -8,9 +8,7 @@ characters only where there are any.
 
 from __future__ import annotations
 
-import functools
 import itertools
-import re
 import secrets
 import time as clock
 from collections.abc import Mapping
@@ -20,14 +18,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from trionotify.attributes import (
+    ATTRIBUTES,
+    MAX_ATTRIBUTE,
+    ExtensionValue,
+    check_attribute_name,
+    check_text,
+    checked_extensions,
+    checked_time,
+    is_json,
+    moment_of,
+)
+from trionotify.errors import quoted
 from trionotify.jsontext import check_json
-from trionotify.text import FORBIDDEN, check_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "ATTRIBUTES",
+    "MAX_ATTRIBUTE",
     "RESERVED_TYPE",
     "Data",
     "ExtensionValue",
@@ -41,27 +51,22 @@ __all__ = [
 ]
 
 Data = str | bytes | None
-ExtensionValue = str | int | bool
 
 #: What `Notification.state` returns: data, type, source and subject; the id, and whether it was given;
 #: the time as it was given, or in seconds; the datacontenttype, if it was given; the audience; the
 #: extensions.
 State = tuple[Any, ...]
 
-#: The context attributes that have a field or a property of their own.
-ATTRIBUTES: Final = frozenset(
-    {"id", "source", "specversion", "type", "subject", "time", "datacontenttype", "to"}
-)
+#: Bytes of memory that an entry of the log takes beside its texts, measured with tracemalloc: the
+#: entry, the notification, its key, and the heads of its `str` objects.
+_OVERHEAD: Final = 768
+#: The same for each extension.
+_EXTENSION_OVERHEAD: Final = 160
+
 _CORE: Final = frozenset({"id", "source", "type", "subject", "time", "datacontenttype"})
-_RESERVED: Final = ATTRIBUTES - {"to"} | {"data", "audience"}
 
 #: Types that begin with this are the server's own, and can't be published.
 RESERVED_TYPE: Final = "trionotify."
-
-_NAME: Final = re.compile(r"[a-z0-9]+", re.ASCII)
-_RFC_3339: Final = re.compile(
-    r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
-)
 
 # An id is unique because the prefix is drawn anew by each process and the counter never repeats: two
 # counted integers cost 0.05 us where a UUID costs 2.
@@ -112,28 +117,34 @@ class Notification:
             text = self.type + self.source
             if subject is not None:
                 text += subject
-            fine = self.type and self.source and subject != "" and text.isprintable()
+            fine = (
+                len(text) <= MAX_ATTRIBUTE
+                and self.type
+                and self.source
+                and subject != ""
+                and text.isprintable()
+            )
         except (TypeError, AttributeError):
             fine = False
         if not fine:
-            _check_text("type", self.type)
-            _check_text("source", self.source)
+            check_text("type", self.type)
+            check_text("source", self.source)
             if subject is not None:
-                _check_text("subject", subject)
+                check_text("subject", subject)
         if not (self._id.__class__ is int and self._id >= _FIRST):
-            _check_text("id", self._id)
+            check_text("id", self._id)
         if not (self._time.__class__ is float and 0.0 <= self._time < _END_OF_TIME):
-            _set(self, "_time", _checked_time(self._time))
+            _set(self, "_time", checked_time(self._time))
         if self._datacontenttype is not None:
-            _check_text("datacontenttype", self._datacontenttype)
+            check_text("datacontenttype", self._datacontenttype)
             _check_json(self.data, self._datacontenttype)
         if self.audience is not None and not callable(self.audience):
             raise TypeError(
                 "audience must be a predicate or a callable of the Client, not"
-                f" {_name_of(self.audience)}"
+                f" {_kind_of(self.audience)}"
             )
         if self.extensions is not _NO_EXTENSIONS:
-            _set(self, "extensions", _checked_extensions(self.extensions))
+            _set(self, "extensions", checked_extensions(self.extensions))
 
     @classmethod
     def of(
@@ -252,16 +263,42 @@ class Notification:
 
     @property
     def size(self) -> int:
-        """What it weighs in the log, in bytes: `data` in UTF-8, and the attributes' text."""
+        """What was said, in bytes: `data` and the attributes that were given, as UTF-8."""
         data = self.data
-        size = len(self.type) + len(self.source)
+        size = len(_encoded(self._texts()))
         if data is not None:
-            size += len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
-        if self.subject is not None:
-            size += len(self.subject)
-        for name, value in self.extensions.items():
-            size += len(name) + len(str(value))
+            size += len(data if isinstance(data, bytes) else _encoded(data))
         return size
+
+    @property
+    def weight(self) -> int:
+        """What it takes in memory as an entry of a log, in bytes, but for its audience.
+
+        A bound, not a measurement: the same on every machine, and a little more than the truth.
+        """
+        text, data = self._texts(), self.data
+        weight = _OVERHEAD + (len(text) if text.isascii() else _width(text))
+        if data is not None:
+            weight += len(data) if isinstance(data, bytes) or data.isascii() else _width(data)
+        if self.extensions is not _NO_EXTENSIONS:
+            weight += _EXTENSION_OVERHEAD * len(self.extensions)
+        return weight
+
+    def _texts(self) -> str:
+        """All attributes that were given, one after the other: what is made up is short."""
+        text = self.type + self.source
+        if self.subject is not None:
+            text += self.subject
+        if self._id.__class__ is str:
+            text += self._id
+        if self._time.__class__ is str:
+            text += self._time
+        if self._datacontenttype is not None:
+            text += self._datacontenttype
+        if self.extensions is not _NO_EXTENSIONS:
+            for name, value in self.extensions.items():
+                text += f"{name}{value}"
+        return text
 
     def get(self, name: str) -> str | None:
         """The attribute `name` as text, or None where there is none: what predicates look at.
@@ -277,6 +314,13 @@ class Notification:
         if isinstance(extension, bool):
             return "true" if extension else "false"
         return str(extension)
+
+    def names(self) -> Iterator[str]:
+        """The names of the attributes that it may have: beside these, `get` finds none."""
+        yield from ATTRIBUTES
+        for name in self.extensions:
+            if name != "to":
+                yield name
 
     def value(self, name: str) -> ExtensionValue | None:
         """The attribute `name` with the type that it has in CloudEvents, or None: what SQL looks at."""
@@ -314,22 +358,6 @@ def check_publishable(notification: Notification) -> None:
         raise ValueError(f"type: what begins with {RESERVED_TYPE} is the server's own: choose another")
 
 
-def check_attribute_name(name: object) -> str:
-    """Return `name` if an attribute can be called that; raise TypeError or ValueError if not.
-
-    CloudEvents 1.0, "Attribute Naming Convention": lower-case ASCII letters and digits.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"an attribute's name must be str, not {_name_of(name)}")
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} can't name an attribute: use lower-case letters a to z and digits only"
-        )
-    if name == "data":
-        raise ValueError("'data' is not an attribute: predicates see attributes only")
-    return name
-
-
 def _check_data(data: object) -> None:
     if isinstance(data, str):
         try:
@@ -337,7 +365,7 @@ def _check_data(data: object) -> None:
         except UnicodeEncodeError as error:
             raise ValueError(f"data can't be written as UTF-8: {error}") from None
     elif not isinstance(data, bytes | None):
-        raise TypeError(f"data must be str, bytes or None, not {_name_of(data)}")
+        raise TypeError(f"data must be str, bytes or None, not {_kind_of(data)}")
 
 
 def _check_json(data: object, kind: str) -> None:
@@ -346,14 +374,7 @@ def _check_json(data: object, kind: str) -> None:
         try:
             check_json(data)
         except ValueError as error:
-            raise ValueError(f"data: {error} (datacontenttype is {kind})") from None
-
-
-@functools.lru_cache(maxsize=256)
-def is_json(kind: str) -> bool:
-    """Whether a media type is one of JSON's (RFC 6839, section 3.1)."""
-    subtype = kind.partition(";")[0].strip().lower().rpartition("/")[2]
-    return subtype == "json" or subtype.endswith("+json")
+            raise ValueError(f"data: {error} (datacontenttype is {quoted(kind)})") from None
 
 
 def new_id() -> str:
@@ -367,59 +388,19 @@ def _text_of(id: int | str | bytes) -> str:
     return id if isinstance(id, str) else id.decode()
 
 
-def _check_text(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be str, not {_name_of(value)}")
-    if not value:
-        raise ValueError(f"{name} must not be empty")
-    # str.isprintable runs in C and is true of nearly all text; a space is printable, a newline not.
-    if not value.isprintable() and (bad := FORBIDDEN.search(value)):
-        raise ValueError(f"{name} must not contain the character {bad.group()!r}")
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
 
 
-def _checked_time(value: object) -> str:
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ValueError("time must have a time zone: use datetime.now(timezone.utc)")
-        return value.isoformat().replace("+00:00", "Z")
-    if not isinstance(value, str):
-        raise TypeError(f"time must be RFC 3339 text or a datetime, not {value!r}")
-    moment_of("time", value)
-    return value
+def _width(text: str) -> int:
+    """Bytes of a text that isn't ASCII: each character takes what the widest does.
 
-
-def moment_of(name: str, value: object) -> float:
-    """The moment that RFC 3339 text names, in seconds since 1970.
-
-    Raises ValueError that begins with `name`.
+    The UTF-8 comes on top: Python keeps it beside a text that msgspec or SQLite has once asked for it.
     """
-    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
-        raise ValueError(f"{name} must be RFC 3339 like '2026-01-31T23:59:59Z', not {value!r}")
-    try:
-        return datetime.fromisoformat(value.upper()).timestamp()
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{name} {value!r} is not a moment: {error}") from None
+    units = len(text.encode("utf-16-le", "surrogatepass")) // 2
+    widest = 2 if units == len(text) else 4
+    return widest * len(text) + len(_encoded(text))
 
 
-def _checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
-    if not isinstance(values, Mapping):
-        raise TypeError(f"extensions must be a mapping, not {_name_of(values)}")
-    for name, value in values.items():
-        check_attribute_name(name)
-        if name in _RESERVED:
-            raise ValueError(f"{name} has a field of its own: it can't be among the extensions")
-        if isinstance(value, str):
-            _check_text(name, value)
-            if name == "to":
-                check_id(name, value)
-        elif not isinstance(value, int):
-            raise TypeError(f"{name} must be str, int or bool, not {_name_of(value)}")
-        elif not -(2**31) <= value < 2**31:
-            raise ValueError(f"{name} must fit 32 bits (CloudEvents Integer), not {value}")
-        if name == "expirytime":
-            moment_of(name, value)
-    return MappingProxyType(dict(values))
-
-
-def _name_of(value: object) -> str:
+def _kind_of(value: object) -> str:
     return type(value).__name__

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final, Protocol
 import attrs
 
 from trionotify import cesql
+from trionotify.errors import cut, quoted
 
 __all__ = [
     "EVERYTHING",
@@ -108,11 +109,11 @@ class OnAttributes(Predicate):
             if not isinstance(name, str):
                 raise TypeError(f"an attribute's name must be str, not {type(name).__name__}")
             if not name.isprintable() or not name:
-                raise ValueError(f"{name!r} can't name an attribute: use printable characters")
+                raise ValueError(f"{quoted(name)} can't name an attribute: use printable characters")
             if not isinstance(value, str):
-                raise TypeError(f"{name} must be str, not {type(value).__name__}")
+                raise TypeError(f"{cut(name)} must be str, not {type(value).__name__}")
             if not value:
-                raise ValueError(f"{name} must not be empty")
+                raise ValueError(f"{cut(name)} must not be empty")
         self.__attrs_init__(tuple(sorted(pairs.items())))
 
     def __call__(self, subject: Subject) -> bool:
@@ -159,7 +160,7 @@ def _checked_parts(parts: Iterable[Wanted]) -> tuple[Wanted, ...]:
 def check_callable(part: object) -> None:
     """Raise TypeError for what can be no predicate."""
     if not callable(part):
-        raise TypeError(f"{part!r} is neither a predicate nor a callable")
+        raise TypeError(f"{quoted(part)} is neither a predicate nor a callable")
 
 
 @attrs.frozen(eq=False)
@@ -328,5 +329,5 @@ def _write(predicate: Wanted) -> dict[str, Any]:
         case _Constant():
             raise ValueError(f"{predicate} has no JSON but as a whole: leave it out")
     raise TypeError(
-        f"{predicate!r} has no JSON: use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
+        f"{quoted(predicate)} has no JSON: use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
     )

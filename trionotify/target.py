@@ -42,7 +42,7 @@ _OURS: Final = frozenset({"host", "connection", "upgrade", "content-length", "tr
 #: There is no file, or one at which nobody listens.
 _NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED)
 #: How large filters may be is the server's decision.
-_ANY_SIZE: Final = FilterLimits(1 << 30, 100, 1 << 30)
+_ANY_SIZE: Final = FilterLimits(1 << 30, 100, 1 << 30, 1 << 60)
 
 
 def filters_of(wanted: object) -> list[Any]:

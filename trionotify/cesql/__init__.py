@@ -21,7 +21,9 @@ What the modules do, in reading order; each imports only from those above it:
 | `functions` | the built-in functions |
 | `operators` | what the operators mean |
 | `closures` | tree to closures |
+| `costs` | how long an evaluation may take, what an expression weighs |
 | `conditions` | what must hold of an event for an expression to hold, for an index |
+| `cache` | what is remembered, within bounds |
 | `expression` | `Expression`, which ties these together |
 
 Texts come from strangers, so all is bounded: the length and the depth of an expression, a pattern's

@@ -22,7 +22,7 @@ from trionotify.cesql.tree import (
     Unary,
     literal_texts,
 )
-from trionotify.cesql.values import Error, Errors, Evaluator, Get, Value, as_value
+from trionotify.cesql.values import Error, Errors, Evaluator, Get, Value, as_value, cut
 
 __all__ = ["compiled"]
 
@@ -92,7 +92,7 @@ def _negated(matches: Matcher) -> Matcher:
 
 
 def _attribute(name: str) -> Evaluator:
-    missing = Error("missingAttribute", f"the event has no attribute {name}")
+    missing = Error("missingAttribute", f"the event has no attribute {cut(name)}")
 
     def evaluate(get: Get, errors: Errors) -> Value | None:
         value = as_value(get(name))

@@ -19,6 +19,7 @@ from trionotify.cesql.values import (
     Error,
     Errors,
     Value,
+    cut,
     to_boolean,
     to_integer,
     to_text,
@@ -63,7 +64,7 @@ def missing(name: str, count: int) -> Error:
         if one.name == name
     ]
     if not arities:
-        return Error("missingFunction", f"there is no function {name}")
+        return Error("missingFunction", f"there is no function {cut(name)}")
     return Error("missingFunction", f"{name} takes {' or '.join(arities)} arguments, not {count}")
 
 
@@ -78,12 +79,27 @@ def _bad_argument(message: str) -> Error:
     return Error("functionEvaluation", message)
 
 
+def _fits(errors: Errors, size: int) -> bool:
+    if size <= MAX_TEXT:
+        return True
+    errors.append(_bad_argument(f"a text may have at most {MAX_TEXT} characters, not {size}"))
+    return False
+
+
 def _concat_ws(errors: Errors, delimiter: str, *texts: str) -> str:
     size = sum(map(len, texts)) + len(delimiter) * max(0, len(texts) - 1)
-    if size > MAX_TEXT:  # known before anything is put together
-        errors.append(_bad_argument(f"a text may have at most {MAX_TEXT} characters, not {size}"))
-        return ""
-    return delimiter.join(texts)
+    # Known before anything is put together.
+    return delimiter.join(texts) if _fits(errors, size) else ""
+
+
+def _lower(errors: Errors, text: str) -> str:
+    lower = text.lower()  # of one character may come two, in upper case three
+    return lower if _fits(errors, len(lower)) else ""
+
+
+def _upper(errors: Errors, text: str) -> str:
+    upper = text.upper()
+    return upper if _fits(errors, len(upper)) else ""
 
 
 def _left(errors: Errors, text: str, count: int) -> str:
@@ -128,8 +144,8 @@ _FUNCTIONS: Final = (
     Function("LENGTH", (to_text,), 0, lambda _, text: len(text)),
     Function("CONCAT", (), "", lambda errors, *texts: _concat_ws(errors, "", *texts), others=to_text),
     Function("CONCAT_WS", (to_text,), "", _concat_ws, others=to_text),
-    Function("LOWER", (to_text,), "", lambda _, text: text.lower()),
-    Function("UPPER", (to_text,), "", lambda _, text: text.upper()),
+    Function("LOWER", (to_text,), "", _lower),
+    Function("UPPER", (to_text,), "", _upper),
     Function("TRIM", (to_text,), "", lambda _, text: text.strip(_WHITE_SPACE)),
     Function("LEFT", (to_text, to_integer), "", _left),
     Function("RIGHT", (to_text, to_integer), "", _right),

@@ -3,10 +3,13 @@
 `%` stands for any characters or none, `_` for one, and a backslash makes either mean itself. A
 backslash before anything else means itself.
 
-Regular expressions are no way to do this: `%a%a%a%a%b` backtracks for minutes. What people write is
-answered by `str` methods. A pattern with `%` alone is taken piece by piece, each where it is found
-first: if the pattern matches at all, it matches that way. A pattern with `_` becomes an automaton whose
-state is one integer.
+A regular expression for the whole is no way to do this: `%a%a%a%a%b` backtracks for minutes. Between
+two `%` stands a *piece*, which is of fixed length. So the first and the last one can only be at the ends
+of the text, and those between are taken one by one, each where it is found first: if the pattern matches
+at all, it matches that way. A short literal is found by `str.find`; a longer one, and a piece with a `_`
+between literals, by a regular expression for this piece alone, which has nothing to backtrack to. But
+that may try a whole piece at each place of a text. So with a piece that is long the pattern becomes an
+automaton, whose state is one integer.
 """
 
 from __future__ import annotations
@@ -17,12 +20,32 @@ from collections.abc import Callable, Sequence
 from operator import methodcaller
 from typing import Final
 
-__all__ = ["MAX_PATTERN", "Element", "Matcher", "Wildcard", "elements_of", "matcher"]
+import attrs
+
+__all__ = [
+    "MAX_PATTERN",
+    "Element",
+    "Matcher",
+    "Piece",
+    "Wildcard",
+    "elements_of",
+    "matcher",
+    "pieces_of",
+]
 
 #: Characters of a pattern. It bounds the automaton: the square of it in bits, at the worst.
 MAX_PATTERN: Final = 1_024
 
+#: Characters of a piece that a regular expression looks for. `re` keeps hundreds of expressions, and so
+#: strangers' patterns, but none longer than this.
+MAX_REGULAR: Final = 96
+#: From so many characters on, a literal is found by a regular expression, too: `str.find` may compare
+#: all of it at every place of a text, `re` doesn't.
+MANY: Final = 8
+
 Matcher = Callable[[str], bool]
+#: Where something stands first in a text, between two places; -1 if it doesn't.
+Finder = Callable[[str, int, int], int]
 
 
 class Wildcard(enum.Enum):
@@ -61,27 +84,110 @@ def matcher(elements: Sequence[Element]) -> Matcher:
             return methodcaller("startswith", head)
         case [Wildcard.MANY, str(tail)]:
             return methodcaller("endswith", tail)
-    if Wildcard.ONE in elements:
+    pieces = pieces_of(elements)
+    if any(piece.is_long for piece in pieces[1:-1]):
         return _automaton(elements)
-    return _in_pieces(elements)
+    return _in_pieces(pieces)
 
 
-def _in_pieces(elements: Sequence[Element]) -> Matcher:
-    """For patterns with `%` and without `_`."""
-    first, last = elements[0], elements[-1]
-    head = first if isinstance(first, str) else ""
-    tail = last if isinstance(last, str) else ""
-    middle = [piece for piece in elements[1:-1] if isinstance(piece, str)]
+@attrs.frozen
+class Piece:
+    """What stands between two `%`: `length` characters, and the literals at their places among them."""
+
+    length: int = 0
+    literals: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it takes an automaton to find it."""
+        return len(self.literals) > 1 and self.length > MAX_REGULAR
+
+    def is_at(self, text: str, at: int) -> bool:
+        """Whether it stands at this place of a text that is long enough."""
+        for offset, literal in self.literals:
+            if not text.startswith(literal, at + offset):
+                return False
+        return True
+
+    def finder(self) -> Finder:
+        """A function that says where it stands first between two places of a text; -1: nowhere."""
+        length = self.length
+        if len(self.literals) > 1:
+            return _search(re.compile(self._regular(), re.DOTALL))
+        if not self.literals:
+            return lambda text, at, end: at if at + length <= end else -1
+        ((offset, literal),) = self.literals
+        behind = length - offset
+        search = _literal(literal)
+
+        def find(text: str, at: int, end: int) -> int:
+            if at + length > end:
+                return -1
+            found = search(text, at + offset, end - behind + len(literal))
+            return found - offset if found >= 0 else -1
+
+        return find
+
+    def _regular(self) -> str:
+        written, at = "", 0
+        for offset, literal in self.literals:
+            written += _gap(offset - at) + re.escape(literal)
+            at = offset + len(literal)
+        return written + _gap(self.length - at)
+
+
+def _gap(size: int) -> str:
+    return (
+        "." * size if size < 4 else f".{{{size}}}"
+    )  # a repetition is faster than many, slower than few
+
+
+def _literal(literal: str) -> Finder:
+    if MANY <= len(literal) <= MAX_REGULAR:
+        return _search(re.compile(re.escape(literal)))
+    return lambda text, at, end: text.find(literal, at, end)
+
+
+def _search(pattern: re.Pattern[str]) -> Finder:
+    def find(text: str, at: int, end: int) -> int:
+        found = pattern.search(text, at, end)
+        return found.start() if found else -1
+
+    return find
+
+
+def pieces_of(elements: Sequence[Element]) -> list[Piece]:
+    """What stands before, between and behind the `%`; empty where nothing does."""
+    pieces: list[Piece] = []
+    length = 0
+    literals: list[tuple[int, str]] = []
+    for element in elements:
+        if element is Wildcard.MANY:
+            pieces.append(Piece(length, tuple(literals)))
+            length, literals = 0, []
+        elif element is Wildcard.ONE:
+            length += 1
+        else:
+            literals.append((length, element))
+            length += len(element)
+    return [*pieces, Piece(length, tuple(literals))]
+
+
+def _in_pieces(pieces: Sequence[Piece]) -> Matcher:
+    head, tail, least = pieces[0], pieces[-1], sum(piece.length for piece in pieces)
+    if len(pieces) == 1:
+        return lambda text: len(text) == least and head.is_at(text, 0)
+    middle = [(piece.finder(), piece.length) for piece in pieces[1:-1]]
 
     def matches(text: str) -> bool:
-        at, end = len(head), len(text) - len(tail)
-        if at > end or not text.startswith(head) or not text.endswith(tail):
+        at, end = head.length, len(text) - tail.length
+        if len(text) < least or not head.is_at(text, 0) or not tail.is_at(text, end):
             return False
-        for piece in middle:
-            found = text.find(piece, at, end)
+        for find, length in middle:
+            found = find(text, at, end)
             if found < 0:
                 return False
-            at = found + len(piece)
+            at = found + length
         return True
 
     return matches

@@ -29,6 +29,7 @@ __all__ = [
     "Result",
     "Value",
     "as_value",
+    "cut",
     "integer_in",
     "shown",
     "to_boolean",
@@ -101,7 +102,7 @@ def to_text(value: Value, errors: Errors) -> str:
 def to_boolean(value: Value, errors: Errors) -> bool:
     """`value` as a Boolean; of text, only true and false will do, in any case."""
     if isinstance(value, str):
-        word = value.lower()
+        word = value.lower() if len(value) <= len("false") else ""
         if word not in {"true", "false"}:
             errors.append(Error("cast", f"{shown(value)} is neither true nor false"))
         return word == "true"
@@ -129,7 +130,7 @@ def to_type_of(example: Value, value: Value, errors: Errors) -> Value:
 
 # `int` alone is too kind (it reads underscores, spaces and the digits of all scripts), slow for long
 # texts, and raises for very long ones. So it gets what is short and plain.
-_INTEGER: Final = re.compile(r"([+-]?)0*([0-9]{1,10})")
+_INTEGER: Final = re.compile(r"([+-]?)(?=[0-9])0*+([0-9]{0,10})")
 
 
 def integer_in(text: str) -> int | None:
@@ -137,10 +138,15 @@ def integer_in(text: str) -> int | None:
     found = _INTEGER.fullmatch(text)
     if found is None:
         return None
-    number = int(found[1] + found[2])
+    number = int(found[1] + (found[2] or "0"))
     return number if MIN_INTEGER <= number <= MAX_INTEGER else None
 
 
 def shown(text: str) -> str:
     """`text` quoted for a message, cut when it is long."""
     return repr(str(text)) if len(text) <= 40 else f"{text[:37]!r}..."
+
+
+def cut(name: str) -> str:
+    """A name for a message, cut when it is long."""
+    return name if len(name) <= 40 else f"{name[:37]}..."

@@ -16,8 +16,6 @@ __all__ = ["Pages"]
 
 #: An entry beside its frames, one for each format.
 _FRAMES: Final = 3
-#: What an entry weighs beside its notification's text, roughly.
-_OVERHEAD: Final = 1024
 
 
 class Pages:
@@ -57,4 +55,4 @@ class Pages:
 
 
 def _weight(entries: list[Entry]) -> int:
-    return sum(_FRAMES * entry.size + _OVERHEAD for entry in entries)
+    return sum(_FRAMES * entry.size for entry in entries)

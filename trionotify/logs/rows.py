@@ -7,11 +7,11 @@ directions are on the path of every notification.
 from __future__ import annotations
 
 import sys
-import threading
-from collections import OrderedDict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from trionotify.cesql.cache import Cache
+from trionotify.costs import weight_of
 from trionotify.entries import Entry
 from trionotify.filters import FilterLimits, from_json
 from trionotify.jsontext import read_json, write_json
@@ -38,14 +38,17 @@ TOTAL: Final = COLUMNS.index("total")
 #: How deep an audience may be nested: reading one takes some frames of the stack for each level.
 _DEEPEST: Final = 128
 _LIMITS: Final = FilterLimits(
-    max_filter_bytes=sys.maxsize, max_filter_depth=_DEEPEST, max_filters=sys.maxsize
+    max_filter_bytes=sys.maxsize,
+    max_filter_depth=_DEEPEST,
+    max_filters=sys.maxsize,
+    max_filter_cost=sys.maxsize,
 )
 _INSTEAD: Final = "use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
 #: What the form of the CloudEvents Subscriptions API can't say.
 _NOBODY: Final = "false"
 
-#: Characters of the audiences that are kept read.
-_KNOWN: Final = 64 << 10
+#: Bytes that the remembered audiences may weigh.
+_MAX_REMEMBERED: Final = 4 << 20
 
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -75,7 +78,7 @@ def entry_of(row: Row, ours: bool) -> Entry:
     offset, _, _, _, origin, publisher, id, given, source, type, *rest = row
     time, subject, kind, audience, extensions, data = rest
     if audience is not None:
-        audience = _audiences.read(audience)
+        audience = _audience(audience)
     extensions = MappingProxyType(read_json(extensions)) if extensions else _NO_EXTENSIONS
     notification = Notification.restored(
         (data, type, source, subject, id, given, time, kind, audience, extensions)
@@ -119,32 +122,11 @@ def audience_text(audience: Wanted) -> str:
     return text
 
 
-class _Audiences:
-    """Audiences that were read lately, by their texts: many notifications have the same.
-
-    Bounded by the texts' length, because what they become is many times as large. For any thread.
-    """
-
-    def __init__(self, max_characters: int) -> None:
-        self._room = max_characters
-        self._known: OrderedDict[str, Wanted] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def read(self, text: str) -> Wanted:
-        """The audience that this text is; raises as `from_json` does."""
-        with self._lock:
-            if (known := self._known.get(text)) is not None:
-                self._known.move_to_end(text)
-                return known
-        # Without the lock, because it may take long. Two threads may both read the same one.
-        audience = NOTHING if text == _NOBODY else from_json(text, _LIMITS, audience=True)
-        with self._lock:
-            if text not in self._known:
-                self._known[text] = audience
-                self._room -= len(text)
-            while self._room < 0:
-                self._room += len(self._known.popitem(last=False)[0])
-        return audience
+def _read_audience(text: str) -> Wanted:
+    return NOTHING if text == _NOBODY else from_json(text, _LIMITS, audience=True)
 
 
-_audiences: Final = _Audiences(_KNOWN)
+#: Read once: many notifications have the same audience.
+_audience: Final = Cache(
+    _read_audience, lambda text, audience: len(text) + weight_of(audience), _MAX_REMEMBERED
+)

@@ -95,7 +95,7 @@ class SqliteStore:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._max_age = max_age
-        # Half of what a row may have is left for what `Entry.size` doesn't count, such as the id.
+        # Half of what a row may have is left for how it is written: JSON, and the row's own numbers.
         row = database.connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
         self._max_size = min(max_bytes, row // 2)
 
