@@ -18,7 +18,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-__all__ = ["WAYS"]
+__all__ = ["SOAKED", "WAYS"]
 
 #: What one `send` is given, and how often there was one: what is sent instead.
 Spoil = Callable[[bytes, int], bytes]
@@ -51,6 +51,10 @@ def _lose(data: bytes, number: int) -> bytes:
 
 def _double(data: bytes, number: int) -> bytes:
     return data * 2 if _of_stream(data) else data
+
+
+def _lose_some(data: bytes, number: int) -> bytes:
+    return b"" if b'"type":"ab"' in data and number % 3 == 0 else data
 
 
 def _fail(data: bytes, number: int) -> bytes:
@@ -107,11 +111,15 @@ WAYS: dict[str, tuple[str, str, Callable[[], None]]] = {
     "it accepts every signature": ("answer", "signatures", _accept_all),
     "it ends badly": ("SIGTERM", "forwarded", _end_badly),
 }
+#: These are for a soak, whose faults begin with the first word.
+SOAKED: dict[str, tuple[str, Callable[[], None]]] = {
+    "some miss something": ("delivery", lambda: _spoil_sends(_lose_some)),
+    "it ends badly": ("SIGTERM", _end_badly),
+}
 
 
 if __name__ == "__main__":
     _, way, _, _, module, *arguments = sys.argv
-    _, _, break_it = WAYS[way]
-    break_it()
+    (WAYS.get(way) or SOAKED[way])[-1]()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

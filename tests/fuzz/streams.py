@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlencode
@@ -26,6 +27,17 @@ class StreamLine:
         self._raw = b""
         self._text = b""
         self._over = False
+
+    @property
+    def cursor(self) -> str:
+        """Where it is, by the last block of Server-Sent Events."""
+        return self._source.last_event_id
+
+    def drop(self, reset: bool) -> None:
+        """Leave: with a reset, or in silence."""
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     async def ask(self, target: str, *fields: str) -> None:
         """Raises `Refused`, or `Lost`."""
