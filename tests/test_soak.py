@@ -18,7 +18,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 #: Figures of a busy machine and of a few seconds: they are for the command to judge.
 FIGURES = ("lag: ", "growth: ")
-SHORT = SoakPlan(1, seconds=4, clients=30, rest=0.2, attack=0.2, rate=12, sampling=0.2)
+SHORT = SoakPlan(1, seconds=4, clients=30, rest=0.2, attack=0.2, rate=12, sampling=0.2, settling=20)
 
 
 @linux_only
