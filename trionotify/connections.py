@@ -11,7 +11,6 @@ which takes care that one of them writes at a time. What goes wrong in either is
 from __future__ import annotations
 
 import logging
-import logging
 from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import quote
