@@ -132,7 +132,7 @@ class Conversation:
     async def _read(self) -> Request:
         head = await self._http.read_head()
         self._method = head.method.decode()
-        request = request_of(head, self._remote, self._hub.filter_limits)
+        request = request_of(head, self._remote, self._hub.filter_limits, self._hub.subprotocols)
         self._params = request.params
         if request.http_version not in _VERSIONS:
             raise Refused(505, f"HTTP/{request.http_version} isn't spoken here: 1.1 and 1.0 are")
