@@ -58,7 +58,7 @@ def test_it_is_immutable() -> None:
         ({"extensions": {"type": "x"}}, ValueError, "type has a field of its own"),
         ({"extensions": ["x"]}, TypeError, "extensions must be a mapping"),
         ({"extensions": {"to": ""}}, ValueError, "to must not be empty"),
-        ({"extensions": {"to": "x" * 256}}, ValueError, "to must have 1 to 255 characters, not 256"),
+        ({"extensions": {"to": "x" * 256}}, ValueError, "to: 1 to 255 characters are needed, not 256"),
         ({"extensions": {"to": "a\x85b"}}, ValueError, r"to must not contain the character '\\x85'"),
     ],
 )
