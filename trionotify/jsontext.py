@@ -41,7 +41,12 @@ def read_items(text: str | bytes) -> list[Verbatim]:
 
 
 def check_json(text: str | bytes) -> None:
-    """Return if this is a JSON text; raises as `read_json` does."""
+    """Return if this is a JSON text; raises as `read_json` does.
+
+    It is passed on as it is: so there must be no byte order mark in it, at which most readers fail.
+    """
+    if text != without_mark(text):
+        raise ValueError("not JSON that can be read: it begins with a byte order mark")
     _guarded(_check, text)
 
 
