@@ -288,10 +288,10 @@ _NAMED = {"button", "textbox", "combobox", "link", "heading", "log", "region", "
 
 
 async def test_no_page(browser: Browser) -> None:
-    """With `page=False` there is none."""
+    """With `page=False` there is none, but a few words."""
     async with open_server(port=0, page=False) as server:
         page = await browser.open(f"{server.url}/")
-        assert "this is a WebSocket server" in await page.run("document.body.textContent")
+        assert "This is trionotify" in await page.run("document.body.textContent")
 
 
 async def test_the_browsers_own_event_source(browser: Browser, tmp_path: Path) -> None:

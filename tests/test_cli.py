@@ -102,7 +102,9 @@ def test_unix_socket(tmp_path: Path) -> None:
 
 def test_environment() -> None:
     """Every option also as TRIONOTIFY_OPTION."""
-    with running(TRIONOTIFY_PORT="0", TRIONOTIFY_MAX_CONNECTIONS="5") as (process, url):
+    # Where several may be given, spaces are between them.
+    hosts = {"TRIONOTIFY_HOST": "localhost 127.0.0.1", "TRIONOTIFY_SUBPROTOCOL": "json mqtt"}
+    with running(TRIONOTIFY_PORT="0", TRIONOTIFY_MAX_CONNECTIONS="5", **hosts) as (process, url):
         assert not url.endswith(":8765")
         process.terminate()
         assert process.wait(timeout=20) == 0

@@ -27,7 +27,9 @@ from trionotify.settings import Settings
         ("port = true", "port: true and false are no values here, not True"),
         ("port = [1]", "port: a single value is needed, not [1]"),
         ("page = 'no'", "page: true or false is needed, not 'no'"),
-        ("allow_origin = 'x'", "allow_origin: an array of strings is needed, not 'x'"),
+        ("allow_origin = 1", "allow_origin: an array of strings is needed, not 1"),
+        ("host = [1, {}]", "host: an array of strings is needed, not [1, {}]"),
+        ("allow_origin = 'nowhere'", "allow_origin: 'nowhere' is no page's origin"),
         ("durability = 'some'", "durability: 'some' is not one of 'full', 'normal'"),
         ("ping_interval = 0", "ping_interval: 0.0 is not in the range x>0"),
         ("secret = 'nowhere'", "trionotify.toml: secret: nowhere can't be read: No such file"),
@@ -67,6 +69,10 @@ def test_what_comes_first(tmp_path: Path) -> None:
     path.write_text("\ufeff" + "\n".join(texts))
     with running("--config", str(path)) as (_, url):
         assert url == f"unix:{tmp_path}/file"
+    path.write_text('host = "localhost"\nport = 0\n')  # one of what may be several
+    with running("--config", str(path)) as (_, url):
+        assert url.startswith("http://")
+    path.write_text("\n".join(texts))
     variables = {"TRIONOTIFY_CONFIG": str(path), "TRIONOTIFY_UNIX": f"{tmp_path}/environment"}
     with running(**variables) as (_, url):
         assert url == f"unix:{tmp_path}/environment"

@@ -15,7 +15,7 @@ from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, upgrade
 from tests.web import Web, get, post
 from trionotify import Client, Refused, Request, open_server
-from trionotify.routes import ADMIN, PUBLIC
+from trionotify.routes import ADMIN, ALL, PUBLIC
 
 
 async def test_requests_follow_each_other(room: Room, autojump_clock: Clock) -> None:
@@ -287,6 +287,77 @@ async def test_other_methods(room: Room, autojump_clock: Clock) -> None:
     answer = await Web(room).ask(get("/livez", method="OPTIONS"))
     assert (answer.status, answer.headers["allow"], answer.body) == (204, "GET, HEAD, OPTIONS", b"")
     assert "content-length" not in answer.headers
+
+
+async def test_what_is_asked_about_the_whole_server(room: Room, autojump_clock: Clock) -> None:
+    """OPTIONS alone; at an admin port, too."""
+    for routes, allowed in ((ALL, "GET, POST, HEAD, OPTIONS"), (ADMIN, "GET, HEAD, OPTIONS")):
+        web = Web(room, routes=routes)
+        answer = await web.ask(get("*", method="OPTIONS"))
+        assert (answer.status, answer.headers["allow"]) == (204, allowed)
+        answer = await web.ask(get("*"))
+        assert answer.status == 400
+        assert answer.json["detail"] == "the request's target: * is for OPTIONS alone"
+
+
+@pytest.mark.parametrize("page", [True, False])
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ((), "text/plain"),
+        (("Accept: */*",), "text/plain"),
+        (("Accept: text/*",), "text/plain"),
+        (("Accept: text/html;q=0.5, text/plain",), "text/plain"),
+        (("Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",), "text/html"),
+        (("Accept: text/html",), "text/html"),
+        (("Accept: application/json",), None),
+        (("Accept: image/*, text/event-stream",), None),
+    ],
+)
+async def test_who_asks_what_is_here(
+    accept: tuple[str, ...], kind: str | None, page: bool, autojump_clock: Clock
+) -> None:
+    """A person gets the page, a program, like a load balancer, a few words; others want a WebSocket."""
+    async with open_room(page=page) as room:
+        answer = await Web(room).ask(get("/", *accept))
+        if kind is None:
+            assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
+            return
+        found = kind if page else "text/plain"
+        assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, found)
+        assert found == "text/html" or b"Connect a WebSocket to /events" in answer.body
+        head = await Web(room).ask(get("/", *accept, method="HEAD"), "HEAD")
+        assert (head.status, head.headers["content-length"], head.body) == (
+            *(200, str(len(answer.body))),
+            b"",
+        )
+
+
+async def test_no_browser_is_to_guess(room: Room, autojump_clock: Clock) -> None:
+    """What an answer is, it says: so does every one."""
+    for request in (
+        *(
+            get("/"),
+            get("/livez"),
+            get("/metrics"),
+            get("/clients"),
+            get("/trionotify.js"),
+            get("/nowhere"),
+        ),
+        *(
+            get("/", method="OPTIONS"),
+            post("/events", "x"),
+            get("/events?id="),
+            get("/events", "Accept: x/y"),
+        ),
+    ):
+        answer = await Web(room).ask(request)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    for kind in ("text/event-stream", "application/x-ndjson"):
+        web = Web(room)
+        web.kernel.feed(get("/events", f"Accept: {kind}"))
+        await room.quiet()
+        assert web.stream()[0].headers["x-content-type-options"] == "nosniff"
 
 
 async def test_a_reader_that_takes_no_answer(autojump_clock: Clock) -> None:

@@ -62,8 +62,12 @@ def test_it_is_immutable() -> None:
         ({"extensions": {"severity": 1 << 31}}, ValueError, "severity must fit 32 bits"),
         ({"extensions": {"type": "x"}}, ValueError, "type has a field of its own"),
         ({"extensions": ["x"]}, TypeError, "extensions must be a mapping"),
+        (
+            {"data": "\ufeff{}", "datacontenttype": "application/json"},
+            *(ValueError, "data: not JSON that can be read: it begins with a byte order mark"),
+        ),
         ({"extensions": {"to": ""}}, ValueError, "to must not be empty"),
-        ({"extensions": {"to": "x" * 256}}, ValueError, "to must have 1 to 255 characters, not 256"),
+        ({"extensions": {"to": "x" * 256}}, ValueError, "to: 1 to 255 characters are needed, not 256"),
         ({"extensions": {"to": "a\x85b"}}, ValueError, r"to must not contain the character '\\x85'"),
     ],
 )

@@ -227,7 +227,7 @@ async def test_a_refusal_is_what_the_server_says(open_proxy: Open, tmp_path: Pat
             ("/events?exakt.type=x", None, 400, {"Authorization": bearer}),
             ("/events", "x" * 2_000_000, 413, {"Authorization": bearer}),
             ("/nowhere", None, 404, {}),
-            ("/", None, 426, {"Accept": "*/*"}),
+            ("/", None, 426, {"Accept": "application/json"}),
             ("/clients", None, 401, {}),
         ]:
             found = [await ask(each, target, body, **headers) for each in (server, proxy)]

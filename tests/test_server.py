@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -9,7 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from trio_websocket import open_websocket, open_websocket_url
 
 from tests.conftest import raw_client
 from tests.kernel import FakeKernel, Peer, upgrade
-from trionotify import Client, Exact, open_hub, open_server, serve
+from trionotify import Client, Exact, listening, open_hub, open_server, serve
 
 
 def url(server: Any, target: str = "/") -> str:
@@ -201,6 +202,115 @@ async def test_localhost_may_have_several_addresses() -> None:
     async with open_server(host="localhost", port=0) as server:
         async with open_websocket("127.0.0.1", server.port or 0, "/", use_ssl=False):
             assert len(server.hub.clients) == 1
+
+
+def need_ipv6() -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+
+
+async def reached(port: int | None, *hosts: str) -> list[str]:
+    """At which of these hosts somebody listens."""
+    found = []
+    for host in hosts:
+        with suppress(OSError):
+            async with await trio.open_tcp_stream(host, port or 0):
+                found.append(host)
+    return found
+
+
+async def test_several_hosts_have_one_port() -> None:
+    """The server's URL is that of the first."""
+    need_ipv6()
+    async with open_server(host=["127.0.0.1", "::1", "127.0.0.1"], port=0, admin_port=0) as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        for port in (server.port, server.admin_port):
+            assert await reached(port, "127.0.0.1", "::1") == ["127.0.0.1", "::1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "error", "words"),
+    [
+        ([], ValueError, "host: a name or an address is needed"),
+        (["127.0.0.1", ""], ValueError, "host: a name or an address is needed"),
+        ([b"::1"], TypeError, "host must be str, not bytes"),
+        (["127.0.0.1", "0.0.0.0"], ValueError, "host: 0.0.0.0 can be reached by anyone"),
+        (["127.0.0.1", "::"], ValueError, "host: :: can be reached by anyone"),
+    ],
+)
+async def test_what_is_no_host(host: Any, error: type[Exception], words: str) -> None:
+    """It is refused before anything listens."""
+    with pytest.RaisesGroup(pytest.RaisesExc(error, match=words), flatten_subgroups=True):
+        async with open_server(host=host, port=0):
+            raise AssertionError("it opened")
+
+
+@pytest.mark.parametrize(
+    ("host", "sockets", "hosts"),
+    [
+        ("::", 1, ["127.0.0.1", "::1"]),
+        (["::", "0.0.0.0"], 2, ["127.0.0.1", "::1"]),
+        (["::", "::1"], 1, ["127.0.0.1", "::1"]),
+        (["0.0.0.0", "127.0.0.1"], 1, ["127.0.0.1"]),
+        (["::1", "0.0.0.0"], 2, ["127.0.0.1", "::1"]),
+        (["::", "127.0.0.1"], 2, ["127.0.0.1", "::1"]),
+        ("0.0.0.0", 1, ["127.0.0.1"]),
+    ],
+)
+async def test_every_address(host: str | list[str], sockets: int, hosts: list[str]) -> None:
+    """`::` is every address, of IPv4 too, unless that has a socket of its own."""
+    need_ipv6()
+    async with open_server(host=host, port=0, insecure=True) as server:
+        assert len(server._sockets) == sockets
+        assert await reached(server.port, "127.0.0.1", "::1") == hosts
+
+
+async def test_a_client_of_ipv4_at_a_socket_for_both() -> None:
+    """Its address is shown as one of IPv4."""
+    need_ipv6()
+    async with open_server(host="::", port=0, insecure=True) as server:
+        async with open_websocket("127.0.0.1", server.port or 0, "/", use_ssl=False):
+            (client,) = server.hub.clients
+            assert client.remote.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("lacks", ["sockets for both", "IPv6"])
+async def test_a_system_that_lacks_something(lacks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`::` gets a socket for IPv4 besides, or in its place."""
+    if lacks == "IPv6":
+        made = listening._bound
+
+        def bound(family: int, *rest: Any) -> Any:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            return made(family, *rest)
+
+        monkeypatch.setattr(listening, "_bound", bound)
+    else:
+        need_ipv6()
+        monkeypatch.setattr(listening, "_may_be_both", lambda _: False)
+    async with open_server(host="::", port=0, insecure=True) as server:
+        found = await reached(server.port, "127.0.0.1", "::1")
+        assert found == (["127.0.0.1"] if lacks == "IPv6" else ["127.0.0.1", "::1"])
+
+
+async def test_a_free_port_must_be_free_at_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With port 0 it tries again."""
+    need_ipv6()
+    made, taken = listening._bound, [OSError(errno.EADDRINUSE, "in use")] * 2
+
+    def bound(family: int, *rest: Any) -> Any:
+        if family == socket.AF_INET6 and taken:
+            raise taken.pop()
+        return made(family, *rest)
+
+    monkeypatch.setattr(listening, "_bound", bound)
+    async with open_server(host=["127.0.0.1", "::1"], port=0) as server:
+        assert await reached(server.port, "127.0.0.1", "::1") == ["127.0.0.1", "::1"]
+    assert not taken
 
 
 async def test_a_hub_may_have_several_listeners(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 import trionotify
+from tests.conftest import raw_client
 from tests.test_cli import COMMAND, run, running
 from tests.test_commands import file, until
 from trionotify.listening import listen_unix
@@ -73,7 +74,7 @@ def test_the_certificate_is_read_again(authority: trustme.CA, tmp_path: Path) ->
         assert process.wait(timeout=20) == 0
 
 
-@pytest.mark.parametrize("at_fault", ["cert", "key", "pair", "pem", "mark", "passphrase"])
+@pytest.mark.parametrize("at_fault", ["cert", "key", "pair", "pem", "passphrase"])
 def test_what_is_no_certificate(at_fault: str, authority: trustme.CA, tmp_path: Path) -> None:
     """The error names the file."""
     cert, key = issue(authority, tmp_path)
@@ -84,15 +85,12 @@ def test_what_is_no_certificate(at_fault: str, authority: trustme.CA, tmp_path: 
         "key": f"^tls_key: {key} can't be read: No such file",
         "pair": f"^tls_key: {key} is not the key of the certificate in {cert}",
         "pem": f"^tls_cert: {cert} and {key} are no certificate and key in PEM",
-        "mark": f"^tls_key: {key} begins with a byte order mark",
         "passphrase": f"^tls_key: {key} has a passphrase",
     }[at_fault]
     if at_fault == "pair":
         issue(authority, other)[1].rename(key)
     elif at_fault == "pem":
         cert.write_text("nonsense")
-    elif at_fault == "mark":
-        key.write_bytes(b"\xef\xbb\xbf" + key.read_bytes())
     elif at_fault == "passphrase":
         found = serialization.load_pem_private_key(key.read_bytes(), None)
         how = serialization.BestAvailableEncryption(b"secret")
@@ -408,6 +406,51 @@ def test_a_service_manager_without_a_file() -> None:
         process.terminate()
         assert "NOTIFY_SOCKET: can't tell the service manager" in process.communicate(timeout=20)[1]
         assert process.returncode == 0
+
+
+#: Runs the server in a session of its own, on the terminal that is named.
+_ON_A_TERMINAL = """
+import os, signal, sys
+os.setsid()
+terminal = os.open(sys.argv[1], os.O_RDWR)
+if sys.argv[2] == "streams":
+    os.dup2(terminal, 0), os.dup2(terminal, 2)
+if sys.argv[2] == "nohup":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "trionotify", "--port=0"])
+"""
+
+
+@pytest.mark.parametrize("how", ["streams", "controls", "nohup"])
+async def test_a_terminal_that_hangs_up(how: str) -> None:
+    """It ends the server in good order, whether or not it writes there; but not with `nohup`."""
+    master, slave = os.openpty()
+    command = [sys.executable, "-c", _ON_A_TERMINAL, os.ttyname(slave), how]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload] # noqa: ASYNC220 - it is there at once
+        try:
+            url = process.stdout.readline().split()[-1]
+            os.close(slave)
+            process.send_signal(signal.SIGHUP)  # its terminal is still there: it reads files again
+            async with raw_client(int(url.rpartition(":")[2])) as client:
+                os.close(master)
+                if how == "nohup":
+                    process.send_signal(signal.SIGHUP)
+                    process.terminate()
+                assert (await client.until(lambda peer: peer.close)).close == (1012, "")
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
+
+
+def test_signals_that_mean_nothing() -> None:
+    """They don't end the server."""
+    with running("--port=0") as (process, _):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+            process.send_signal(number)
+        until(process.stderr, "SIGHUP: there are no files")
+        process.terminate()
+        assert process.wait(timeout=20) == 0
 
 
 async def test_a_hangup_while_it_drains() -> None:

@@ -58,7 +58,7 @@ async def test_the_head_of_an_event_stream(room: Room, autojump_clock: Clock) ->
     cursor = f"{room.hub.log.epoch}:1"
     fields = {
         "content-type": "text/event-stream",
-        "cache-control": "no-store",
+        "cache-control": "no-store, no-transform",
         "x-accel-buffering": "no",
         "connection": "close",
         "transfer-encoding": "chunked",
@@ -152,6 +152,7 @@ async def test_head_gets_the_head(kind: str, room: Room, autojump_clock: Clock) 
     assert (peer.status, peer.ended, peer.body) == (200, True, b"")
     fields = ("content-type", "transfer-encoding", "cache-control", "x-accel-buffering")
     found = [peer.header(name) for name in fields]
+    assert found[2:] == ["no-store, no-transform", "no"]
     assert (peer.header("content-length"), peer.header("connection")) == (None, None)
     assert not room.hub.connections
     peer.kernel.taken.clear()

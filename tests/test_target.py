@@ -126,7 +126,7 @@ def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> N
         ({"url": "unix:/a#b"}, ValueError, "url: a '#'"),
         ({"url": "unix:/a?a=1&a=2"}, ValueError, "url: a: given twice"),
         ({"url": "unix:/a?id=al", "id": "al"}, ValueError, "id: given twice"),
-        ({"id": ""}, ValueError, "id must have 1 to 255 characters"),
+        ({"id": ""}, ValueError, "id: 1 to 255 characters"),
         ({"id": 5}, TypeError, "id must be str, not 5"),
         ({"id": "al", "url": "http://host/?id=al"}, ValueError, "id: given twice"),
         ({"id": "al", "params": {"id": "al"}}, ValueError, "id: given twice"),

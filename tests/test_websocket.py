@@ -35,10 +35,59 @@ async def test_the_handshake(room: Room, autojump_clock: Clock) -> None:
 
 
 async def test_a_foreign_subprotocol_is_accepted_without_one(room: Room, autojump_clock: Clock) -> None:
-    """It isn't an error to offer what isn't ours."""
+    """It is no error to offer what is not ours. A browser, which would fail, is told why."""
     peer = await room.connect("/", "Sec-WebSocket-Protocol: graphql-ws, mqtt")
     assert peer.status == 101
     assert peer.header("Sec-WebSocket-Protocol") is None
+    peer = await room.connect("/", "Sec-WebSocket-Protocol: graphql-ws, mqtt", "Origin: http://test")
+    assert peer.status == 400
+    detail = json.loads(bytes(peer.kernel.taken).partition(b"\r\n\r\n")[2])["detail"]
+    assert detail.startswith("Sec-WebSocket-Protocol: graphql-ws, mqtt is not served here")
+    assert "--subprotocol NAME" in detail
+    # One that offers none, and one that offers ours besides, come in.
+    assert (await room.connect("/", "Origin: http://test")).status == 101
+    peer = await room.connect(
+        "/", "Sec-WebSocket-Protocol: mqtt, cloudevents.json", "Origin: http://test"
+    )
+    assert peer.header("Sec-WebSocket-Protocol") == "cloudevents.json"
+
+
+@pytest.mark.parametrize(
+    ("offered", "query", "chosen", "format"),
+    [
+        ("x, json, mqtt", "", "json", "raw"),
+        ("mqtt, json", "", "mqtt", "raw"),
+        ("json, cloudevents.json", "", "cloudevents.json", "cloudevents"),
+        ("json", "&format=cloudevents", "json", "cloudevents"),
+        ("JSON", "", None, "raw"),
+        ("x", "", None, "raw"),
+    ],
+)
+async def test_a_subprotocol_that_the_operator_names(
+    offered: str, query: str, chosen: str | None, format: str, autojump_clock: Clock
+) -> None:
+    """The first offered one that is served is chosen, ours before all; the client's record says it."""
+    async with open_room(subprotocol=["mqtt", "json"]) as room:
+        peer = await room.connect(f"/?id=al{query}", f"Sec-WebSocket-Protocol: {offered}")
+        assert peer.header("Sec-WebSocket-Protocol") == chosen
+        (client,) = room.hub.clients
+        assert (client.subprotocol, client.format) == (chosen, format)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("a b", ValueError, "^subprotocol: 'a b' can't be one"),
+        ("", ValueError, "^subprotocol: '' can't be one"),
+        ("é", ValueError, "^subprotocol: 'é' can't be one"),
+        (b"x", TypeError, "^subprotocol must be str, not bytes"),
+    ],
+)
+async def test_what_is_no_subprotocol(name: Any, error: type[Exception], words: str) -> None:
+    """Said before anything listens."""
+    with pytest.raises(error, match=words):
+        async with open_room(subprotocol=[name]):
+            raise AssertionError("it opened")
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 1000])
@@ -65,7 +114,9 @@ GOOD = upgrade("/").decode()
 @pytest.mark.parametrize(
     ("request_text", "status", "words"),
     [
-        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 426, "WebSocket"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n", 426, "WebSocket"),
+        (GOOD.replace("Connection: Upgrade\r\nUpgrade: websocket\r\n", ""), 426, "WebSocket"),
+        (GOOD.replace("Upgrade: websocket\r\n", "Accept: text/html\r\n"), 426, "WebSocket"),
         ("GET /nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404, "nothing is at '/nope'"),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 405, "POST is not allowed"),
         (GOOD.replace("Version: 13", "Version: 8"), 426, "Sec-WebSocket-Version: 13"),

@@ -100,7 +100,10 @@ def _request(hub: Hub, websocket: Any, path: str, query_text: str, remote: str) 
     if websocket.subprotocol:
         headers.append((_SUBPROTOCOLS, websocket.subprotocol))
     return Request(
-        *("GET", path, parse_query(query_text), tuple(headers), remote), limits=hub.filter_limits
+        *("GET", path, parse_query(query_text), tuple(headers), remote),
+        limits=hub.filter_limits,
+        # The application has agreed on it, whatever it is.
+        subprotocols=(websocket.subprotocol,) if websocket.subprotocol else (),
     )
 
 

@@ -7,10 +7,10 @@ member: one synchronous send per client and batch. A client whose kernel takes l
 task goes on from the log, step by step (`advance`). The rule that keeps this free of gaps and duplicates
 is in `positions`.
 
-A batch is handed out in slices: as many entries as one turn suffices to match, at most `SLICE` of them. So a
-long batch that meets expensive filters holds up nobody. `taken` is the end of the slice, and moves before
-its first entry is matched. What runs between two checkpoints of `run` happens between two steps of any other
-task; only at those, inside a slice, do others see `done < taken`.
+A batch is handed out in slices: as many entries as one turn suffices to match, at most `SLICE` of them.
+So a long batch that meets expensive filters holds up nobody. `taken` is the end of the slice, and moves
+before its first entry is matched. What runs between two checkpoints of `run` happens between two steps
+of any other task; only at those, inside a slice, do others see `done < taken`.
 """
 
 from __future__ import annotations
@@ -248,8 +248,9 @@ class Broadcast:
     ) -> tuple[dict[Group, list[Entry]], dict[Position, list[Entry]], int]:
         """Find out who wants the next slice: groups, and what goes to single positions in addition.
 
-        The slice begins with the entry at `start`. Returned last is where it ends: when the turn is over, or
-        was passed on inside an entry. After that nothing may be added, because others have seen `taken`.
+        The slice begins with the entry at `start`. Returned last is where it ends: when the turn is
+        over, or was passed on inside an entry. After that nothing may be added, because others have seen
+        `taken`.
         """
         shared: dict[Group, list[Entry]] = {}
         singled: dict[Position, list[Entry]] = {}
@@ -413,7 +414,7 @@ class _Tally:
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
         #: Whether any of them will ask how many clients there were.
-        self.counted = any([entry.pending.counted for entry in entries if entry.pending])
+        self.counted = any(entry.pending.counted for entry in entries if entry.pending)
 
     @staticmethod
     def count(

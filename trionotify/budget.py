@@ -1,7 +1,8 @@
 """A budget of bytes, for what is still arriving.
 
-Each body of a request and each message of a WebSocket has a limit of its own. A thousand connections that
-each stop one byte short of it would still take gigabytes, so all of them together have a limit, too.
+Each body of a request and each message of a WebSocket has a limit of its own. A thousand connections
+that each stop one byte short of it would still take gigabytes, so all of them together have a limit,
+too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reading the log on behalf of one position: what it gets next, and where it stands then.
 
-Functions of the position, the log and the end of the batch that the broadcast took last. Each call looks at
-entries for one turn at most and makes a bounded number of bytes, so that one reader's long way back never
-holds up the others.
+Functions of the position, the log and the end of the batch that the broadcast took last. Each call looks
+at entries for one turn at most and makes a bounded number of bytes, so that one reader's long way back
+never holds up the others.
 """
 
 from __future__ import annotations

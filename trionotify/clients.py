@@ -23,7 +23,7 @@ from trionotify.filters import check_filter
 from trionotify.frames import check_close
 from trionotify.notification import Notification
 from trionotify.predicates import EVERYTHING, NOTHING, AllOf, AnyOf, Wanted, key_of
-from trionotify.text import check_id
+from trionotify.text import check_id, check_seconds
 
 if TYPE_CHECKING:
     from trionotify.formats import Message
@@ -63,6 +63,14 @@ def _identity(_: object, attribute: attrs.Attribute[Any], value: object) -> None
     # It goes into heads (percent-encoded), into logs (escaped), and into the `source` of what the client
     # publishes.
     check_id(attribute.name, value)
+
+
+def _moment(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{attribute.name}: must be a number or None, not {type(value).__name__}")
+    check_seconds(attribute.name, value)
 
 
 def _role(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -111,7 +119,7 @@ class Client:
     subprotocol: str | None = attrs.field(default=None, on_setattr=_fixed)
     format: str = attrs.field(default="raw", on_setattr=_fixed)
     connected_at: float = attrs.field(factory=time.time, on_setattr=_fixed)
-    expires_at: float | None = attrs.field(default=None, on_setattr=_fixed)
+    expires_at: float | None = attrs.field(default=None, validator=_moment, on_setattr=_fixed)
     hub: Any = attrs.field(default=None, init=False)
     #: What its query wants is registered already: see `Request.client`.
     made_of_query: bool = attrs.field(default=False, init=False)

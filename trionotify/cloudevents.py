@@ -121,7 +121,7 @@ class Draft:
         defaults: Mapping[str, str] = _NO_DEFAULTS,
         audiences: AudienceReader | None = None,
     ) -> Notification:
-        """The notification that it is; raises NotAnEvent: see `decode`. `audiences` reads its audience."""
+        """The notification that it is, its audience read by `audiences`; raises NotAnEvent."""
         try:
             return self._notification(defaults, audiences or AudienceReader(limits))
         except TooMuch:

@@ -119,7 +119,9 @@ def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
             near = difflib.get_close_matches(key, [name for name in known if name], 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise Mistake(f"{path}: there is no option {key!r}{hint}")
-        _check(context, known[key], path, key, value)
+        # One of what may be several needs no brackets.
+        found[key] = [value] if known[key].multiple and isinstance(value, str) else value
+        _check(context, known[key], path, key, found[key])
     context.default_map, context.meta[_PATH] = found, path
 
 
@@ -128,7 +130,8 @@ def _check(context: click.Context, option: click.Option, path: str, key: str, va
     if isinstance(value, bool) != option.is_flag:
         needed = "true or false is needed" if option.is_flag else "true and false are no values here"
         raise Mistake(f"{path}: {key}: {needed}, not {value!r}")
-    if isinstance(value, dict) or isinstance(value, list) != option.multiple:
+    strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if not strings if option.multiple else isinstance(value, dict | list):
         needed = "an array of strings" if option.multiple else "a single value"
         raise Mistake(f"{path}: {key}: {needed} is needed, not {value!r}")
     try:

@@ -247,7 +247,7 @@ class ClientConnection:
         self.hub.broadcast.leave(self.position)
 
     def on_holding(self, change: int, /) -> None:
-        """So many bytes more, or fewer, of a message are here. All that is on its way shares one budget."""
+        """So many bytes more, or fewer, of a message are here: they count in the common budget."""
         if not self.hub.arriving.hold(change):
             self.wire.end(CloseCode.TRY_AGAIN_LATER, "too much is arriving at once")
 

@@ -162,7 +162,7 @@ class Conversation:
     async def _read(self) -> Request:
         try:
             head = await self._http.read_head()
-            request = request_of(head, self._remote, self._hub.filter_limits)
+            request = request_of(head, self._remote, self._hub.filter_limits, self._hub.subprotocols)
         except Refused:
             # A page can read why only if it is let, and for that the head need not be whole.
             origin, host = self._http.raw_field(b"origin"), self._http.raw_field(b"host")

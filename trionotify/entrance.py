@@ -1,10 +1,11 @@
 """The entrance: whether anybody is let in, and those who stand in it.
 
 A connection is *half-open* until its request is answered, and if it was refused, until it has closed.
-Half-open ones are bounded in number and in time. When there are too many, one is dropped: of the address that
-has most of them, one that has not sent a whole request, the oldest first. So whoever opens thousands of
-connections pushes out their own. When the entrance closes, those who are in it aren't left hanging: each has a
-second for what it is at. A request that comes in time is answered 503, and so is none at all.
+Half-open ones are bounded in number and in time. When there are too many, one is dropped: of the address
+that has most of them, one that has not sent a whole request, the oldest first. So whoever opens
+thousands of connections pushes out their own. When the entrance closes, those who are in it aren't left
+hanging: each has a second for what it is at. A request that comes in time is answered 503, and so is
+none at all.
 """
 
 from __future__ import annotations
@@ -205,8 +206,9 @@ class Entrance:
     ) -> Iterator[Place]:
         """Count a connection as half-open; where there are too many, one is dropped for it.
 
-        `scope` must have been entered. One that is idle, between two requests, is cancelled when the entrance
-        closes: a browser that was sent away would come back on it, to a 503 that is its stream's end.
+        `scope` must have been entered. One that is idle, between two requests, is cancelled when the
+        entrance closes: a browser that was sent away would come back on it, to a 503 that is its
+        stream's end.
         """
         if len(self._places) >= self._settings.max_half_open:
             self.make_room()
@@ -221,7 +223,7 @@ class Entrance:
             self.left.unpark_all()
 
     def serve(self, place: Place, seconds: float) -> None:
-        """A whole head has come: its request has so many seconds from now, or less when nobody is let in."""
+        """A whole head has come. Its request has so many seconds, fewer when the entrance closes."""
         place.stage = Stage.SERVED
         place.scope.deadline = trio.current_time() + seconds
         if self.closed:

@@ -81,9 +81,9 @@ def welcome(peer: Peer, offset: int, recovered: bool | None) -> str | None:
 async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
     """What of these messages is for the session. The rest is answered, or acted upon.
 
-    They are taken off in order, as many as can be understood in one turn. Each one leaves `unread` when it
-    has been dealt with, so none is lost when this is cancelled. They are cleared when the connection ends.
-    A checkpoint when it takes more than a turn, or filters must be parsed.
+    They are taken off in order, as many as can be understood in one turn. Each one leaves `unread` when
+    it has been dealt with, so none is lost when this is cancelled. They are cleared when the connection
+    ends. A checkpoint when it takes more than a turn, or filters must be parsed.
     """
     found: list[Message] = []
     otherwise = said(peer.client.params)

@@ -1,8 +1,8 @@
 """Exhaustion: what a listener does when the machine has no descriptor for one more connection.
 
-The listening socket stays readable, so accepting is tried again and again, and each connection that waits would
+The listening socket stays readable, so accepting is tried again and again, and each connection would
 wait until its client gives up. One descriptor is therefore kept in reserve. With that, a connection can be
-accepted, told to come back later, and closed. And the log has one line for each spell, not one for each try.
+accepted, told to come back later, and closed. The log has one line for each spell, not one for each try.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Exhaustion:
         now = trio.current_time()
         if self._failed_at is None or now - self._failed_at > _SPELL:
             logger.warning(
-                "can't accept: %s; until that is over, idle connections are closed, and new ones refused",
+                "can't accept: %s; idle connections are closed and new ones refused until that is over",
                 error.strerror,
                 extra={"event": "accept_failed", "reason": error.strerror},
             )
@@ -55,7 +55,7 @@ class Exhaustion:
             self._keep_one()
 
     def refuse(self, listener: socket.socket) -> bool:
-        """Accept one connection by the reserve, answer it 503 and close it; False when that can't be done."""
+        """Accept one connection by the reserve, answer 503 and close it; False if that fails."""
         if self._reserve is None:
             self._keep_one()
         self.close()

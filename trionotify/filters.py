@@ -42,7 +42,7 @@ _OF_PARTS: Final[dict[str, type[AllOf | AnyOf]]] = {"all": AllOf, "any": AnyOf}
 _DIALECTS: Final = ", ".join([*ON_ATTRIBUTES, *_OF_PARTS, "not", "sql"])
 
 
-#: Characters of filters that are parsed within a turn. Longer ones are parsed one at a time: see `turns`.
+#: Characters of filters that are parsed within a turn. Longer ones are parsed one at a time (`turns`).
 SLOW: Final = 512
 
 

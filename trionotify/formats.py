@@ -12,19 +12,42 @@ goes to one client alone, `say` an event of the server's own. One of each serves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from trionotify.cloudevents import encode, encode_own
 from trionotify.entries import Entry
+from trionotify.errors import is_token
 from trionotify.frames import message_frame, text_frame
 from trionotify.log import Cursor
 from trionotify.notification import Notification
 
-__all__ = ["SUBPROTOCOL", "CloudEventsFormat", "Format", "Message", "RawFormat"]
+__all__ = ["SUBPROTOCOL", "CloudEventsFormat", "Format", "Message", "RawFormat", "chosen", "served"]
 
 #: The CloudEvents WebSocket binding's name for events in JSON.
 SUBPROTOCOL: Final = "cloudevents.json"
+
+
+def served(names: Iterable[str]) -> tuple[str, ...]:
+    """The subprotocols that are served as raw, by an operator's wish; raises TypeError or ValueError."""
+    names = (names,) if isinstance(names, str) else tuple(names)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"subprotocol must be str, not {type(name).__name__}")
+        if not is_token(name):
+            raise ValueError(
+                f"subprotocol: {name!r} can't be one: use letters, digits and any of !#$%&'*+-.^_`|~"
+            )
+    return names
+
+
+def chosen(offered: Iterable[str], names: Iterable[str]) -> str | None:
+    """Which of those that a client offers it gets: that of events, or else the first of `names`."""
+    offered = tuple(offered)
+    if SUBPROTOCOL in offered:
+        return SUBPROTOCOL
+    return next((name for name in offered if name in names), None)
+
 
 #: What a session gets and gives.
 Message = str | bytes | Notification

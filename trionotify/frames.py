@@ -5,8 +5,8 @@ Out, a frame is one `bytes` object, because the same frame goes to many clients.
 In, `FrameParser.feed` takes whatever one read of the socket gave and returns everything that it
 completes, in order: messages as plain `str` and `bytes`, control frames as `Ping`, `Pong` and `Close`,
 and as the very last item perhaps a `Fault`, after which the parser is deaf. What came before a fault is
-returned before it: the peer's broken frame doesn't undo its good ones. One read may hold ten thousand tiny
-frames, so `feed` can be told to stop after some, and is called again for the others.
+returned before it: the peer's broken frame doesn't undo its good ones. One read may hold ten thousand
+tiny frames, so `feed` can be told to stop after some, and is called again for the others.
 
 The parser never waits for a whole message. A payload is unmasked and, being text, decoded as it
 arrives, so that bad UTF-8 ends the connection at the bad byte and not a gigabyte later; and a length is
@@ -145,8 +145,9 @@ class Parser(Protocol):
 
 
 class Nothing:
-    """The parser of what has nothing to say: of a stream, whose client has said all with its request, and of
-    a connection that is over.
+    """The parser of a connection on which nothing more can be said.
+
+    That is a stream, whose client has said all with its request, or a connection that is over.
     """
 
     behind = False
@@ -208,8 +209,8 @@ class FrameParser:
     """What a server makes of one client's bytes. Made by the `Wire`, fed by the task that reads.
 
     Between two calls it holds at most one incomplete header or control frame, the bytes of an incomplete
-    message that have arrived, however small the fragments (never more than `max_message_bytes`), and while
-    it is `behind`, the rest of what it was fed.
+    message that have arrived, however small the fragments (never more than `max_message_bytes`), and
+    while it is `behind`, the rest of what it was fed.
     """
 
     __slots__ = (

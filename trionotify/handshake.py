@@ -49,6 +49,15 @@ def check_upgrade(request: Request) -> None:
             "Sec-WebSocket-Version: 13 is needed",
             headers=(("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")),
         )
+    # A browser fails a connection that has none of what its page asked for, and doesn't say why.
+    offered = request.tokens("sec-websocket-protocol")
+    if offered and request.subprotocol is None and request.header("origin") is not None:
+        raise Refused(
+            400,
+            f"Sec-WebSocket-Protocol: {', '.join(offered):.200} is not served here, and without a"
+            " subprotocol a browser fails the connection; offer cloudevents.json or none, or start the"
+            " server with --subprotocol NAME",
+        )
     try:
         key = base64.b64decode(request.header("sec-websocket-key") or "", validate=True)
     except (binascii.Error, ValueError):

@@ -6,7 +6,7 @@ is in `http1`, who answers what in `routes`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import unquote
@@ -17,7 +17,7 @@ from trionotify.authorities import parse_authority
 from trionotify.clients import Client
 from trionotify.errors import Refused, shortened
 from trionotify.filters import DEFAULT_LIMITS, FilterLimits
-from trionotify.formats import SUBPROTOCOL
+from trionotify.formats import chosen
 from trionotify.jsontext import write_json
 from trionotify.query import Filters, Query, parse_query
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import h11
 
 __all__ = [
+    "NOSNIFF",
     "NO_STORE",
     "Answer",
     "ReadBody",
@@ -59,6 +60,7 @@ class Request:
     format: str | None = None
     authority: str = ""
     _limits: FilterLimits = DEFAULT_LIMITS
+    _subprotocols: tuple[str, ...] = ()
     _joined: dict[str, str] = attrs.field(init=False, repr=False, eq=False)
     #: The filters in the query, once they have been parsed.
     _filters: list[Filters] = attrs.field(factory=list, init=False, repr=False, eq=False)
@@ -113,8 +115,8 @@ class Request:
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol that is agreed on: ours, if the client offers it."""
-        return SUBPROTOCOL if SUBPROTOCOL in self.tokens("sec-websocket-protocol") else None
+        """The subprotocol that is agreed on: of those that the client offers, one that is served."""
+        return chosen(self.tokens("sec-websocket-protocol"), self._subprotocols)
 
 
 def client_of(request: Request, query: Query) -> Client:
@@ -126,7 +128,9 @@ def client_of(request: Request, query: Query) -> Client:
     return client
 
 
-def request_of(head: h11.Request, remote: str, limits: FilterLimits) -> Request:
+def request_of(
+    head: h11.Request, remote: str, limits: FilterLimits, subprotocols: tuple[str, ...] = ()
+) -> Request:
     """What `authenticate` sees of a head; raises `Refused` (400) for a bad target or `Host`."""
     # Lowered here: h11's own lower-case view is slow to go through.
     headers = [(n.decode("ascii").lower(), v.decode("latin-1")) for n, v in head.headers.raw_items()]
@@ -150,6 +154,7 @@ def request_of(head: h11.Request, remote: str, limits: FilterLimits) -> Request:
         http_version=head.http_version.decode("ascii"),
         authority=authority,
         limits=limits,
+        subprotocols=subprotocols,
     )
 
 
@@ -167,9 +172,19 @@ def nothing_at(request: Request, hint: str = "") -> Refused:
     return Refused(404, f"nothing is at {request.path!r}{hint}", logged=logged)
 
 
+#: No browser is to guess that an answer is something else than it says.
+NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
+
+
+def _with_nosniff(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    headers = tuple(headers)
+    there = any(name.lower() == "x-content-type-options" for name, _ in headers)
+    return headers if there else (*headers, NOSNIFF)
+
+
 @attrs.frozen
 class Answer:
-    """An answer: its `status`, what it says, and further header fields.
+    """An answer: its `status`, what it says, and further header fields, `NOSNIFF` always among them.
 
     With `close`, it is the last one on its connection.
     """
@@ -177,7 +192,7 @@ class Answer:
     status: int
     body: bytes = b""
     content_type: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = attrs.field(default=(), converter=_with_nosniff)
     close: bool = False
 
     @property

@@ -5,11 +5,11 @@ requests came at once. What one server takes for one request and another for two
 smuggled past a proxy: where h11 is forgiving (bare line feeds, folded lines, two ways to say where the
 body ends), this module isn't. Behind a request that can't be read, nothing is read on its connection.
 
-Each request has an h11 connection of its own, which gets what the one before has left over. So h11 parses,
-and nothing else: an answer must also go out to what h11 could not parse, and is written here.
+Each request has an h11 connection of its own, which gets what the one before has left over. So h11
+parses, and nothing else: an answer must also go out to what h11 could not parse, and is written here.
 
-Every read from the network waits, if only for its turn, and a body gives way between its parts. So a peer
-that sends without a pause holds up nobody, and every deadline fires.
+Every read from the network waits, if only for its turn, and a body gives way between its parts. So a
+peer that sends without a pause holds up nobody, and every deadline fires.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["HttpConnection"]
 
 #: Of a request: whoever sends more doesn't mean well.
 _MAX_FIELDS: Final = 100
-#: Of a head that is too long, so many bytes more are read, for the answer may depend on what is in there.
+#: A head that is too long is read up to so many bytes, because CORS depends on what is in there.
 _OVERLONG: Final = 1 << 16
 _OVERLONG_TIMEOUT: Final = 0.5
 #: Bytes of a body on the wire, beyond twice what it may have: chunks are framed.
@@ -47,8 +47,8 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class HttpConnection:
     """The requests of one connection. Made by the connection's task, which alone uses it.
 
-    `arriving` is the budget for bodies that are still on their way, of all connections together. A peer has
-    `stall_timeout` seconds to take the next part of an answer.
+    `arriving` is the budget for bodies that are still on their way, of all connections together. A peer
+    has `stall_timeout` seconds to take the next part of an answer.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class HttpConnection:
         await self._begin()
 
     async def _begin(self) -> None:
-        """Wait for the first byte of a request. Empty lines before it are skipped (RFC 9112, section 2.2)."""
+        """Wait for a request's first byte. Empty lines before it are skipped (RFC 9112, section 2.2)."""
         early = self.early
         found = _without_empty_lines(early)
         while not found or found == b"\r":
@@ -138,7 +138,7 @@ class HttpConnection:
 
     @property
     def _method(self) -> str:
-        """The last request's method, as far as an answer depends on it, whether or not it could be read."""
+        """The last request's method, as far as an answer depends on it. It may be unreadable."""
         return "HEAD" if self._raw.startswith(b"HEAD ") else "GET"
 
     def raw_field(self, name: bytes) -> str | None:
@@ -166,9 +166,9 @@ class HttpConnection:
     async def read_body(self, max_bytes: int) -> bytes:
         """Read the last request's body. Not always a checkpoint.
 
-        Raises `Refused` (413, 400, and 503 when too much is arriving on all connections), and EOFError when
-        the peer leaves in the middle of it. One that is too long by its own account isn't asked for, nor
-        waited for.
+        Raises `Refused` (413, 400, and 503 when too much is arriving on all connections), and EOFError
+        when the peer leaves in the middle of it. One that is too long by its own account isn't asked
+        for, nor waited for.
         """
         if self._length > max_bytes:
             raise _too_long(max_bytes)
@@ -223,8 +223,8 @@ class HttpConnection:
     async def answer(self, answer: Answer) -> bool:
         """Answer the last request; whether another one can follow. A checkpoint when it has to wait.
 
-        Not if its body was not read, nor if it could not be understood, nor if either side wants it so. Raises
-        `trio.TooSlowError` when the peer has taken nothing for too long.
+        Not if its body was not read, nor if it could not be understood, nor if either side wants it so.
+        Raises `trio.TooSlowError` when the peer has taken nothing for too long.
         """
         close = answer.close or self.body_to_come or not self._persistent
         await self._send(_bytes_of(answer, self._method, close))
@@ -256,7 +256,7 @@ def _bytes_of(answer: Answer, method: str, close: bool) -> bytes:
     """An answer as it goes out."""
     fields = [("Date", formatdate(usegmt=True)), *answer.headers]
     if answer.content_type is not None:
-        fields = [("Content-Type", answer.content_type), *fields, ("X-Content-Type-Options", "nosniff")]
+        fields.insert(0, ("Content-Type", answer.content_type))
     # HEAD without a body asks about a stream, whose length nobody knows.
     if answer.status != HTTPStatus.NO_CONTENT and (answer.body or method != "HEAD"):
         fields.append(("Content-Length", str(len(answer.body))))

@@ -36,7 +36,7 @@ from trionotify.errors import CloseCode, Refused
 from trionotify.expiry import Expiry
 from trionotify.explain import Explanation, explain_delivery
 from trionotify.filters import check_filter
-from trionotify.formats import CloudEventsFormat, Format, RawFormat
+from trionotify.formats import CloudEventsFormat, Format, RawFormat, served
 from trionotify.inbox import Inbox
 from trionotify.log import Cursor, Log
 from trionotify.notification import Data, Notification, check_publishable
@@ -99,6 +99,7 @@ class Hub:
         page: bool = True,
         secret: Secret | None = None,
         trusted_proxy: Iterable[str] = (),
+        subprotocol: Iterable[str] = (),
         handle: Callable[[Hub, trio.abc.Stream], Awaitable[None]],
         attach: Callable[[Hub, Any, Client | None], Awaitable[None]],
     ) -> None:
@@ -112,6 +113,8 @@ class Hub:
         #: Who has it may do everything; others need a query that was signed with it.
         self.secret = secret
         self.proxies = Proxies(trusted_proxy)
+        #: Names that clients may offer besides that of events, and get: they are served as raw.
+        self.subprotocols = served(subprotocol)
         self.clients = Registry()
         self.log = log
         self.inbox = Inbox(settings.max_waiting, settings.max_waiting_bytes)

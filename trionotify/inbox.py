@@ -3,8 +3,9 @@
 What goes through it are lists of entries: all that one read of a socket held goes in together,
 because a hop through a channel per message costs more than everything else an ingest does, and would
 leave the broadcast nothing to batch. When the channel is full, publishers wait, are not read meanwhile,
-and so TCP holds back their peers. They wait in line: whenever the broadcast has emptied the channel, those
-who came first find their lists in it, as many as there is room for, and the others keep their places.
+and so TCP holds back their peers. They wait in line: whenever the broadcast has emptied the channel,
+those who came first find their lists in it, as many as there is room for, and the others keep their
+places.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Inbox:
         self._bytes = 0
         #: Nothing can be put in any more.
         self.closed = False
-        #: Who waits for a place, the first one in front. (A dict, because a cancelled one leaves from anywhere.)
+        #: Publishers that wait for a place, the first in front. (A cancelled one leaves from anywhere.)
         self._line: dict[_Publisher, None] = {}
         # Entries ever put in, and those of them that were dealt with.
         self._accepted = self._done = 0
@@ -73,8 +74,8 @@ class Inbox:
             self._insert(entries)
 
     async def _wait_in_line(self, entries: list[Entry]) -> None:
-        """Wait until `_serve_line` has put `entries` in. As Trio's own channel does it: who is woken has been
-        served, so nobody can take the place in between, and nobody is woken in vain.
+        """Wait until `_serve_line` has put `entries` in. As Trio's own channel does it: who is woken has
+        been served, so nobody can take the place in between, and nobody is woken in vain.
         """
         publisher = _Publisher(trio.lowlevel.current_task(), entries)
 

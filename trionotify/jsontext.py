@@ -2,9 +2,9 @@
 
 Strict means RFC 8259 to the letter: no NaN, no trailing comma, no lone surrogate, escaped or not.
 
-A text may be nested `MAX_DEPTH` levels deep. Every parser has such a limit, but mostly it is what is left of the
-stack: then one program takes what another, or the same one elsewhere, fails at. This limit is counted, without
-recursion, and is far below what any client's parser takes.
+A text may be nested `MAX_DEPTH` levels deep. Every parser has such a limit, but mostly it is what is
+left of the stack: then one program takes what another, or the same one elsewhere, fails at. This limit
+is counted, without recursion, and is far below what any client's parser takes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,12 @@ def read_members(text: str | bytes, max_depth: int = MAX_DEPTH + 1) -> dict[str,
 
 
 def check_json(text: str | bytes) -> None:
-    """Return if this is a JSON text; raises as `read_json` does."""
+    """Return if this is a JSON text; raises as `read_json` does.
+
+    It is passed on as it is: so there must be no byte order mark in it, at which most readers fail.
+    """
+    if text != without_mark(text):
+        raise ValueError("not JSON that can be read: it begins with a byte order mark")
     _not_deep(_guarded(_check, text), text)
 
 
@@ -67,10 +72,11 @@ class TooMany(ValueError):
 
 
 def read_items(text: bytes, most: int) -> list[Verbatim]:
-    """The items of a JSON array, each as its text; raises as `read_json` does. How deep they are isn't looked at.
+    """The items of a JSON array, each as its text; raises as `read_json` does. How deep they are isn't
+    looked at.
 
-    Raises `TooMany` at the first item beyond the `most` that there may be, and reads no further: eight million
-    of them fit into a body, and would take half a gigabyte.
+    Raises `TooMany` at the first item beyond the `most` that there may be, and reads no further: eight
+    million of them fit into a body, and would take half a gigabyte.
     """
     decoder = _items_decoder(most)
 
@@ -90,8 +96,8 @@ def read_items(text: bytes, most: int) -> list[Verbatim]:
 def _items_decoder(most: int) -> msgspec.json.Decoder[Any]:
     """A decoder that stops at the first item too many.
 
-    It reads a record of so many optional fields that is written as an array. (A list that has a `max_length`
-    is read to its end before anyone looks at that.)
+    It reads a record of so many optional fields that is written as an array. (A list that has a
+    `max_length` is read to its end before anyone looks at that.)
     """
     fields = [(f"item{number}", msgspec.UnsetType | Verbatim, msgspec.UNSET) for number in range(most)]
     return msgspec.json.Decoder(
@@ -125,7 +131,7 @@ def _not_deep(value: Value, text: str | bytes, most: int = MAX_DEPTH) -> Value:
 
 
 def _depth(text: bytes) -> int:
-    """How many levels a JSON text has, all of it by loops in C: strings go, then all but brackets is left out."""
+    """How many levels a JSON text has. The loops are in C: strings go, then all but the brackets."""
     brackets = _STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS)
     return max(accumulate(memoryview(brackets).cast("b")), default=0)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import itertools
 import logging
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import trio
@@ -28,43 +30,34 @@ BACKLOG: Final = 4096
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
 #: A name has addresses that the machine hasn't: as `localhost`, where IPv6 is off.
 _LACKING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+#: By family, the address that stands for all of this machine.
+_WILDCARDS: Final[Mapping[int, str]] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+#: With port 0, how often to look for a port that is free at all addresses.
+_ATTEMPTS: Final = 10
+#: A family, and what `bind` takes.
+_Address = tuple[int, tuple[Any, ...]]
 _IN_USE: Final = "stop what listens there already, or choose another place"
 
 
-async def listen_tcp(host: str, port: int, public: bool) -> list[socket.socket]:
-    """Sockets that listen at every address of `host` that this machine has, all at one port.
+async def listen_tcp(hosts: str | Iterable[str], port: int, public: bool) -> list[socket.socket]:
+    """Sockets that listen at every address of these hosts that this machine has, all at one port.
 
-    Raises OSError when that can't be, ValueError when anyone could reach it and it isn't `public`.
+    `::` is every address of IPv4, too, unless one of IPv4 is among them. Raises OSError when that can't
+    be, TypeError or ValueError for what is no host, or that anyone could reach if it isn't `public`.
     """
-    if not host:
-        raise ValueError("host: a name or an address is needed")
-    try:
-        found = await trio.socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except socket.gaierror as error:
-        raise OSError(f"host: {host} can't be found: {error.strerror}") from None
-    sockets: list[socket.socket] = []
-    lacking: list[OSError] = []
-    try:
-        for family, _, _, _, name in dict.fromkeys(found):
-            address = str(name[0])
-            _check_reach(address, public)
-            # With port 0, the first socket's choice is everyone's.
-            chosen = sockets[0].getsockname()[1] if sockets else port
-            try:
-                sockets.append(_bound(family, (address, chosen, *name[2:])))
-            except OSError as error:
-                explained = _explained(error, name_of((address, chosen)))
-                if error.errno not in _LACKING:
-                    raise explained from None
-                lacking.append(explained)
-        if not sockets:
-            raise lacking[0]
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
+    names = await _addresses(hosts, port)
+    for _, name in names:
+        _check_reach(str(name[0]), public)
+    for attempt in itertools.count(1):
+        lacking: list[OSError] = []
+        try:
+            sockets = _listen_at(names, port, lacking)
+        except OSError as error:
+            # Of a free port at one address another may be taken: with port 0, any other will do.
+            if port or error.errno != errno.EADDRINUSE or attempt == _ATTEMPTS:
+                raise
+        else:
+            break
     for absent in lacking:
         logger.warning(
             "host: not at %s: %s",
@@ -75,19 +68,85 @@ async def listen_tcp(host: str, port: int, public: bool) -> list[socket.socket]:
     return sockets
 
 
-def _bound(family: int, name: tuple[Any, ...]) -> socket.socket:
+async def _addresses(hosts: str | Iterable[str], port: int) -> list[_Address]:
+    """The addresses of all hosts, each once, and none that another one includes."""
+    found: list[_Address] = []
+    for host in (hosts,) if isinstance(hosts, str) else tuple(hosts) or ("",):
+        if not isinstance(host, str):
+            raise TypeError(f"host must be str, not {type(host).__name__}")
+        if not host:
+            raise ValueError("host: a name or an address is needed")
+        try:
+            infos = await trio.socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except (socket.gaierror, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise OSError(f"host: {host} can't be found: {why}") from None
+        found += [(family, name) for family, _, _, _, name in infos]
+    everywhere = {family for family, name in found if name[0] == _WILDCARDS.get(family)}
+    return [
+        (family, name)
+        for family, name in dict.fromkeys(found)
+        if family not in everywhere or name[0] == _WILDCARDS[family]
+    ]
+
+
+def _listen_at(names: Iterable[_Address], port: int, lacking: list[OSError]) -> list[socket.socket]:
+    """Listen at all of them; what this machine lacks comes into `lacking`."""
+    waiting = deque(names)
+    only_ipv6 = any(family == socket.AF_INET for family, _ in waiting)
+    sockets: list[socket.socket] = []
+    try:
+        while waiting:
+            family, name = waiting.popleft()
+            both = not only_ipv6 and name[0] == _WILDCARDS[socket.AF_INET6]
+            # With port 0, the first socket's choice is everyone's.
+            chosen = sockets[0].getsockname()[1] if sockets else port
+            try:
+                sock, is_both = _bound(family, (name[0], chosen, *name[2:]), both)
+                sockets.append(sock)
+            except OSError as error:
+                explained = _explained(error, name_of((name[0], chosen)))
+                if error.errno not in _LACKING:
+                    raise explained from None
+                lacking.append(explained)
+                is_both = False
+            if both and not is_both:
+                # There is no IPv6 here, or a socket can't be for both: so IPv4 has its own.
+                waiting.append((socket.AF_INET, (_WILDCARDS[socket.AF_INET], port)))
+        if not sockets:
+            raise lacking[0]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bound(family: int, name: tuple[Any, ...], both: bool) -> tuple[socket.socket, bool]:
+    """A socket that listens there, and whether it is for IPv4 as well, as it should be for `both`."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+            both = both and _may_be_both(sock)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         sock.bind(name)
         _listen(sock)
     except BaseException:
         sock.close()
         raise
-    return sock
+    return sock, both
+
+
+def _may_be_both(sock: socket.socket) -> bool:
+    try:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, False)
+    except OSError:  # OpenBSD
+        return False
+    return True
 
 
 def listen_unix(path: str) -> socket.socket:

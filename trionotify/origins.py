@@ -117,12 +117,12 @@ class Origins:
             f" --allow-origin {text}",
         )
 
-    def allows(self, text: str, authority: str) -> bool:
+    def allows(self, origin: str, authority: str) -> bool:
         """Whether this origin is allowed, or the server's own, when it is asked for at `authority`."""
-        origin = parse_origin(text)
-        if origin is None:
+        found = parse_origin(origin)
+        if found is None:
             return False
-        return self._any or self._names(origin) or _is_at(origin, authority)
+        return self._any or self._names(found) or _is_at(found, authority)
 
     def _names(self, origin: Origin) -> bool:
         """Whether it is allowed by its name, and not only because all are."""
@@ -154,20 +154,20 @@ class Origins:
         """The header fields that let an allowed page read the answer; without a page there are none."""
         return self.fields_for(request.header("origin"), request.authority)
 
-    def fields_for(self, text: str | None, authority: str) -> tuple[tuple[str, str], ...]:
+    def fields_for(self, origin: str | None, authority: str) -> tuple[tuple[str, str], ...]:
         """The same for the headers `Origin` and `Host` of a request that may be no good otherwise.
 
         Raises nothing, whatever they are.
         """
-        if text is None:
+        if origin is None:
             return ()
-        origin, vary = parse_origin(text), ("Vary", "Origin")
-        if origin is None or not self.allows(text, authority):
+        found, vary = parse_origin(origin), ("Vary", "Origin")
+        if found is None or not self.allows(origin, authority):
             return (vary,)
         # Any page can be without an origin (in a sandboxed frame): so `null` names none.
-        trusted = origin.scheme != _NULL and self._names(origin)
+        trusted = found.scheme != _NULL and self._names(found)
         return (
-            ("Access-Control-Allow-Origin", text),
+            ("Access-Control-Allow-Origin", origin),
             *([("Access-Control-Allow-Credentials", "true")] if trusted else []),
             ("Access-Control-Expose-Headers", _EXPOSED),
             vary,

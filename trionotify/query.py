@@ -124,7 +124,7 @@ class Query:
             try:
                 check_id("id", name)
             except ValueError as error:
-                raise _bad(str(error), "id") from None
+                raise _bad(str(error)) from None
         asked = _choice(params, "format", _FORMATS, "raw")
         format = "cloudevents" if subprotocol == SUBPROTOCOL else format or asked
         filters = filters or Filters.of(params, limits)

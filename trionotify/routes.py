@@ -28,9 +28,17 @@ Handler = Callable[["Hub", Request, ReadBody], Answer | Awaitable[Answer]]
 Routes = Mapping[str, Mapping[str, Handler]]
 
 
+#: What OPTIONS may be asked about: the server as a whole (RFC 9110, section 9.3.7).
+_SERVER: Final = "*"
+
+
 async def respond(hub: Hub, routes: Routes, request: Request, read_body: ReadBody) -> Answer:
     """The answer to a request; raises `Refused`, EOFError, and whatever a handler does."""
-    methods = routes.get(request.path)
+    methods: Mapping[str, Handler] | None = routes.get(request.path)
+    if request.path == _SERVER:
+        if request.method != "OPTIONS":
+            raise Refused(400, "the request's target: * is for OPTIONS alone")
+        methods = {name: handler for at in routes.values() for name, handler in at.items()}
     if methods is None:
         raise nothing_at(request)
     allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
@@ -50,11 +58,24 @@ def _stream(hub: Hub, request: Request, _: ReadBody) -> Answer:
     )
 
 
+#: What `GET /` says to a program, such as a load balancer that wants to know whether somebody is there.
+_WELCOME: Final = b"""\
+This is trionotify, a notification server.
+
+Connect a WebSocket to /events, or read it as text/event-stream or application/x-ndjson.
+A POST to /events publishes.
+"""
+
+
 def _page(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
-    """For a person; a program that comes here wants a WebSocket."""
-    kinds = ("application/json", "text/html")
-    if hub.page and preferred(request.header("accept"), kinds) == "text/html":
-        return _PAGE(hub, request, read_body)
+    """For a person, the page; for a program, what this is; else it wants a WebSocket."""
+    kinds = ("text/plain", "text/html")
+    kind = preferred(request.header("accept"), kinds)
+    # A handshake whose other fields a proxy has left out.
+    if request.header("sec-websocket-key") is None and kind is not None:
+        if kind == "text/html" and hub.page:
+            return _PAGE(hub, request, read_body)
+        return Answer(200, _WELCOME, "text/plain", NO_STORE)
     raise Refused(
         426,
         "this is a WebSocket server: connect with a WebSocket client",

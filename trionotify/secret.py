@@ -28,7 +28,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 from trionotify.errors import Refused
 from trionotify.query import Query, parse_query
 from trionotify.since import SPELLINGS
-from trionotify.text import without_mark
+from trionotify.text import check_seconds, without_mark
 
 if TYPE_CHECKING:
     from trionotify.http import Request
@@ -44,6 +44,8 @@ UNSIGNED: Final = frozenset({*SPELLINGS, "lag", "format", "echo", "narrow"})
 _SHORT: Final = 16
 #: Digits of a time that is meant.
 _DIGITS: Final = 15
+#: Seconds, some thirty years: who asks for more gives a time, and not how long, or milliseconds.
+_LONGEST: Final = 1_000_000_000
 #: How a text that is signed may spell a space; the first is ours. What writes queries as a form does has
 #: the other. Neither can be taken for another query: in both, a plus itself is `%2B`.
 _SPACES: Final = ("%20", "+")
@@ -122,6 +124,10 @@ class Secret:
         until = params.get("exp", "")
         if not (until.isascii() and until.isdigit() and len(until) < _DIGITS):
             raise Refused(401, "exp: a signed query says when it is over, in whole seconds since 1970")
+        try:
+            check_seconds("exp", int(until))
+        except ValueError as error:
+            raise Refused(401, str(error)) from None
         if time.time() >= int(until):
             raise Refused(401, "exp: the time of this query is over; get a new one")
         return float(until)
@@ -149,8 +155,10 @@ def sign(params: Mapping[str, str] | str, secret: str | bytes, *, expires_in: fl
         Query.of(given)
     except Refused as refused:
         raise ValueError(refused.detail) from None
-    if not expires_in > 0:
-        raise ValueError(f"expires_in must be greater than 0, not {expires_in}")
+    if not 0 < expires_in <= _LONGEST:
+        raise ValueError(
+            f"expires_in must be greater than 0 and at most {_LONGEST} seconds, not {expires_in}"
+        )
     given["exp"] = str(int(time.time() + expires_in))
     key = _signing_key(secret.encode() if isinstance(secret, str) else secret)
     given["sig"] = _signature(key, _signed(_binding(given))).decode()

@@ -75,6 +75,7 @@ async def open_hub(
     page: bool = True,
     secret: str | os.PathLike[str] | bytes | None = None,
     trusted_proxy: Iterable[str] = (),
+    subprotocol: Iterable[str] = (),
     **options: Any,
 ) -> AsyncIterator[Hub]:
     """Open a hub: its log and its broadcast run while the block does.
@@ -89,7 +90,8 @@ async def open_hub(
 
     With a `secret`, the path of a file or as bytes the secret itself, clients need a query that was
     signed with it (`sign`), and whoever has the secret may do everything. A `trusted_proxy` (addresses,
-    networks, `unix`) is believed when it says whose requests it passes on.
+    networks, `unix`) is believed when it says whose requests it passes on. A client that offers a
+    `subprotocol` of these names gets it, and is served as one that offers none.
 
     Leaving the block says goodbye to all clients, and waits for them at most `close_timeout` seconds.
     Raises TypeError or ValueError that names a bad option, and `StoreError` when the file can't be
@@ -112,6 +114,7 @@ async def open_hub(
             page=page,
             secret=keys,
             trusted_proxy=trusted_proxy,
+            subprotocol=subprotocol,
             handle=_handle,
             attach=serve_attached,
         )
@@ -208,7 +211,8 @@ class Server:
     def refuse(self) -> None:
         """Accept who has connected by now, so that all get an answer, and nobody else. Doesn't block.
 
-        The tasks that accept do it, and give way meanwhile. What others gave us stays open for a successor.
+        The tasks that accept do it, and give way meanwhile. What others gave us stays open for a
+        successor.
         """
         self._refusing = True
         if self._inherited:
@@ -227,7 +231,7 @@ class Server:
     # What `serve` runs.
 
     async def _accept(self, listener: socket.socket, routes: Routes) -> None:
-        """Accept until the socket is closed, or nobody waits there any more and nobody else is let in."""
+        """Accept until the socket is closed, or when refusing, until nobody waits there any more."""
         last_ones = BACKLOG
         for number in itertools.count(1):
             if self._refusing:
@@ -305,7 +309,7 @@ class Server:
 async def serve(
     hub: Hub,
     *,
-    host: str = DEFAULT_HOST,
+    host: str | Iterable[str] = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     unix: str | os.PathLike[str] | None = None,
     sockets: Iterable[socket.socket] = (),
@@ -318,8 +322,9 @@ async def serve(
 ) -> None:
     """Listen at `host` and `port` (0: a free one), or at the path `unix`, and serve who connects.
 
-    Given `sockets`, which listen already, it serves those, and closes them at its end. With `tls_cert`
-    and `tls_key`, files in PEM that `server.reload()` reads again, or an `ssl_context`, over TLS.
+    `host` is a name or an address, or several of them; `::` is every address, of IPv4 as well. Given
+    `sockets`, which listen already, it serves those, and closes them at its end. With `tls_cert` and
+    `tls_key`, files in PEM that `server.reload()` reads again, or an `ssl_context`, over TLS.
     `/clients`, `/metrics` and the health checks are there as well, or with `admin_port` at that port of
     `host` alone. With none of `secret`, `authenticate` and `insecure`, a request's `Host` must be a name
     of this machine (an address, `localhost`, one without a dot), or of an `allow_origin`, unless a
@@ -386,7 +391,7 @@ async def serve(
 @asynccontextmanager
 async def open_server(
     *,
-    host: str = DEFAULT_HOST,
+    host: str | Iterable[str] = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     unix: str | os.PathLike[str] | None = None,
     sockets: Iterable[socket.socket] = (),

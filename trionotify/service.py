@@ -1,7 +1,9 @@
 """`serve`: the server as a process. Signals, the service manager and exit codes belong here.
 
 SIGTERM, SIGINT    drain, then end; a second one ends it at once
-SIGHUP             read the files of the secret and the certificate again
+SIGHUP             read the files of the secret and the certificate again; if it is the terminal that
+                   hung up, drain, then end
+SIGUSR1, SIGUSR2   nothing
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from trionotify.journal import FORMATS, LEVELS, configure
 from trionotify.logs import DURABILITIES
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, Server, open_server
 from trionotify.settings import Settings
-from trionotify.stdio import let_go_of_stdout, say
+from trionotify.stdio import Terminal, let_go_of_stdout, say
 from trionotify.systemd import inherited_sockets, notify, notify_reloading
 
 __all__ = ["serve"]
@@ -34,8 +36,12 @@ logger = logging.getLogger("trionotify")
 
 _MISTAKES: Final = (OSError, ValueError, TypeError, StoreError)
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
-#: Windows has no such signal.
+#: Windows has no such signals.
 _RELOADING: Final = getattr(signal, "SIGHUP", None)
+#: Those of which a process dies that doesn't know them: of a script that means another one.
+_MEANINGLESS: Final = [
+    number for name in ("SIGUSR1", "SIGUSR2") if (number := getattr(signal, name, None)) is not None
+]
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,7 +75,14 @@ def _whole(least: int, most: int | None) -> click.IntRange:
 
 @click.command()
 @config_option
-@click.option("--host", default=DEFAULT_HOST, show_default=True)
+@click.option(
+    "--host",
+    multiple=True,
+    default=[DEFAULT_HOST],
+    show_default=True,
+    help="A name or an address to listen at; :: is every address, of IPv4 as well."
+    " May be given several times.",
+)
 @click.option(
     "--port",
     type=_whole(0, 65535),
@@ -122,6 +135,13 @@ def _whole(least: int, most: int | None) -> click.IntRange:
     help="Let pages of another site use the server: https://example.org, https://*.example.org, or *."
     " May be given several times.",
 )
+@click.option(
+    "--subprotocol",
+    multiple=True,
+    metavar="NAME",
+    help="Take this WebSocket subprotocol from clients that offer it, and serve them as raw ones."
+    " May be given several times.",
+)
 @click.option("--page/--no-page", default=True, show_default=True, help="Have a page for people at /.")
 @click.option(
     "--store",
@@ -168,7 +188,12 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
         logger.warning("%s", line, extra={"event": "misspelt_variable", "reason": line})
     if _RELOADING is not None:
         # While it starts and ends there is nothing to read again, and nothing to die of.
-        signal.signal(_RELOADING, signal.SIG_IGN)
+        before = signal.signal(_RELOADING, signal.SIG_IGN)
+        terminal = Terminal(ignored=before is signal.SIG_IGN)
+    else:
+        terminal = Terminal(ignored=True)
+    for number in _MEANINGLESS:
+        signal.signal(number, signal.SIG_IGN)
     options = {name: value for name, value in given.items() if value is not None}
     # A connection is some hundred objects that stay. Looking at them again and again, as by default,
     # costs a fifth of what connecting does.
@@ -177,7 +202,7 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     listening = trio.Event()
     try:
         options["sockets"] = inherited_sockets()
-        code = trio.run(_serve, options, listening)
+        code = trio.run(_serve, options, listening, terminal)
     except (*_MISTAKES, ExceptionGroup) as error:
         leaves = _leaves(error)
         if listening.is_set() or not all(isinstance(leaf, _MISTAKES) for leaf in leaves):
@@ -202,7 +227,7 @@ def _in_short(error: BaseException) -> str:
     return str(error)
 
 
-async def _serve(options: dict[str, Any], listening: trio.Event) -> int:
+async def _serve(options: dict[str, Any], listening: trio.Event, terminal: Terminal) -> int:
     """Serve until a signal; return the exit code."""
     forced: list[int] = []
     handled = _ENDING if _RELOADING is None else (*_ENDING, _RELOADING)
@@ -212,11 +237,10 @@ async def _serve(options: dict[str, Any], listening: trio.Event) -> int:
                 listening.set()
                 _announce(server, options)
                 notify("READY=1")
-                number = await _next_ending(signals, partial(_reload, server))
+                number = await _next_ending(signals, partial(_reload, server), terminal)
                 name = signal.Signals(number).name
-                logger.info(
-                    "%s; a second one ends it at once", name, extra={"event": "stopping", "signal": name}
-                )
+                why = "the terminal is gone" if number == _RELOADING else "a second one ends it at once"
+                logger.info("%s; %s", name, why, extra={"event": "stopping", "signal": name})
                 notify("STOPPING=1")
                 nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope, forced)  # noqa: ASYNC111 - it watches while the server stops
                 await server.drain()
@@ -225,10 +249,17 @@ async def _serve(options: dict[str, Any], listening: trio.Event) -> int:
     return 128 + forced[0] if forced else 0
 
 
-async def _next_ending(signals: AsyncIterator[int], reload: Callable[[], None] | None = None) -> int:
-    """Wait for a signal that ends the server; at the other one, `reload`."""
+async def _next_ending(
+    signals: AsyncIterator[int],
+    reload: Callable[[], None] | None = None,
+    terminal: Terminal | None = None,
+) -> int:
+    """Wait for a signal that ends the server; at the other one, `reload`.
+
+    That ends it as well when its `terminal` is gone.
+    """
     async for number in signals:
-        if number in _ENDING:
+        if number in _ENDING or (terminal is not None and terminal.is_gone()):
             return number
         if reload is not None:
             reload()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import click
 import trio
@@ -16,6 +17,7 @@ import trio
 __all__ = [
     "Failure",
     "Mistake",
+    "Terminal",
     "input_number",
     "keep_numbers",
     "let_go_of_stdout",
@@ -24,6 +26,10 @@ __all__ = [
     "show",
     "unread",
 ]
+
+
+#: What opening the controlling terminal fails with where there is none.
+_NO_TERMINAL: Final = (errno.ENXIO, errno.ENOENT, errno.ENODEV, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 class Failure(click.ClickException):
@@ -90,6 +96,44 @@ def _number(stream: Any, name: str) -> int:
         raise OSError(f"{name} is closed")
     number: int = stream.fileno()
     return number
+
+
+class Terminal:
+    """What the process was started from, if that was a terminal; made at its start.
+
+    SIGHUP says that it hung up, or is sent by somebody who means something else: this tells which. A
+    process for which it is `ignored` (`nohup`) is to outlive its terminal.
+    """
+
+    def __init__(self, *, ignored: bool) -> None:
+        self._ignored = ignored
+        self._controls = _opens_terminal()
+        self._streams = [number for number in range(3) if _is_terminal(number)]
+
+    def is_gone(self) -> bool:
+        """Whether there was one, and there is none any more. Doesn't block."""
+        if self._ignored:
+            return False
+        hung_up = any(not _is_terminal(number) for number in self._streams)
+        return hung_up or (self._controls and not _opens_terminal())
+
+
+def _opens_terminal() -> bool:
+    """Whether a terminal controls the process: when it hangs up, it is taken away from all of them."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError as error:
+        return error.errno not in _NO_TERMINAL
+    except AttributeError:  # Windows
+        return False
+    return True
+
+
+def _is_terminal(number: int) -> bool:
+    try:
+        return os.isatty(number)
+    except OSError:
+        return False
 
 
 async def unread(number: int, then: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ import attrs
 from trionotify.blocks import LINES, LINES_UNCHUNKED, SSE, SSE_UNCHUNKED, Nothing
 from trionotify.connections import ClientConnection
 from trionotify.errors import Disconnected, Refused
-from trionotify.http import NO_STORE, Answer
+from trionotify.http import NOSNIFF, Answer
 from trionotify.query import Query
 from trionotify.wire import Wire
 
@@ -37,8 +37,13 @@ _NDJSON: Final = "application/x-ndjson"
 #: What streams are called in `Accept`, the preferred one first.
 STREAMS: Final = (_SSE, _NDJSON)
 
-#: Nginx, and others after its fashion, would collect what is to be seen at once.
-_FIELDS: Final = (*NO_STORE, ("X-Accel-Buffering", "no"))
+#: What compresses a stream, or collects it, holds back what is to be seen at once: `no-transform` stops
+#: the compression of development servers, the other field nginx and what follows its fashion.
+_FIELDS: Final = (
+    ("Cache-Control", "no-store, no-transform"),
+    ("X-Accel-Buffering", "no"),
+    NOSNIFF,
+)
 
 
 def stream_request(request: Request, kind: str) -> Request:

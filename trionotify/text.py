@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Final, TypeVar
+from typing import Final, overload
 
-__all__ = ["FORBIDDEN", "MAX_ID", "check_id", "decoded", "without_mark"]
-
-Text = TypeVar("Text", str, bytes)
+__all__ = ["FORBIDDEN", "MAX_ID", "check_id", "check_seconds", "decoded", "without_mark"]
 
 #: Characters of an `id`, and of a `to`.
 MAX_ID: Final = 255
@@ -24,6 +22,8 @@ FORBIDDEN: Final = re.compile(
     + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
     + "]"
 )
+#: A time in seconds since 1970 comes to this in the year 5138, one in milliseconds came in 1973.
+_TOO_LATE: Final = 1e11
 _MARK: Final = "\ufeff"
 
 
@@ -33,12 +33,35 @@ def check_id(name: str, value: str) -> None:
     Names are people's: what joins letters (U+200C, U+200D), and spaces of any kind, are parts of them.
     """
     if not value or len(value) > MAX_ID:
-        raise ValueError(f"{name} must have 1 to {MAX_ID} characters, not {len(value)}")
+        raise ValueError(f"{name}: 1 to {MAX_ID} characters are needed, not {len(value)}")
     if not value.isprintable() and (bad := FORBIDDEN.search(value)):
-        raise ValueError(f"{name} must not contain the character {bad.group()!r}")
+        raise ValueError(f"{name}: the character {bad.group()!r} can't be in it")
 
 
-def without_mark(text: Text) -> Text:
+def check_seconds(name: str, moment: float) -> None:
+    """Return if this can be a time in seconds since 1970; else raise ValueError.
+
+    Many a program counts in milliseconds: what it means to be over in an hour would never be.
+    """
+    if not moment < _TOO_LATE:
+        raise ValueError(
+            f"{name}: must be in seconds since 1970, not in milliseconds, but is {moment:g}"
+        )
+
+
+@overload
+def without_mark(text: str) -> str: ...
+
+
+@overload
+def without_mark(text: bytes) -> bytes: ...
+
+
+@overload
+def without_mark(text: str | bytes) -> str | bytes: ...
+
+
+def without_mark(text: str | bytes) -> str | bytes:
     """The text without a byte order mark in front of it."""
     return text.removeprefix(_MARK) if isinstance(text, str) else text.removeprefix(codecs.BOM_UTF8)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import ssl
 from typing import Final
@@ -32,12 +31,10 @@ class Certificate:
 
     def read(self) -> ssl.SSLContext:
         """A context with what is in the files now; raises ValueError."""
-        marked = []
         for name, path in (("tls_cert", self._cert), ("tls_key", self._key)):
             try:
-                with open(path, "rb") as file:
-                    if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
-                        marked.append(f"{name}: {path}")
+                with open(path, "rb"):
+                    pass
             except OSError as error:
                 raise ValueError(f"{name}: {path} can't be read: {error.strerror}") from None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -49,10 +46,6 @@ class Certificate:
             if error.reason == "KEY_VALUES_MISMATCH":
                 raise ValueError(
                     f"tls_key: {self._key} is not the key of the certificate in {self._cert}"
-                ) from None
-            for place in marked:  # what hides the file's first line from OpenSSL
-                raise ValueError(
-                    f"{place} begins with a byte order mark: save it as UTF-8 without one"
                 ) from None
             raise ValueError(
                 f"tls_cert: {self._cert} and {self._key} are no certificate and key in PEM:"

@@ -1,17 +1,18 @@
 """TLS on a socket, as a transport that is written synchronously.
 
-The `ssl` module encrypts in memory (`SSLObject`), and this transport moves the bytes. That is what lets the
-broadcast write to a client over TLS as it writes to a plain socket: `send` encrypts, and hands over what the
-kernel takes. And a write that is cancelled leaves nothing torn, because nothing is half encrypted.
+The `ssl` module encrypts in memory (`SSLObject`), and this transport moves the bytes. That is what lets
+the broadcast write to a client over TLS as it writes to a plain socket: `send` encrypts, and hands over
+what the kernel takes. And a write that is cancelled leaves nothing torn, because nothing is half
+encrypted.
 
-One rule makes that fit the interface of a transport, which counts plain bytes. Once bytes are encrypted they
-must go out, in order, before any others. So when the kernel takes only a part of a record, the rest of the
-ciphertext stays here, and of the plain bytes in it the last one counts as not sent. The Wire therefore owes
-at least that byte and comes back with it. When the ciphertext has gone out, the byte is taken without being
-encrypted again. At most one record (16 KiB) is kept like that.
+One rule makes that fit the interface of a transport, which counts plain bytes. Once bytes are encrypted
+they must go out, in order, before any others. So when the kernel takes only a part of a record, the rest
+of the ciphertext stays here, and of the plain bytes in it the last one counts as not sent. The Wire
+therefore owes at least that byte and comes back with it. When the ciphertext has gone out, the byte is
+taken without being encrypted again. At most one record (16 KiB) is kept like that.
 
-The end: `send_eof` says `close_notify` right behind the last byte, and then half-closes the socket, so a peer
-that reads up to the end sees it at once, whether it looks at TLS or at TCP.
+The end: `send_eof` says `close_notify` right behind the last byte, and then half-closes the socket, so a
+peer that reads up to the end sees it at once, whether it looks at TLS or at TCP.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ _ENDS: Final = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
 
 
 class TlsTransport(SocketTransport):
-    """The server's side of TLS on a connected non-blocking socket. The handshake is a part of the first read.
+    """The server's side of TLS on a connected non-blocking socket. The handshake is a part of the first
+    read.
 
-    Reading belongs to one task, writing to any: what each does between two checkpoints leaves the state whole.
+    Reading belongs to one task, writing to any: what each does between two checkpoints leaves the state
+    whole.
     """
 
     __slots__ = ("_closing", "_incoming", "_outgoing", "_ready", "_repeated", "_tls", "_unsent")
@@ -143,7 +146,7 @@ class TlsTransport(SocketTransport):
                 self._incoming.write_eof()
 
     async def _end_of_file(self) -> bytes:
-        """What the peer says behind our `close_notify` can't always be read as TLS. Its end can be seen."""
+        """What comes behind our `close_notify` can't always be read as TLS, but its end can be seen."""
         while await super().receive_some():
             pass
         return b""

@@ -10,7 +10,7 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NoReturn, Protocol
 
@@ -82,6 +82,8 @@ class SocketTransport:
 
     synchronous = True
     half_closes = True
+
+    send: Callable[[Sendable], int]
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -239,9 +241,10 @@ def _broken(error: OSError) -> NoReturn:
 async def linger(transport: Transport, patience: float) -> None:
     """Half-close, and read until the peer has closed too, so that it gets our last bytes.
 
-    Closing with bytes unread would make the kernel reset the connection, and lose them. A peer that isn't
-    done within `patience` seconds is given up, unless it has acknowledged something in that time: a slow one
-    that makes progress gets everything. One that couldn't see that we have closed isn't waited for.
+    Closing with bytes unread would make the kernel reset the connection, and lose them. A peer that
+    isn't done within `patience` seconds is given up, unless it has acknowledged something in that time:
+    a slow one that makes progress gets everything. One that couldn't see that we have closed isn't
+    waited for.
     """
     before: int | None = None
     while transport.half_closes:

@@ -1,9 +1,9 @@
 """Turns: how long a task works before it lets the others run.
 
-Trio switches tasks at checkpoints alone, so work whose amount a peer decides must have some: the frames of
-one read, the events of a body, the filters that a batch meets. Counting items bounds nothing, because one
-item may cost a thousand times what another does. A `Turn` measures time instead. Its owner looks at it
-between two pieces of work, and passes the turn on when it is over:
+Trio switches tasks at checkpoints alone, so work whose amount a peer decides must have some: the frames
+of one read, the events of a body, the filters that a batch meets. Counting items bounds nothing, because
+one item may cost a thousand times what another does. A `Turn` measures time instead. Its owner looks at
+it between two pieces of work, and passes the turn on when it is over:
 
     turn = Turn()
     for piece in pieces:
@@ -13,9 +13,10 @@ between two pieces of work, and passes the turn on when it is over:
 
 Other tasks see everything half done at such a checkpoint, and it is where the owner may be cancelled.
 
-A piece of work that takes longer than a turn and can't be divided (parsing a long filter) needs more: forty
-connections that each take a long turn are as bad as one that takes forty. Such work goes through a
-`trio.CapacityLimiter` of the hub (`Hub.slow_lane`), one piece at a time, with a turn of everyone between two.
+A piece of work that takes longer than a turn and can't be divided (parsing a long filter) needs more:
+forty connections that each take a long turn are as bad as one that takes forty. Such work goes through a
+`trio.CapacityLimiter` of the hub (`Hub.slow_lane`), one piece at a time, with a turn of everyone between
+two.
 """
 
 from __future__ import annotations

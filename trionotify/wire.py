@@ -207,7 +207,7 @@ class Wire:
         return (owed[0] if number == 1 else b"".join(owed[:number])), number
 
     def _pay(self, taken: int) -> None:
-        """The kernel took so many bytes of what is owed. (It may have grown meanwhile, but behind them.)"""
+        """The kernel took so many bytes of what is owed. (What came meanwhile is behind them.)"""
         owed = self.owed
         while owed and taken >= len(owed[0]):
             taken -= len(owed.pop(0))
@@ -364,7 +364,7 @@ class Wire:
         self._note_held()
 
     def forget_owner(self) -> None:
-        """Tell nobody any more. Wire and owner would else keep each other until the cycle collector runs."""
+        """Tell nobody any more, so that Wire and owner don't keep each other in memory."""
         self.owner = NO_OWNER
 
     async def _hear_out(self) -> None:
