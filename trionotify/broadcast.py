@@ -322,7 +322,7 @@ class Broadcast:
         incomplete: list[tuple[Position, int]] = []
         all_bytes = sum([len(chunk.data) for chunk in chunks])
         pieces = [(chunk.data, len(chunk.data), chunk) for chunk in chunks]
-        number = len(wants)
+        number, last = len(wants), chunks[-1].offsets[-1] if chunks else 0
         for position in positions:
             if not position.live or position.cursor > done:
                 missed += number
@@ -336,7 +336,7 @@ class Broadcast:
                 self.fall_behind(position)
                 position.outlet.wake()
             else:
-                position.cursor = taken
+                position.cursor, position.told = taken, last
                 position.sent += number
                 send = position.send
                 for data, size, chunk in pieces:
@@ -381,8 +381,8 @@ class Broadcast:
             return False  # a predicate of the client's own has closed it
         position.cursor = offset
         if chunk is None:
-            position.passed = offset
             return True
+        position.told = chunk.offsets[-1]
         if not wire.transport.synchronous:
             wire.owe(chunk.data)
             self._count_caught_up(position, chunk, len(chunk.data))

@@ -39,6 +39,8 @@ __all__ = ["ClientConnection", "blame", "log_failing", "log_leaving", "log_unrea
 
 logger = logging.getLogger("trionotify")
 
+#: Bytes of a message that must arrive within `stall_timeout`, for it to be waited for.
+_PROGRESS: Final = 1 << 10
 #: What may stand in a head as it is.
 _SAFE: Final = "!#$&'()*+,/:;=?@[]~"
 
@@ -135,6 +137,9 @@ class ClientConnection:
     _silent_since: float = attrs.field(factory=trio.current_time, init=False)
     _pinged_at: float | None = attrs.field(default=None, init=False)
     _stuck_since: float | None = attrs.field(default=None, init=False)
+    # And of a message that is arriving: how much of it was here at the last progress, and when that was.
+    _arrived: int = attrs.field(default=0, init=False)
+    _arrived_at: float = attrs.field(default=0.0, init=False)
     # And the offset that the client knows of, and since when.
     _told: int = attrs.field(default=0, init=False)
     _told_at: float = attrs.field(default=0.0, init=False)
@@ -167,6 +172,7 @@ class ClientConnection:
             deaf_to=None if query.echo else self.key,
             latest_only=self._lag == "latest",
         )
+        self.position.told = offset
         client.connect(hub, self)
         client.speak(query.format, query.subprotocol)
         hub.connected(self.key, self, client)
@@ -310,6 +316,7 @@ class ClientConnection:
         position.cursor, position.latest = offset, None
         if gap is not None:
             self.answer(gap)
+            position.told = offset
         return True
 
     async def _catch_up(self) -> None:
@@ -354,20 +361,30 @@ class ClientConnection:
             self._check_progress(now)
         else:
             self._stuck_since = None
+            self._check_arrival(now)
             self._check_life(now)
 
     def _tell_position(self, now: float) -> None:
         """One whom nothing concerned for a while learns where to resume: behind what it needn't see."""
         position = self.position
-        if position.cursor not in (self._told, position.passed):
-            self._told, self._told_at = position.cursor, now
+        if position.told != self._told:
+            self._told, self._told_at = position.told, now
         elif (
             now - self._told_at >= self.hub.settings.position_interval
             and position.live
             and self.hub.broadcast.fix(position) > self._told
         ):
-            self._told, self._told_at = position.cursor, now
+            position.told = self._told = position.cursor
+            self._told_at = now
             self.answer(self.format.say("position", {}, self.here()))
+
+    def _check_arrival(self, now: float) -> None:
+        """A message that has begun must go on, and not byte by byte: it takes from what all have."""
+        held = self.wire.held
+        if not held or not self.wire.reading or abs(held - self._arrived) >= _PROGRESS:
+            self._arrived, self._arrived_at = held, now
+        elif now - self._arrived_at >= self.hub.settings.stall_timeout:
+            self.wire.end(CloseCode.POLICY_VIOLATION, "a message arrived too slowly")
 
     def _check_progress(self, now: float) -> None:
         """One that is owed bytes lives as long as the kernel takes some of them now and then.

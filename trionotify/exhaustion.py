@@ -1,8 +1,9 @@
 """Exhaustion: what a listener does when the machine has no descriptor for one more connection.
 
 The listening socket stays readable, so accepting is tried again and again, and each connection would
-wait until its client gives up. One descriptor is therefore kept in reserve. With that, a connection can be
-accepted, told to come back later, and closed. The log has one line for each spell, not one for each try.
+wait until its client gives up. One descriptor is therefore kept in reserve. With that, a connection can
+be accepted, told to come back later, and closed. The log has one line for each spell, not one for each
+try.
 """
 
 from __future__ import annotations

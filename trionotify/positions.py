@@ -95,8 +95,8 @@ class Position:
     cursor: int = attrs.field(default=0, init=False)
     #: Notifications that it was handed.
     sent: int = attrs.field(default=0, init=False)
-    #: Where it came while catching up without being sent anything.
-    passed: int = attrs.field(default=-1, init=False)
+    #: The offset of what it was sent last: so far its client knows where it is.
+    told: int = attrs.field(default=-1, init=False)
     live: bool = attrs.field(default=False, init=False)
     group: Group | None = attrs.field(default=None, init=False)
     joined: bool = attrs.field(default=False, init=False)
@@ -171,6 +171,6 @@ def cut(position: Position, chunk: Chunk, sent: int) -> None:
     whole = bisect_right(chunk.ends, sent)
     frame = chunk.frames[whole]
     position.live = False
-    position.cursor = chunk.offsets[whole]
+    position.cursor = position.told = chunk.offsets[whole]
     position.latest = None  # what it had noted down may be in the part that didn't go
     position.outlet.owe(memoryview(frame)[sent - (chunk.ends[whole] - len(frame)) :])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trionotify.errors import Refused
 from trionotify.predicates import NOTHING, Wanted, to_json
+from trionotify.turns import Turn
 
 if TYPE_CHECKING:
     from trionotify.clients import Client
@@ -19,17 +20,24 @@ _LIMIT: Final = 100
 _MAX_LIMIT: Final = 1000
 
 
-def roster(hub: Hub, params: Mapping[str, str]) -> dict[str, Any]:
+async def roster(hub: Hub, params: Mapping[str, str]) -> dict[str, Any]:
     """One page: at most `limit` clients, of those that came behind the one with the key `after`.
 
-    `next` is the `after` of the next page, None on the last. Raises `Refused` (400) for other values.
+    `next` is the `after` of the next page, None on the last. Raises `Refused` (400) for other values. A
+    checkpoint whenever it takes more than a turn; who has left by then is left out.
     """
     limit = _number(params, "limit", _LIMIT, 1, _MAX_LIMIT)
     after = _number(params, "after", 0, 0, None)
     found = hub.clients.page(after, limit + 1)
+    entries, turn = [], Turn()
+    for key, client in found[:limit]:
+        if turn.over:
+            await turn.pass_on()
+        if key in hub.connections:
+            entries.append(_entry(hub, key, client))
     return {
         "total": len(hub.clients),
-        "clients": [_entry(hub, key, client) for key, client in found[:limit]],
+        "clients": entries,
         "next": found[limit - 1][0] if len(found) > limit else None,
     }
 

@@ -5,6 +5,7 @@ Clients (WebSockets and streams) are not here: they don't get an answer but a co
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
@@ -21,7 +22,7 @@ from trionotify.roster import roster
 if TYPE_CHECKING:
     from trionotify.hub import Hub
 
-__all__ = ["ADMIN", "ALL", "PUBLIC", "Routes", "respond"]
+__all__ = ["ADMIN", "ALL", "PUBLIC", "Routes", "load_files", "respond"]
 
 Handler = Callable[["Hub", Request, ReadBody], Answer | Awaitable[Answer]]
 #: By path, and there by method. GET answers for HEAD.
@@ -98,9 +99,14 @@ def _ready(hub: Hub, request: Request, _: ReadBody) -> Answer:
     return Answer(status, f"{text}\n".encode(), "text/plain", NO_STORE)
 
 
-def _metrics(hub: Hub, request: Request, _: ReadBody) -> Answer:
-    """For Prometheus, or as JSON for who prefers it."""
+async def _metrics(hub: Hub, request: Request, _: ReadBody) -> Answer:
+    """For Prometheus, or as JSON for who prefers it. It counts all clients, so one reader at a time."""
     _check_operator(hub, request)
+    async with hub.slow_lane:
+        return _figures(hub, request)
+
+
+def _figures(hub: Hub, request: Request) -> Answer:
     if preferred(request.header("accept"), ("text/plain", "application/json")) == "application/json":
         return Answer.json(figures(hub))
     return Answer(200, render(hub), CONTENT_TYPE, NO_STORE)
@@ -112,32 +118,46 @@ def _check_operator(hub: Hub, request: Request) -> None:
         hub.secret.check_bearer(request, request.path)
 
 
-def _clients(hub: Hub, request: Request, _: ReadBody) -> Answer:
+async def _clients(hub: Hub, request: Request, _: ReadBody) -> Answer:
     _check_operator(hub, request)
-    return Answer.json(roster(hub, request.params))
+    found = await roster(hub, request.params)
+    async with hub.slow_lane:  # a thousand clients with long filters are megabytes
+        return Answer.json(found)
 
 
-def _for_the_admitted(handler: Callable[[Hub, Request, ReadBody], Answer]) -> Handler:
+def _for_the_admitted(handler: Callable[[Hub, Request, ReadBody], Awaitable[Answer]]) -> Handler:
     """What is at a port that anyone reaches: without a secret, `authenticate` is asked about it, too."""
 
     async def ask(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
         if hub.secret is None and hub.authenticate is not None:
             await admit(hub, request)
-        return handler(hub, request, read_body)
+        return await handler(hub, request, read_body)
 
     return ask
 
 
+@functools.cache
+def _contents(name: str) -> bytes:
+    return files("trionotify").joinpath("web", name).read_bytes()
+
+
+def load_files() -> None:
+    """Read the package's own files, as long as the process has descriptors for that. Blocks."""
+    for methods in PUBLIC.values():
+        for handler in (*methods.values(), _PAGE):
+            if isinstance(handler, _File):
+                _contents(handler.name)
+
+
 @attrs.frozen
 class _File:
-    """A file of the package's own, read when it is first asked for."""
+    """A file of the package's own."""
 
     name: str
     content_type: str
 
     def __call__(self, hub: Hub, request: Request, _: ReadBody) -> Answer:
-        body = files("trionotify").joinpath("web", self.name).read_bytes()
-        return Answer(200, body, self.content_type, _OF_FILES)
+        return Answer(200, _contents(self.name), self.content_type, _OF_FILES)
 
 
 #: The page gets all that it needs from here, and runs nothing else.

@@ -38,7 +38,7 @@ from trionotify.exhaustion import Exhaustion
 from trionotify.hub import Authenticate, Hub
 from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix
 from trionotify.logs import open_log
-from trionotify.routes import ADMIN, ALL, PUBLIC, Routes
+from trionotify.routes import ADMIN, ALL, PUBLIC, Routes, load_files
 from trionotify.secret import Secret
 from trionotify.serving import serve_transport
 from trionotify.sessions import Handler, Session, handler_session, publishing_session
@@ -339,7 +339,9 @@ async def serve(
     Raises OSError when it can't listen there, and TypeError or ValueError for files that won't do, and
     when it would listen beyond loopback with none of `secret`, `authenticate` and `insecure`.
     """
-    cesql.parse("TRUE")  # the parser's tables take 40 ms: not while somebody is connected
+    # The parser's tables take 40 ms, and files can't be read when descriptors run out: so both now.
+    cesql.parse("TRUE")
+    load_files()
     public = insecure or hub.authenticate is not None or hub.secret is not None
     certificate = _certificate(tls_cert, tls_key, ssl_context)
     inherited = adopt(sockets, public)

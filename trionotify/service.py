@@ -25,8 +25,9 @@ from trionotify.errors import StoreError
 from trionotify.hub import Hub
 from trionotify.journal import FORMATS, LEVELS, configure
 from trionotify.logs import DURABILITIES
+from trionotify.memory import give_memory_back
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, Server, open_server
-from trionotify.settings import Settings
+from trionotify.settings import Settings, raise_file_limit
 from trionotify.stdio import Terminal, let_go_of_stdout, say
 from trionotify.systemd import inherited_sockets, notify, notify_reloading
 
@@ -199,6 +200,7 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     # costs a fifth of what connecting does.
     gc.freeze()
     gc.set_threshold(2_000, 20, 20)
+    give_memory_back()
     listening = trio.Event()
     try:
         options["sockets"] = inherited_sockets()
@@ -236,6 +238,7 @@ async def _serve(options: dict[str, Any], listening: trio.Event, terminal: Termi
             async with open_server(**options) as server:
                 listening.set()
                 _announce(server, options)
+                _warn_of_few_descriptors(server.hub.settings)
                 notify("READY=1")
                 number = await _next_ending(signals, partial(_reload, server), terminal)
                 name = signal.Signals(number).name
@@ -282,6 +285,18 @@ def _announce(server: Server, options: dict[str, Any]) -> None:
         f"; clients, metrics and health checks on {server.admin_url}" if server.admin_url else "",
         extra={"event": "started", **known},
     )
+
+
+def _warn_of_few_descriptors(settings: Settings) -> None:
+    """All connections that are allowed may come, and each takes a descriptor."""
+    wanted, limit = settings.max_connections + settings.max_half_open, raise_file_limit()
+    if wanted > limit:
+        logger.warning(
+            "max_connections and max_half_open: %d connections are allowed, and the process may have %d open"
+            " files; raise that limit (ulimit -n, LimitNOFILE), or lower these",
+            *(wanted, limit),
+            extra={"event": "few_descriptors", "wanted": wanted, "limit": limit},
+        )
 
 
 def _reload(server: Server) -> None:

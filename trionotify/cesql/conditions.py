@@ -51,6 +51,8 @@ def is_one_condition(node: Node) -> bool:
     """Whether `conditions_of` gives one, and that it holds is all that `node` asks."""
     if isinstance(node, Like) and (len(node.elements) > 2 or Wildcard.ONE in node.elements):
         return False  # the pattern says more than how a text begins or ends
+    if isinstance(node, In) and len(node.operands) > 2:
+        return False  # of an attribute that isn't text, one option that can't be cast is an error of all
     return len(_of_conjunct(node)) == 1
 
 
