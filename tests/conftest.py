@@ -54,12 +54,13 @@ async def open_room(**options: Any) -> AsyncIterator[Room]:
 
 
 def assert_whole(hub: Hub) -> None:
-    """Nobody is registered, nothing waits, and the broadcast stands at the log's head."""
+    """Nobody is registered, nothing waits or arrives, and the broadcast stands at the log's head."""
     assert len(hub.clients) == 0
     assert not hub.connections
     assert not hub.broadcast._groups
     assert not hub.broadcast._index._filed
     assert hub.broadcast.done == hub.broadcast.taken == hub.log.head
+    assert hub.arriving.held == 0
 
 
 @pytest.fixture

@@ -601,8 +601,8 @@ MUTATIONS = {
     ),
     "a cut batch counts as sent": (
         (positions_module, "cut"),
-        "position.cursor = chunk.offsets[whole]",
-        "position.cursor = chunk.offsets[-1]",
+        "position.cursor = position.told = chunk.offsets[whole]",
+        "position.cursor = position.told = chunk.offsets[-1]",
     ),
 }
 

@@ -422,23 +422,32 @@ def few_files(count: int) -> tuple[str, ...]:
 
 @posix_only
 async def test_more_clients_than_files(tmp_path: Path) -> None:
-    """They wait until others leave, and those who are connected don't notice."""
+    """They are told to come back, and are let in when others leave; who is connected doesn't notice."""
     options = ("--store", f"sqlite:{tmp_path}/log", "--max-connections", "1000")
     async with server_process(tmp_path, *options, launcher=few_files(40)) as server:
         await server.start()
-        connected, leave = [], trio.Event()
+        connected, refused, leave = [], [], trio.Event()
 
         async def connect() -> None:
-            async with open_line(server.port, EVENTS) as line:
-                connected.append(line)
-                await leave.wait()
+            while True:
+                try:
+                    async with open_line(server.port, EVENTS) as line:
+                        connected.append(line)
+                        await leave.wait()
+                        return
+                except (Refused, Lost) as error:
+                    refused.append(error)
+                    await leave.wait()
 
         async with publishing(server) as publisher, open_line(server.port, EVENTS) as subscriber:
             async with trio.open_nursery() as nursery:
                 for _ in range(50):
                     nursery.start_soon(connect)
                 await server.says(b"can't accept: Too many open files")
+                while len(connected) + len(refused) < 50:
+                    await trio.lowlevel.checkpoint()
                 assert len(connected) < 40
+                assert any(isinstance(error, Refused) and error.status == 503 for error in refused), (len(connected), refused, server.errors)
                 for _ in range(300):
                     assert await publisher.publish() is None
                 await hears(subscriber, publisher.accepted)
@@ -451,7 +460,7 @@ async def test_more_clients_than_files(tmp_path: Path) -> None:
 async def test_no_more_clients_than_there_are_files_for(tmp_path: Path) -> None:
     """As it is by default: whoever is too many is told so, and may come when another has left."""
     options = ("--store", f"sqlite:{tmp_path}/log")
-    async with server_process(tmp_path, *options, launcher=few_files(66)) as server:
+    async with server_process(tmp_path, *options, launcher=few_files(88)) as server:
         await server.start()
         async with publishing(server) as publisher:
             async with open_line(server.port, EVENTS) as subscriber:

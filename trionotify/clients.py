@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import attrs
+import trio
 
 from trionotify.bags import Bags
 from trionotify.errors import CloseCode, Disconnected, quoted
@@ -233,10 +234,11 @@ class Client:
         """All messages of one read from the connection, at least one; empty when it is over.
 
         Each is `str` or `bytes`, or of a client that speaks CloudEvents, a whole `Notification`.
-        A checkpoint, unless messages are left from the last read. Cancelled, it loses none.
+        Always a checkpoint. Cancelled, it loses none.
         """
         if self._received:
-            batch, self._received = list(self._received), None
+            await trio.lowlevel.checkpoint()
+            batch, self._received = list(self._received or ()), None
             return batch
         return await self._connection().receive()
 

@@ -143,11 +143,12 @@ class Draft:
         audience = given.pop("audience", None)
         if audience is not None:
             audience = audiences.read(audience)
-        data, kind = _typed(self.members, given.get("datacontenttype"))
-        if kind is not None:
-            given["datacontenttype"] = kind
+        data, kind = _typed(self.members, given.pop("datacontenttype", None))
         fields = {name: given.pop(name) for name in _FIELDS if name in given}
-        return Notification(data, audience=audience, extensions=given, **fields)
+        fields |= {"audience": audience, "extensions": given}
+        if isinstance(data, str) and isinstance(kind, str) and is_json(kind):
+            return Notification.with_json(data, kind, **fields)
+        return Notification(data, datacontenttype=kind, **fields)
 
 
 class AudienceReader:

@@ -95,6 +95,12 @@ class Place:
     #: Where it comes from; None where that is nowhere in particular.
     address: str | None
     stage: Stage
+    #: When it began, on Trio's clock.
+    since: float = attrs.field(factory=trio.current_time)
+
+    def is_new(self, seconds: float) -> bool:
+        """Whether it has only just come, so that its request may be on the way."""
+        return self.stage is Stage.HEAD and trio.current_time() - self.since < seconds
 
 
 class _Places:
@@ -122,24 +128,24 @@ class _Places:
             if not same:
                 del self._by_address[place.address]
 
-    def worst(self) -> Place | None:
-        """The one to drop. One that is served is spared as long as there is any other."""
-        if not self._all:
-            return None
-        for stages in ((Stage.HEAD, Stage.IDLE, Stage.CLOSING), (Stage.SERVED,)):
-            crowd = max(
-                (
-                    [place for place in same if place.stage in stages]
-                    for same in self._by_address.values()
-                ),
-                key=len,
-            )
-            if crowd:
-                return min(crowd, key=lambda place: stages.index(place.stage))
-        return None
+    def worst(self, *stages: Stage, grace: float = 0.0) -> Place | None:
+        """The one to drop, of those at these stages, the first ones first; None when there is none.
+
+        One that has come within the last `grace` seconds may be about to send its request.
+        """
+        crowds = [
+            [place for place in same if place.stage in stages and not place.is_new(grace)]
+            for same in self._by_address.values()
+        ]
+        crowd = max(crowds, key=len, default=[])
+        return min(crowd, key=lambda place: stages.index(place.stage), default=None)
 
 
 _MISSING: Final = object()
+#: The stages of connections that ask for nothing at the moment, in the order in which they are dropped.
+_UNSERVED: Final = (Stage.HEAD, Stage.IDLE, Stage.CLOSING)
+#: Seconds that a new connection has for its request before it counts as one that asks for nothing.
+_GRACE: Final = 1.0
 
 
 class Entrance:
@@ -229,9 +235,25 @@ class Entrance:
         if self.closed:
             self._hurry(place)
 
-    def make_room(self) -> bool:
-        """Drop the half-open connection that has least right to be here; False when there is none."""
-        place = self._places.worst()
+    def make_room(self) -> None:
+        """Drop the half-open connection that has least right to be here.
+
+        One that is served is spared as long as there is any other.
+        """
+        self._drop(self._places.worst(*_UNSERVED) or self._places.worst(Stage.SERVED))
+
+    def drop_unserved(self) -> bool:
+        """Drop one that has nothing to lose; False when there is none.
+
+        It has had time enough to send its request, or it is idle. Idle ones, which have sent some before,
+        stay as long as there are others that may turn out to send nothing.
+        """
+        place = self._places.worst(Stage.HEAD, grace=_GRACE)
+        if place is None and self._places.worst(Stage.HEAD) is None:
+            place = self._places.worst(Stage.IDLE, Stage.CLOSING)
+        return self._drop(place)
+
+    def _drop(self, place: Place | None) -> bool:
         if place is None:
             return False
         self._places.remove(place)

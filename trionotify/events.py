@@ -18,7 +18,7 @@ from trionotify.cloudevents import POSITION, SUBSCRIBE, Draft, NotAnEvent, read_
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, StoreError, shortened
 from trionotify.filters import FilterLimits, from_json
-from trionotify.jsontext import read_json
+from trionotify.jsontext import LONG, read_json
 from trionotify.notification import RESERVED_TYPE, Notification
 from trionotify.query import said
 from trionotify.turns import Turn
@@ -95,9 +95,14 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
             await turn.pass_on()
             if not unread:
                 break
+        long = len(unread[0]) > LONG
+        if long and found:
+            break
         try:
-            draft = _read(unread[0])
-            if not draft.slow:
+            if long:
+                async with peer.hub.slow_lane:
+                    event = _act(peer, _read(unread[0]), otherwise) if unread else None
+            elif not (draft := _read(unread[0])).slow:
                 event = _act(peer, draft, otherwise)
             elif found:
                 break
@@ -193,6 +198,10 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
         if isinstance(message, Notification):
             entry = Entry(message, key, None, repetition_key(message, peer.client.id))
             answered = answers
+        elif message is not None and len(message) > LONG:  # it may be JSON, which is looked at
+            async with peer.hub.slow_lane:
+                entry = Entry(another(message), key)
+            answered = False
         else:
             entry = Entry(another(message), key)
             answered = False

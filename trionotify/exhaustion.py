@@ -22,6 +22,8 @@ logger = logging.getLogger("trionotify")
 
 #: A spell is over when nothing has failed for so many seconds.
 _SPELL: Final = 30.0
+#: Seconds that a connection has for its request before it is refused.
+_PATIENCE: Final = 0.05
 _BODY: Final = b"the server has no room for this connection; try again later\n"
 _REFUSAL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 5\r\n"
@@ -32,7 +34,7 @@ _READ: Final = 1 << 16
 
 
 class Exhaustion:
-    """Made by a server, and closed with it. Nothing here blocks."""
+    """Made by a server, and closed with it."""
 
     def __init__(self) -> None:
         self._reserve: int | None = None
@@ -55,8 +57,12 @@ class Exhaustion:
         if self._reserve is None:
             self._keep_one()
 
-    def refuse(self, listener: socket.socket) -> bool:
-        """Accept one connection by the reserve, answer 503 and close it; False if that fails."""
+    async def refuse(self, listener: socket.socket) -> bool:
+        """Accept one connection by the reserve, answer 503 and close it; False if that fails.
+
+        Its request is waited for a moment: to a client that still writes, an answer and the end look like
+        a connection that was lost.
+        """
         if self._reserve is None:
             self._keep_one()
         self.close()
@@ -64,13 +70,20 @@ class Exhaustion:
         with contextlib.suppress(OSError):
             sock, _ = listener.accept()
             sock.setblocking(False)
-            sock.send(_REFUSAL)  # to TLS it is nonsense, and its end is all that can be told
-            sock.shutdown(socket.SHUT_WR)
-            sock.recv(_READ)
-        if sock is not None:
+        if sock is None:
+            self._keep_one()
+            return False
+        try:
+            with trio.move_on_after(_PATIENCE):
+                await trio.lowlevel.wait_readable(sock)
+            with contextlib.suppress(OSError):
+                sock.send(_REFUSAL)  # to TLS it is nonsense, and its end is all that can be told
+                sock.shutdown(socket.SHUT_WR)
+                sock.recv(_READ)
+        finally:
             sock.close()
-        self._keep_one()
-        return sock is not None
+            self._keep_one()
+        return True
 
     def close(self) -> None:
         """Give the reserve back."""

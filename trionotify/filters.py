@@ -43,7 +43,7 @@ _DIALECTS: Final = ", ".join([*ON_ATTRIBUTES, *_OF_PARTS, "not", "sql"])
 
 
 #: Characters of filters that are parsed within a turn. Longer ones are parsed one at a time (`turns`).
-SLOW: Final = 512
+SLOW: Final = 160
 
 
 @attrs.frozen

@@ -169,6 +169,17 @@ class Notification:
             core["extensions"] = given
         return cls(data, audience=audience, **core)
 
+    @classmethod
+    def with_json(cls, data: str, kind: str, **fields: Any) -> Notification:
+        """One whose data, of the media type `kind`, was read as a part of a JSON text.
+
+        It isn't read again, as that takes long if it is long. Raises as the constructor does.
+        """
+        made = cls(data, **fields)
+        _check_text("datacontenttype", kind)
+        _set(made, "_datacontenttype", kind)
+        return made
+
     def another(self, data: Data) -> Notification:
         """One with the same attributes, but for `data`, and an `id` and a `time` of its own.
 

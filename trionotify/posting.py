@@ -32,7 +32,6 @@ from trionotify.admission import admit
 from trionotify.cloudevents import (
     MAX_MEMBERS,
     AudienceReader,
-    Draft,
     NotAnEvent,
     TooMuch,
     audience_of,
@@ -42,7 +41,7 @@ from trionotify.entrance import RETRY_AFTER
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import Refused, StoreError
 from trionotify.http import Answer
-from trionotify.jsontext import TooMany, read_items
+from trionotify.jsontext import LONG, TooMany, read_items
 from trionotify.media import Media, read_media
 from trionotify.notification import Data, Notification, check_publishable, is_json
 from trionotify.query import defaults, said
@@ -154,13 +153,16 @@ async def _understand(
     if media == _BATCH:
         found = await _batch(hub, body, otherwise)
     elif media == _STRUCTURED:
-        found = [await _made(hub, read_event(body), otherwise, AudienceReader(hub.filter_limits))]
+        found = [await _made(hub, body, otherwise, AudienceReader(hub.filter_limits))]
     elif media.startswith(_ANY_EVENT):
         raise Refused(415, f"Content-Type: {media} isn't understood; {_STRUCTURED} and {_BATCH} are")
     elif any(name.startswith(_FIELD) for name, _ in request.headers):
         # Also where `ce-specversion` is missing: its other attributes were meant to be something.
         async with hub.slow_lane:  # its audience is not long, but every connection may bring one
             found = [_binary(hub, request, otherwise, kind, body)]
+    elif len(body) > LONG:  # it may be JSON, which is looked at
+        async with hub.slow_lane:
+            found = [_plain(request, kind, body, id)]
     else:
         found = [_plain(request, kind, body, id)]
     for notification in found:
@@ -184,7 +186,7 @@ async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[No
                 f" not {len(text)}",
             )
         try:
-            made = await _made(hub, read_event(text), otherwise, audiences)
+            made = await _made(hub, text, otherwise, audiences)
         except TooMuch as error:
             raise Refused(413, str(error)) from None
         except NotAnEvent as error:
@@ -202,8 +204,13 @@ async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[No
 
 
 async def _made(
-    hub: Hub, draft: Draft, otherwise: Mapping[str, str], audiences: AudienceReader
+    hub: Hub, text: bytes, otherwise: Mapping[str, str], audiences: AudienceReader
 ) -> Notification:
+    """The notification that an event in JSON is. What takes longer than a turn takes the slow lane."""
+    if len(text) > LONG:
+        async with hub.slow_lane:
+            return read_event(text).notification(hub.filter_limits, otherwise, audiences)
+    draft = read_event(text)
     if not draft.slow or audiences.knows(draft):
         return draft.notification(hub.filter_limits, otherwise, audiences)
     async with hub.slow_lane:

@@ -265,10 +265,10 @@ class Server:
     async def _find_room(self, listener: socket.socket, error: OSError) -> None:
         """The machine has no descriptor, or no memory, for one more connection."""
         self._exhaustion.note(error)
-        if self.hub.entrance.make_room():
+        if self.hub.entrance.drop_unserved():
             for _ in range(2):  # behind the second one its task has run, and given the descriptor back
                 await trio.lowlevel.checkpoint()
-        elif not self._exhaustion.refuse(listener):
+        elif not await self._exhaustion.refuse(listener):
             await trio.sleep(_PAUSE)
 
     def _serve_in_a_task(self, sock: socket.socket, name: Any, routes: Routes) -> None:

@@ -54,7 +54,7 @@ def random_event(random: Random) -> dict[str, Any]:
             (*_GOOD_TEXTS, 5, -(2**31), 2**31 - 1, True, False, None)
         )
     if chance(random, 10):
-        event["to"] = random.choice(_GOOD_TEXTS)
+        event["to"] = random.choice(_GOOD_TEXTS)[:255]
     if chance(random, 10):
         event["audience"] = json.dumps(random_filters(random))
     if chance(random, 10):
