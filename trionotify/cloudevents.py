@@ -144,7 +144,7 @@ class Draft:
         if audience is not None:
             audience = audiences.read(audience)
         data, kind = _typed(self.members, given.pop("datacontenttype", None))
-        fields = {name: given.pop(name) for name in _FIELDS if name in given}
+        fields: dict[str, Any] = {name: given.pop(name) for name in _FIELDS if name in given}
         fields |= {"audience": audience, "extensions": given}
         if isinstance(data, str) and isinstance(kind, str) and is_json(kind):
             return Notification.with_json(data, kind, **fields)

@@ -176,7 +176,7 @@ class Notification:
         It isn't read again, as that takes long if it is long. Raises as the constructor does.
         """
         made = cls(data, **fields)
-        _check_text("datacontenttype", kind)
+        check_text("datacontenttype", kind)
         _set(made, "_datacontenttype", kind)
         return made
 
