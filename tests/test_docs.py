@@ -146,7 +146,9 @@ def test_the_reference_has_every_option() -> None:
     for field in attrs.fields(Settings):
         default = "no limit" if field.default is None else field.default
         if field.name == "max_connections":
-            default = "the file limit less 64"
+            default = "the file limit less 64 and the default of `--max-half-open`"
+        if field.name == "max_half_open":
+            default = "1024, at most a quarter of the file limit"
         assert f"| `--{field.name.replace('_', '-')}` | {default} |" in REFERENCE
 
 

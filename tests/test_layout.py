@@ -26,15 +26,18 @@ ORDER = [
         "frames",
         "bags",
     ),
-    *("index", "entries", "counts", "inbox", "log", "since", "logs", "formats", "blocks", "settings"),
-    *("positions", "clients", "audience", "catchup", "transport", "wire", "broadcast", "reader"),
+    *("index", "entries", "counts", "turns", "budget", "inbox"),
+    *("log", "since", "logs", "formats", "blocks", "settings"),
+    *("positions", "clients", "audience", "catchup"),
+    *("transport", "tls_transport", "wire", "broadcast", "reader"),
     *("faults", "query", "events", "authorities", "http", "http1", "secret", "addresses"),
     *("origins", "explain"),
     *("entrance", "quotas", "expiry", "drain", "sessions", "hub"),
     *("admission", "connections", "handshake", "websocket", "streams", "posting", "roster", "metrics"),
-    *("routes", "conversation", "serving", "attached", "listening", "tls", "server"),
+    *("routes", "conversation", "serving", "attached", "listening", "tls", "exhaustion", "server"),
     *("backoff", "outbox", "target", "link", "reconnect", "subscriber", "publisher", "remote"),
-    *("fetch", "top", "stdio", "config", "commands", "journal", "systemd", "service", "cli", "__main__"),
+    *("fetch", "top", "stdio", "config", "commands", "journal", "systemd", "memory", "service"),
+    *("cli", "__main__"),
 ]
 
 

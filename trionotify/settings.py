@@ -78,55 +78,83 @@ class Settings:
     Raises TypeError or ValueError that names the setting when a value won't do.
     """
 
-    max_message_bytes: int = _limit(_MIB, "the longest message, event or body that a client may send")
+    max_message_bytes: int = _limit(
+        _MIB, "bytes of the longest message, POST body or event of a batch that a client may send"
+    )
     max_connections: int = attrs.field(
         factory=_default_connections,
         validator=[_positive, _whole],
-        metadata={"help": "connections at a time; 503 above  [default: what the file limit leaves]"},
+        metadata={
+            "help": "clients that may be connected at a time; 503 above"
+            "  [default: the file limit less 64 and the default of max_half_open]"
+        },
     )
-    max_connections_per_id: int | None = _no_limit("those of one client, by its id; 429 above")
-    max_connections_per_address: int | None = _no_limit("those of one address; 429 above")
+    max_connections_per_id: int | None = _no_limit(
+        "connections that one client, by its id, may have; 429 above"
+    )
+    max_connections_per_address: int | None = _no_limit(
+        "connections that one address (of IPv6, one /64) may have; 429 above"
+    )
     max_half_open: int = attrs.field(
         factory=_default_half_open,
         validator=[_positive, _whole],
         metadata={
-            "help": "connections that are no client's; above, one is dropped"
-            "  [default: 1024, a quarter of the file limit at most]"
+            "help": "connections that don't belong to a client yet; above, the address that has most of them"
+            " loses one  [default: 1024, at most a quarter of the file limit]"
         },
     )
-    max_head_bytes: int = _limit(16 * _KIB, "the longest head of a request")
-    max_body_bytes: int = _limit(16 * _MIB, "the longest batch of events, as the body of a request")
+    max_head_bytes: int = _limit(
+        16 * _KIB, "bytes of the longest request head (request line and headers); 431 above"
+    )
+    max_body_bytes: int = _limit(16 * _MIB, "bytes of the longest batch of events; 413 above")
     max_arriving_bytes: int = _limit(
-        256 * _MIB, "all bodies and messages that are still arriving, together; 503 or 1013 above"
+        256 * _MIB,
+        "bytes of bodies and messages that are still arriving, on all connections together; 503 or"
+        " 1013 above",
     )
-    max_batch: int = _limit(1000, "the events of a request that publishes several")
-    max_waiting: int = _limit(4096, "published notifications that wait for their broadcast")
-    max_waiting_bytes: int = _limit(16 * _MIB, "the same, in bytes")
+    max_batch: int = _limit(1000, "events in a batch; 413 above")
+    max_waiting: int = _limit(
+        4096, "notifications that may wait for their broadcast; publishers are held back above"
+    )
+    max_waiting_bytes: int = _limit(
+        16 * _MIB,
+        "bytes of notifications that may wait for their broadcast; publishers are held back above",
+    )
     max_log_entries: int = _limit(10_000, "notifications that the log keeps")
-    max_log_bytes: int = _limit(64 * _MIB, "the same, in bytes")
-    max_log_age: float = _limit(3600.0, "the same, in seconds")
-    max_tail_bytes: int = _limit(
-        16 * _MIB, "of a log in a file, how many bytes of its newest are in memory too"
+    max_log_bytes: int = _limit(
+        64 * _MIB, "bytes of notifications that the log keeps, counted as they weigh in memory"
     )
-    max_filter_bytes: int = _limit(8 * _KIB, "the longest filters of a client, as JSON or SQL")
+    max_log_age: float = _limit(3600.0, "seconds for which the log keeps a notification")
+    max_tail_bytes: int = _limit(
+        16 * _MIB, "bytes of the newest notifications that a log in a file keeps in memory as well"
+    )
+    max_filter_bytes: int = _limit(8 * _KIB, "bytes of the longest filters of a client, as JSON or SQL")
     max_filter_depth: int = attrs.field(
         default=32,
         validator=[_positive, _whole, attrs.validators.le(100)],
-        metadata={"help": "how deep a filter may be nested, 100 at most", "most": 100},
+        metadata={"help": "levels of filters inside each other, 100 at most", "most": 100},
     )
-    max_filters: int = _limit(256, "the filters of a client, those inside others included")
-    head_timeout: float = _limit(10.0, "seconds for a request's head to arrive")
+    max_filters: int = _limit(256, "filters that a client may give, those inside others included")
+    head_timeout: float = _limit(10.0, "seconds for a request's head to arrive; 408 after that")
     request_timeout: float = _limit(
-        30.0, "seconds for a request's body to arrive, and for what it asks to be done"
+        30.0, "seconds for a request's body to arrive and for the request to be carried out"
     )
-    keep_alive_timeout: float = _limit(60.0, "seconds until the next request on a connection")
-    close_timeout: float = _limit(5.0, "seconds for a connection to close in good order")
-    drain_timeout: float = _limit(30.0, "seconds for all clients to leave when the server drains")
-    ping_interval: float = _limit(30.0, "seconds of silence before a client is pinged")
-    ping_timeout: float = _limit(30.0, "seconds a pinged client has to be heard from")
-    stall_timeout: float = _limit(60.0, "seconds a client may take nothing that it is owed")
+    keep_alive_timeout: float = _limit(60.0, "seconds that a connection waits for its next request")
+    close_timeout: float = _limit(
+        5.0, "seconds for a connection to close in good order before it is reset"
+    )
+    drain_timeout: float = _limit(
+        30.0, "seconds for all clients to leave when the server drains; then they are cut off"
+    )
+    ping_interval: float = _limit(30.0, "seconds of silence after which a client is pinged")
+    ping_timeout: float = _limit(30.0, "seconds that a pinged client has to answer before it is dropped")
+    stall_timeout: float = _limit(
+        60.0,
+        "seconds without progress after which a connection is dropped: it takes none of the bytes that"
+        " it is sent, or its message arrives too slowly",
+    )
     position_interval: float = _limit(
-        30.0, "seconds without an event until a client is told where it is"
+        30.0, "seconds without an event after which a client is told its position in the log"
     )
 
     @property
