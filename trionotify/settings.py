@@ -99,8 +99,8 @@ class Settings:
         factory=_default_half_open,
         validator=[_positive, _whole],
         metadata={
-            "help": "connections that don't belong to a client yet; above, the address that has most of them"
-            " loses one  [default: 1024, at most a quarter of the file limit]"
+            "help": "connections that don't belong to a client yet; above, the address that has most of"
+            " them loses one  [default: 1024, at most a quarter of the file limit]"
         },
     )
     max_head_bytes: int = _limit(
