@@ -274,7 +274,9 @@ async def test_an_address_that_this_machine_lacks(caplog: pytest.LogCaptureFixtu
     trio.socket.set_custom_hostname_resolver(Resolver("2001:db8::1", "127.0.0.1"))
     async with trionotify.open_server(host="here", port=0, insecure=True) as server:
         assert server.url.startswith("http://127.0.0.1:")
-    (record,) = [record for record in caplog.records if "host: not at [2001:db8::1]" in record.message]
+    (record,) = [
+        record for record in caplog.records if "host: not listening at [2001:db8::1]" in record.message
+    ]
     assert record.__dict__["event"] == "not_at"
     assert record.__dict__["address"] == "[2001:db8::1]:0"
     trio.socket.set_custom_hostname_resolver(Resolver("2001:db8::1"))

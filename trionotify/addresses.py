@@ -35,14 +35,14 @@ def name_of(name: Any) -> str:
     if not isinstance(name, tuple):
         return UNIX
     host, port = name[:2]
-    # A socket that is there for IPv6 and IPv4 writes an address of IPv4 as one of IPv6.
+    # A socket for both IPv6 and IPv4 writes an IPv4 address as an IPv6 one.
     if (rest := host.removeprefix("::ffff:")) != host and "." in rest:
         host = rest
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def host_of(remote: str) -> str:
-    """The address in a peer's name, without its port; of what has none, the name itself."""
+    """The address in a peer's name, without its port; the name itself if it has no port."""
     address = _address(remote)
     return remote if address is None else str(address)
 

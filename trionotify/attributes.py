@@ -1,4 +1,4 @@
-"""What attributes may be called, and what they may say.
+"""Attributes: which names and values they may have.
 
 CloudEvents 1.0, sections "Attribute Naming Convention" and "Type System"; and limits of length. Every
 filter looks at attributes, for every notification: so they must be short. What is long is data.
@@ -68,7 +68,7 @@ def check_attribute_name(name: object) -> str:
     return name
 
 
-#: Characters of a media type whose answer is remembered. Strangers say them, so longer ones aren't kept.
+#: A media type of at most this many characters is cached. Strangers choose them, so longer ones aren't.
 _REMEMBERED: Final = 128
 
 

@@ -86,7 +86,7 @@ class Audiences:
         return chosen, error
 
     def _candidates(self, audience: Wanted) -> Iterable[Client]:
-        """Everyone for whom `audience` could hold."""
+        """The clients for which `audience` could hold."""
         demanded = _demanded(audience)
         if demanded is None:
             return self._registry
@@ -107,7 +107,7 @@ def _has_any(client: Client, demanded: Collection[tuple[str, str]]) -> bool:
 
 
 def _demanded(audience: Wanted) -> dict[tuple[str, str], None] | None:
-    """Parameters with their values, of which a client must have one; None when that isn't known."""
+    """Parameters with their values, of which a client must have one; None if that isn't known."""
     match audience:
         case Exact(attributes=(condition, *_)) if type(audience) is Exact:
             return {condition: None}

@@ -8,9 +8,9 @@ task goes on from the log, step by step (`advance`). The rule that keeps this fr
 is in `positions`.
 
 A batch is handed out in slices: as many entries as one turn suffices to match, at most `SLICE` of them.
-So a long batch that meets expensive filters holds up nobody. `taken` is the end of the slice, and moves
-before its first entry is matched. What runs between two checkpoints of `run` happens between two steps
-of any other task; only at those, inside a slice, do others see `done < taken`.
+So a long batch that meets expensive filters doesn't hold up the others. `taken` is the end of the
+slice: it moves to each entry before that entry is matched. Other tasks run at the checkpoints inside a
+slice, and only there do they see `done < taken`.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class Broadcast:
         tally: _Tally,
         turn: Turn,
     ) -> None:
-        # Who is in a group now: whoever moves while others are served finds its own way.
+        # The members now: a position that moves while others are served finds its own way.
         members = {group: tuple(group.members) for group in shared}
         if singled:
             for group, all_ in members.items():
@@ -246,11 +246,11 @@ class Broadcast:
     async def _match(
         self, entries: list[Entry], start: int, tally: _Tally, turn: Turn
     ) -> tuple[dict[Group, list[Entry]], dict[Position, list[Entry]], int]:
-        """Find out who wants the next slice: groups, and what goes to single positions in addition.
+        """Find the groups that want the next slice, and what goes to single positions in addition.
 
-        The slice begins with the entry at `start`. Returned last is where it ends: when the turn is
-        over, or was passed on inside an entry. After that nothing may be added, because others have seen
-        `taken`.
+        The slice begins with the entry at `start`. The last value that is returned is its end: the entry
+        at which the turn was over, or was passed on. After that no entry may be added, because other
+        tasks have seen `taken`.
         """
         shared: dict[Group, list[Entry]] = {}
         singled: dict[Position, list[Entry]] = {}

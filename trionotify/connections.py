@@ -39,7 +39,7 @@ __all__ = ["ClientConnection", "blame", "log_failing", "log_leaving", "log_unrea
 
 logger = logging.getLogger("trionotify")
 
-#: Bytes of a message that must arrive within `stall_timeout`, for it to be waited for.
+#: A message of which fewer bytes than this arrive within `stall_timeout` is not waited for.
 _PROGRESS: Final = 1 << 10
 #: What may stand in a head as it is.
 _SAFE: Final = "!#$&'()*+,/:;=?@[]~"
@@ -125,7 +125,7 @@ class ClientConnection:
     _to_load: int | None = attrs.field(default=None, init=False)
     #: Its lag policy: what happens when it falls off the log.
     _lag: str = attrs.field(default="", init=False)
-    #: Messages that were not understood yet: they are events, and reading one may take a turn.
+    #: Messages that were not understood yet. They are events, and reading one may take a turn.
     _unread: deque[str | bytes] | None = attrs.field(default=None, init=False)
     #: Messages in a row that were no events.
     bad: int = attrs.field(default=0, init=False)
@@ -137,7 +137,7 @@ class ClientConnection:
     _silent_since: float = attrs.field(factory=trio.current_time, init=False)
     _pinged_at: float | None = attrs.field(default=None, init=False)
     _stuck_since: float | None = attrs.field(default=None, init=False)
-    # And of a message that is arriving: how much of it was here at the last progress, and when that was.
+    # Of a message that is arriving: how much of it was here at the last progress, and when that was.
     _arrived: int = attrs.field(default=0, init=False)
     _arrived_at: float = attrs.field(default=0.0, init=False)
     # And the offset that the client knows of, and since when.
@@ -187,14 +187,14 @@ class ClientConnection:
         ended = self.wire.ended
         code, reason = (None, self._dropped) if ended is None else (ended.code, ended.reason)
         log_leaving(self, self.wire.received, code, reason)
-        # The cycle collector would find them, but seldom: what they hold should go now.
+        # The cycle collector would find them, but only after a while: what they hold should go now.
         self.wire.forget_owner()
         self.position.forget_outlet()
 
     # As the link of the client's record.
 
     async def receive(self) -> list[Message]:
-        """What came for the session: see `Link.receive`."""
+        """The messages for the session: see `Link.receive`."""
         if self.format.name == "raw":
             return cast("list[Message]", await self.wire.receive())
         while True:
@@ -253,7 +253,7 @@ class ClientConnection:
         self.hub.broadcast.leave(self.position)
 
     def on_holding(self, change: int, /) -> None:
-        """So many bytes more, or fewer, of a message are here: they count in the common budget."""
+        """`change` bytes more of a message are here, or fewer: they count in the common budget."""
         if not self.hub.arriving.hold(change):
             self.wire.end(CloseCode.TRY_AGAIN_LATER, "too much is arriving at once")
 
@@ -379,7 +379,7 @@ class ClientConnection:
             self.answer(self.format.say("position", {}, self.here()))
 
     def _check_arrival(self, now: float) -> None:
-        """A message that has begun must go on, and not byte by byte: it takes from what all have."""
+        """End a client whose message arrives byte by byte: it takes from the budget that all share."""
         held = self.wire.held
         if not held or not self.wire.reading or abs(held - self._arrived) >= _PROGRESS:
             self._arrived, self._arrived_at = held, now

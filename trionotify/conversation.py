@@ -64,7 +64,7 @@ class Conversation:
         self._routes = routes
         #: Who reaches the server may use it, for that is this machine alone.
         self._local = local and not hub.proxies.trusts(remote)
-        #: For the count of half-open connections: a proxy's own, as the client's isn't known yet.
+        #: By which half-open connections are counted: a proxy's, because the client's isn't known yet.
         self._address = neighbourhood(remote)
         self._http = HttpConnection(
             transport, hub.settings.max_head_bytes, hub.settings.stall_timeout, hub.arriving
@@ -134,7 +134,7 @@ class Conversation:
         try:
             return await respond(self._hub, self._routes, request, self._http.read_body)
         except OSError as error:
-            # The machine is out of something: of descriptors, of memory.
+            # The machine is out of descriptors or memory.
             logger.warning(
                 "%s: a request failed: %s",
                 *(self._remote, error),
@@ -145,7 +145,7 @@ class Conversation:
             ) from None
 
     def _refusal(self, refused: Refused, close: bool) -> Answer:
-        """(Nobody may keep the exception: it has the frames that it came through, and so the body.)"""
+        """The answer. It doesn't keep the exception, whose frames hold the request's body."""
         log_refusal(self._remote, refused, self._params)
         return problem(refused, close=close or refused.status == HTTPStatus.UPGRADE_REQUIRED)
 
@@ -164,7 +164,7 @@ class Conversation:
             head = await self._http.read_head()
             request = request_of(head, self._remote, self._hub.filter_limits, self._hub.subprotocols)
         except Refused:
-            # A page can read why only if it is let, and for that the head need not be whole.
+            # A page can read the reason only with CORS fields, and for these the head need not be whole.
             origin, host = self._http.raw_field(b"origin"), self._http.raw_field(b"host")
             self._fields = self._hub.origins.fields_for(origin, host or "")
             raise

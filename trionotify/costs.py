@@ -1,7 +1,7 @@
-"""What a predicate costs: how long it may take to ask, and what it weighs while it is kept.
+"""What a predicate costs: how long one evaluation may take, and what it weighs while it is kept.
 
-Both are estimates from above. They are made where a predicate comes from outside: an application's own
-may be as costly as it likes.
+Both are upper bounds. They are estimated for predicates that come from outside; an application's own
+predicates may be as expensive as it likes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _PAIR: Final = 160
 
 
 def time_of(predicate: Wanted) -> int:
-    """Microseconds that asking it takes at the worst: all of its parts, about the longest attributes.
+    """Microseconds of one evaluation in the worst case: all of its parts, on the longest attributes.
 
-    A callable of the application's counts nothing.
+    An application's callable counts as nothing.
     """
     return -(-_time_of(predicate) // 1_000)
 
@@ -46,7 +46,7 @@ def _time_of(predicate: Wanted) -> int:
 
 
 def weight_of(predicate: Wanted) -> int:
-    """Bytes of memory that it takes; of a callable of the application's nothing is known."""
+    """Bytes of memory that it takes; an application's callable counts as nothing."""
     weight, waiting = 0, [predicate]
     while waiting:  # an application's own may be nested deeper than Python's stack
         match waiting.pop():

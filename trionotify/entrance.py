@@ -1,11 +1,10 @@
-"""The entrance: whether anybody is let in, and those who stand in it.
+"""The entrance: whether connections are accepted, and the half-open ones.
 
 A connection is *half-open* until its request is answered, and if it was refused, until it has closed.
 Half-open ones are bounded in number and in time. When there are too many, one is dropped: of the address
-that has most of them, one that has not sent a whole request, the oldest first. So whoever opens
-thousands of connections pushes out their own. When the entrance closes, those who are in it aren't left
-hanging: each has a second for what it is at. A request that comes in time is answered 503, and so is
-none at all.
+that has most of them, one that has not sent a whole request, the oldest first. So a peer that opens
+thousands of connections pushes out its own. When the entrance closes, the half-open ones get one more
+second. A request that comes in that time is answered 503, and so is a connection on which none came.
 """
 
 from __future__ import annotations
@@ -78,11 +77,11 @@ class Stage(enum.Enum):
 
     #: No whole head of a request has come.
     HEAD = enum.auto()
-    #: Nothing is to be done: it may send another request.
+    #: It was answered, and may send another request.
     IDLE = enum.auto()
-    #: It was answered for the last time, and its end is waited for.
+    #: It got its last answer, and must still close.
     CLOSING = enum.auto()
-    #: The head of a request is here, and it is being served.
+    #: The head of a request has come, and the request is being served.
     SERVED = enum.auto()
 
 
@@ -92,7 +91,7 @@ class Place:
 
     #: Around what it does at the moment.
     scope: trio.CancelScope
-    #: Where it comes from; None where that is nowhere in particular.
+    #: Its peer's address; None if the peer has none.
     address: str | None
     stage: Stage
     #: When it began, on Trio's clock.
@@ -104,7 +103,7 @@ class Place:
 
 
 class _Places:
-    """All places, oldest first, and by address. Finding the one to drop looks at each address once."""
+    """All places, oldest first, and by address. Finding the one to drop looks at each place once."""
 
     def __init__(self) -> None:
         self._all: dict[Place, None] = {}

@@ -1,9 +1,9 @@
 """Exhaustion: what a listener does when the machine has no descriptor for one more connection.
 
-The listening socket stays readable, so accepting is tried again and again, and each connection would
-wait until its client gives up. One descriptor is therefore kept in reserve. With that, a connection can
-be accepted, told to come back later, and closed. The log has one line for each spell, not one for each
-try.
+The listening socket stays readable, so accepting would be tried again and again, and each connection
+would wait until its client gives up. Therefore one descriptor is kept in reserve. With it a connection
+can be accepted, told to come back later, and closed. The log gets one line for each spell, not one for
+each failure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Exhaustion"]
 
 logger = logging.getLogger("trionotify")
 
-#: A spell is over when nothing has failed for so many seconds.
+#: A spell is over when nothing has failed for this many seconds.
 _SPELL: Final = 30.0
 #: Seconds that a connection has for its request before it is refused.
 _PATIENCE: Final = 0.05
@@ -29,7 +29,7 @@ _REFUSAL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 5\r\n"
     b"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
 )
-#: Bytes of a request that are taken off before its connection is closed: unread ones would reset it.
+#: Bytes of the request that are read before the connection is closed: unread ones would reset it.
 _READ: Final = 1 << 16
 
 
@@ -42,18 +42,19 @@ class Exhaustion:
         self._keep_one()
 
     def note(self, error: OSError) -> None:
-        """Accepting failed. The first failure of a spell is logged."""
+        """Note that accepting failed, and log the first failure of a spell."""
         now = trio.current_time()
         if self._failed_at is None or now - self._failed_at > _SPELL:
             logger.warning(
-                "can't accept: %s; idle connections are closed and new ones refused until that is over",
+                "can't accept: %s; until that is over, half-open connections are closed or new"
+                " ones refused",
                 error.strerror,
                 extra={"event": "accept_failed", "reason": error.strerror},
             )
         self._failed_at = now
 
     def over(self) -> None:
-        """Accepting works. Have a descriptor in reserve again."""
+        """Note that accepting works, and take a descriptor into reserve again."""
         if self._reserve is None:
             self._keep_one()
 

@@ -38,7 +38,7 @@ class Expiry:
 
     def __init__(self, connections: Mapping[int, Connection]) -> None:
         self._connections = connections
-        #: When, by `_now`, and who: the next one first.
+        #: The times, by `_now`, and the connections' keys; the next one first.
         self._due: list[tuple[float, int]] = []
         self._sleep = trio.CancelScope()
         #: How far the wall clock is ahead of the monotonic one. This changes when it is set.

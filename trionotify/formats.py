@@ -29,7 +29,7 @@ SUBPROTOCOL: Final = "cloudevents.json"
 
 
 def served(names: Iterable[str]) -> tuple[str, ...]:
-    """The subprotocols that are served as raw, by an operator's wish; raises TypeError or ValueError."""
+    """The subprotocols that an operator has served as raw; raises TypeError or ValueError."""
     names = (names,) if isinstance(names, str) else tuple(names)
     for name in names:
         if not isinstance(name, str):
@@ -42,7 +42,7 @@ def served(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def chosen(offered: Iterable[str], names: Iterable[str]) -> str | None:
-    """Which of those that a client offers it gets: that of events, or else the first of `names`."""
+    """Which of a client's subprotocols it gets: that of events, or else its first one among `names`."""
     offered = tuple(offered)
     if SUBPROTOCOL in offered:
         return SUBPROTOCOL

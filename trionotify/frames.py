@@ -134,11 +134,11 @@ class Parser(Protocol):
 
     @property
     def behind(self) -> bool:
-        """Whether there are bytes left that it has not looked at, because it was to stop before them."""
+        """Whether bytes are left that it has not parsed, because `feed` was told to stop before them."""
 
     @property
     def held(self) -> int:
-        """How many bytes it keeps of what isn't complete yet."""
+        """The number of bytes that it keeps of what isn't complete yet."""
 
     def feed(self, data: bytes, most: int = ..., /) -> list[Event]:
         """What these bytes complete, in order. After `most` frames it stops, and is `behind`."""
@@ -154,7 +154,7 @@ class Nothing:
     held = 0
 
     def feed(self, data: bytes, most: int = 0, /) -> list[Event]:
-        """Whatever comes."""
+        """Ignore the bytes."""
         return []
 
 
@@ -239,12 +239,12 @@ class FrameParser:
         self._left = 0
         self._mask = b""
         self._final = False
-        #: Bytes are left that were not looked at yet.
+        #: Bytes are left that were not parsed yet.
         self.behind = False
 
     @property
     def held(self) -> int:
-        """Bytes of the message in progress, and of what was not looked at yet."""
+        """Bytes of the message in progress, and bytes that were not parsed yet."""
         return len(self._buffer) + (0 if self._message is None else len(self._message))
 
     def feed(self, data: bytes, most: int = sys.maxsize, /) -> list[Event]:

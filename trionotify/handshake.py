@@ -49,7 +49,7 @@ def check_upgrade(request: Request) -> None:
             "Sec-WebSocket-Version: 13 is needed",
             headers=(("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")),
         )
-    # A browser fails a connection that has none of what its page asked for, and doesn't say why.
+    # A browser fails a connection that has none of the subprotocols of its page, and doesn't say why.
     offered = request.tokens("sec-websocket-protocol")
     if offered and request.subprotocol is None and request.header("origin") is not None:
         raise Refused(

@@ -106,7 +106,7 @@ class Request:
 
     @property
     def has_long_filters(self) -> bool:
-        """Whether to parse the filters in the query may take more than a turn."""
+        """Whether parsing the filters in the query may take more than a turn."""
         return Filters.are_long(self.params)
 
     def read_filters(self) -> None:
@@ -172,7 +172,7 @@ def nothing_at(request: Request, hint: str = "") -> Refused:
     return Refused(404, f"nothing is at {request.path!r}{hint}", logged=logged)
 
 
-#: No browser is to guess that an answer is something else than it says.
+#: It keeps browsers from guessing another media type than the answer's.
 NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
 

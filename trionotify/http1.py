@@ -9,7 +9,7 @@ Each request has an h11 connection of its own, which gets what the one before ha
 parses, and nothing else: an answer must also go out to what h11 could not parse, and is written here.
 
 Every read from the network waits, if only for its turn, and a body gives way between its parts. So a
-peer that sends without a pause holds up nobody, and every deadline fires.
+peer that sends without a pause doesn't hold up the others, and every deadline fires.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpConnection"]
 
-#: Of a request: whoever sends more doesn't mean well.
+#: Of a request. No honest client sends more.
 _MAX_FIELDS: Final = 100
-#: A head that is too long is read up to so many bytes, because CORS depends on what is in there.
+#: A head that is too long is read up to this many bytes, because CORS depends on the fields in it.
 _OVERLONG: Final = 1 << 16
 _OVERLONG_TIMEOUT: Final = 0.5
-#: Bytes of a body on the wire, beyond twice what it may have: chunks are framed.
+#: Bytes that a body may have on the wire beyond twice its limit, because chunks are framed.
 _FRAMING: Final = 1 << 16
 _END_OF_LINE: Final = b"\r\n"
 _FIELD: Final = rb"\r\n%b[ \t]*:[ \t]*([^\r\n]*)"
@@ -68,7 +68,7 @@ class HttpConnection:
         self._raw = b""
         #: Another request may follow the last one.
         self._persistent = False
-        #: Whether the connection's first read was tried: often its bytes come along with the connection.
+        #: Whether the connection was read from: often the first bytes come along with the connection.
         self._begun = False
         self._h11 = self._new_parser()
 
@@ -131,7 +131,7 @@ class HttpConnection:
         return event
 
     async def _read_overlong(self) -> None:
-        """Read on to the end of a head that is too long, if that is near."""
+        """Read on to the end of a head that is too long, if the end is near."""
         with trio.move_on_after(_OVERLONG_TIMEOUT):
             while b"\r\n\r\n" not in self._raw and len(self._raw) < _OVERLONG:
                 self._raw += await self._read()
@@ -201,12 +201,12 @@ class HttpConnection:
             raise Refused(503, "too much is arriving at once; try again later", headers=_SOON)
 
     def forget_body(self) -> None:
-        """The last request is dealt with: nothing of it is kept any more."""
+        """Give back the bytes of the last request's body, because nothing of it is kept any more."""
         self._arriving.hold(-self._held)
         self._held = 0
 
     async def _read(self) -> bytes:
-        """Bytes of the peer's; raises EOFError at their end. A checkpoint, except for the very first."""
+        """Bytes from the peer; raises EOFError at their end. A checkpoint, except the first time."""
         begun, self._begun = self._begun, True
         try:
             if begun:
@@ -243,12 +243,12 @@ class HttpConnection:
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from None
         while data:
-            # The deadline counts from the last progress: a slow line gets everything.
+            # The deadline counts from the last progress, so a client on a slow line gets everything.
             with trio.fail_after(self._stall_timeout):
                 data = data[await self._transport.send_some(data) :]
 
 
-#: When to come again, of an answer that passes by itself.
+#: For a refusal of a passing kind: when to come again.
 _SOON: Final = (("Retry-After", "5"),)
 
 
@@ -257,7 +257,7 @@ def _bytes_of(answer: Answer, method: str, close: bool) -> bytes:
     fields = [("Date", formatdate(usegmt=True)), *answer.headers]
     if answer.content_type is not None:
         fields.insert(0, ("Content-Type", answer.content_type))
-    # HEAD without a body asks about a stream, whose length nobody knows.
+    # A HEAD answer without a body is a stream's, whose length isn't known.
     if answer.status != HTTPStatus.NO_CONTENT and (answer.body or method != "HEAD"):
         fields.append(("Content-Length", str(len(answer.body))))
     if close:

@@ -57,7 +57,7 @@ __all__ = ["Hub", "Statistics"]
 
 logger = logging.getLogger("trionotify")
 
-#: Steps of clients that catch up, each well below a millisecond, for one turn of all other tasks.
+#: Steps of clients that catch up, of a turn each at most, between two turns of all other tasks.
 _STEPS: Final = 2
 #: Connections that the sweep checks in one turn.
 _CHECKS: Final = 256
@@ -127,8 +127,8 @@ class Hub:
         self.unchunked_formats = stream_formats(self.log.epoch, unchunked)
         #: Open connections, by the key that they have in the registry too.
         self.connections: dict[int, Connection] = {}
-        #: Who catches up without waiting for its network makes its steps in here: between two turns of
-        #: the broadcast there are few of them, however many come back at once.
+        #: Clients that catch up without waiting for their network make their steps in here: between two
+        #: turns of the broadcast there are few of them, however many come back at once.
         self.pace = trio.CapacityLimiter(_STEPS)
         #: Work that takes longer than a turn and can't be divided: one piece at a time, see `turns`.
         self.slow_lane = trio.CapacityLimiter(1)

@@ -2,9 +2,9 @@
 
 What goes through it are lists of entries: all that one read of a socket held goes in together,
 because a hop through a channel per message costs more than everything else an ingest does, and would
-leave the broadcast nothing to batch. When the channel is full, publishers wait, are not read meanwhile,
-and so TCP holds back their peers. They wait in line: whenever the broadcast has emptied the channel,
-those who came first find their lists in it, as many as there is room for, and the others keep their
+leave the broadcast nothing to batch. When the channel is full, publishers wait and are not read
+meanwhile, so TCP holds back their peers. They wait in line: whenever the broadcast has emptied the
+channel, the lists of the first ones are put in, as many as there is room for, and the others keep their
 places.
 """
 
@@ -74,8 +74,10 @@ class Inbox:
             self._insert(entries)
 
     async def _wait_in_line(self, entries: list[Entry]) -> None:
-        """Wait until `_serve_line` has put `entries` in. As Trio's own channel does it: who is woken has
-        been served, so nobody can take the place in between, and nobody is woken in vain.
+        """Wait until `_serve_line` has put `entries` in.
+
+        Trio's own channel does the same: a publisher is woken after it was served. So no other task can
+        take its place in between, and none is woken in vain.
         """
         publisher = _Publisher(trio.lowlevel.current_task(), entries)
 
@@ -89,7 +91,7 @@ class Inbox:
             raise trio.ClosedResourceError
 
     def _serve_line(self) -> None:
-        """Let in those who wait, in order, while there is room. When it is closed, send them away."""
+        """Put in the lists of those that wait, in order, while there is room; if it is closed, none."""
         while self._line and (self.closed or not self.full):
             publisher = next(iter(self._line))
             del self._line[publisher]
@@ -110,10 +112,10 @@ class Inbox:
     async def take_all(self, hoped: int = 0) -> list[Entry]:
         """Wait for entries; return all that are there. Raises `trio.EndOfChannel` at the end.
 
-        `hoped` is for who does something dear with each group: as many came the last time, and so it
-        pays to let others run for a moment while there are fewer. Whoever waits for receipts publishes
-        again as soon as they are there. Without a moment's patience one that is early is committed
-        alone, the others wait for that, it waits for theirs, and so it goes on.
+        `hoped` is for a caller that does something expensive with each group: that many came the last
+        time, so it pays to let others run for a moment while there are fewer. Publishers that wait for
+        receipts publish again as soon as they have them. Without a moment's patience an early one is
+        committed alone, the others wait for that, it waits for theirs, and so it goes on.
         """
         first = await self._receive.receive()
         before = 0

@@ -19,7 +19,7 @@ never many lengths.
 
 A predicate may be an application's callable, and do what it likes: also register, replace or end what is
 filed here. So what nearly matches is looked up at once (`candidates`), and each one's `members` when it
-is that one's turn; by then there may be none. Whoever evaluates the candidates may do so in slices.
+is that one's turn; by then there may be none. The caller may evaluate the candidates in slices.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Anchor:
 class Filed(Generic[Member]):
     """A distinct predicate, and where it is filed (nowhere: None).
 
-    `certain`: an anchor that holds is all there is to it, no need to evaluate.
+    `certain`: if an anchor holds, the predicate does, and need not be evaluated.
     """
 
     predicate: Wanted
@@ -136,9 +136,9 @@ class PredicateIndex(Generic[Member]):
     def holding(
         self, filed: Filed[Member], subject: Subject, errors: dict[Member, Exception] | None = None
     ) -> Iterable[Member]:
-        """Of one of the candidates, the members at this moment, if its predicate holds; see `match`.
+        """The current members of one of the candidates, if its predicate holds; see `match`.
 
-        None, if it was removed since it was found.
+        None of them if it was removed since it was found.
         """
         if not filed.certain:
             try:
@@ -152,7 +152,7 @@ class PredicateIndex(Generic[Member]):
         return self._members.get(filed)
 
     def candidates(self, subject: Subject) -> Sequence[Filed[Member]]:
-        """What may hold for `subject`, as it is filed at this moment. Ask `holding` about each."""
+        """The predicates that may hold for `subject`, as filed now. Ask `holding` about each."""
         found = self._unanchored
         if not any(self._shelves.values()):
             return tuple(found)
@@ -239,7 +239,7 @@ class PredicateIndex(Generic[Member]):
 
 
 def _looked_at(shelves: dict[str, _Shelf[Member]], subject: Subject) -> Iterable[str]:
-    """The attributes to look at: those in use, or of a notification its own if those are fewer."""
+    """The attributes to look at: those in use or, if those are fewer, a notification's own."""
     if len(shelves) > len(ATTRIBUTES) and isinstance(subject, Notification):
         return [name for name in subject.names() if name in shelves]
     return shelves
@@ -254,7 +254,7 @@ def _anchor(kind: type[Exact] | type[Prefix] | type[Suffix], name: str, text: st
 
 
 def _is_cut(anchor: _Anchor) -> bool:
-    """Whether more was asked for than it says; or just as much, which makes no difference."""
+    """Whether the predicate's text may be longer than the anchor's."""
     return anchor.kind is not Exact and len(anchor.text) == MAX_ANCHOR
 
 

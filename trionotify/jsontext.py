@@ -101,7 +101,7 @@ def _items_decoder(most: int) -> msgspec.json.Decoder[Any]:
     """A decoder that stops at the first item too many.
 
     It reads a record of so many optional fields that is written as an array. (A list that has a
-    `max_length` is read to its end before anyone looks at that.)
+    `max_length` is read to its end before that is checked.)
     """
     fields = [(f"item{number}", msgspec.UnsetType | Verbatim, msgspec.UNSET) for number in range(most)]
     return msgspec.json.Decoder(

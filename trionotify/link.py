@@ -39,7 +39,7 @@ __all__ = ["Event", "Link", "Unread", "open_link"]
 #: The server decides what is too large: if this side did, it would meet the same message for ever.
 _ANY_SIZE: Final = 1 << 62
 _RECEIVE_BYTES: Final = 1 << 16
-#: Seconds to read what is there already, before a server that was silent is taken for dead.
+#: Seconds to read what has arrived already, before a silent server is taken for dead.
 _GRACE: Final = 0.25
 #: The cursor in an event that can't be read: servers have it in front of the data. (In a string the
 #: quotation marks would be escaped.)
@@ -130,7 +130,7 @@ class Link:
                 await trio.sleep_until(self._heard_at + interval)
                 now = trio.current_time()
                 if now >= self._heard_at + interval:
-                    # It may be late: the server has all of its time to answer even so.
+                    # This may be late. The server still has all of its time to answer.
                     self._wait.deadline = max(self._wait.deadline, now + timeout)
                     await self._websocket.ping()
                     self._heard_at = trio.current_time()
@@ -230,7 +230,7 @@ async def _be_welcomed(link: Link, subprotocol: str | None, target: Target) -> N
 
 
 def _read(message: str | bytes) -> Event | Unread:
-    """What a server sent. One message that can't be read must not end a client: it would come again."""
+    """A server's message. One that can't be read must not end a client, because it would come again."""
     if isinstance(message, bytes):
         return Unread("it is binary", None)
     try:

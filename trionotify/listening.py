@@ -43,7 +43,8 @@ async def listen_tcp(hosts: str | Iterable[str], port: int, public: bool) -> lis
     """Sockets that listen at every address of these hosts that this machine has, all at one port.
 
     `::` is every address of IPv4, too, unless one of IPv4 is among them. Raises OSError when that can't
-    be, TypeError or ValueError for what is no host, or that anyone could reach if it isn't `public`.
+    be, TypeError or ValueError for something that is no host, or for one that other machines can reach
+    when it isn't `public`.
     """
     names = await _addresses(hosts, port)
     for _, name in names:
@@ -60,7 +61,7 @@ async def listen_tcp(hosts: str | Iterable[str], port: int, public: bool) -> lis
             break
     for absent in lacking:
         logger.warning(
-            "host: not at %s: %s",
+            "host: not listening at %s: %s",
             absent.filename,
             absent.strerror,
             extra={"event": "not_at", "address": absent.filename, "reason": absent.strerror},

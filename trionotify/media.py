@@ -28,7 +28,7 @@ _UTF_8: Final = frozenset(
         *("us-ascii", "ascii"),
     }
 )
-#: One that is longer is read anew each time: a stranger's must not stay.
+#: A longer one is read again each time, because what strangers send must not stay in memory.
 _LONGEST: Final = 200
 
 

@@ -6,7 +6,7 @@ or intranet. Clients other than browsers don't send the header, and aren't asked
 
 An origin is a scheme, a host and a port (RFC 6454), and is compared as that, never as text: each side
 may name its scheme's own port, and the operator may write a host in any script, where a browser says
-its ASCII form (IDNA). What is no origin is not allowed, `*` or not, and never repeated to anyone.
+its ASCII form (IDNA). What is no origin is not allowed, `*` or not, and never repeated in an answer.
 
 A page may have a name of its own site lead to that machine, once it is loaded (DNS rebinding): then the
 server seems to be of the page's own host, and many requests have no `Origin` at all. What gives it away
@@ -47,7 +47,7 @@ _ANY: Final = "*"
 
 @attrs.frozen
 class Origin:
-    """Of which site a page is. No port: the scheme's own one."""
+    """The site of a page. Without a port it is the scheme's own one."""
 
     scheme: str
     host: str
@@ -125,7 +125,7 @@ class Origins:
         return self._any or self._names(found) or _is_at(found, authority)
 
     def _names(self, origin: Origin) -> bool:
-        """Whether it is allowed by its name, and not only because all are."""
+        """Whether it is allowed by name, and not only because all are."""
         return origin in self._named or any(
             (origin.scheme, origin.port) == (below.scheme, below.port)
             and origin.host.endswith(f".{below.host}")
@@ -164,7 +164,7 @@ class Origins:
         found, vary = parse_origin(origin), ("Vary", "Origin")
         if found is None or not self.allows(origin, authority):
             return (vary,)
-        # Any page can be without an origin (in a sandboxed frame): so `null` names none.
+        # Any page can be without an origin, in a sandboxed frame, so `null` names none.
         trusted = found.scheme != _NULL and self._names(found)
         return (
             ("Access-Control-Allow-Origin", origin),

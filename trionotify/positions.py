@@ -105,7 +105,7 @@ class Position:
     scanned: int = attrs.field(default=0, init=False)
 
     def forget_outlet(self) -> None:
-        """It has left for good, and nobody is to be told anything any more."""
+        """Let go of the outlet of a position that has left for good."""
         self.outlet, self.send, self.predicate = NO_OUTLET, _takes_nothing, NOTHING
 
     def is_deaf_to(self, entry: Entry) -> bool:

@@ -61,8 +61,8 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _ANY_EVENT: Final = "application/cloudevents"
 _FIELD: Final = "ce-"
 _FIELDS: Final = ("id", "source", "type", "subject", "time")
-#: Publishers without an `id` are told apart by what else is known of them, behind one of these. No `id`
-#: begins with a line feed: so no publisher can pass for one of another kind.
+#: In front of what publishers without an `id` are told apart by. No `id` begins with a line feed, so no
+#: publisher can pass for one of another kind.
 _BEARER: Final = "\nsecret"
 _SIGNED: Final = "\nsig "
 _AT: Final = "\nat "
@@ -97,7 +97,7 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
 
 
 def _unnamed(hub: Hub, request: Request) -> str:
-    """Whose repetitions are recognized where a publisher doesn't say its `id`.
+    """The identity within which repetitions are recognized when a publisher has no `id`.
 
     The bearer of the secret is one publisher, each signature another; of all others, each address.
     """
@@ -105,12 +105,12 @@ def _unnamed(hub: Hub, request: Request) -> str:
         return _AT + host_of(request.remote)
     if hub.secret.is_borne_by(request):
         return _BEARER
-    # It may come into a file, where what lets somebody in has no place.
+    # It may be stored in a file, and a signature is a credential.
     return _SIGNED + hashlib.sha256(request.params["sig"].encode()).hexdigest()
 
 
 def _media(request: Request) -> str:
-    """What the request brings; raises `Refused` (415) for events in another encoding than UTF-8."""
+    """The body's media type; raises `Refused` (415) for events in another encoding than UTF-8."""
     media = read_media(request.header("content-type") or "")
     if media.essence in (_STRUCTURED, _BATCH):
         _check_charset(media)
@@ -148,7 +148,7 @@ def _most_bytes(hub: Hub, media: str) -> int:
 async def _understand(
     hub: Hub, request: Request, media: str, body: bytes, id: str | None
 ) -> list[Notification]:
-    """What is to be published. A checkpoint whenever it takes more than a turn."""
+    """The notifications to publish. A checkpoint whenever it takes more than a turn."""
     kind, otherwise = request.header("content-type"), said(request.params)
     if media == _BATCH:
         found = await _batch(hub, body, otherwise)
@@ -158,7 +158,8 @@ async def _understand(
         raise Refused(415, f"Content-Type: {media} isn't understood; {_STRUCTURED} and {_BATCH} are")
     elif any(name.startswith(_FIELD) for name, _ in request.headers):
         # Also where `ce-specversion` is missing: its other attributes were meant to be something.
-        async with hub.slow_lane:  # its audience is not long, but every connection may bring one
+        # Its audience is not long, but every connection may bring one.
+        async with hub.slow_lane:
             found = [_binary(hub, request, otherwise, kind, body)]
     elif len(body) > LONG:  # it may be JSON, which is looked at
         async with hub.slow_lane:
@@ -171,7 +172,7 @@ async def _understand(
 
 
 async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[Notification]:
-    """The events of a batch; raises `Refused` (413) as soon as there is too much of anything."""
+    """The events of a batch; raises `Refused` (413) at the first limit that is exceeded."""
     settings, turn = hub.settings, Turn()
     audiences = AudienceReader(hub.filter_limits)
     found: list[Notification] = []
@@ -191,7 +192,7 @@ async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[No
             raise Refused(413, str(error)) from None
         except NotAnEvent as error:
             raise ValueError(f"the event number {at}: {error}") from None
-        # What the query says counts for each of them.
+        # The attributes in the query count for each event.
         size += made.size
         if size > settings.max_body_bytes:
             raise Refused(

@@ -59,7 +59,7 @@ def parse_query(text: str) -> dict[str, str]:
 
 @attrs.frozen
 class Filters:
-    """The filters in a query, parsed: see `Query`. To parse long ones takes more than a turn."""
+    """The filters in a query, parsed: see `Query`. Parsing long ones takes more than a turn."""
 
     filter: Predicate | None
     narrow: Predicate | None

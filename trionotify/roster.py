@@ -24,7 +24,7 @@ async def roster(hub: Hub, params: Mapping[str, str]) -> dict[str, Any]:
     """One page: at most `limit` clients, of those that came behind the one with the key `after`.
 
     `next` is the `after` of the next page, None on the last. Raises `Refused` (400) for other values. A
-    checkpoint whenever it takes more than a turn; who has left by then is left out.
+    checkpoint whenever it takes more than a turn; clients that have left by then are omitted.
     """
     limit = _number(params, "limit", _LIMIT, 1, _MAX_LIMIT)
     after = _number(params, "after", 0, 0, None)

@@ -59,7 +59,7 @@ def _stream(hub: Hub, request: Request, _: ReadBody) -> Answer:
     )
 
 
-#: What `GET /` says to a program, such as a load balancer that wants to know whether somebody is there.
+#: What `GET /` says to a program, such as a load balancer that checks whether the server is there.
 _WELCOME: Final = b"""\
 This is trionotify, a notification server.
 
@@ -100,7 +100,7 @@ def _ready(hub: Hub, request: Request, _: ReadBody) -> Answer:
 
 
 async def _metrics(hub: Hub, request: Request, _: ReadBody) -> Answer:
-    """For Prometheus, or as JSON for who prefers it. It counts all clients, so one reader at a time."""
+    """For Prometheus, or as JSON. It counts all clients, so it serves one request at a time."""
     _check_operator(hub, request)
     async with hub.slow_lane:
         return _figures(hub, request)

@@ -44,7 +44,7 @@ UNSIGNED: Final = frozenset({*SPELLINGS, "lag", "format", "echo", "narrow"})
 _SHORT: Final = 16
 #: Digits of a time that is meant.
 _DIGITS: Final = 15
-#: Seconds, some thirty years: who asks for more gives a time, and not how long, or milliseconds.
+#: Seconds, some thirty years. A larger number is a time and not a duration, or it is in milliseconds.
 _LONGEST: Final = 1_000_000_000
 #: How a text that is signed may spell a space; the first is ours. What writes queries as a form does has
 #: the other. Neither can be taken for another query: in both, a plus itself is `%2B`.
@@ -196,7 +196,7 @@ def _signing_key(secret: bytes) -> bytes:
 
 def _keys(text: bytes, name: str) -> tuple[bytes, ...]:
     if text != without_mark(text):
-        # Left out here, it would still be in what a backend or `cat` reads from the same file.
+        # Left out here, it would still be in what a backend reads from the same file.
         raise ValueError(f"{name} begins with a byte order mark: save it as UTF-8 without one")
     keys = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not keys:

@@ -57,9 +57,9 @@ _ACCEPTS: Final = 16  # connections between two checkpoints
 _NOTSENT_LOWAT: Final = 1 << 14
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
 
-#: What accept() raises when the machine is out of something.
+#: What accept() raises when the machine is out of descriptors or memory.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-#: Seconds to wait where nothing else helps.
+#: Seconds to wait before the next try when nothing else helps.
 _PAUSE: Final = 0.1
 
 
@@ -171,7 +171,7 @@ class Server:
     _inherited: bool
     #: Nobody else can reach them than this machine, and whoever does is let in.
     _local: bool
-    #: Nobody is let in behind those who wait at the sockets already.
+    #: After those that wait at the sockets already, no connection is accepted.
     _refusing: bool = attrs.field(default=False, init=False)
     #: The tasks that accept.
     _accepting: int = attrs.field(default=0, init=False)
@@ -209,10 +209,10 @@ class Server:
     # As a listener of the hub.
 
     def refuse(self) -> None:
-        """Accept who has connected by now, so that all get an answer, and nobody else. Doesn't block.
+        """Accept the connections that wait by now, so that all get an answer, and no others.
 
-        The tasks that accept do it, and give way meanwhile. What others gave us stays open for a
-        successor.
+        Doesn't block: the tasks that accept do it, and give way meanwhile. Sockets that were inherited
+        stay open for a successor.
         """
         self._refusing = True
         if self._inherited:
@@ -220,7 +220,7 @@ class Server:
         else:
             for listener, _ in self._sockets:
                 if listener.fileno() >= 0:
-                    trio.lowlevel.notify_closing(listener)  # it wakes who waits there
+                    trio.lowlevel.notify_closing(listener)  # it wakes the task that waits there
 
     def cut_off(self) -> None:
         """Drop all connections, and cancel their sessions. Doesn't block."""
@@ -231,7 +231,7 @@ class Server:
     # What `serve` runs.
 
     async def _accept(self, listener: socket.socket, routes: Routes) -> None:
-        """Accept until the socket is closed, or when refusing, until nobody waits there any more."""
+        """Accept until the socket is closed or, when refusing, until no connection waits there."""
         last_ones = BACKLOG
         for number in itertools.count(1):
             if self._refusing:
@@ -263,7 +263,7 @@ class Server:
             self._close()
 
     async def _find_room(self, listener: socket.socket, error: OSError) -> None:
-        """The machine has no descriptor, or no memory, for one more connection."""
+        """Make room, or refuse: the machine has no descriptor or memory for one more connection."""
         self._exhaustion.note(error)
         if self.hub.entrance.drop_unserved():
             for _ in range(2):  # behind the second one its task has run, and given the descriptor back
@@ -339,7 +339,7 @@ async def serve(
     Raises OSError when it can't listen there, and TypeError or ValueError for files that won't do, and
     when it would listen beyond loopback with none of `secret`, `authenticate` and `insecure`.
     """
-    # The parser's tables take 40 ms, and files can't be read when descriptors run out: so both now.
+    # Both now: the parser's tables take 40 ms, and files can't be read when descriptors run out.
     cesql.parse("TRUE")
     load_files()
     public = insecure or hub.authenticate is not None or hub.secret is not None

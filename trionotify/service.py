@@ -292,8 +292,8 @@ def _warn_of_few_descriptors(settings: Settings) -> None:
     wanted, limit = settings.max_connections + settings.max_half_open, raise_file_limit()
     if wanted > limit:
         logger.warning(
-            "max_connections and max_half_open: %d connections are allowed, and the process may have %d open"
-            " files; raise that limit (ulimit -n, LimitNOFILE), or lower these",
+            "max_connections and max_half_open: they allow %d connections, and the process may have %d"
+            " open files; raise that limit (ulimit -n, LimitNOFILE) or lower the two options",
             *(wanted, limit),
             extra={"event": "few_descriptors", "wanted": wanted, "limit": limit},
         )

@@ -42,7 +42,7 @@ __all__ = [
 #: The keys of a query that say where to start.
 SPELLINGS: Final = ("since", "last_event_id", "lastEventId")
 _AS_HEADER: Final = "lastEventId"
-#: Characters of what can't be read, in a reason.
+#: Characters of an unreadable text that a reason repeats.
 _SHOWN: Final = 80
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -70,7 +70,7 @@ class Foreign(Cursor):
 
     @classmethod
     def of(cls, text: str) -> Foreign:
-        """Whatever it is."""
+        """Made of any text."""
         return cls("", 0, text)
 
     def __str__(self) -> str:

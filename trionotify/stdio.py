@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-#: What opening the controlling terminal fails with where there is none.
+#: The errors of opening the controlling terminal where there is none.
 _NO_TERMINAL: Final = (errno.ENXIO, errno.ENOENT, errno.ENODEV, errno.EIO, errno.EACCES, errno.EPERM)
 
 
@@ -99,9 +99,9 @@ def _number(stream: Any, name: str) -> int:
 
 
 class Terminal:
-    """What the process was started from, if that was a terminal; made at its start.
+    """The terminal that the process was started from, if there was one. Made at the start.
 
-    SIGHUP says that it hung up, or is sent by somebody who means something else: this tells which. A
+    SIGHUP says that it hung up, or was sent for another reason: this tells which. A
     process for which it is `ignored` (`nohup`) is to outlive its terminal.
     """
 
@@ -119,7 +119,7 @@ class Terminal:
 
 
 def _opens_terminal() -> bool:
-    """Whether a terminal controls the process: when it hangs up, it is taken away from all of them."""
+    """Whether a terminal controls the process. One that hangs up no longer controls any process."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError as error:

@@ -30,7 +30,7 @@ _MARK: Final = "\ufeff"
 def check_id(name: str, value: str) -> None:
     """Return if a client can be called `value`, and a notification be for it; else raise ValueError.
 
-    Names are people's: what joins letters (U+200C, U+200D), and spaces of any kind, are parts of them.
+    These are people's names, so they may have joiners (U+200C, U+200D) and spaces of any kind.
     """
     if not value or len(value) > MAX_ID:
         raise ValueError(f"{name}: 1 to {MAX_ID} characters are needed, not {len(value)}")

@@ -15,8 +15,8 @@ Other tasks see everything half done at such a checkpoint, and it is where the o
 
 A piece of work that takes longer than a turn and can't be divided (parsing a long filter) needs more:
 forty connections that each take a long turn are as bad as one that takes forty. Such work goes through a
-`trio.CapacityLimiter` of the hub (`Hub.slow_lane`), one piece at a time, with a turn of everyone between
-two.
+`trio.CapacityLimiter` of the hub (`Hub.slow_lane`), one piece at a time, and between two pieces all
+other tasks have a turn.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ import trio
 
 __all__ = ["Turn"]
 
-#: Seconds. A checkpoint takes about 4 microseconds, so this costs less than one percent.
+#: Seconds. A checkpoint takes about 4 microseconds, so turns cost less than one percent.
 SECONDS = 0.001
 
 
 class Turn:
-    """Begins when it is made. Used by one task."""
+    """One task's turn. It begins when it is made."""
 
     __slots__ = ("_end", "passed")
 
     def __init__(self) -> None:
-        #: How often it was passed on.
+        #: How many times it was passed on.
         self.passed = 0
         self._end = perf_counter() + SECONDS
 

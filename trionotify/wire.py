@@ -41,7 +41,7 @@ from trionotify.transport import Sendable, Transport
 
 __all__ = ["NO_OWNER", "Owner", "Wire"]
 
-#: How many frames of one read are looked at in one turn.
+#: The number of frames of one read that are looked at in one turn.
 _FRAMES: Final = 256
 #: Bytes of what is owed that are joined for one send.
 _JOINED: Final = 1 << 14
@@ -57,7 +57,7 @@ class Owner(Protocol):
         """Nothing may be written any more."""
 
     def on_holding(self, change: int, /) -> None:
-        """The Wire keeps so many bytes more, or fewer, of a message that is still arriving."""
+        """The Wire keeps `change` bytes more, or fewer, of a message that is still arriving."""
 
 
 class _NoOwner:
@@ -105,9 +105,9 @@ class Wire:
     _last_event: Close | Fault | None = attrs.field(default=None, init=False)
     #: Answers could not go out at once: they go before the next read.
     _reply_owed: bool = attrs.field(default=False, init=False)
-    #: Bytes of a message in progress, as the owner knows of them.
+    #: Bytes of a message in progress, as the owner was told.
     _held: int = attrs.field(default=0, init=False)
-    #: How many of those that are owed are with the transport at the moment.
+    #: How many items of `owed` the transport is writing now.
     _begun: int = attrs.field(default=0, init=False)
     #: The line of tasks that send. Made by the first one.
     _senders: trio.StrictFIFOLock | None = attrs.field(default=None, init=False)
@@ -193,10 +193,10 @@ class Wire:
         self._drains += 1
 
     def _next_owed(self) -> tuple[Sendable, int]:
-        """What to send next, and of how many of those that are owed it is made."""
+        """The bytes to send next, and how many items of `owed` they are made of."""
         owed = self.owed
         if len(owed) < 2:
-            return (owed[0], 1) if owed else (b"", 0)  # none, where it was taken back meanwhile
+            return (owed[0], 1) if owed else (b"", 0)  # none, if it was taken back meanwhile
         # Many small replies (pongs, answers) go out as one.
         size = number = 0
         for each in owed:
@@ -207,7 +207,7 @@ class Wire:
         return (owed[0] if number == 1 else b"".join(owed[:number])), number
 
     def _pay(self, taken: int) -> None:
-        """The kernel took so many bytes of what is owed. (What came meanwhile is behind them.)"""
+        """The kernel took `taken` bytes of what is owed. (What was added meanwhile is behind them.)"""
         owed = self.owed
         while owed and taken >= len(owed[0]):
             taken -= len(owed.pop(0))
@@ -273,7 +273,7 @@ class Wire:
                     self._reply_owed = False
                     continue  # the end may have come meanwhile
                 if self._parser.behind:
-                    await trio.lowlevel.checkpoint()  # so many frames are a turn
+                    await trio.lowlevel.checkpoint()  # `_FRAMES` frames are a turn
                 elif last := self._last_event:
                     self.end(last.code, "" if isinstance(last, Close) else last.reason)
                     break
@@ -358,13 +358,13 @@ class Wire:
                 self._draining.set()
 
     def _let_go(self) -> None:
-        """Keep no bytes: the record of a connection that is over may live on."""
+        """Keep no bytes, because the record of a connection that is over may live on."""
         self.owed.clear()
         self._parser, self._early = Nothing(), b""
         self._note_held()
 
     def forget_owner(self) -> None:
-        """Tell nobody any more, so that Wire and owner don't keep each other in memory."""
+        """Let go of the owner, so that Wire and owner don't keep each other in memory."""
         self.owner = NO_OWNER
 
     async def _hear_out(self) -> None:

@@ -1,8 +1,8 @@
 """What an expression costs: how long it may take to evaluate, and what it weighs while it is kept.
 
-Both are estimates from above, made of the tree alone. Strangers say what a filter is, and what it is
-evaluated for. So the time is what it takes at the worst: every attribute is as long as it may be, every
-part is asked, and a pattern nearly matches everywhere. The figures below are what that took on one
+Both are upper bounds, estimated from the tree alone. Strangers choose the filter and the events that it
+is evaluated for. So the time is that of the worst case: every attribute is as long as it may be, every
+part is evaluated, and a pattern nearly matches everywhere. The figures below were measured on one
 machine, in nanoseconds.
 """
 
@@ -76,7 +76,7 @@ def _timed(node: Node, attribute: int) -> tuple[float, int]:
 
 
 def _own(node: Node, lengths: list[int]) -> float:
-    """What an operator takes besides its operands, whose texts may be so long."""
+    """The time of an operator besides its operands, whose texts may be so long."""
     match node:
         case Like(elements=elements):
             return _matched(elements, lengths[0])
@@ -96,7 +96,7 @@ def _is_boolean(node: Node) -> bool:
 
 
 def _called(name: str, lengths: list[int]) -> tuple[float, int]:
-    """What a function takes besides its arguments, and how long its text may be."""
+    """The time of a function besides its arguments, and how long its text may be."""
     time, length = _CAST * len(lengths), sum(lengths)
     match name:
         case "LOWER" | "UPPER":
@@ -110,7 +110,7 @@ def _called(name: str, lengths: list[int]) -> tuple[float, int]:
 
 
 def _matched(elements: tuple[Element, ...], text: int) -> float:
-    """What LIKE takes on a text of so many characters."""
+    """The time of LIKE on a text of so many characters."""
     pieces = pieces_of(elements)
     time = _AT * sum(1 + len(piece.literals) for piece in (pieces[0], pieces[-1]))
     time += pieces[0].length + pieces[-1].length
@@ -122,7 +122,7 @@ def _matched(elements: tuple[Element, ...], text: int) -> float:
 
 
 def _sought(piece: Piece) -> float:
-    """What finding a piece takes for each character of a text."""
+    """The time of finding a piece, for each character of a text."""
     size = sum(len(literal) for _, literal in piece.literals)
     if len(piece.literals) > 1:
         return _REGULAR * (size + len(piece.literals))

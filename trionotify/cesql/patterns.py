@@ -44,7 +44,7 @@ MAX_REGULAR: Final = 96
 MANY: Final = 8
 
 Matcher = Callable[[str], bool]
-#: Where something stands first in a text, between two places; -1 if it doesn't.
+#: Returns where something first stands in a text, between two places, or -1.
 Finder = Callable[[str, int, int], int]
 
 
@@ -92,25 +92,25 @@ def matcher(elements: Sequence[Element]) -> Matcher:
 
 @attrs.frozen
 class Piece:
-    """What stands between two `%`: `length` characters, and the literals at their places among them."""
+    """A pattern's part between two `%`: `length` characters, and where the literals are among them."""
 
     length: int = 0
     literals: tuple[tuple[int, str], ...] = ()
 
     @property
     def is_long(self) -> bool:
-        """Whether it takes an automaton to find it."""
+        """Whether finding it takes an automaton."""
         return len(self.literals) > 1 and self.length > MAX_REGULAR
 
     def is_at(self, text: str, at: int) -> bool:
-        """Whether it stands at this place of a text that is long enough."""
+        """Whether it stands at this place of a text, which must be long enough."""
         for offset, literal in self.literals:
             if not text.startswith(literal, at + offset):
                 return False
         return True
 
     def finder(self) -> Finder:
-        """A function that says where it stands first between two places of a text; -1: nowhere."""
+        """A function that returns where it first stands between two places of a text, or -1."""
         length = self.length
         if len(self.literals) > 1:
             return _search(re.compile(self._regular(), re.DOTALL))
@@ -157,7 +157,7 @@ def _search(pattern: re.Pattern[str]) -> Finder:
 
 
 def pieces_of(elements: Sequence[Element]) -> list[Piece]:
-    """What stands before, between and behind the `%`; empty where nothing does."""
+    """The parts before, between and behind the `%`; a part may be empty."""
     pieces: list[Piece] = []
     length = 0
     literals: list[tuple[int, str]] = []

@@ -1,4 +1,4 @@
-"""The clock of a durable log: a time of day that nobody can set in passing.
+"""The clock of a durable log: a time of day that doesn't follow each jump of the machine's clock.
 
 The moments in a log's file are times of day, because they must make sense to the next process. But
 the wall clock may be wrong for a while, in either direction, and because of that nothing may be evicted
@@ -95,7 +95,7 @@ class LogClock:
             self._elsewhere, self._since = ahead, now
             by = ahead - self._ahead
             logger.warning(
-                "the machine's clock has jumped by %+.1f s: the log's own clock goes on without it",
+                "the machine's clock has jumped by %+.1f s; the log's own clock goes on without it",
                 by,
                 extra={"event": "clock_jumped", "seconds": round(by, 3)},
             )

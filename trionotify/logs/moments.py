@@ -78,5 +78,5 @@ def _some(connection: sqlite3.Connection, after: int, upto: int, *, newest: bool
             if room < 0 and offsets:
                 break
             offsets.append(int(offset))
-    # A file from which rows are missing is damaged, which is for those who read it to say.
+    # A file from which rows are missing is damaged, which its readers report.
     return (min(offsets), max(offsets)) if offsets else (after + 1, upto)

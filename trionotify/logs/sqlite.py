@@ -138,7 +138,7 @@ class SqliteStore:
                 max_age=max_age,
             )
             if extent.moment > now:
-                # A hole in the middle is for those who read there to find: it would stay as it is.
+                # A hole in the middle is found by its readers: it stays as it is.
                 with contextlib.suppress(StoreError):
                     store._bring_down(-math.inf, now)
             store.evict(store.head, now)
@@ -350,7 +350,7 @@ class SqliteStore:
     def _evict(
         self, connection: sqlite3.Connection, extent: Extent, upto: int, now: float, *, ageing: bool
     ) -> Extent:
-        """Delete what the limits ask; return what is kept then. Of age, only if it is `ageing`."""
+        """Delete what is over the limits, that of age only if `ageing`; return what is kept then."""
         too_old = now - self._max_age if ageing else -math.inf
         start, base = self._doomed(connection, extent, upto, too_old)
         if start > extent.start:

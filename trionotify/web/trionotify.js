@@ -866,7 +866,7 @@ class Connection {
   }
 
   /**
-   * What stands in for a message that can't be read: one message must not end a client, for it would come again.
+   * What stands in for a message that can't be read: one message must not end a client, because it would come again.
    * Where it stands is the first cursor in it (in a string, the quotation marks would be escaped).
    * @param {unknown} text
    */
