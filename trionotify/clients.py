@@ -231,7 +231,7 @@ class Client:
         return message
 
     async def receive_batch(self) -> list[Message]:
-        """All messages of one read from the connection, at least one; empty when it is over.
+        """The messages of one read, or of a part of it, at least one; empty when it is over.
 
         Each is `str` or `bytes`, or of a client that speaks CloudEvents, a whole `Notification`.
         Always a checkpoint. Cancelled, it loses none.
