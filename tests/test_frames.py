@@ -164,6 +164,23 @@ def test_cutting_into_single_bytes_changes_nothing(frames: list[bytes]) -> None:
     assert ours([bytes([byte]) for byte in data]) == ours([data])
 
 
+@given(sequence, st.integers(1, 5), st.lists(st.integers(0, 2000), max_size=4))
+def test_stopping_after_some_frames_changes_nothing(
+    frames: list[bytes], most: int, at: list[int]
+) -> None:
+    """Called again until it isn't behind, it makes the same of the bytes, also when more come meanwhile."""
+    data = b"".join(part for part in frames if len(part) < 1000)
+    parser, events = FrameParser(MAX), []
+    for chunk in cuts(data, at):
+        events += parser.feed(chunk, most)
+    while parser.behind:
+        found = parser.feed(b"", most)
+        assert len(found) <= most + 1  # a fault besides
+        events += found
+    code = events.pop().code if events and isinstance(events[-1], Fault) else None
+    assert (events, code) == ours([data])
+
+
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 70_000])
 @pytest.mark.parametrize("kind", [str, bytes])
 def test_what_we_write_is_what_wsproto_reads(size: int, kind: type) -> None:

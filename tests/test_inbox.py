@@ -108,3 +108,68 @@ async def test_closing() -> None:
     with pytest.raises(trio.EndOfChannel):
         await inbox.take_all()
     assert inbox.close() == []
+
+
+async def test_publishers_are_served_in_line() -> None:
+    """The place goes to whoever waits longest: twenty that publish without a pause get the same share."""
+    inbox = Inbox(1, 1 << 20)
+    puts = [0] * 20
+
+    async def publish(number: int) -> None:
+        while True:
+            await inbox.put(entries(1))
+            puts[number] += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(publish, number)
+        for _ in range(1000):
+            inbox.settle(await inbox.take_all())
+        nursery.cancel_scope.cancel()
+    assert max(puts) - min(puts) <= 1
+    assert sum(puts) >= 1000
+
+
+async def test_nobody_gets_in_front_of_the_line() -> None:
+    """Also not in the moment when there is room again."""
+    inbox = Inbox(1, 1 << 20)
+    await inbox.put(entries(1, "first"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(inbox.put, entries(1, "second"))
+        await trio.testing.wait_all_tasks_blocked()
+        got = await inbox.take_all()
+        nursery.start_soon(inbox.put, entries(1, "third"))
+        while len(got) < 3:
+            got += await inbox.take_all()
+    assert [entry.notification.data for entry in got] == ["first", "second", "third"]
+
+
+async def test_leaving_the_line() -> None:
+    """A cancelled one leaves from the middle; those behind it keep their order; closing sends all away."""
+    inbox = Inbox(1, 1 << 20)
+    await inbox.put(entries(1, "0"))
+    scopes = [trio.CancelScope() for _ in range(4)]
+    closed: list[int] = []
+
+    async def publish(number: int) -> None:
+        with scopes[number]:
+            try:
+                await inbox.put(entries(1, str(number + 1)))
+            except trio.ClosedResourceError:
+                closed.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(publish, number)
+            await trio.testing.wait_all_tasks_blocked()
+        scopes[1].cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        got = await inbox.take_all()
+        got += await inbox.take_all()
+        assert [entry.notification.data for entry in got] == ["0", "1"]
+        rest = inbox.close()
+        assert [entry.notification.data for entry in rest] == ["3"]
+    assert closed == [3]
+    with pytest.raises(trio.ClosedResourceError):
+        await inbox.put(entries(1))

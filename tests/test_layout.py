@@ -29,7 +29,7 @@ ORDER = [
     *("index", "entries", "counts", "turns", "budget", "inbox"),
     *("log", "since", "logs", "formats", "blocks", "settings"),
     *("positions", "clients", "audience", "catchup"),
-    *("transport", "tls_transport", "wire", "broadcast", "reader"),
+    *("transport", "tls_transport", "wire", "tally", "broadcast", "reader"),
     *("faults", "query", "events", "authorities", "http", "http1", "secret", "addresses"),
     *("origins", "explain"),
     *("entrance", "quotas", "expiry", "drain", "sessions", "hub"),

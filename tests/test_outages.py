@@ -447,7 +447,11 @@ async def test_more_clients_than_files(tmp_path: Path) -> None:
                 while len(connected) + len(refused) < 50:
                     await trio.lowlevel.checkpoint()
                 assert len(connected) < 40
-                assert any(isinstance(error, Refused) and error.status == 503 for error in refused), (len(connected), refused, server.errors)
+                assert any(isinstance(error, Refused) and error.status == 503 for error in refused), (
+                    len(connected),
+                    refused,
+                    server.errors,
+                )
                 for _ in range(300):
                     assert await publisher.publish() is None
                 await hears(subscriber, publisher.accepted)

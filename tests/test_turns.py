@@ -1,7 +1,7 @@
 """A turn for everyone: whatever one peer sends, others run between two pieces of work on it.
 
-Time is none in these tests, so a turn is over as soon as it has begun, and every place that must give way
-does. What is asserted is that a neighbour was served before all of it was done.
+Time is none in these tests, so a turn is over as soon as it has begun, and every place that must give
+way does. What is asserted is that a neighbour was served before all of it was done.
 """
 
 from __future__ import annotations

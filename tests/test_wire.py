@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ class Owner:
     def __init__(self) -> None:
         self.owing = 0
         self.ended = 0
+        self.held = 0
 
     def on_owing(self) -> None:
         self.owing += 1
@@ -27,8 +30,8 @@ class Owner:
     def on_end(self) -> None:
         self.ended += 1
 
-    def understand(self, messages: list[Any], /) -> list[Any]:
-        return messages
+    def on_holding(self, change: int, /) -> None:
+        self.held += change
 
 
 def make(credit: int | None = None, **options: Any) -> tuple[Wire, FakeKernel, Peer, Owner]:
@@ -259,3 +262,84 @@ async def test_a_lost_connection_wakes_everybody() -> None:
     assert not wire.owed
     assert kernel.was_reset
     assert owner.ended == 1
+
+
+async def test_a_cancelled_send_is_taken_back() -> None:
+    """What has not begun to go out never does, and what has begun goes out whole."""
+    wire, kernel, peer, _ = make(credit=3)
+    wire.write(FRAME)  # cut, so that what comes next waits behind it
+    with trio.move_on_after(0) as scope:
+        await wire.send("never")
+    assert scope.cancelled_caught
+    assert len(wire.owed) == 1
+    kernel.grant(len(FRAME) - 3 + 4)
+    await wire.drained()
+    with trio.move_on_after(0) as scope:
+        await wire.send("begun")
+    assert scope.cancelled_caught
+    kernel.grant(100)
+    await wire.drained()
+    assert peer.look().messages == [MESSAGE, "begun"]
+
+
+async def test_senders_wait_in_line() -> None:
+    """However many tasks send to a slow client, one frame of theirs is kept; all go out, in their order."""
+    wire, kernel, peer, _ = make(credit=0)
+    async with trio.open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(wire.send, f"{number:04}" * 100)
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(wire.owed) == 1
+        kernel.grant(None)
+        kernel.credit = None
+        kernel.grant(0)
+    assert peer.look().messages == [f"{number:04}" * 100 for number in range(50)]
+
+
+async def test_a_send_that_is_cancelled_again_and_again() -> None:
+    """To a client that takes a little between the attempts: what is owed doesn't grow."""
+    wire, kernel, _, _ = make(credit=0)
+    for _ in range(100):
+        kernel.grant(7)
+        with trio.move_on_after(0):
+            await wire.send("x" * 1000)
+        assert sum(map(len, wire.owed)) <= 2 * 1004
+
+
+async def test_the_end_is_a_checkpoint() -> None:
+    """A session that goes on reading behind the end can be cancelled."""
+    wire, _, _, _ = make()
+    wire.end(1000)
+    with trio.move_on_after(0) as scope:
+        while True:
+            assert await wire.receive() == []
+    assert scope.cancelled_caught
+
+
+async def test_what_is_arriving_is_said_and_given_back() -> None:
+    """Byte for byte, and all of it when the message is there or the connection is over."""
+    wire, kernel, _, owner = make()
+    kernel.feed(b"\x01\xfe\x03\xe8abcd" + b"x" * 500)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wire.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        assert owner.held == wire.held == 500
+        kernel.feed(b"x" * 500 + b"\x00\xfe\x03\xe8abcd" + b"x" * 20)
+        await trio.testing.wait_all_tasks_blocked()
+        assert owner.held == 1020
+        wire.abort()
+        assert owner.held == wire.held == 0
+
+
+def test_a_wire_that_is_over_keeps_nobody() -> None:
+    """Its owner goes when nobody else has it, without the cycle collector."""
+    wire, _, _, owner = make()
+    gone = weakref.ref(owner)
+    gc.disable()
+    try:
+        wire.abort()
+        wire.forget_owner()
+        del owner
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -33,6 +33,7 @@ from trionotify.log import Cursor, Log
 from trionotify.positions import Chunk, Group, Position, cut, join_frames
 from trionotify.predicates import NOTHING, Wanted, key_of
 from trionotify.since import Moment
+from trionotify.tally import Tally
 from trionotify.turns import Turn
 from trionotify.wire import Wire
 
@@ -191,7 +192,7 @@ class Broadcast:
         turn = Turn()
         start = 0
         while start < len(fresh):
-            tally = _Tally(fresh[start : start + SLICE])
+            tally = Tally(fresh[start : start + SLICE])
             shared, singled, end = await self._match(fresh, start, tally, turn)
             await self._send_all(shared, singled, tally, turn)
             self.done = self.taken
@@ -204,14 +205,14 @@ class Broadcast:
         self._count(entries, fresh, trio.current_time())
         if len(fresh) < len(entries):
             # Repetitions: the log had them already.
-            _Tally(entries).tell(self.log.epoch, len(entries))
+            Tally(entries).tell(self.log.epoch, len(entries))
         self.inbox.settle(entries)
 
     async def _send_all(
         self,
         shared: dict[Group, list[Entry]],
         singled: dict[Position, list[Entry]],
-        tally: _Tally,
+        tally: Tally,
         turn: Turn,
     ) -> None:
         # The members now: a position that moves while others are served finds its own way.
@@ -244,7 +245,7 @@ class Broadcast:
             counts.latency.add(now - put_at, times)
 
     async def _match(
-        self, entries: list[Entry], start: int, tally: _Tally, turn: Turn
+        self, entries: list[Entry], start: int, tally: Tally, turn: Turn
     ) -> tuple[dict[Group, list[Entry]], dict[Position, list[Entry]], int]:
         """Find the groups that want the next slice, and what goes to single positions in addition.
 
@@ -303,7 +304,7 @@ class Broadcast:
         positions: tuple[Position, ...],
         wants: list[Entry],
         chunks: list[Chunk],
-        tally: _Tally,
+        tally: Tally,
         turn: Turn,
     ) -> None:
         """Hand `wants`, as `chunks`, to those of `positions` who are live and don't have it yet."""
@@ -313,7 +314,7 @@ class Broadcast:
             self._hand_to(positions[start : start + TURN], wants, chunks, tally)
 
     def _hand_to(
-        self, positions: tuple[Position, ...], wants: list[Entry], chunks: list[Chunk], tally: _Tally
+        self, positions: tuple[Position, ...], wants: list[Entry], chunks: list[Chunk], tally: Tally
     ) -> None:
         # The hot path: what is in this loop is paid for each delivery. (`send` has a name because
         # calling an attribute is a look-up of a method first.)
@@ -406,41 +407,3 @@ class Broadcast:
         position.sent += number
         self.counts.delivered += number
         self.counts.delivered_bytes += sent
-
-
-class _Tally:
-    """What is told to the publishers that wait, and counted for those who want a receipt."""
-
-    def __init__(self, entries: list[Entry]) -> None:
-        self.entries = entries
-        #: Whether any of them will ask how many clients there were.
-        self.counted = any(entry.pending.counted for entry in entries if entry.pending)
-
-    @staticmethod
-    def count(
-        positions: tuple[Position, ...], wants: list[Entry], incomplete: list[tuple[Position, int]]
-    ) -> None:
-        """The clients among these want the entries, and their kernels took them.
-
-        But for those who are `incomplete`: theirs took the first so many.
-        """
-        clients = sum([position.client is not None for position in positions])
-        short = [whole for position, whole in incomplete if position.client is not None]
-        for at, entry in enumerate(wants):
-            if pending := entry.pending:
-                pending.wanted += clients
-                pending.written += clients - sum([whole <= at for whole in short])
-
-    @staticmethod
-    def fail(entry: Entry, error: Exception | None) -> None:
-        """The audience raised; its publisher will be told."""
-        if error and entry.pending:
-            entry.pending.error = error
-
-    def tell(self, epoch: str, upto: int) -> None:
-        """Wake the publishers that wait for the first `upto` of the entries."""
-        for entry in self.entries[:upto]:
-            pending, entry.pending = entry.pending, None
-            if pending is not None:
-                pending.place = (epoch, entry.offset)
-                pending.done.set()

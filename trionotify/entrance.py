@@ -244,8 +244,8 @@ class Entrance:
     def drop_unserved(self) -> bool:
         """Drop one that has nothing to lose; False when there is none.
 
-        It has had time enough to send its request, or it is idle. Idle ones, which have sent some before,
-        stay as long as there are others that may turn out to send nothing.
+        It has had time enough to send its request, or it is idle. Idle ones, which have sent some
+        before, stay as long as there are others that may turn out to send nothing.
         """
         place = self._places.worst(Stage.HEAD, grace=_GRACE)
         if place is None and self._places.worst(Stage.HEAD) is None:

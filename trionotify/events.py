@@ -95,20 +95,15 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
             await turn.pass_on()
             if not unread:
                 break
-        long = len(unread[0]) > LONG
-        if long and found:
-            break
         try:
-            if long:
-                async with peer.hub.slow_lane:
-                    event = _act(peer, _read(unread[0]), otherwise) if unread else None
-            elif not (draft := _read(unread[0])).slow:
+            draft = None if len(unread[0]) > LONG else _read(unread[0])
+            if draft is not None and not draft.slow:
                 event = _act(peer, draft, otherwise)
             elif found:
                 break
             else:
                 async with peer.hub.slow_lane:
-                    event = _act(peer, draft, otherwise) if unread else None
+                    event = _act(peer, draft or _read(unread[0]), otherwise) if unread else None
         except NotAnEvent as error:
             _refuse(peer, error)
             event = None
@@ -189,21 +184,17 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
     Text and bytes get the attributes of `template`; raises ValueError when one isn't what they say, and
     `StoreError` when the log doesn't take what can't be answered to.
     """
-    log, another, key = peer.hub.log, template.another, peer.key
+    log = peer.hub.log
     durable, answers = log.durable, peer.format.name != "raw"
     entries: list[Entry] = []
     waiting: list[tuple[Entry, Pending, bool]] = []
     said: list[str | None] = []
     for message in messages:
         if isinstance(message, Notification):
-            entry = Entry(message, key, None, repetition_key(message, peer.client.id))
+            entry = Entry(message, peer.key, None, repetition_key(message, peer.client.id))
             answered = answers
-        elif message is not None and len(message) > LONG:  # it may be JSON, which is looked at
-            async with peer.hub.slow_lane:
-                entry = Entry(another(message), key)
-            answered = False
         else:
-            entry = Entry(another(message), key)
+            entry = Entry(await _another(peer, template, message), peer.key)
             answered = False
         if durable and (refusal := log.refusal(entry)):
             if not answered:
@@ -226,6 +217,14 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
             said.append(_acknowledgement(peer, entry, receipt))
     if said:
         peer.answer(*said)
+
+
+async def _another(peer: Peer, template: Notification, message: str | bytes) -> Notification:
+    """A notification like `template`, of this message. It may be JSON: then it is read."""
+    if len(message) <= LONG:
+        return template.another(message)
+    async with peer.hub.slow_lane:
+        return template.another(message)
 
 
 def _unpublished(peer: Peer, entry: Entry, error: Exception) -> str | None:

@@ -61,8 +61,8 @@ class Exhaustion:
     async def refuse(self, listener: socket.socket) -> bool:
         """Accept one connection by the reserve, answer 503 and close it; False if that fails.
 
-        Its request is waited for a moment: to a client that still writes, an answer and the end look like
-        a connection that was lost.
+        Its request is waited for a moment, because to a client that still writes, an answer and the end
+        look like a lost connection.
         """
         if self._reserve is None:
             self._keep_one()

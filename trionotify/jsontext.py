@@ -32,8 +32,8 @@ __all__ = [
 
 #: Levels of arrays and objects inside each other.
 MAX_DEPTH: Final = 128
-#: Characters, or bytes, that are read within a turn, whatever is in them. Longer ones are read one at a time
-#: (`turns`).
+#: Characters, or bytes, that are read within a turn, whatever is in them. Longer texts are read one at a
+#: time (`turns`).
 LONG: Final = 1 << 14
 
 #: The text of a JSON value, which is written as it was read.

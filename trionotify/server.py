@@ -43,9 +43,9 @@ from trionotify.secret import Secret
 from trionotify.serving import serve_transport
 from trionotify.sessions import Handler, Session, handler_session, publishing_session
 from trionotify.settings import Settings
-from trionotify.tls import Certificate
-from trionotify.tls_transport import TlsTransport
-from trionotify.transport import SocketTransport, StreamTransport, Transport
+from trionotify.tls import Certificate, certificate_of
+from trionotify.tls_transport import transport_of
+from trionotify.transport import StreamTransport
 
 __all__ = ["Server", "open_hub", "open_server", "serve"]
 
@@ -54,7 +54,6 @@ logger = logging.getLogger("trionotify")
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8765
 _ACCEPTS: Final = 16  # connections between two checkpoints
-_NOTSENT_LOWAT: Final = 1 << 14
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
 
 #: What accept() raises when the machine is out of descriptors or memory.
@@ -274,7 +273,7 @@ class Server:
     def _serve_in_a_task(self, sock: socket.socket, name: Any, routes: Routes) -> None:
         """The task raises nothing."""
         try:
-            transport = _transport(sock, self._tls())
+            transport = transport_of(sock, self._tls())
         except OSError:  # macOS: EINVAL, when the peer has reset it already
             sock.close()
         else:
@@ -343,7 +342,7 @@ async def serve(
     cesql.parse("TRUE")
     load_files()
     public = insecure or hub.authenticate is not None or hub.secret is not None
-    certificate = _certificate(tls_cert, tls_key, ssl_context)
+    certificate = certificate_of(tls_cert, tls_key, ssl_context)
     inherited = adopt(sockets, public)
     with contextlib.ExitStack() as undo:
         if inherited:
@@ -428,35 +427,9 @@ async def open_server(
         server.stop()
 
 
-def _certificate(
-    cert: str | os.PathLike[str] | None,
-    key: str | os.PathLike[str] | None,
-    ssl_context: ssl.SSLContext | None,
-) -> Certificate | None:
-    if cert is None:
-        if key is not None:
-            raise TypeError("tls_key: it needs tls_cert")
-        return None
-    if ssl_context is not None:
-        raise TypeError("tls_cert or ssl_context, not both")
-    return Certificate(cert, key)
-
-
 def _place(sock: socket.socket, tls: bool) -> tuple[str, int | None]:
     """The URL and the port."""
     name = sock.getsockname()
     if sock.family == _UNIX:
         return unix_url(name), None
     return f"{'https' if tls else 'http'}://{name_of(name)}", name[1]
-
-
-def _transport(sock: socket.socket, ssl_context: ssl.SSLContext | None) -> Transport:
-    sock.setblocking(False)
-    if sock.family != _UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # As Trio does: what the network can't take yet stays with us, where it is the log's.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT_LOWAT)
-    if ssl_context is None:
-        return SocketTransport(sock)
-    return TlsTransport(sock, ssl_context)

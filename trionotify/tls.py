@@ -6,7 +6,7 @@ import os
 import ssl
 from typing import Final
 
-__all__ = ["Certificate"]
+__all__ = ["Certificate", "certificate_of"]
 
 #: Frames are over HTTP/1.1, or nothing.
 _PROTOCOLS: Final = ("http/1.1",)
@@ -55,3 +55,18 @@ class Certificate:
 
     def _refuse_encrypted(self) -> str:
         raise ValueError(f"tls_key: {self._key} has a passphrase, which nobody could type: take it off")
+
+
+def certificate_of(
+    cert: str | os.PathLike[str] | None,
+    key: str | os.PathLike[str] | None,
+    ssl_context: ssl.SSLContext | None,
+) -> Certificate | None:
+    """The certificate in these files; None if none are given. Raises TypeError for half of a pair."""
+    if cert is None:
+        if key is not None:
+            raise TypeError("tls_key: it needs tls_cert")
+        return None
+    if ssl_context is not None:
+        raise TypeError("tls_cert or ssl_context, not both")
+    return Certificate(cert, key)

@@ -26,12 +26,25 @@ import trio
 
 from trionotify.transport import READ_SIZE, Sendable, SocketTransport
 
-__all__ = ["TlsTransport"]
+__all__ = ["TlsTransport", "transport_of"]
 
 #: Plain bytes of a record, at most (RFC 8446, section 5.1).
 _RECORD: Final = 1 << 14
+_NOTSENT_LOWAT: Final = 1 << 14
+_UNIX: Final = getattr(socket, "AF_UNIX", None)
 #: The peer is gone, or has said that it won't write any more.
 _ENDS: Final = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
+
+
+def transport_of(sock: socket.socket, context: ssl.SSLContext | None) -> SocketTransport:
+    """A transport on a socket that was accepted; with a `context`, over TLS. Raises OSError."""
+    sock.setblocking(False)
+    if sock.family != _UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # As Trio does: what the network can't take yet stays with us, where it is the log's.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT_LOWAT)
+    return SocketTransport(sock) if context is None else TlsTransport(sock, context)
 
 
 class TlsTransport(SocketTransport):

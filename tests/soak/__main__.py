@@ -16,6 +16,8 @@ from tests.soak.run import SoakPlan, soak
 
 #: Faults that are shown.
 _SHOWN = 20
+#: Of the server's log, so many lines are shown when the soak itself fails.
+_LINES = 60
 
 
 @click.command()
@@ -31,7 +33,13 @@ def main(minutes: float, clients: int, seed: int | None, store: str) -> None:
     say(f"seed {seed}")
     plan = SoakPlan(seed, minutes * 60, clients, store, say=say)
     with tempfile.TemporaryDirectory() as directory:
-        verdict = trio.run(soak, plan, Path(directory))
+        try:
+            verdict = trio.run(soak, plan, Path(directory))
+        except BaseException:
+            # What became of a client is in there: a line for each that has left.
+            said = (Path(directory) / "stderr").read_text().splitlines()
+            say("\n".join(said[-_LINES:]))
+            raise
     say(f"{verdict.figures}; {verdict.samples[0]} -> {verdict.samples[-1]}; {verdict.lag}")
     for fault in verdict.faults[:_SHOWN]:
         say(f"  {fault}")

@@ -1,0 +1,200 @@
+"""What is arriving: bodies and messages that aren't complete share a budget, and nothing of them stays."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tracemalloc
+import weakref
+
+import trio.testing
+
+from tests.conftest import Room, open_room
+from tests.kernel import FakeKernel, masked
+from tests.web import Web, get, post
+from trionotify.budget import Budget
+
+Clock = trio.testing.MockClock
+
+BATCH = "Content-Type: application/cloudevents-batch+json"
+MIB = 1 << 20
+
+
+def test_what_counts() -> None:
+    """All that is held; what goes back is never too much."""
+    budget = Budget(10)
+    assert budget.hold(10)
+    assert not budget.hold(1)
+    assert budget.hold(-5)
+    assert budget.held == 6
+
+
+async def test_bodies_have_one_budget(autojump_clock: Clock) -> None:
+    """The one that would go beyond it is answered 503; when another is done, there is room again."""
+    async with open_room(max_arriving_bytes=2500) as room:
+        first, second, third = (Web(room) for _ in range(3))
+        first.kernel.feed(get("/events?type=x", "Content-Length: 2000", method="POST") + b"x" * 1999)
+        await room.quiet()
+        assert room.hub.arriving.held == 1999
+        refused = await second.ask(post("/events?type=x", "y" * 600))
+        assert refused.status == 503
+        assert refused.headers["retry-after"]
+        assert room.hub.arriving.held == 1999
+        assert (await first.ask(b"x")).status == 200
+        assert room.hub.arriving.held == 0
+        assert (await third.ask(post("/events?type=x", "y" * 600))).status == 200
+
+
+async def test_a_body_that_stops_is_given_back(autojump_clock: Clock) -> None:
+    """However it ends: the peer leaves, its time is over, the connection is dropped."""
+    async with open_room(request_timeout=5) as room:
+        for _ in range(3):
+            kernels = [FakeKernel() for _ in range(2)]
+            for kernel in kernels:
+                kernel.feed(get("/events", "Content-Length: 1000", method="POST") + b"x" * 999)
+                Web(room, kernel)
+            await room.quiet()
+            assert room.hub.arriving.held == 2 * 999
+            kernels[0].hang_up()
+            await room.quiet()
+            assert room.hub.arriving.held == 999
+            await trio.sleep(6)
+            assert kernels[1].taken.startswith(b"HTTP/1.1 408 ")
+            assert room.hub.arriving.held == 0
+
+
+async def test_messages_are_in_the_same_budget(autojump_clock: Clock) -> None:
+    """A client whose message would go beyond it is sent away, to come back later."""
+    async with open_room(max_arriving_bytes=1500) as room:
+        peers = [await room.connect("/?role=publisher") for _ in range(2)]
+        begun = masked(b"\x01\x7e\x03\xe8" + b"x" * 1000)
+        for peer in peers:
+            peer.kernel.feed(begun)
+            await room.quiet()
+        assert peers[0].look().close is None
+        assert peers[1].look().close == (1013, "too much is arriving at once")
+        peers[1].say_close(1013)
+        peers[1].kernel.hang_up()
+        await room.quiet()
+        assert room.hub.arriving.held == 1000
+        peers[0].kernel.feed(masked(b"\x80\x01x"))
+        await room.quiet()
+        assert room.hub.arriving.held == 0
+
+
+async def test_a_message_must_go_on(autojump_clock: Clock) -> None:
+    """Byte by byte it would take from what all have, for ever, even if its sender answers Pings."""
+    async with open_room(stall_timeout=10, ping_interval=5, ping_timeout=5) as room:
+        drips, flows = [await room.connect("/?role=publisher") for _ in range(2)]
+        for peer in (drips, flows):
+            peer.kernel.feed(masked(b"\x01\x01x"))
+        for _ in range(15):
+            drips.kernel.feed(masked(b"\x00\x01x") + masked(b"\x8a\x00"))
+            flows.kernel.feed(masked(b"\x00\x7e\x04\x00" + b"x" * 1024) + masked(b"\x8a\x00"))
+            await trio.sleep(1)
+        assert drips.look().close == (1008, "a message arrived too slowly")
+        assert flows.look().close is None
+
+
+async def test_one_who_may_not_publish_has_nothing_long_to_say(autojump_clock: Clock) -> None:
+    """Its filters fit; a megabyte of its own does not. An application's session hears whatever it likes."""
+    heard: list[int] = []
+
+    async def handler(client: object, message: str | bytes) -> None:
+        heard.append(len(message))
+
+    for options, close in (({}, 1009), ({"handler": handler}, None)):
+        async with open_room(**options) as room:
+            peer = await room.connect("/")
+            peer.say("x" * 100_000)
+            await room.quiet()
+            peer.look()
+            assert (peer.close[0] if peer.close else None) == close
+    assert heard == [100_000]
+
+
+async def test_a_refused_body_is_freed_with_its_answer(room: Room, autojump_clock: Clock) -> None:
+    """Not when the cycle collector comes by: an exception has the frames that it went through."""
+    web = Web(room)
+    await web.ask(post("/events", "[" * 10, BATCH))
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            answer = await web.ask(post("/events", "[" * MIB, BATCH))
+            assert answer.status == 400
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert held < 4 * MIB
+
+
+async def test_a_connection_that_is_over_is_freed(room: Room, autojump_clock: Clock) -> None:
+    """With its buffers, and without the cycle collector."""
+    for target, fields in (
+        ("/?role=both", ()),
+        ("/?role=both", ("Sec-WebSocket-Protocol: cloudevents.json",)),
+    ):
+        peer = await room.connect(target, *fields)
+        peer.kernel.feed(masked(b"\x01\x7e\xff\xff" + b"x" * 60_000)[:50_000])
+        await room.quiet()
+        (connection,) = room.hub.connections.values()
+        gone = [
+            weakref.ref(connection),
+            weakref.ref(connection.client),
+            weakref.ref(connection.position),
+        ]
+        del connection
+        gc.collect()
+        gc.disable()
+        try:
+            peer.kernel.hang_up()
+            await room.quiet()
+            assert [ref() for ref in gone] == [None] * len(gone)
+        finally:
+            gc.enable()
+
+
+async def test_a_batch_is_counted_while_it_is_read(autojump_clock: Clock) -> None:
+    """Nothing behind the first event too many is looked at, not even whether it is JSON."""
+    async with open_room(max_batch=3) as room:
+        event = json.dumps({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"})
+        for text, status in ((f"[{event},{event},{event}]", 200), (f"[{event},1,1,1 nonsense", 413)):
+            assert (await Web(room).ask(post("/events", text, BATCH))).status == status
+
+
+async def test_audiences_of_a_batch_are_bounded_together(autojump_clock: Clock) -> None:
+    """Different ones, that is: the same one is read once, however often it comes."""
+    async with open_room(max_filter_bytes=400) as room:
+
+        def batch(audiences: list[str]) -> str:
+            events = [
+                {"specversion": "1.0", "id": str(n), "source": "/s", "type": "t", "audience": text}
+                for n, text in enumerate(audiences)
+            ]
+            return json.dumps(events)
+
+        def audience(number: int) -> str:
+            return json.dumps([{"exact": {"team": f"{number}" + "x" * 300}}])
+
+        same = await Web(room).ask(post("/events", batch([audience(1)] * 200), BATCH))
+        assert same.status == 200
+        others = await Web(room).ask(post("/events", batch([audience(n) for n in range(200)]), BATCH))
+        assert others.status == 413
+        assert "audience" in others.json["detail"]
+
+
+async def test_what_is_said_back_is_cut(room: Room, autojump_clock: Clock) -> None:
+    """A problem doesn't repeat a megabyte of nonsense."""
+    event = {"specversion": "x" * 100_000, "id": "1", "source": "/s", "type": "t"}
+    answer = await Web(room).ask(
+        post("/events", json.dumps(event), "Content-Type: application/cloudevents+json")
+    )
+    assert answer.status == 400
+    assert len(answer.body) < 1000
+    peer = await room.connect("/?role=both", "Sec-WebSocket-Protocol: cloudevents.json")
+    peer.say(json.dumps(event))
+    await room.quiet()
+    assert len(peer.look().messages[-1]) < 1500

@@ -1,0 +1,53 @@
+"""Running out of descriptors: what is logged, and what becomes of those who come."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from trionotify.exhaustion import Exhaustion
+
+Clock = trio.testing.MockClock
+FULL = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+async def test_a_spell_is_logged_once(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """However often accepting fails; after half a minute without, the next one is news."""
+    exhaustion = Exhaustion()
+    try:
+        for _ in range(3):
+            for _ in range(100):
+                exhaustion.note(FULL)
+                await trio.sleep(0.1)
+            await trio.sleep(20)
+        assert [record.event for record in caplog.records] == ["accept_failed"]  # type: ignore[attr-defined] # ours
+        await trio.sleep(31)
+        exhaustion.note(FULL)
+        assert len(caplog.records) == 2
+    finally:
+        exhaustion.close()
+
+
+async def test_a_connection_is_refused_by_the_reserve() -> None:
+    """With an answer that HTTP understands, and the reserve is there again for the next one."""
+    exhaustion = Exhaustion()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        assert not await exhaustion.refuse(listener)
+        for _ in range(3):
+            async with await trio.open_tcp_stream(*listener.getsockname()[:2]) as stream:
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                with trio.fail_after(30):
+                    assert await exhaustion.refuse(listener)
+                    answer = b""
+                    while data := await stream.receive_some():
+                        answer += data
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"Retry-After: 5\r\n" in answer
+    exhaustion.close()
+    exhaustion.close()

@@ -1,0 +1,46 @@
+"""The tally: what the publishers of a slice are told of it, how many clients wanted it and have it."""
+
+from __future__ import annotations
+
+from trionotify.entries import Entry
+from trionotify.positions import Position
+
+__all__ = ["Tally"]
+
+
+class Tally:
+    """What is told to the publishers that wait, and counted for those who want a receipt."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+        #: Whether any of them will ask how many clients there were.
+        self.counted = any(entry.pending.counted for entry in entries if entry.pending)
+
+    @staticmethod
+    def count(
+        positions: tuple[Position, ...], wants: list[Entry], incomplete: list[tuple[Position, int]]
+    ) -> None:
+        """The clients among these want the entries, and their kernels took them.
+
+        But for those who are `incomplete`: theirs took the first so many.
+        """
+        clients = sum([position.client is not None for position in positions])
+        short = [whole for position, whole in incomplete if position.client is not None]
+        for at, entry in enumerate(wants):
+            if pending := entry.pending:
+                pending.wanted += clients
+                pending.written += clients - sum([whole <= at for whole in short])
+
+    @staticmethod
+    def fail(entry: Entry, error: Exception | None) -> None:
+        """The audience raised; its publisher will be told."""
+        if error and entry.pending:
+            entry.pending.error = error
+
+    def tell(self, epoch: str, upto: int) -> None:
+        """Wake the publishers that wait for the first `upto` of the entries."""
+        for entry in self.entries[:upto]:
+            pending, entry.pending = entry.pending, None
+            if pending is not None:
+                pending.place = (epoch, entry.offset)
+                pending.done.set()
