@@ -1,4 +1,4 @@
-"""What is arriving: bodies and messages that aren't complete share a budget, and nothing of them stays."""
+"""What is arriving shares a budget, be it a body or a message, and nothing of it stays."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_messages_are_in_the_same_budget(autojump_clock: Clock) -> None:
 
 
 async def test_a_message_must_go_on(autojump_clock: Clock) -> None:
-    """Byte by byte it would take from what all have, for ever, even if its sender answers Pings."""
+    """Byte by byte it would hold its share for ever, even if its sender answers Pings."""
     async with open_room(stall_timeout=10, ping_interval=5, ping_timeout=5) as room:
         drips, flows = [await room.connect("/?role=publisher") for _ in range(2)]
         for peer in (drips, flows):
@@ -97,7 +97,7 @@ async def test_a_message_must_go_on(autojump_clock: Clock) -> None:
 
 
 async def test_one_who_may_not_publish_has_nothing_long_to_say(autojump_clock: Clock) -> None:
-    """Its filters fit; a megabyte of its own does not. An application's session hears whatever it likes."""
+    """Its filters fit, a megabyte doesn't; an application's session hears whatever it likes."""
     heard: list[int] = []
 
     async def handler(client: object, message: str | bytes) -> None:

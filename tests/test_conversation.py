@@ -15,6 +15,7 @@ from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, upgrade
 from tests.web import Web, get, post
 from trionotify import Client, Refused, Request, open_server
+from trionotify import routes as routes_module
 from trionotify.routes import ADMIN, ALL, PUBLIC
 
 
@@ -444,3 +445,68 @@ async def test_real_sockets_and_a_bystander() -> None:
         await server.hub.publish("fine", confirm=True)
         assert b"data: fine" in await bystander.receive_some()
         assert server.hub.log.head == 1
+
+
+async def test_empty_lines_before_a_request(room: Room, autojump_clock: Clock) -> None:
+    """RFC 9112, section 2.2: they are ignored, however they are cut, also behind a body."""
+    for pieces in ((b"\r\n",), (b"\r", b"\n"), (b"\r\n" * 5,), (b"\r\n\r", b"\n")):
+        web = Web(room)
+        for number in range(3):
+            for piece in pieces:
+                web.kernel.feed(piece)
+                await room.quiet()
+                assert len(web.kernel.taken) == web._read
+            request = get("/livez") if number != 1 else post("/events?type=x", "x")
+            assert (await web.ask(request)).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ("X: y\nZ: 1\r\n", 400),
+        (" folded\r\n", 400),
+        ("a: b\r\n" * 101, 431),
+        ("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", 400),
+        ("X: " + "a" * 17_000 + "\r\n", 431),
+        ("caf\xe9: x\r\n", 400),
+        ("Upgrade: h2c\r\nX: y\nZ: 1\r\n", 400),
+    ],
+)
+async def test_what_cant_be_read_is_answered(
+    method: str, fields: str, status: int, room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To HEAD without a body; and a page that may use the server can see why."""
+    web = Web(room)
+    lines = f"{method} /livez HTTP/1.1\r\nHost: test\r\nOrigin: http://test\r\n{fields}\r\n"
+    web.kernel.feed(lines.encode("latin-1"))
+    await trio.sleep(1)
+    (answer,) = web.answers(method)
+    assert answer.status == status
+    assert answer.headers["access-control-allow-origin"] == "http://test"
+    assert bool(answer.body) == (method == "GET")
+    assert int(answer.headers["content-length"]) > 0
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_machine_that_is_out_of_something(
+    room: Room, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system refuses a handler is a 503, and no traceback."""
+
+    def fail(*_: object) -> bytes:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(routes_module, "_contents", fail)
+    answer = await Web(room).ask(get("/trionotify.js"))
+    assert answer.status == 503
+    assert answer.headers["retry-after"]
+
+
+async def test_chunks_that_weigh_more_than_what_is_in_them(room: Room, autojump_clock: Clock) -> None:
+    """What they are wrapped in counts, too: extensions of kilobytes around each byte are a 413."""
+    web = Web(room)
+    chunk = b"1;" + b"x" * 10_000 + b"\r\na\r\n"
+    web.kernel.feed(get("/events?type=x", "Transfer-Encoding: chunked", method="POST") + chunk * 250)
+    await room.quiet()
+    assert web.kernel.taken.startswith(b"HTTP/1.1 413 ")

@@ -9,6 +9,7 @@ from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, Peer, upgrade
 from tests.web import Web, get
 from trionotify import Client, Request, open_hub
+from trionotify.entrance import Place, Stage, _Places
 from trionotify.serving import serve_transport
 
 Clock = trio.testing.MockClock
@@ -128,3 +129,71 @@ async def test_a_websocket_of_the_applications_is_refused(autojump_clock: Clock)
         await hub.attach(WebSocket())
         assert closed == [(1013, "the server is going down")]
         assert not hub.connections
+
+
+def places(*what: tuple[str, Stage]) -> tuple[_Places, list[Place]]:
+    found, all_ = _Places(), []
+    for address, stage in what:
+        all_.append(Place(trio.CancelScope(), address, stage))
+        found.add(all_[-1])
+    return found, all_
+
+
+async def test_who_makes_room(autojump_clock: Clock) -> None:
+    """Of the address that has most: one without a request, then an idle one; served ones last."""
+    head, idle, served = Stage.HEAD, Stage.IDLE, Stage.SERVED
+    found, all_ = places(
+        ("a", head), ("b", served), ("b", idle), ("b", idle), ("b", head), ("c", served)
+    )
+    order = []
+    while place := found.worst(head, idle) or found.worst(served):
+        order.append(all_.index(place))
+        found.remove(place)
+        found.remove(place)
+    assert order == [4, 2, 0, 3, 1, 5]
+    assert found.worst(head) is None
+    assert len(found) == 0
+
+
+async def test_a_crowd_pushes_out_its_own(autojump_clock: Clock) -> None:
+    """Ten thousand connections of one address cost nobody of another one a request that has begun."""
+    async with open_room(max_half_open=10) as room:
+        modest = [Web(room, remote=f"192.0.2.{number}:1") for number in range(3)]
+        for web in modest:
+            web.kernel.feed(get("/events?type=x", "Content-Length: 2", method="POST") + b"x")
+        late = Web(room, remote="192.0.2.9:1")
+        late.kernel.feed(b"GET /livez HT")
+        await room.quiet()
+        crowd = []
+        for _ in range(100):
+            crowd.append(FakeKernel())
+            Web(room, crowd[-1], remote="198.51.100.1:1")
+            await room.quiet()
+        assert room.hub.entrance.half_open == 10
+        assert sum(kernel.closed for kernel in crowd) == 94
+        assert [kernel.closed for kernel in crowd[-6:]] == [False] * 6
+        for web in modest:
+            assert (await web.ask(b"y")).status == 200
+        assert (await late.ask(b"TP/1.1\r\nHost: a\r\n\r\n")).status == 200
+
+
+async def test_who_goes_when_descriptors_run_out(autojump_clock: Clock) -> None:
+    """One that has had a second for its request; an idle one only if all others have sent theirs."""
+    async with open_room() as room:
+        entrance = room.hub.entrance
+        idle, served, new = (Web(room) for _ in range(3))
+        await idle.ask(get("/livez"))
+        served.kernel.feed(get("/events?type=x", "Content-Length: 2", method="POST") + b"x")
+        await room.quiet()
+        assert not entrance.drop_unserved()
+        await trio.sleep(0.5)
+        assert not entrance.drop_unserved()
+        await trio.sleep(0.6)
+        assert entrance.drop_unserved()
+        await room.quiet()
+        assert [web.kernel.closed for web in (idle, served, new)] == [False, False, True]
+        assert entrance.drop_unserved()
+        await room.quiet()
+        assert [web.kernel.closed for web in (idle, served)] == [True, False]
+        assert not entrance.drop_unserved()
+        assert (await served.ask(b"y")).status == 200

@@ -165,10 +165,8 @@ def test_cutting_into_single_bytes_changes_nothing(frames: list[bytes]) -> None:
 
 
 @given(sequence, st.integers(1, 5), st.lists(st.integers(0, 2000), max_size=4))
-def test_stopping_after_some_frames_changes_nothing(
-    frames: list[bytes], most: int, at: list[int]
-) -> None:
-    """Called again until it isn't behind, it makes the same of the bytes, also when more come meanwhile."""
+def test_stopping_now_and_then_changes_nothing(frames: list[bytes], most: int, at: list[int]) -> None:
+    """Called again until it isn't behind, the parser makes the same of the bytes."""
     data = b"".join(part for part in frames if len(part) < 1000)
     parser, events = FrameParser(MAX), []
     for chunk in cuts(data, at):

@@ -111,7 +111,7 @@ async def test_closing() -> None:
 
 
 async def test_publishers_are_served_in_line() -> None:
-    """The place goes to whoever waits longest: twenty that publish without a pause get the same share."""
+    """The place goes to the one that waits longest: all that publish get the same share."""
     inbox = Inbox(1, 1 << 20)
     puts = [0] * 20
 
@@ -146,7 +146,7 @@ async def test_nobody_gets_in_front_of_the_line() -> None:
 
 
 async def test_leaving_the_line() -> None:
-    """A cancelled one leaves from the middle; those behind it keep their order; closing sends all away."""
+    """A cancelled one leaves from the middle, the others keep their order; closing sends all away."""
     inbox = Inbox(1, 1 << 20)
     await inbox.put(entries(1, "0"))
     scopes = [trio.CancelScope() for _ in range(4)]

@@ -19,7 +19,7 @@ from tests.conftest import Room, open_room
 from tests.eventstream import NDJSON, Dispatched, StreamPeer, stream
 from tests.kernel import FakeKernel, upgrade
 from tests.test_peers import need
-from tests.web import Web, get
+from tests.web import Web, get, post
 from trionotify import Client, Exact, Notification, open_server
 from trionotify.transport import SocketTransport
 
@@ -346,6 +346,30 @@ async def test_where_nothing_matches_the_position_is_told(autojump_clock: Clock)
         assert (sse.look().messages, sse.source.last_event_id) == ([], f"{room.hub.log.epoch}:3")
         told = json.loads(lines.look().messages[-1])
         assert (told["type"], told["cursor"]) == ("trionotify.position", f"{room.hub.log.epoch}:3")
+
+
+@pytest.mark.parametrize("behind", [False, True])
+async def test_what_was_for_others_is_told_behind_what_was_not(
+    behind: bool, autojump_clock: Clock
+) -> None:
+    """Live or catching up, a client knows of what it was sent last, and is told of the rest."""
+    async with open_room(ping_interval=1e6, position_interval=30) as room:
+        if not behind:
+            lines = await open_kind(room, "ndjson", "id=al")
+        event = {"specversion": "1.0", "source": "/s", "type": "t", "datacontenttype": "text/plain"}
+        both = [{**event, "id": "1", "data": "for all"}, {**event, "id": "2", "data": "no", "to": "bob"}]
+        kind = "Content-Type: application/cloudevents-batch+json"
+        await Web(room).ask(post("/events", json.dumps(both), kind))
+        if behind:
+            lines = await open_kind(room, "ndjson", "id=al&since=start")
+        got = [json.loads(message) for message in lines.look().messages]
+        assert got[-1]["data"] == "for all"
+        await trio.sleep(60)
+        told = json.loads(lines.look().messages[-1])
+        assert (told["type"], told["cursor"]) == ("trionotify.position", f"{room.hub.log.epoch}:2")
+        count = len(lines.messages)
+        await trio.sleep(600)
+        assert len(lines.look().messages) == count
 
 
 @every_kind

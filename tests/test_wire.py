@@ -283,7 +283,7 @@ async def test_a_cancelled_send_is_taken_back() -> None:
 
 
 async def test_senders_wait_in_line() -> None:
-    """However many tasks send to a slow client, one frame of theirs is kept; all go out, in their order."""
+    """However many tasks send to a slow client, one frame of theirs is kept; all go out in order."""
     wire, kernel, peer, _ = make(credit=0)
     async with trio.open_nursery() as nursery:
         for number in range(50):
