@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -217,9 +217,12 @@ class Conversation:
         raise EOFError
 
     async def _wait(self) -> bool:
-        """Wait for another request; False when there is none in time."""
+        """Wait for another request; False when there is none, or not in time.
+
+        A peer that says no more may still be reading its answers: so that is no error.
+        """
         with trio.move_on_after(self._hub.settings.keep_alive_timeout) as scope:
-            with self._half_opened(scope, Stage.IDLE):
+            with suppress(EOFError), self._half_opened(scope, Stage.IDLE):
                 await self._http.wait()
                 return True
         return False

@@ -66,6 +66,8 @@ class HttpConnection:
         self._held = 0
         #: The last request's head, or what there is of it.
         self._raw = b""
+        #: The rest of an answer that is going out.
+        self._unsent: Sendable = b""
         #: Another request may follow the last one.
         self._persistent = False
         #: Whether the connection was read from: often the first bytes come along with the connection.
@@ -236,16 +238,18 @@ class HttpConnection:
         return True
 
     async def _send(self, data: Sendable) -> None:
+        # What has begun to go out goes first, if its deadline has come in the middle of it.
+        self._unsent = data = bytes(self._unsent) + data if self._unsent else data
         try:
-            data = data[self._transport.send(data) :]
+            self._unsent = data[self._transport.send(data) :]
         except BlockingIOError:
             pass
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from None
-        while data:
+        while self._unsent:
             # The deadline counts from the last progress, so a client on a slow line gets everything.
             with trio.fail_after(self._stall_timeout):
-                data = data[await self._transport.send_some(data) :]
+                self._unsent = self._unsent[await self._transport.send_some(self._unsent) :]
 
 
 #: For a refusal of a passing kind: when to come again.

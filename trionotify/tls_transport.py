@@ -24,7 +24,8 @@ from typing import Final
 
 import trio
 
-from trionotify.transport import READ_SIZE, Sendable, SocketTransport
+from trionotify.transport import Sendable, SocketTransport
+from trionotify.turns import Turn
 
 __all__ = ["TlsTransport", "transport_of"]
 
@@ -32,6 +33,12 @@ __all__ = ["TlsTransport", "transport_of"]
 _RECORD: Final = 1 << 14
 _NOTSENT_LOWAT: Final = 1 << 14
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
+#: Ciphertext that is decrypted in one go, in bytes. A peer may put 150 changes of keys into it, and each
+#: takes 30 microseconds. Besides, a MemoryBIO never gives back the room that it once needed.
+_PIECE: Final = 1 << 12
+#: Ciphertext that may wait for the kernel, in bytes. A peer that asks for new keys again and again, and
+#: reads none of the answers, is given up there.
+_MOST_UNSENT: Final = 1 << 16
 #: The peer is gone, or has said that it won't write any more.
 _ENDS: Final = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
 
@@ -52,10 +59,14 @@ class TlsTransport(SocketTransport):
     read.
 
     Reading belongs to one task, writing to any: what each does between two checkpoints leaves the state
-    whole.
+    whole. Once the handshake is done, the reader never waits for the kernel to take something: only one
+    task at a time may, and that is the writer. So a peer that is slow to read is still read.
     """
 
-    __slots__ = ("_closing", "_incoming", "_outgoing", "_ready", "_repeated", "_tls", "_unsent")
+    __slots__ = (
+        *("_tls", "_incoming", "_outgoing", "_ready", "_closing"),
+        *("_received", "_unsent", "_repeated"),
+    )
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         super().__init__(sock)
@@ -66,6 +77,8 @@ class TlsTransport(SocketTransport):
         self._ready = False
         #: `close_notify` was said.
         self._closing = False
+        #: Ciphertext that was read, and is still to be decrypted.
+        self._received: Sendable = b""
         #: Ciphertext that the kernel has not taken yet.
         self._unsent = b""
         #: The next byte that is sent was encrypted already, and stands at the end of what is unsent.
@@ -84,10 +97,8 @@ class TlsTransport(SocketTransport):
             self._repeated, taken = False, 1
         view = memoryview(data)
         while taken < len(view):
-            try:
-                taken += self._tls.write(view[taken : taken + _RECORD])
-            except ssl.SSLWantReadError:
-                break  # a renegotiation, of TLS 1.2: the reader goes on with it
+            # (Where an application's own context allows renegotiation, this fails in the middle of one.)
+            taken += self._tls.write(view[taken : taken + _RECORD])
             if not self._flush():
                 self._repeated = True
                 taken -= 1
@@ -132,17 +143,18 @@ class TlsTransport(SocketTransport):
         raise BlockingIOError
 
     async def receive_some(self) -> bytes:
-        if self._incoming.pending or self._tls.pending():
+        if self._received or self._incoming.pending or self._tls.pending():
             await trio.lowlevel.checkpoint()  # one read may hold thousands of tiny records
+        turn = Turn()
         while True:
             try:
                 if not self._ready:
                     self._tls.do_handshake()
+                    await self._flush_all()
                     self._ready = True
-                data = self._tls.read(READ_SIZE)
+                return self._tls.read(_RECORD)
             except ssl.SSLWantReadError:
-                # Answers of the handshake, or to a change of keys.
-                await self._flush_all()
+                await self._answer()
             except _ENDS:
                 return b""
             except ssl.SSLError as error:
@@ -150,13 +162,27 @@ class TlsTransport(SocketTransport):
                     return await self._end_of_file()
                 await self.aclose()  # with the alert that says so
                 raise trio.BrokenResourceError(str(error)) from error
-            else:
-                return data
-            received = await super().receive_some()
-            if received:
-                self._incoming.write(received)
+            if not self._received:
+                # (No variable has it, because one would keep it for as long as this frame waits.)
+                self._received = await super().receive_some()
+            if self._received:
+                self._incoming.write(self._received[:_PIECE])
+                self._received = memoryview(self._received)[_PIECE:] or b""
             else:
                 self._incoming.write_eof()
+            if turn.over:
+                await turn.pass_on()
+
+    async def _answer(self) -> None:
+        """Send what TLS itself has to say. In the handshake that may have to wait."""
+        if not self._ready:
+            await self._flush_all()
+            return
+        try:
+            if not self._flush() and len(self._unsent) > _MOST_UNSENT:
+                raise trio.BrokenResourceError("it doesn't read what it asks for")
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
 
     async def _end_of_file(self) -> bytes:
         """What comes behind our `close_notify` can't always be read as TLS, but its end can be seen."""
@@ -183,3 +209,7 @@ class TlsTransport(SocketTransport):
             with suppress(OSError):
                 self._flush()
         await super().aclose()
+
+    def _close(self) -> None:
+        super()._close()
+        self.send = self._sock.send  # instead of its own method, which would keep it in memory

@@ -19,7 +19,7 @@ import trio
 __all__ = ["Sendable", "SocketTransport", "StreamTransport", "Transport", "linger"]
 
 #: The most that one read takes, in bytes.
-READ_SIZE: Final = 1 << 16
+_READ_SIZE: Final = 1 << 16
 #: The most that is written to a stream in one go.
 _PIECE: Final = 1 << 14
 
@@ -82,7 +82,6 @@ class SocketTransport:
 
     synchronous = True
     half_closes = True
-
     send: Callable[[Sendable], int]
 
     def __init__(self, sock: socket.socket) -> None:
@@ -121,7 +120,7 @@ class SocketTransport:
 
     def receive_nowait(self) -> bytes:
         try:
-            return self._sock.recv(READ_SIZE)
+            return self._sock.recv(_READ_SIZE)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -134,7 +133,7 @@ class SocketTransport:
             self._check_open()
             await trio.lowlevel.wait_readable(self._sock)
             try:
-                return self._sock.recv(READ_SIZE)
+                return self._sock.recv(_READ_SIZE)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -203,7 +202,7 @@ class StreamTransport:
 
     async def receive_some(self) -> bytes:
         with self._until_reset():
-            data = await self._stream.receive_some(READ_SIZE)
+            data = await self._stream.receive_some(_READ_SIZE)
         return bytes(data)
 
     @contextmanager
@@ -247,10 +246,12 @@ async def linger(transport: Transport, patience: float) -> None:
     waited for.
     """
     before: int | None = None
+    told = False
     while transport.half_closes:
         with trio.move_on_after(patience) as scope:
-            if before is None:
+            if not told:  # over TLS that may have to wait, too
                 await transport.send_eof()
+                told = True
             while await transport.receive_some():
                 pass
         last, before = before, transport.unacknowledged

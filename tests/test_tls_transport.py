@@ -1,0 +1,583 @@
+"""TLS, written synchronously: every byte once and in order, and a good end, whatever kernel and peer do.
+
+The client here is the `ssl` module's own, over a socket that the test reads, or doesn't. So it sees what
+many clients hide: whether `close_notify` came, and whether it came before the end of the connection.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import cancel_at_every_await
+from tests.kernel import upgrade
+from tests.test_peers import need
+from tests.web import get
+from trionotify import open_server
+from trionotify.tls_transport import TlsTransport
+from trionotify.transport import linger
+
+PATIENCE = 30
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@functools.cache
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@functools.cache
+def server_context() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority().issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+@functools.cache
+def client_context(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority().configure_trust(context)
+    context.maximum_version = version
+    return context
+
+
+class Peer:
+    """A client that reads when the test says, and as much as it says."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext | None = None, **options: Any) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = context or client_context()
+        self.tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname="localhost", **options
+        )
+        self.heard = bytearray()
+        #: How it ended: by `close_notify`, by the connection's end, by an alert or a reset, in that order.
+        self.ends: list[str] = []
+
+    async def shake_hands(self) -> None:
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self.flush()
+                await self._take(1 << 16)
+            else:
+                return await self.flush()
+
+    async def flush(self) -> None:
+        data = self._outgoing.read()
+        while data:
+            await trio.lowlevel.wait_writable(self.sock)
+            data = data[self.sock.send(data) :]
+
+    async def say(self, data: bytes) -> None:
+        """As one record, or as many as it needs."""
+        self.tls.write(data)
+        await self.flush()
+
+    async def say_goodbye(self) -> None:
+        """Send `close_notify`, and go on reading."""
+        with pytest.raises(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        await self.flush()
+
+    async def _take(self, most: int) -> None:
+        await trio.lowlevel.wait_readable(self.sock)
+        try:
+            data = self.sock.recv(most)
+        except ConnectionError:
+            self.ends.append("reset")
+            return
+        if data:
+            self._incoming.write(data)
+        else:
+            self.ends.append("end")
+            self._incoming.write_eof()
+
+    async def read(self, most: int = 1 << 16) -> None:
+        """Wait for at most so many bytes of ciphertext, and understand them."""
+        await self._take(most)
+        if "close_notify" in self.ends:
+            return
+        try:
+            while data := self.tls.read(1 << 16):
+                self.heard += data
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLZeroReturnError:
+            pass  # as the empty one, after our own goodbye
+        except ssl.SSLEOFError:
+            return
+        except ssl.SSLError as error:
+            self.ends.append(error.reason)
+            return
+        self.ends.insert(0, "close_notify")
+
+    async def until(self, condition: Callable[[Peer], object]) -> None:
+        while not condition(self):
+            assert not self.ends, (self.ends, bytes(self.heard[-300:]))
+            await self.read()
+
+    async def to_the_end(self) -> bytes:
+        """All that comes, up to the end of the connection."""
+        while not {"end", "reset"} & set(self.ends):
+            await self.read()
+        return bytes(self.heard)
+
+
+class Stingy:
+    """A socket that takes so many bytes of each send; 0 is that its buffer is full."""
+
+    def __init__(self, sock: socket.socket, takes: Iterable[int]) -> None:
+        self._sock = sock
+        self._takes = iter(takes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def send(self, data: bytes) -> int:
+        if not (most := next(self._takes)):
+            raise BlockingIOError
+        return self._sock.send(data[:most])
+
+
+@asynccontextmanager
+async def open_pair(
+    takes: Iterable[int] = (),
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    *,
+    buffers: int | None = None,
+) -> AsyncIterator[tuple[TlsTransport, Peer]]:
+    """A transport and its client, whose handshakes are done."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, trio.fail_after(PATIENCE):
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+            if buffers is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+        slow: Any = Stingy(ours, itertools.chain(takes, itertools.repeat(1 << 20)))
+        transport = TlsTransport(slow, server_context())
+        peer = Peer(theirs, client_context(version))
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def begin() -> None:
+                await peer.shake_hands()
+                await peer.say(b"hello")
+
+            assert await transport.receive_some() == b"hello"
+        yield transport, peer
+        await transport.aclose()
+
+
+async def write(transport: TlsTransport, data: bytes) -> None:
+    """As the Wire does it: at once as much as goes, the rest when there is room."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[transport.send(rest) :]
+        except BlockingIOError:
+            await transport.wait_writable()
+
+
+def fill(transport: TlsTransport, data: bytes = bytes(1 << 16)) -> tuple[int, bytes]:
+    """Write until the kernel is full: how much it took, and what must go out next."""
+    total = 0
+    while True:
+        try:
+            sent = transport.send(data)
+        except BlockingIOError:
+            return total, data
+        total += sent
+        if sent < len(data):
+            return total, data[sent:]
+
+
+# --- every byte, once and in order ---
+
+sizes = st.one_of(
+    st.integers(1, 300), st.sampled_from([16383, 16384, 16385, 32767, 32768, 32769]), st.integers(1, 70_000)
+)
+
+
+@given(
+    messages=st.lists(sizes, min_size=1, max_size=6),
+    takes=st.lists(st.one_of(st.integers(0, 40), st.integers(0, 20_000)), max_size=60),
+    reads=st.lists(st.integers(1, 5000), min_size=1, max_size=5),
+    says=st.lists(st.integers(1, 20_000), max_size=4),
+    version=st.sampled_from(VERSIONS),
+    waits=st.booleans(),
+)
+@example([16384, 1, 16384], [0, 1, 0, 16383, 21, 0, 1], [1000], [], VERSIONS[1], False)
+@settings(deadline=None, max_examples=60)
+def test_the_peer_reads_what_was_sent(
+    messages: list[int],
+    takes: list[int],
+    reads: list[int],
+    says: list[int],
+    version: ssl.TLSVersion,
+    waits: bool,
+) -> None:
+    """Whatever the sizes, however little the kernel takes, and whatever the peer says meanwhile."""
+    sent = [os.urandom(size) for size in messages]
+    said = [os.urandom(size) for size in says]
+
+    async def main() -> None:
+        async with open_pair([100_000] * 5 + takes, version, buffers=4096) as (transport, peer):
+            received = bytearray()
+
+            async def read_all() -> None:
+                while data := await transport.receive_some():
+                    received.extend(data)
+
+            async def write_all() -> None:
+                for data in sent:
+                    if not waits:
+                        await write(transport, data)
+                        continue
+                    rest = data
+                    while rest:
+                        rest = rest[await transport.send_some(rest) :]
+
+            async def say_all() -> None:
+                for data in said:
+                    await peer.say(data)
+
+            async with trio.open_nursery() as nursery:
+                for each in (read_all, write_all, say_all):
+                    nursery.start_soon(each)
+                for most in itertools.cycle(reads):
+                    if len(peer.heard) == sum(messages):
+                        break
+                    await peer.read(most)
+                while len(received) < sum(says):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            assert bytes(received) == b"".join(said)
+            await transport.send_eof()
+            assert await peer.to_the_end() == b"".join(sent)
+            assert peer.ends == ["close_notify", "end"]
+
+    trio.run(main)
+
+
+TAKES = [100_000] * 5 + [0, 1, 0, 0, 7, 3000, 0, 16_000, 0, 20_000, 1, 0, 0]
+
+
+async def test_a_write_that_is_cancelled_leaves_nothing_torn() -> None:
+    """What was not counted as sent goes out again, and the peer reads it once."""
+    data = os.urandom(60_000)
+
+    async def operation(_: int) -> None:
+        async with open_pair(TAKES, buffers=1 << 20) as (transport, peer):
+            sent = 0
+            try:
+                while sent < len(data):
+                    sent += await transport.send_some(data[sent:])
+            finally:
+                with trio.CancelScope(shield=True):
+                    await write(transport, data[sent:])
+                    await transport.send_eof()
+                    assert await peer.to_the_end() == data
+                    assert peer.ends == ["close_notify", "end"]
+
+    assert await cancel_at_every_await(operation) > 10
+
+
+async def test_a_wait_that_is_cancelled_leaves_nothing_torn() -> None:
+    """The task that writes may change in the middle of a record."""
+    data = os.urandom(60_000)
+
+    async def operation(_: int) -> None:
+        async with open_pair(TAKES, buffers=1 << 20) as (transport, peer):
+            rest = memoryview(data)
+            try:
+                while rest:
+                    await transport.wait_writable()
+                    try:
+                        rest = rest[transport.send(rest) :]
+                    except BlockingIOError:
+                        pass
+            finally:
+                with trio.CancelScope(shield=True):
+                    await write(transport, bytes(rest))
+                    await transport.send_eof()
+                    assert await peer.to_the_end() == data
+
+    assert await cancel_at_every_await(operation) > 10
+
+
+async def test_a_read_that_is_cancelled_loses_nothing() -> None:
+    """Neither what has arrived, nor what of it was decrypted."""
+    said = os.urandom(150_000)
+
+    async def operation(_: int) -> None:
+        async with open_pair(buffers=1 << 20) as (transport, peer):
+            with trio.CancelScope(shield=True):
+                await peer.say(said)
+            received = b""
+            try:
+                while len(received) < len(said):
+                    received += await transport.receive_some()
+            finally:
+                with trio.CancelScope(shield=True):
+                    while len(received) < len(said):
+                        received += await transport.receive_some()
+                    assert received == said
+
+    assert await cancel_at_every_await(operation) > 5
+
+
+async def test_an_end_that_is_cancelled_can_be_said_again() -> None:
+    """`close_notify` comes once, behind all the rest."""
+
+    async def operation(_: int) -> None:
+        async with open_pair([100_000] * 5 + [0, 1, 0, 3, 0, 0]) as (transport, peer):
+            try:
+                await transport.send_eof()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await transport.send_eof()
+                    assert await peer.to_the_end() == b""
+                    assert peer.ends == ["close_notify", "end"]
+
+    assert await cancel_at_every_await(operation) > 3
+
+
+# --- both ways at once ---
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_slow_reader_is_still_read(version: ssl.TLSVersion) -> None:
+    """What it says is received while one task waits for it to read, whichever of the two waits first."""
+    async with open_pair(version=version, buffers=4096) as (transport, peer):
+        _, rest = fill(transport)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, transport, rest)
+            for _ in range(3):
+                await trio.testing.wait_all_tasks_blocked()
+                await peer.say(b"I'm here")
+                assert await transport.receive_some() == b"I'm here"
+            with trio.move_on_after(0.01):
+                await transport.receive_some()
+            await peer.until(lambda peer: peer.heard.endswith(rest))
+
+
+async def test_a_peer_reads_on_behind_its_own_goodbye() -> None:
+    """As with TCP: one that has said all may still have much to hear."""
+    async with open_pair() as (transport, peer):
+        await peer.say_goodbye()
+        assert await transport.receive_some() == b""
+        await write(transport, b"answer")
+        await transport.send_eof()
+        assert await peer.to_the_end() == b"answer"
+        assert peer.ends == ["close_notify", "end"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_data_behind_our_goodbye(version: ssl.TLSVersion) -> None:
+    """It is passed over, and the peer's end is seen."""
+    async with open_pair(version=version) as (transport, peer):
+        await peer.say(b"in flight")
+        await transport.send_eof()
+        await peer.say(b"late" * 10_000)
+        await peer.to_the_end()
+        assert peer.ends == ["close_notify", "end"]
+        peer.sock.close()
+        while await transport.receive_some():
+            pass
+
+
+async def test_a_ragged_end() -> None:
+    """A connection that ends without `close_notify` has ended, and that is no error."""
+    async with open_pair() as (transport, peer):
+        await peer.say(b"bye")
+        peer.sock.shutdown(socket.SHUT_WR)
+        assert await transport.receive_some() == b"bye"
+        assert await transport.receive_some() == b""
+
+
+async def test_the_end_is_said_to_a_slow_reader() -> None:
+    """`close_notify` waits for room as well: one that reads slowly gets it, however long that takes."""
+    async with open_pair(buffers=4096) as (transport, peer):
+        _, rest = fill(transport)
+        assert rest  # the goodbye stands behind it
+        slow = Acknowledging(transport)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(linger, slow, 0.01)
+            while slow.patience_ran_out < 2:
+                await trio.lowlevel.checkpoint()
+            await peer.to_the_end()
+            assert peer.ends == ["close_notify", "end"]
+            peer.sock.close()
+
+
+class Acknowledging:
+    """As over TCP, where it is known that the peer makes progress."""
+
+    half_closes = True
+
+    def __init__(self, transport: TlsTransport) -> None:
+        self.receive_some, self.send_eof = transport.receive_some, transport.send_eof
+        self.patience_ran_out = 0
+
+    @property
+    def unacknowledged(self) -> int:
+        self.patience_ran_out += 1
+        return 1_000_000 - self.patience_ran_out
+
+
+# --- handshakes, keys, records ---
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=5), st.sampled_from(VERSIONS))
+@settings(deadline=None, max_examples=20)
+def test_a_handshake_in_pieces(pieces: list[int], version: ssl.TLSVersion) -> None:
+    """However it is cut, either way."""
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs, trio.fail_after(PATIENCE):
+            ours.setblocking(False)
+            stingy: Any = Stingy(ours, itertools.cycle([*pieces, 0]))
+            transport = TlsTransport(stingy, server_context())
+            slow: Any = Stingy(theirs, itertools.cycle(pieces))
+            peer = Peer(slow, client_context(version))
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def begin() -> None:
+                    await peer.shake_hands()
+                    await peer.say(b"first")
+
+                assert await transport.receive_some() == b"first"
+            await write(transport, b"answer")
+            await peer.until(lambda peer: peer.heard == b"answer")
+
+    trio.run(main)
+
+
+async def test_tiny_records_give_turns() -> None:
+    """Thousands of them in one read are as many turns of the others."""
+    async with open_pair(buffers=1 << 20) as (transport, peer):
+        for _ in range(2000):
+            peer.tls.write(b"x")
+        await peer.flush()
+        turns, received = 0, b""
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            while len(received) < 2000:
+                received += await transport.receive_some()
+            nursery.cancel_scope.cancel()
+        assert turns >= 1000
+
+
+async def test_questions_whose_answers_are_not_read() -> None:
+    """A peer that makes TLS answer and never reads loses its connection, before that takes much memory."""
+
+    class Asked:
+        """A peer can ask for new keys again and again; here each read finds that it did."""
+
+        def read(self, _: int) -> bytes:
+            transport._outgoing.write(bytes(1000))
+            raise ssl.SSLWantReadError
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tls, name)
+
+    async with open_pair(buffers=4096) as (transport, peer):
+        tls = transport._tls
+        asked: Any = Asked()
+        transport._tls = asked
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                await peer.say(b"again")
+                with trio.move_on_after(0.001):
+                    await transport.receive_some()
+        assert len(transport._unsent) < 100_000
+        transport._tls = tls
+
+
+async def test_a_closed_connection_is_out_of_memory() -> None:
+    """At once: what TLS has of it is too much to wait for the cycle collector."""
+    gc.disable()
+    try:
+        async with open_pair() as (transport, peer):
+            await transport.aclose()
+            tls = weakref.ref(transport._tls)
+        del transport, peer
+        assert tls() is None
+    finally:
+        gc.enable()
+
+
+@asynccontextmanager
+async def s_client(port: int, *options: str) -> AsyncIterator[trio.Process]:
+    """OpenSSL's own client, which takes commands."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *options]
+    pipe = subprocess.PIPE
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            process = await nursery.start(
+                functools.partial(
+                    trio.run_process,
+                    command,
+                    stdin=pipe,
+                    stdout=pipe,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                )
+            )
+            yield process
+            nursery.cancel_scope.cancel()
+
+
+async def test_new_keys() -> None:
+    """A peer may change them, and ask for ours to change, whether we write or only read."""
+    need(shutil.which("openssl"), "needs openssl")
+    async with open_server(port=0, ssl_context=server_context(), page=False) as server:
+        async with s_client(server.port or 0, "-tls1_3") as process:
+            assert process.stdin
+            assert process.stdout
+            request = "GET /livez HTTP/1.1\nHost: localhost\n"
+            shown = b""
+
+            async def until(text: bytes, count: int = 1) -> None:
+                nonlocal shown
+                while shown.count(text) < count:
+                    data = await process.stdout.receive_some()
+                    assert data, shown
+                    shown += data
+
+            for number, command in enumerate(("K", "k", "K"), 1):
+                await process.stdin.send_all(f"{command}\n".encode())
+                await until(b"KEYUPDATE", number)
+                await process.stdin.send_all((request + "\n").replace("\n", "\r\n").encode())
+                await until(b"\nok\n", number)
