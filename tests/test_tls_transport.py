@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -61,7 +61,9 @@ def client_context(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLC
 class Peer:
     """A client that reads when the test says, and as much as it says."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext | None = None, **options: Any) -> None:
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
         sock.setblocking(False)
         self.sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -96,7 +98,7 @@ class Peer:
 
     async def say_goodbye(self) -> None:
         """Send `close_notify`, and go on reading."""
-        with pytest.raises(ssl.SSLWantReadError):
+        with suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
         await self.flush()
 
@@ -216,20 +218,22 @@ def fill(transport: TlsTransport, data: bytes = bytes(1 << 16)) -> tuple[int, by
 # --- every byte, once and in order ---
 
 sizes = st.one_of(
-    st.integers(1, 300), st.sampled_from([16383, 16384, 16385, 32767, 32768, 32769]), st.integers(1, 70_000)
+    st.integers(1, 300),
+    st.sampled_from([16383, 16384, 16385, 32767, 32768, 32769]),
+    st.integers(1, 50_000),
 )
 
 
 @given(
-    messages=st.lists(sizes, min_size=1, max_size=6),
+    messages=st.lists(sizes, min_size=1, max_size=4),
     takes=st.lists(st.one_of(st.integers(0, 40), st.integers(0, 20_000)), max_size=60),
-    reads=st.lists(st.integers(1, 5000), min_size=1, max_size=5),
+    reads=st.lists(st.integers(200, 5000), min_size=1, max_size=5),
     says=st.lists(st.integers(1, 20_000), max_size=4),
     version=st.sampled_from(VERSIONS),
     waits=st.booleans(),
 )
 @example([16384, 1, 16384], [0, 1, 0, 16383, 21, 0, 1], [1000], [], VERSIONS[1], False)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_the_peer_reads_what_was_sent(
     messages: list[int],
     takes: list[int],
@@ -581,3 +585,251 @@ async def test_new_keys() -> None:
                 await until(b"KEYUPDATE", number)
                 await process.stdin.send_all((request + "\n").replace("\n", "\r\n").encode())
                 await until(b"\nok\n", number)
+
+
+# --- the server ---
+
+
+@asynccontextmanager
+async def tls_server(**options: Any) -> AsyncIterator[Any]:
+    with trio.fail_after(PATIENCE):
+        async with open_server(port=0, ssl_context=server_context(), page=False, **options) as server:
+            yield server
+
+
+@asynccontextmanager
+async def tls_peer(
+    server: Any, request: bytes = b"", *, buffers: int | None = None, **options: Any
+) -> AsyncIterator[Peer]:
+    """A client that has sent its request."""
+    sock = socket.socket()
+    with sock:
+        if buffers is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+        sock.connect(("127.0.0.1", server.port))
+        peer = Peer(sock, **options)
+        await peer.shake_hands()
+        if request:
+            await peer.say(request)
+        yield peer
+
+
+STREAM = get("/events", "Accept: text/event-stream")
+IN_GOOD_ORDER = ["close_notify", "end"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (get("/livez", "Connection: close"), b"HTTP/1.1 200 "),
+        (b"GET /livez HTTP/1.0\r\n\r\n", b"HTTP/1.1 200 "),
+        (get("/nothing", "Connection: close"), b"HTTP/1.1 404 "),
+        (get("/livez", "Connection: close", method="HEAD"), b"HTTP/1.1 200 "),
+        (b"nonsense\r\n\r\n", b"HTTP/1.1 400 "),
+        (upgrade("/?role=king"), b"HTTP/1.1 400 "),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ", b"HTTP/1.1 408 "),
+        (get("/livez"), b"HTTP/1.1 200 "),
+    ],
+    ids=["close", "1.0", "404", "HEAD", "400", "refused", "408", "idle"],
+)
+async def test_close_notify_stands_right_behind_an_answer(
+    request_: bytes, answer: bytes, version: ssl.TLSVersion
+) -> None:
+    """The last one on its connection: then the peer sees the end, and waits for nothing."""
+    async with tls_server(close_timeout=300, head_timeout=0.5, keep_alive_timeout=0.5) as server:
+        async with tls_peer(server, request_, context=client_context(version)) as peer:
+            assert (await peer.to_the_end()).startswith(answer)
+            assert peer.ends == IN_GOOD_ORDER
+
+
+@pytest.mark.parametrize("answers", [False, True])
+@pytest.mark.parametrize("request_", [upgrade("/?id=it"), STREAM.replace(b"/events", b"/events?id=it")])
+async def test_close_notify_stands_right_behind_a_client(request_: bytes, answers: bool) -> None:
+    """Behind its Close frame, or the end of its stream, whether or not it says its own goodbye."""
+    async with tls_server(close_timeout=300 if answers else 0.5) as server:
+        async with tls_peer(server, request_) as peer:
+            await peer.until(lambda peer: b"\r\n\r\n" in peer.heard)
+            (client,) = server.hub.clients
+            client.close(4000, "bye")
+            await peer.to_the_end()
+            assert peer.ends == IN_GOOD_ORDER
+            assert peer.heard.endswith((b"\x88\x05\x0f\xa0bye", b"\r\n0\r\n\r\n"))
+            if answers:
+                await peer.say_goodbye()
+                peer.sock.close()
+            while server.hub.connections:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_a_peer_that_says_no_more_keeps_its_answer() -> None:
+    """One that half-closes behind its request gets the answer and a good end, over TLS and without."""
+    async with tls_server() as server:
+        async with tls_peer(server, get("/livez")) as peer:
+            await peer.say_goodbye()
+            peer.sock.shutdown(socket.SHUT_WR)
+            assert (await peer.to_the_end()).endswith(b"\r\n\r\nok\n")
+            assert peer.ends == IN_GOOD_ORDER
+    async with open_server(port=0) as server:
+        async with await trio.open_tcp_stream("127.0.0.1", server.port or 0) as stream:
+            await stream.send_all(get("/livez"))
+            await stream.send_eof()
+            answer = b""
+            async for data in stream:
+                answer += data
+            assert answer.endswith(b"\r\n\r\nok\n")
+
+
+@pytest.mark.parametrize("data", [get("/livez"), b"\x16\x03\x01", b"\0" * 40, os.urandom(100_000), b""])
+async def test_a_peer_that_speaks_no_tls_gets_an_end(data: bytes) -> None:
+    """And so does one whose handshake never ends, after `head_timeout`."""
+    async with tls_server(head_timeout=0.5) as server:
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            try:
+                await stream.send_all(data)
+                while found := await stream.receive_some():
+                    assert not found.startswith(b"HTTP")
+            except trio.BrokenResourceError:
+                pass
+
+
+async def test_a_handshake_that_drips_ends() -> None:
+    """Its bytes don't put off the deadline."""
+    async with tls_server(head_timeout=0.5) as server:
+        outgoing = ssl.MemoryBIO()
+        tls = client_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        hello = outgoing.read()
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            with pytest.raises(trio.BrokenResourceError):
+                for at in range(len(hello) - 1):
+                    await stream.send_all(hello[at : at + 1])
+                    with trio.move_on_after(0.1):
+                        if not await stream.receive_some():
+                            raise trio.BrokenResourceError
+
+
+async def test_a_session_is_resumed() -> None:
+    """A ticket from one connection makes the next one's handshake short."""
+    async with tls_server() as server:
+        for version in VERSIONS:
+            context = client_context(version)
+            async with tls_peer(server, get("/livez"), context=context) as peer:
+                await peer.until(lambda peer: peer.heard.endswith(b"ok\n"))
+                ticket = peer.tls.session
+            async with tls_peer(server, get("/livez"), context=context, session=ticket) as peer:
+                assert peer.tls.session_reused
+                await peer.until(lambda peer: peer.heard.endswith(b"ok\n"))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_slow_reader_gets_a_large_message_whole(version: ssl.TLSVersion) -> None:
+    """Nine megabytes, through a small window, with Pings of its own in between, which are answered."""
+    async with tls_server() as server:
+        peers = tls_peer(server, upgrade("/"), buffers=8192, context=client_context(version))
+        async with peers as peer:
+            await peer.until(lambda peer: b"\r\n\r\n" in peer.heard)
+            del peer.heard[:]
+            large = os.urandom(4_500_000).hex()
+            await server.hub.publish(large)
+            await server.hub.publish("next")
+            for _ in range(3):
+                await peer.say(b"\x89\x80abcd")
+                await peer.read(1000)
+            await peer.until(lambda peer: peer.heard.count(b"\x8a\x00") == 3)
+            await peer.until(lambda peer: b"next" in peer.heard[-100:])
+            assert large.encode() in peer.heard
+
+
+async def test_a_client_that_takes_nothing_is_dropped() -> None:
+    """After `stall_timeout`, though it goes on saying that it is there."""
+    async with tls_server(stall_timeout=0.5) as server:
+        async with tls_peer(server, upgrade("/"), buffers=4096) as peer:
+            await peer.until(lambda peer: b"\r\n\r\n" in peer.heard)
+            await server.hub.publish("x" * 9_000_000)
+            try:
+                while server.hub.connections:
+                    await peer.say(b"\x8a\x80abcd")
+            except OSError:
+                pass
+            while server.hub.connections:
+                await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("size", [100, 30_000, 9_000_000], ids=["idle", "behind", "in a frame"])
+@pytest.mark.parametrize("how", ["left", "cancelled", "drained"])
+async def test_a_goodbye_in_the_middle_of_anything(how: str, size: int) -> None:
+    """However the server ends, a client that reads gets whole frames, then a Close, then `close_notify`."""
+    peers: list[Peer] = []
+
+    async def run_server(task_status: Any) -> None:
+        async with tls_server() as server:
+            task_status.started(server)
+            await stop.wait()
+            if how == "drained":
+                await server.drain(20)
+
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as outer:
+            server = await outer.start(run_server)
+            for _ in range(3):
+                sock = socket.socket()
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+                sock.connect(("127.0.0.1", server.port))
+                peers.append(peer := Peer(sock))
+                await peer.shake_hands()
+                await peer.say(upgrade("/?format=raw"))
+                await peer.until(lambda peer: b"\r\n\r\n" in peer.heard)
+                del peer.heard[: peer.heard.index(b"\r\n\r\n") + 4]
+            for _ in range(1 if size > 100_000 else 300):
+                await server.hub.publish("x" * size)
+            for peer in peers:
+                nursery.start_soon(read_and_close, peer)
+            stop.set()
+            if how == "cancelled":
+                outer.cancel_scope.cancel()
+    for peer in peers:
+        frames = list(frames_of(bytes(peer.heard)))
+        code = 1012 if how == "drained" else 1001
+        assert frames[-1][0] == 8
+        assert int.from_bytes(frames[-1][1][:2]) == code
+        assert {payload for _, payload in frames[:-1]} <= {b"x" * size}
+        assert peer.ends == IN_GOOD_ORDER
+
+
+async def read_and_close(peer: Peer) -> None:
+    await peer.to_the_end()
+    peer.sock.close()
+
+
+def frames_of(data: bytes) -> Iterable[tuple[int, bytes]]:
+    """Opcodes and payloads of a server's frames, which must be whole."""
+    at = 0
+    while at < len(data):
+        size, start = data[at + 1], at + 2
+        if size >= 126:
+            wide = 2 if size == 126 else 8
+            size, start = int.from_bytes(data[start : start + wide]), start + wide
+        assert start + size <= len(data)
+        yield data[at] & 15, data[start : start + size]
+        at = start + size
+
+
+async def test_a_new_certificate_is_for_new_connections(tmp_path: Any) -> None:
+    """Those that are open go on with theirs."""
+    file = tmp_path / "both.pem"
+    authority().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(file)
+    with trio.fail_after(PATIENCE):
+        async with open_server(port=0, tls_cert=file, page=False) as server:
+            async with tls_peer(server, get("/livez")) as old:
+                await old.until(lambda peer: peer.heard.endswith(b"ok\n"))
+                authority().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(file)
+                server.reload()
+                async with tls_peer(server) as new:
+                    certificates = [peer.tls.getpeercert(binary_form=True) for peer in (old, new)]
+                    assert certificates[0] != certificates[1]
+                del old.heard[:]
+                await old.say(get("/livez"))
+                await old.until(lambda peer: peer.heard.endswith(b"ok\n"))
