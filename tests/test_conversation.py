@@ -510,3 +510,15 @@ async def test_chunks_that_weigh_more_than_what_is_in_them(room: Room, autojump_
     web.kernel.feed(get("/events?type=x", "Transfer-Encoding: chunked", method="POST") + chunk * 250)
     await room.quiet()
     assert web.kernel.taken.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_an_interim_answer_that_was_cut_goes_out_first(room: Room, autojump_clock: Clock) -> None:
+    """Where the deadline comes in the middle of "100 Continue", the refusal stands behind all of it."""
+    kernel = FakeKernel(credit=5)
+    Web(room, kernel)
+    kernel.feed(get("/events", "Expect: 100-continue", "Content-Length: 5", method="POST"))
+    await trio.sleep(room.hub.settings.request_timeout + 1)
+    assert kernel.taken == b"HTTP/"
+    kernel.grant(None)
+    await room.quiet()
+    assert kernel.taken.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 408 ")

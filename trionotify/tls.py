@@ -62,11 +62,20 @@ def certificate_of(
     key: str | os.PathLike[str] | None,
     ssl_context: ssl.SSLContext | None,
 ) -> Certificate | None:
-    """The certificate in these files; None if none are given. Raises TypeError for half of a pair."""
-    if cert is None:
-        if key is not None:
-            raise TypeError("tls_key: it needs tls_cert")
-        return None
-    if ssl_context is not None:
+    """The certificate in these files; None if none are given.
+
+    Raises TypeError for half of a pair, and ValueError for a context that is no server's.
+    """
+    if cert is None and key is not None:
+        raise TypeError("tls_key: it needs tls_cert")
+    if cert is not None and ssl_context is not None:
         raise TypeError("tls_cert or ssl_context, not both")
-    return Certificate(cert, key)
+    if ssl_context is not None:
+        try:
+            ssl_context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+        except ssl.SSLError:
+            raise ValueError(
+                "ssl_context: must be a server's, not a client's; make it with"
+                " ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
+            ) from None
+    return None if cert is None else Certificate(cert, key)

@@ -1,7 +1,7 @@
 """Transports: a byte stream as the Wire needs it.
 
-A `SocketTransport` is written synchronously, straight into the kernel. A `StreamTransport` is any Trio
-stream (TLS, a memory stream), which only a task that waits can write.
+A `SocketTransport` is written synchronously, straight into the kernel, and so is TLS (`tls_transport`).
+A `StreamTransport` is any Trio stream of an application's, which only a task that waits can write.
 """
 
 from __future__ import annotations
