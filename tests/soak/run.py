@@ -48,7 +48,8 @@ OPTIONS = (
         "--ping-timeout",
         "30",
     ),
-    *("--drain-timeout", "20"),
+    # A client that pauses until so many are published may pause for a minute while publishers are slow.
+    *("--drain-timeout", "20", "--stall-timeout", "240"),
 )
 #: Of the clients, so many of a hundred are of a kind; the others are raw WebSockets.
 _SHARES: tuple[tuple[type[Subscriber], int], ...] = (
