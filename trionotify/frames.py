@@ -56,6 +56,8 @@ _FIN: Final = 0x80
 _MASKED: Final = 0x80
 _WHOLE: Final = (_FIN | _TEXT, _FIN | _BINARY)
 _LONGEST_CONTROL: Final = 125
+#: What a frame takes that isn't the everyday one, in everyday frames, besides itself.
+_LONG_WAY: Final = 3
 _NO_STATUS: Final = 1005
 _int: Final = int.from_bytes
 # The heads of an unmasked frame, by the length of its payload.
@@ -141,7 +143,7 @@ class Parser(Protocol):
         """The number of bytes that it keeps of what isn't complete yet."""
 
     def feed(self, data: bytes, most: int = ..., /) -> list[Event]:
-        """What these bytes complete, in order. After `most` frames it stops, and is `behind`."""
+        """What these bytes complete, in order. After some `most` frames it stops, and is `behind`."""
 
 
 class Nothing:
@@ -250,7 +252,8 @@ class FrameParser:
     def feed(self, data: bytes, most: int = sys.maxsize, /) -> list[Event]:
         """Take the bytes of one read; return what they complete, in order.
 
-        After `most` frames it stops and is `behind`: call it again then, with b"" or with further bytes.
+        After `most` everyday frames, or fewer others, which take longer, it stops and is `behind`: call it
+        again then, with b"" or with further bytes.
         """
         events: list[Event] = []
         if self._over:
@@ -272,7 +275,7 @@ class FrameParser:
         end = len(data)
         self.behind = False
         while not self._over and end - at >= 2:
-            if not most:
+            if most <= 0:
                 self.behind = True
                 break
             most -= 1
@@ -291,6 +294,7 @@ class FrameParser:
                     payload = _unmasked(data[start:at], data[start - 4 : start])
                     events.append(payload.decode() if first == 0x81 else payload)
                     continue
+            most -= _LONG_WAY
             header = self._read_header(data, at, first, second)
             if header is None:
                 break

@@ -15,6 +15,7 @@ peer that sends without a pause doesn't hold up the others, and every deadline f
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -134,7 +135,7 @@ class HttpConnection:
 
     async def _read_overlong(self) -> None:
         """Read on to the end of a head that is too long, if the end is near."""
-        with trio.move_on_after(_OVERLONG_TIMEOUT):
+        with trio.move_on_after(_OVERLONG_TIMEOUT), suppress(EOFError):
             while b"\r\n\r\n" not in self._raw and len(self._raw) < _OVERLONG:
                 self._raw += await self._read()
 
