@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import h11
 import pytest
 import trio
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from tests.kernel import FakeKernel, upgrade
 from tests.web import Web, get, post
 from trionotify import Client, Refused, Request, open_server
 from trionotify import routes as routes_module
+from trionotify.http1 import _without_empty_lines
 from trionotify.routes import ADMIN, ALL, PUBLIC
 
 
@@ -522,3 +524,75 @@ async def test_an_interim_answer_that_was_cut_goes_out_first(room: Room, autojum
     kernel.grant(None)
     await room.quiet()
     assert kernel.taken.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 408 ")
+
+
+#: What takes a parser long that does all of it in one go: as many as fit into one read, and the answer.
+LONG_WORK = {
+    "empty lines": (b"\r\n" * 32_000 + get("/livez"), 200),
+    "header fields": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 15_000 + b"\r\n", 431),
+    "trailers": (CHUNKED + b"1\r\nx\r\n0\r\n" + b"a:\r\n" * 15_000 + b"\r\n", 431),
+    "a chunk's extension": (CHUNKED + b"1" + b";a=b" * 15_000 + b"\r\nx\r\n0\r\n\r\n", 431),
+}
+
+
+@pytest.mark.parametrize("name", LONG_WORK)
+async def test_no_request_takes_long_in_one_step(
+    room: Room, autojump_clock: Clock, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much of one thing is in it: the parser, which does all that it has in one go, gets little."""
+    given: list[int] = []
+    receive = h11.Connection.receive_data
+
+    def noting(parser: h11.Connection, data: bytes) -> None:
+        given.append(len(data))
+        receive(parser, data)
+
+    monkeypatch.setattr(h11.Connection, "receive_data", noting)
+    request, status = LONG_WORK[name]
+    web = Web(room)
+    web.kernel.feed(request)
+    await room.quiet()
+    monkeypatch.undo()
+    assert [answer.status for answer in web.answers()] == [status]
+    assert max(given, default=0) <= 1024
+
+
+def test_empty_lines_are_cut_off_at_once() -> None:
+    """Two bytes at a time, a million of them would take hours."""
+    assert _without_empty_lines(b"\r\n" * 1_000_000 + b"x") == b"x"
+
+
+async def test_the_first_items_of_a_long_list_count(room: Room, autojump_clock: Clock) -> None:
+    """Thousands fit into a head, and each takes its time."""
+    many = ", ".join(f"a/{number}" for number in range(1_000))
+    assert (await Web(room).ask(get("/events", f"Accept: {many}, text/event-stream"))).status == 406
+    asked = "Access-Control-Request-Headers: " + ", ".join(f"x{number}" for number in range(1_000))
+    page = ("Origin: http://test", "Access-Control-Request-Method: POST", asked)
+    answer = await Web(room).ask(get("/events", *page, method="OPTIONS"), "OPTIONS")
+    allowed = answer.headers["access-control-allow-headers"].split(", ")
+    assert "x0" in allowed
+    assert "x999" not in allowed
+
+
+async def test_short_trailers_are_let_pass(room: Room, autojump_clock: Clock) -> None:
+    """Trailers, and what a chunk says besides its size, are left out."""
+    web = Web(room)
+    trailers = b"".join(b"x-%d: y\r\n" % number for number in range(20))
+    answer = await web.ask(CHUNKED + b"3;a=b\r\nabc\r\n0\r\n" + trailers + b"\r\n", "POST")
+    assert answer.status == 200
+    assert (await web.ask(get("/livez"))).status == 200
+
+
+async def test_a_head_may_be_as_long_as_the_limit(room: Room, autojump_clock: Clock) -> None:
+    """In whatever pieces it comes, and what is behind it counts for itself."""
+    start = b"GET /livez HTTP/1.1\r\nHost: x\r\nX: "
+    head = start + b"x" * (16_384 - len(start) - 4) + b"\r\n\r\n"
+    whole = Web(room)
+    whole.kernel.feed(head * 3)
+    pieces = Web(room)
+    for at in range(0, 3 * len(head), 1_000):
+        pieces.kernel.feed((head * 3)[at : at + 1_000])
+        await room.quiet()
+    for web in (whole, pieces):
+        assert [answer.status for answer in web.answers("GET", "GET", "GET")] == [200] * 3
+    assert (await whole.ask(head.replace(b"X:", b"XX:"))).status == 431

@@ -235,6 +235,10 @@ def problem(refused: Refused, *, close: bool) -> Answer:
     return Answer(refused.status, body, "application/problem+json", headers, close)
 
 
+#: Items of an `Accept` that count: browsers send ten, and thousands fit into a head.
+_ACCEPTED: Final = 100
+
+
 def preferred(accept: str | None, offered: Sequence[str]) -> str | None:
     """Which of the media types in `offered` a header `Accept` likes best; None if it takes none.
 
@@ -242,7 +246,8 @@ def preferred(accept: str | None, offered: Sequence[str]) -> str | None:
     """
     if accept is None:
         return offered[0]
-    weights = {kind: weight for kind, weight in map(_weighed, accept.split(",")) if kind}
+    items = accept.split(",", _ACCEPTED)[:_ACCEPTED]
+    weights = {kind: weight for kind, weight in map(_weighed, items) if kind}
 
     def liking(kind: str) -> float:
         wildcards = (kind, kind.partition("/")[0] + "/*", "*/*")

@@ -5,8 +5,9 @@ requests came at once. What one server takes for one request and another for two
 smuggled past a proxy: where h11 is forgiving (bare line feeds, folded lines, two ways to say where the
 body ends), this module isn't. Behind a request that can't be read, nothing is read on its connection.
 
-Each request has an h11 connection of its own, which gets what the one before has left over. So h11
-parses, and nothing else: an answer must also go out to what h11 could not parse, and is written here.
+Each request has an h11 connection of its own. So h11 parses, and nothing else: an answer must also go out
+to what h11 could not parse, and is written here. It gets a head only as far as that is within the limits,
+and chunks in small pieces, because it parses all the lines of a head, or of trailers, in one go.
 
 Every read from the network waits, if only for its turn, and a body gives way between its parts. So a
 peer that sends without a pause doesn't hold up the others, and every deadline fires.
@@ -40,7 +41,12 @@ _OVERLONG: Final = 1 << 16
 _OVERLONG_TIMEOUT: Final = 0.5
 #: Bytes that a body may have on the wire beyond twice its limit, because chunks are framed.
 _FRAMING: Final = 1 << 16
+#: A body in chunks is parsed in pieces of so many bytes. A chunk's own line, and the trailers, may have
+#: twice as many at most: each line takes its time, and nobody has a use for more.
+_PIECE: Final = 1 << 10
 _END_OF_LINE: Final = b"\r\n"
+_END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*+")
 _FIELD: Final = rb"\r\n%b[ \t]*:[ \t]*([^\r\n]*)"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -69,23 +75,20 @@ class HttpConnection:
         self._raw = b""
         #: The rest of an answer that is going out.
         self._unsent: Sendable = b""
+        #: How many bytes of it the parser has got.
+        self._given = 0
+        #: What came behind it, and the parser hasn't got yet.
+        self._rest = b""
         #: Another request may follow the last one.
         self._persistent = False
         #: Whether the connection was read from: often the first bytes come along with the connection.
         self._begun = False
-        self._h11 = self._new_parser()
-
-    def _new_parser(self, rest: bytes = b"") -> h11.Connection:
-        # It looks at the size of what is incomplete only: a head may come as one piece.
-        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head_bytes)
-        if rest:
-            parser.receive_data(rest)
-        return parser
+        self._h11 = _new_parser()
 
     @property
     def early(self) -> bytes:
         """What came behind the last request already."""
-        return self._h11.trailing_data[0]
+        return self._h11.trailing_data[0] + self._rest
 
     # --- in ---
 
@@ -100,13 +103,10 @@ class HttpConnection:
 
     async def _begin(self) -> None:
         """Wait for a request's first byte. Empty lines before it are skipped (RFC 9112, section 2.2)."""
-        early = self.early
-        found = _without_empty_lines(early)
+        found = _without_empty_lines(self._rest)
         while not found or found == b"\r":
             found = _without_empty_lines(found + await self._read())
-        self._raw = found
-        if found is not early:
-            self._h11 = self._new_parser(found)
+        self._rest = found
 
     async def read_head(self) -> h11.Request:
         """Read the next request's head. Not always a checkpoint.
@@ -114,24 +114,36 @@ class HttpConnection:
         Raises `Refused` with the right status for what can't be understood, and EOFError when the peer
         leaves before it has said anything whole.
         """
-        self._raw, self._persistent, self.body_to_come = b"", False, False
+        self._raw, self._given = b"", 0
+        self._persistent = self.body_to_come = False
         await self._begin()
         try:
+            await self._give_head()
             while (event := self._h11.next_event()) is h11.NEED_DATA:
-                data = await self._read()
-                self._raw += data
-                self._h11.receive_data(data)
+                self._rest = await self._read()
+                await self._give_head()
         except h11.RemoteProtocolError as error:
-            if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-                await self._read_overlong()
             raise _unreadable(error) from None
         if not isinstance(event, h11.Request):
             raise EOFError
-        self._raw = self._raw[: len(self._raw) - len(self.early)]
         self._check_head(self._raw)
         self._length = _length_of(event) if self.body_to_come else 0
         self._persistent = event.http_version == b"1.1" and not _says_close(event)
         return event
+
+    async def _give_head(self) -> None:
+        """Give the parser what is here of the head, if that is within the limits, and nothing behind it."""
+        known, raw = len(self._raw), self._raw + self._rest
+        end = _END_OF_HEAD.search(raw, max(known - 2, 0))
+        head = raw if end is None else raw[: end.end()]
+        self._raw, self._rest = head, raw[len(head) :]
+        if len(head) > self._max_head_bytes and end is None:
+            await self._read_overlong()
+        self._check_size(self._raw)
+        # The beginning shows whether it is HTTP at all; of more, the parser makes nothing until all is here.
+        if end is not None or len(head) <= _PIECE:
+            self._h11.receive_data(head[self._given :])
+            self._given = len(head)
 
     async def _read_overlong(self) -> None:
         """Read on to the end of a head that is too long, if the end is near."""
@@ -149,14 +161,15 @@ class HttpConnection:
         found = re.search(_FIELD % name, self._raw.partition(b"\r\n\r\n")[0], re.IGNORECASE)
         return found[1].rstrip().decode("latin-1") if found else None
 
-    def _check_head(self, raw: bytes) -> None:
+    def _check_size(self, raw: bytes) -> None:
         if len(raw) > self._max_head_bytes:
             raise Refused(431, f"a request's head may have at most {self._max_head_bytes} bytes")
-        lines = raw.count(_END_OF_LINE)
-        # One is the request's own, and the last is empty.
-        if lines - 2 > _MAX_FIELDS:
+        # One line is the request's own, and the last is empty.
+        if raw.count(b"\n") - 2 > _MAX_FIELDS:
             raise Refused(431, f"a request may have at most {_MAX_FIELDS} header fields")
-        if raw.count(b"\n") != lines:
+
+    def _check_head(self, raw: bytes) -> None:
+        if raw.count(b"\n") != raw.count(_END_OF_LINE):
             raise Refused(400, "a line of a request's head must end with CR LF")
         if b"\r\n " in raw or b"\r\n\t" in raw:
             raise Refused(400, "a header field must be on one line")
@@ -178,14 +191,14 @@ class HttpConnection:
         if self._h11.they_are_waiting_for_100_continue:
             await self._send(_CONTINUE)
         body = bytearray()
-        turn, framed = Turn(), len(self.early)
+        turn, framed = Turn(), 0
         try:
             while not isinstance(event := self._h11.next_event(), h11.EndOfMessage):
                 if event is h11.NEED_DATA:
-                    data = await self._read()
-                    self._h11.receive_data(data)
-                    framed += len(data)
-                    turn = Turn()
+                    if not self._rest:
+                        self._rest = await self._read()
+                        turn = Turn()
+                    framed += self._give_piece()
                 elif isinstance(event, h11.Data):
                     body += event.data
                     self._hold(len(event.data))
@@ -197,6 +210,14 @@ class HttpConnection:
             raise _unreadable(error) from None
         self.body_to_come = False
         return bytes(body)
+
+    def _give_piece(self) -> int:
+        """Give the parser a piece of what is here of the body; return its size."""
+        rest = self._rest
+        piece = rest if self._length else rest[:_PIECE]
+        self._rest = rest[len(piece) :]
+        self._h11.receive_data(piece)
+        return len(piece)
 
     def _hold(self, size: int) -> None:
         self._held += size
@@ -235,7 +256,8 @@ class HttpConnection:
             return False
         if self._h11.their_state is h11.SEND_BODY:
             self._h11.next_event()  # the end of a body that isn't there
-        self._h11 = self._new_parser(self.early)
+        self._rest = self.early
+        self._h11 = _new_parser()
         return True
 
     async def _send(self, data: Sendable) -> None:
@@ -276,10 +298,14 @@ def _bytes_of(answer: Answer, method: str, close: bool) -> bytes:
     return head.encode("latin-1") + (b"" if method == "HEAD" else answer.body)
 
 
+def _new_parser() -> h11.Connection:
+    # It looks at the size of what is incomplete only: a head, which has its own limit, comes as one piece.
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=_PIECE)
+
+
 def _without_empty_lines(data: bytes) -> bytes:
-    while data.startswith(_END_OF_LINE):
-        data = data[2:]
-    return data
+    found = _EMPTY_LINES.match(data)
+    return data[found.end() :] if found else data
 
 
 def _too_long(max_bytes: int) -> Refused:

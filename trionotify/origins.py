@@ -76,6 +76,10 @@ def parse_origin(text: str) -> Origin | None:
     return Origin.of(scheme.lower(), authority)
 
 
+#: Headers that a page may ask for. A request has a limit of its own, which is not higher.
+_ASKED: Final = 100
+
+
 class Origins:
     """Those that are allowed, besides the server's own.
 
@@ -182,7 +186,8 @@ class Origins:
         origin = request.header("origin")
         if origin is None or not self.allows(origin, request.authority):
             return ()
-        asked = [name for name in request.tokens("access-control-request-headers") if is_token(name)]
+        asked = request.tokens("access-control-request-headers")[:_ASKED]
+        asked = [name for name in asked if is_token(name)]
         names = {name.lower(): name for name in (*asked, *_FIELDS)}
         # A page of the public web that asks for a server in a private network (Private Network Access).
         private = (request.header("access-control-request-private-network") or "").lower() == "true"
