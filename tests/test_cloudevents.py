@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from trionotify import AllOf, Exact, Notification
 from trionotify.cloudevents import NotAnEvent, decode, decode_sent, encode, encode_own
+from trionotify.jsontext import _depth
 
 EVENT: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
 
@@ -288,3 +289,14 @@ def test_what_a_server_sent_and_cant_be_taken_apart(text: str) -> None:
     """Then it is no event."""
     with pytest.raises(NotAnEvent):
         decode_sent(text)
+
+
+@given(st.recursive(st.sampled_from([0, "[{", "\\"]), lambda inner: st.lists(inner, max_size=4)))
+def test_the_depth_of_a_text_is_that_of_its_value(value: Any) -> None:
+    """However its arrays lie in each other and beside each other."""
+
+    def levels(value: Any) -> int:
+        return 1 + max(map(levels, value), default=0) if isinstance(value, list) else 0
+
+    for wrapped in (value, [value] * 30, [[value], [[value]], value]):
+        assert _depth(json.dumps(wrapped).encode()) == levels(wrapped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -363,3 +364,27 @@ async def test_a_durable_log(tmp_path: Path) -> None:
             507,
             True,
         )
+
+
+LONG: list[Any] = [[]] * 20_000
+LONG_BODIES = {
+    "an event": (json.dumps({**EVENT, "data": LONG}), STRUCTURED),
+    "an event of a batch": (json.dumps([{**EVENT, "data": LONG}]), BATCH),
+    "a batch": (json.dumps([{**EVENT, "id": str(at)} for at in range(500)]), BATCH),
+    "JSON": (json.dumps(LONG), "Content-Type: application/json"),
+}
+
+
+@pytest.mark.parametrize("name", LONG_BODIES)
+async def test_long_bodies_are_read_one_at_a_time(room: Room, autojump_clock: Clock, name: str) -> None:
+    """So however many connections bring them, the others have their turn."""
+    body, kind = LONG_BODIES[name]
+    web = Web(room)
+    async with room.hub.slow_lane:
+        web.kernel.feed(post("/events", body, kind))
+        assert (await send(room, "/events", "{}", "Content-Type: application/json")).status == 200
+        assert not web.kernel.taken
+    await room.quiet()
+    (answer,) = web.answers("POST")
+    assert answer.status == 200
+    assert room.hub.arriving.held == 0

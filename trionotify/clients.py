@@ -259,8 +259,9 @@ class Client:
         """Publish messages of this client: with the attributes that its query gives, `echo` in force.
 
         A `Notification` is published as it is, and acknowledged to a client that speaks CloudEvents.
-        All go into the channel together. Waits, and checkpoints, only while the channel is full, and for
-        what is to be acknowledged; cancelled while the channel is full, none was published. Raises
+        All go into the channel together. Waits, and checkpoints, only while the channel is full, for
+        what is to be acknowledged, and for its turn to check a long text. Cancelled before they are in
+        the channel, none was published. Raises
         `Disconnected` when the client is gone, `trio.ClosedResourceError` when the hub is closed, and
         ValueError when a message isn't what the query's `datacontenttype` says; then none was published.
         """

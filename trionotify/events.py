@@ -83,7 +83,7 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
 
     They are taken off in order, as many as can be understood in one turn. Each one leaves `unread` when
     it has been dealt with, so none is lost when this is cancelled. They are cleared when the connection
-    ends. A checkpoint when it takes more than a turn, or filters must be parsed.
+    ends. A checkpoint when it takes more than a turn, when one is long, or filters must be parsed.
     """
     found: list[Message] = []
     otherwise = said(peer.client.params)

@@ -36,6 +36,10 @@ MAX_DEPTH: Final = 128
 #: time (`turns`).
 LONG: Final = 1 << 14
 
+#: Bytes or characters that are read within a turn, whatever they are. Longer ones, from a network, are
+#: read one at a time (`turns`): a megabyte of nothing but brackets takes a tenth of a second.
+LONG: Final = 1 << 15
+
 #: The text of a JSON value, which is written as it was read.
 Verbatim = msgspec.Raw
 
@@ -137,7 +141,15 @@ def _not_deep(value: Value, text: str | bytes, most: int = MAX_DEPTH) -> Value:
 def _depth(text: bytes) -> int:
     """How many levels a JSON text has. The loops are in C: strings go, then all but the brackets."""
     brackets = _STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS)
-    return max(accumulate(memoryview(brackets).cast("b")), default=0)
+    # Without those that hold no others, a text is one level lower. That is ten times as fast as counting,
+    # as long as it leaves much less.
+    levels = 0
+    while len(brackets) > len(fewer := brackets.replace(_PAIR, b"")):
+        gone = len(brackets) - len(fewer)
+        levels, brackets = levels + 1, fewer
+        if gone < len(fewer) >> 3:
+            break
+    return levels + max(accumulate(memoryview(brackets).cast("b")), default=0)
 
 
 _TOO_DEEP: Final = f"nested too deep, at most {MAX_DEPTH} levels are allowed"
@@ -146,4 +158,5 @@ _ARRAY: Final = re.compile(rb"[ \t\r\n]*\[")
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 #: One up, one down, as signed bytes.
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_PAIR: Final = b"\x01\xff"
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))

@@ -161,7 +161,7 @@ async def _understand(
         # Its audience is not long, but every connection may bring one.
         async with hub.slow_lane:
             found = [_binary(hub, request, otherwise, kind, body)]
-    elif len(body) > LONG:  # it may be JSON, which is looked at
+    elif len(body) > LONG:
         async with hub.slow_lane:
             found = [_plain(request, kind, body, id)]
     else:
@@ -177,7 +177,7 @@ async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[No
     audiences = AudienceReader(hub.filter_limits)
     found: list[Notification] = []
     size = 0
-    for at, item in enumerate(_items(hub, body), 1):
+    for at, item in enumerate(await _items(hub, body), 1):
         if turn.over:
             await turn.pass_on()
         if len(text := bytes(item)) > settings.max_message_bytes:
@@ -207,21 +207,20 @@ async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[No
 async def _made(
     hub: Hub, text: bytes, otherwise: Mapping[str, str], audiences: AudienceReader
 ) -> Notification:
-    """The notification that an event in JSON is. What takes longer than a turn takes the slow lane."""
-    if len(text) > LONG:
-        async with hub.slow_lane:
-            return read_event(text).notification(hub.filter_limits, otherwise, audiences)
-    draft = read_event(text)
-    if not draft.slow or audiences.knows(draft):
+    draft = None if len(text) > LONG else read_event(text)
+    if draft is not None and (not draft.slow or audiences.knows(draft)):
         return draft.notification(hub.filter_limits, otherwise, audiences)
     async with hub.slow_lane:
-        return draft.notification(hub.filter_limits, otherwise, audiences)
+        return (draft or read_event(text)).notification(hub.filter_limits, otherwise, audiences)
 
 
-def _items(hub: Hub, body: bytes) -> list[Any]:
+async def _items(hub: Hub, body: bytes) -> list[Any]:
     most = hub.settings.max_batch
     try:
-        return read_items(body, most)
+        if len(body) <= LONG:
+            return read_items(body, most)
+        async with hub.slow_lane:
+            return read_items(body, most)
     except TooMany:
         raise Refused(413, f"a batch may have at most {most} events") from None
 
