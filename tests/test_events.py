@@ -512,7 +512,7 @@ async def test_long_events_are_read_one_at_a_time(room: Room, autojump_clock: Cl
     """So however many connections send them, the others have their turn; what is behind one waits."""
     long, short = (await join(room, "/?role=publisher"), await join(room, "/?role=publisher"))
     hub = room.hub
-    async with hub.slow_lane:
+    async with hub.slow_lane.one_of("test"):
         say(long, event("1", data=[[]] * 10_000), event("2"))
         say(short, event("3"))
         await room.quiet()
@@ -525,7 +525,7 @@ async def test_long_events_are_read_one_at_a_time(room: Room, autojump_clock: Cl
 async def test_a_long_event_may_wait_behind_the_end(room: Room, autojump_clock: Clock) -> None:
     """One whose connection ends while it waits is read no more, and its place is given back."""
     peer = await join(room, "/?role=publisher")
-    async with room.hub.slow_lane:
+    async with room.hub.slow_lane.one_of("test"):
         say(peer, event("1", data=[[]] * 10_000))
         await room.quiet()
         for client in room.hub.clients:
@@ -534,7 +534,7 @@ async def test_a_long_event_may_wait_behind_the_end(room: Room, autojump_clock: 
     peer.say_close()
     await room.quiet()
     assert room.hub.log.head == 0
-    assert (room.hub.slow_lane.borrowed_tokens, room.hub.arriving.held) == (0, 0)
+    assert (room.hub.slow_lane.busy, room.hub.arriving.held) == (False, 0)
 
 
 async def test_a_raw_client_s_long_json_is_checked_one_at_a_time(
@@ -543,7 +543,7 @@ async def test_a_raw_client_s_long_json_is_checked_one_at_a_time(
     """As long events are."""
     target = "/?role=publisher&datacontenttype=application/json"
     long, short = (await room.connect(target), await room.connect(target))
-    async with room.hub.slow_lane:
+    async with room.hub.slow_lane.one_of("test"):
         say(long, json.dumps([[]] * 20_000))
         say(short, "[]")
         await room.quiet()

@@ -380,7 +380,7 @@ async def test_long_bodies_are_read_one_at_a_time(room: Room, autojump_clock: Cl
     """So however many connections bring them, the others have their turn."""
     body, kind = LONG_BODIES[name]
     web = Web(room)
-    async with room.hub.slow_lane:
+    async with room.hub.slow_lane.one_of("test"):
         web.kernel.feed(post("/events", body, kind))
         assert (await send(room, "/events", "{}", "Content-Type: application/json")).status == 200
         assert not web.kernel.taken

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
-__all__ = ["Proxies", "host_of", "name_of", "neighbourhood", "unix_path", "unix_url"]
+__all__ = ["Proxies", "host_of", "name_of", "neighbourhood", "site_of", "unix_path", "unix_url"]
 
 Address = IPv4Address | IPv6Address
 
@@ -123,6 +123,11 @@ def neighbourhood(remote: str) -> str | None:
     if isinstance(address, IPv6Address):
         return str(ip_network((address, _IPV6_SITE), strict=False))
     return None if address is None else str(address)
+
+
+def site_of(remote: str) -> str:
+    """The same as a text that is never missing."""
+    return neighbourhood(remote) or remote
 
 
 def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:

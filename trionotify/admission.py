@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from trionotify.addresses import site_of
 from trionotify.clients import Client
 from trionotify.errors import Refused, StoreError
 from trionotify.faults import log_fault
@@ -27,7 +28,7 @@ logger = logging.getLogger("trionotify")
 async def _read_filters(hub: Hub, request: Request) -> None:
     """Parse long filters, one request's at a time. After that the request knows them."""
     if request.has_long_filters:
-        async with hub.slow_lane:
+        async with hub.slow_lane.one_of(site_of(request.remote)):
             request.read_filters()
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
+from trionotify.addresses import site_of
 from trionotify.cloudevents import POSITION, SUBSCRIBE, Draft, NotAnEvent, read_event
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, StoreError, shortened
@@ -102,7 +103,7 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
             elif found:
                 break
             else:
-                async with peer.hub.slow_lane:
+                async with peer.hub.slow_lane.one_of(site_of(peer.client.remote)):
                     event = _act(peer, draft or _read(unread[0]), otherwise) if unread else None
         except NotAnEvent as error:
             _refuse(peer, error)
@@ -184,17 +185,20 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
     Text and bytes get the attributes of `template`; raises ValueError when one isn't what they say, and
     `StoreError` when the log doesn't take what can't be answered to.
     """
-    log = peer.hub.log
+    log, another, key = peer.hub.log, template.another, peer.key
+    checked = template.datacontenttype is not None
     durable, answers = log.durable, peer.format.name != "raw"
     entries: list[Entry] = []
     waiting: list[tuple[Entry, Pending, bool]] = []
     said: list[str | None] = []
     for message in messages:
         if isinstance(message, Notification):
-            entry = Entry(message, peer.key, None, repetition_key(message, peer.client.id))
+            entry = Entry(message, key, None, repetition_key(message, peer.client.id))
             answered = answers
         else:
-            entry = Entry(await _another(peer, template, message), peer.key)
+            quick = not checked or len(message) <= LONG
+            made = another(message) if quick else await _another(peer, template, message)
+            entry = Entry(made, key)
             answered = False
         if durable and (refusal := log.refusal(entry)):
             if not answered:
@@ -220,10 +224,8 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
 
 
 async def _another(peer: Peer, template: Notification, message: str | bytes) -> Notification:
-    """A notification like `template`, of this message. It may be JSON: then it is read."""
-    if len(message) <= LONG:
-        return template.another(message)
-    async with peer.hub.slow_lane:
+    """A long message that is to be checked, with the attributes of `template`. A checkpoint."""
+    async with peer.hub.slow_lane.one_of(site_of(peer.client.remote)):
         return template.another(message)
 
 

@@ -48,6 +48,7 @@ from trionotify.reader import Subscription
 from trionotify.secret import Secret
 from trionotify.sessions import Session
 from trionotify.since import Moment, parse_since
+from trionotify.turns import Lane
 
 if TYPE_CHECKING:
     from trionotify.http import Request
@@ -131,7 +132,7 @@ class Hub:
         #: turns of the broadcast there are few of them, however many come back at once.
         self.pace = trio.CapacityLimiter(_STEPS)
         #: Work that takes longer than a turn and can't be divided: one piece at a time, see `turns`.
-        self.slow_lane = trio.CapacityLimiter(1)
+        self.slow_lane = Lane()
         #: Bytes of bodies and messages that aren't complete yet.
         self.arriving = Budget(settings.max_arriving_bytes)
         #: Whether anybody is let in, and who is on the way.

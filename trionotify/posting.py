@@ -27,7 +27,7 @@ from urllib.parse import unquote
 import attrs
 import trio
 
-from trionotify.addresses import host_of
+from trionotify.addresses import host_of, site_of
 from trionotify.admission import admit
 from trionotify.cloudevents import (
     MAX_MEMBERS,
@@ -40,6 +40,7 @@ from trionotify.cloudevents import (
 from trionotify.entrance import RETRY_AFTER
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import Refused, StoreError
+from trionotify.filters import SLOW
 from trionotify.http import Answer
 from trionotify.jsontext import LONG, TooMany, read_items
 from trionotify.media import Media, read_media
@@ -60,6 +61,7 @@ _BATCH: Final = "application/cloudevents-batch+json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _ANY_EVENT: Final = "application/cloudevents"
 _FIELD: Final = "ce-"
+_AUDIENCE: Final = "ce-audience"
 _FIELDS: Final = ("id", "source", "type", "subject", "time")
 #: In front of what publishers without an `id` are told apart by. No `id` begins with a line feed, so no
 #: publisher can pass for one of another kind.
@@ -151,18 +153,21 @@ async def _understand(
     """The notifications to publish. A checkpoint whenever it takes more than a turn."""
     kind, otherwise = request.header("content-type"), said(request.params)
     if media == _BATCH:
-        found = await _batch(hub, body, otherwise)
+        found = await _batch(hub, site_of(request.remote), body, otherwise)
     elif media == _STRUCTURED:
-        found = [await _made(hub, body, otherwise, AudienceReader(hub.filter_limits))]
+        audiences = AudienceReader(hub.filter_limits)
+        found = [await _made(hub, site_of(request.remote), body, otherwise, audiences)]
     elif media.startswith(_ANY_EVENT):
         raise Refused(415, f"Content-Type: {media} isn't understood; {_STRUCTURED} and {_BATCH} are")
     elif any(name.startswith(_FIELD) for name, _ in request.headers):
         # Also where `ce-specversion` is missing: its other attributes were meant to be something.
-        # Its audience is not long, but every connection may bring one.
-        async with hub.slow_lane:
+        if len(body) > LONG or len(request.header(_AUDIENCE) or "") > SLOW:
+            async with hub.slow_lane.one_of(site_of(request.remote)):
+                found = [_binary(hub, request, otherwise, kind, body)]
+        else:
             found = [_binary(hub, request, otherwise, kind, body)]
     elif len(body) > LONG:
-        async with hub.slow_lane:
+        async with hub.slow_lane.one_of(site_of(request.remote)):
             found = [_plain(request, kind, body, id)]
     else:
         found = [_plain(request, kind, body, id)]
@@ -171,13 +176,13 @@ async def _understand(
     return found
 
 
-async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[Notification]:
+async def _batch(hub: Hub, site: str, body: bytes, otherwise: Mapping[str, str]) -> list[Notification]:
     """The events of a batch; raises `Refused` (413) at the first limit that is exceeded."""
     settings, turn = hub.settings, Turn()
     audiences = AudienceReader(hub.filter_limits)
     found: list[Notification] = []
     size = 0
-    for at, item in enumerate(await _items(hub, body), 1):
+    for at, item in enumerate(await _items(hub, site, body), 1):
         if turn.over:
             await turn.pass_on()
         if len(text := bytes(item)) > settings.max_message_bytes:
@@ -187,7 +192,7 @@ async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[No
                 f" not {len(text)}",
             )
         try:
-            made = await _made(hub, text, otherwise, audiences)
+            made = await _made(hub, site, text, otherwise, audiences)
         except TooMuch as error:
             raise Refused(413, str(error)) from None
         except NotAnEvent as error:
@@ -205,21 +210,21 @@ async def _batch(hub: Hub, body: bytes, otherwise: Mapping[str, str]) -> list[No
 
 
 async def _made(
-    hub: Hub, text: bytes, otherwise: Mapping[str, str], audiences: AudienceReader
+    hub: Hub, site: str, text: bytes, otherwise: Mapping[str, str], audiences: AudienceReader
 ) -> Notification:
     draft = None if len(text) > LONG else read_event(text)
     if draft is not None and (not draft.slow or audiences.knows(draft)):
         return draft.notification(hub.filter_limits, otherwise, audiences)
-    async with hub.slow_lane:
+    async with hub.slow_lane.one_of(site):
         return (draft or read_event(text)).notification(hub.filter_limits, otherwise, audiences)
 
 
-async def _items(hub: Hub, body: bytes) -> list[Any]:
+async def _items(hub: Hub, site: str, body: bytes) -> list[Any]:
     most = hub.settings.max_batch
     try:
         if len(body) <= LONG:
             return read_items(body, most)
-        async with hub.slow_lane:
+        async with hub.slow_lane.one_of(site):
             return read_items(body, most)
     except TooMany:
         raise Refused(413, f"a batch may have at most {most} events") from None

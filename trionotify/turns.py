@@ -15,17 +15,23 @@ Other tasks see everything half done at such a checkpoint, and it is where the o
 
 A piece of work that takes longer than a turn and can't be divided (parsing a long filter) needs more:
 forty connections that each take a long turn are as bad as one that takes forty. Such work goes through a
-`trio.CapacityLimiter` of the hub (`Hub.slow_lane`), one piece at a time, and between two pieces all
-other tasks have a turn.
+`Lane` of the hub (`Hub.slow_lane`), one piece at a time, with a turn of everyone between two. Strangers
+can queue up there by the thousand. So those who wait are served by where they come from: one of each
+address, then the next of each.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from time import perf_counter
+from typing import Final
 
 import trio
 
-__all__ = ["Turn"]
+__all__ = ["OPERATORS", "Lane", "Turn"]
+
+#: Where those come from who look after the server: no address, so they don't wait behind any.
+OPERATORS: Final = "\noperators"
 
 #: Seconds. A checkpoint takes about 4 microseconds, so turns cost less than one percent.
 SECONDS = 0.001
@@ -51,3 +57,69 @@ class Turn:
         await trio.lowlevel.checkpoint()
         self.passed += 1
         self._end = perf_counter() + SECONDS
+
+
+class Lane:
+    """Work that takes longer than a turn, one piece at a time. Made by the hub; any task may use it:
+
+    async with lane.one_of(address):
+        work(piece)
+    """
+
+    def __init__(self) -> None:
+        #: Somebody is in there.
+        self.busy = False
+        #: Who waits, by address. The address that is served next is in front, as is the first of each.
+        self._lines: dict[str, dict[trio.lowlevel.Task, None]] = {}
+
+    def one_of(self, address: str) -> AbstractAsyncContextManager[None]:
+        """Be in the lane for a block. To enter is always a checkpoint; cancelled, it was not entered."""
+        return _Inside(self, address)
+
+    async def enter(self, address: str) -> None:
+        """See `one_of`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.busy:
+            await self._wait(address)
+        else:
+            self.busy = True
+            # From inside, so that whoever comes meanwhile waits for a turn of everyone, too.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _wait(self, address: str) -> None:
+        """Wait until `leave` has let this task in."""
+        task, line = trio.lowlevel.current_task(), self._lines.setdefault(address, {})
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            del line[task]
+            if not line:
+                del self._lines[address]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        line[task] = None
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+
+    def leave(self) -> None:
+        """Let the next one in. Doesn't block."""
+        if not self._lines:
+            self.busy = False
+            return
+        address = next(iter(self._lines))
+        line = self._lines.pop(address)
+        task = next(iter(line))
+        del line[task]
+        if line:
+            self._lines[address] = line  # behind all others
+        trio.lowlevel.reschedule(task)
+
+
+class _Inside(AbstractAsyncContextManager[None]):
+    def __init__(self, lane: Lane, address: str) -> None:
+        self._lane = lane
+        self._address = address
+
+    async def __aenter__(self) -> None:
+        await self._lane.enter(self._address)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lane.leave()

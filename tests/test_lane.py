@@ -1,0 +1,100 @@
+"""Turns: whose it is next, and that no place is lost."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import trio
+from trio.testing import MockClock as Clock
+from trio.testing import wait_all_tasks_blocked
+
+from tests.conftest import Room, cancel_at_every_await
+from tests.web import Web, post
+from trionotify.turns import Lane
+
+
+async def test_those_who_wait_for_the_lane_are_served_by_address(autojump_clock: Clock) -> None:
+    """However many of one address are there first, another waits for one of them only."""
+    lane = Lane()
+    served: list[str] = []
+
+    async def work(address: str, name: str) -> None:
+        async with lane.one_of(address):
+            served.append(name)
+
+    async with trio.open_nursery() as nursery:
+        async with lane.one_of("many"):
+            for number in range(5):
+                nursery.start_soon(work, "many", f"many {number}")
+                await wait_all_tasks_blocked()
+            for name in ("few 0", "few 1"):
+                nursery.start_soon(work, "few", name)
+                await wait_all_tasks_blocked()
+            nursery.start_soon(work, "one", "one 0")
+            await wait_all_tasks_blocked()
+    assert served == ["many 0", "few 0", "one 0", "many 1", "few 1", "many 2", "many 3", "many 4"]
+    assert not lane.busy
+
+
+async def test_others_run_between_two_pieces(autojump_clock: Clock) -> None:
+    """Also where nobody waits yet when the first one comes."""
+    lane = Lane()
+    happened: list[str] = []
+
+    async def work() -> None:
+        async with lane.one_of("here"):
+            happened.append("piece")
+
+    async def other() -> None:
+        for _ in range(20):
+            happened.append("turn")
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for _ in range(5):
+            nursery.start_soon(work)
+    # (Trio runs the tasks of one round in any order: so two may come together, the last and the first.)
+    longest = max(len(list(group)) for name, group in groupby(happened) if name == "piece")
+    assert happened.count("piece") == 5
+    assert longest <= 2
+
+
+async def test_a_cancelled_wait_leaves_no_place_taken() -> None:
+    """At whichever await it is cancelled, in the line or before it."""
+
+    async def operation(_: int) -> None:
+        lane = Lane()
+        try:
+            async with trio.open_nursery() as nursery:
+                async with lane.one_of("a"):
+                    nursery.start_soon(lane_user, lane, "a")
+                    nursery.start_soon(lane_user, lane, "b")
+                    await trio.testing.wait_all_tasks_blocked()
+                await lane_user(lane, "b")
+        finally:
+            assert not lane.busy
+            assert not lane._lines
+
+    async def lane_user(lane: Lane, address: str) -> None:
+        async with lane.one_of(address):
+            await trio.lowlevel.checkpoint()
+
+    assert await cancel_at_every_await(operation, of_all_tasks=True) > 5
+
+
+async def test_an_event_in_fields_waits_for_nobody(room: Room, autojump_clock: Clock) -> None:
+    """In binary mode there is nothing to parse that takes long, unless the audience is."""
+    fields = ("ce-specversion: 1.0", "ce-id: 1", "ce-source: /s", "ce-type: t")
+    short, long = Web(room), Web(room)
+    audience = '[{"any":[' + ",".join(f'{{"exact":{{"team":"t{at}"}}}}' for at in range(40)) + "]}]"
+    async with room.hub.slow_lane.one_of("another"):
+        short.kernel.feed(post("/events", "hello", *fields))
+        long.kernel.feed(
+            post("/events", "hello", *fields[:1], "ce-id: 2", *fields[2:], f"ce-audience: {audience}")
+        )
+        await room.quiet()
+        assert [answer.status for answer in short.answers("POST")] == [200]
+        assert not long.kernel.taken
+    await room.quiet()
+    assert [answer.status for answer in long.answers("POST")] == [200]
