@@ -5,9 +5,9 @@ requests came at once. What one server takes for one request and another for two
 smuggled past a proxy: where h11 is forgiving (bare line feeds, folded lines, two ways to say where the
 body ends), this module isn't. Behind a request that can't be read, nothing is read on its connection.
 
-Each request has an h11 connection of its own. So h11 parses, and nothing else: an answer must also go out
-to what h11 could not parse, and is written here. It gets a head only as far as that is within the limits,
-and chunks in small pieces, because it parses all the lines of a head, or of trailers, in one go.
+Each request has an h11 connection of its own. So h11 parses, and nothing else: an answer must also go
+out to what h11 could not parse, and is written here. It parses all the lines of a head, or of trailers,
+in one go. So it gets a head only as far as that is within the limits, and chunks in small pieces.
 
 Every read from the network waits, if only for its turn, and a body gives way between its parts. So a
 peer that sends without a pause doesn't hold up the others, and every deadline fires.
@@ -132,7 +132,7 @@ class HttpConnection:
         return event
 
     async def _give_head(self) -> None:
-        """Give the parser what is here of the head, if that is within the limits, and nothing behind it."""
+        """Give the parser what is here of the head, within the limits, and nothing behind it."""
         known, raw = len(self._raw), self._raw + self._rest
         end = _END_OF_HEAD.search(raw, max(known - 2, 0))
         head = raw if end is None else raw[: end.end()]
@@ -140,7 +140,7 @@ class HttpConnection:
         if len(head) > self._max_head_bytes and end is None:
             await self._read_overlong()
         self._check_size(self._raw)
-        # The beginning shows whether it is HTTP at all; of more, the parser makes nothing until all is here.
+        # The beginning shows whether it is HTTP at all; more is of use only when all is here.
         if end is not None or len(head) <= _PIECE:
             self._h11.receive_data(head[self._given :])
             self._given = len(head)
@@ -299,7 +299,7 @@ def _bytes_of(answer: Answer, method: str, close: bool) -> bytes:
 
 
 def _new_parser() -> h11.Connection:
-    # It looks at the size of what is incomplete only: a head, which has its own limit, comes as one piece.
+    # It looks at the size of what is incomplete only. (A long head comes as one piece.)
     return h11.Connection(h11.SERVER, max_incomplete_event_size=_PIECE)
 
 

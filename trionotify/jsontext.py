@@ -141,8 +141,8 @@ def _not_deep(value: Value, text: str | bytes, most: int = MAX_DEPTH) -> Value:
 def _depth(text: bytes) -> int:
     """How many levels a JSON text has. The loops are in C: strings go, then all but the brackets."""
     brackets = _STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS)
-    # Without those that hold no others, a text is one level lower. That is ten times as fast as counting,
-    # as long as it leaves much less.
+    # Without those that hold no others, a text is one level lower. That is ten times as fast as
+    # counting, as long as it leaves much less.
     levels = 0
     while len(brackets) > len(fewer := brackets.replace(_PAIR, b"")):
         gone = len(brackets) - len(fewer)
