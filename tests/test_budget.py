@@ -7,6 +7,7 @@ import json
 import tracemalloc
 import weakref
 
+import attrs
 import trio.testing
 
 from tests.conftest import Room, open_room
@@ -20,27 +21,58 @@ BATCH = "Content-Type: application/cloudevents-batch+json"
 MIB = 1 << 20
 
 
-def test_what_counts() -> None:
-    """All that is held; what goes back is never too much."""
-    budget = Budget(10)
-    assert budget.hold(10)
-    assert not budget.hold(1)
-    assert budget.hold(-5)
-    assert budget.held == 6
+@attrs.define(eq=False)
+class Holder:
+    """Gives up when it is told to."""
+
+    site: str
+    budget: Budget
+    held: int = 0
+    gave_up: int = 0
+
+    def hold(self, change: int) -> None:
+        self.held += change
+        self.budget.hold(self, change)
+
+    def give_up_arriving(self) -> None:
+        self.gave_up += 1
+        self.hold(-self.held)
+
+
+def test_who_gives_up() -> None:
+    """Of the address that holds most its largest holder, and never a small one of another address."""
+    budget = Budget(100)
+    small, *crowd = [Holder(site, budget) for site in "abbbb"]
+    small.hold(20)
+    for number, each in enumerate(crowd):
+        each.hold(10 + number)
+    assert budget.held == 66
+    crowd[0].hold(30)
+    assert [each.gave_up for each in (small, *crowd)] == [0] * 5
+    small.hold(5)
+    assert [each.gave_up for each in (small, *crowd)] == [0, 1, 0, 0, 0]
+    assert budget.held == 61
+    small.hold(90)
+    assert small.gave_up == 1
+    for each in (small, *crowd):
+        each.hold(-each.held)
+    assert budget.held == 0
 
 
 async def test_bodies_have_one_budget(autojump_clock: Clock) -> None:
-    """The one that would go beyond it is answered 503; when another is done, there is room again."""
+    """The largest goes, and is told to send it again: those who hold on to it lock nobody out."""
     async with open_room(max_arriving_bytes=2500) as room:
         first, second, third = (Web(room) for _ in range(3))
         first.kernel.feed(get("/events?type=x", "Content-Length: 2000", method="POST") + b"x" * 1999)
         await room.quiet()
         assert room.hub.arriving.held == 1999
-        refused = await second.ask(post("/events?type=x", "y" * 600))
+        second.kernel.feed(get("/events?type=x", "Content-Length: 600", method="POST") + b"y" * 599)
+        await room.quiet()
+        (refused,) = first.answers()
         assert refused.status == 503
         assert refused.headers["retry-after"]
-        assert room.hub.arriving.held == 1999
-        assert (await first.ask(b"x")).status == 200
+        assert room.hub.arriving.held == 599
+        assert (await second.ask(b"y")).status == 200
         assert room.hub.arriving.held == 0
         assert (await third.ask(post("/events?type=x", "y" * 600))).status == 200
 
@@ -64,21 +96,25 @@ async def test_a_body_that_stops_is_given_back(autojump_clock: Clock) -> None:
 
 
 async def test_messages_are_in_the_same_budget(autojump_clock: Clock) -> None:
-    """A client whose message would go beyond it is sent away, to come back later."""
+    """The client with the largest is sent away, to come back later, and lets go of it at once."""
     async with open_room(max_arriving_bytes=1500) as room:
         peers = [await room.connect("/?role=publisher") for _ in range(2)]
-        begun = masked(b"\x01\x7e\x03\xe8" + b"x" * 1000)
-        for peer in peers:
-            peer.kernel.feed(begun)
+        for peer, size in zip(peers, (1000, 999), strict=True):
+            peer.kernel.feed(masked(b"\x01\x7e" + size.to_bytes(2) + b"x" * size))
             await room.quiet()
-        assert peers[0].look().close is None
-        assert peers[1].look().close == (1013, "too much is arriving at once")
-        peers[1].say_close(1013)
-        peers[1].kernel.hang_up()
+        assert peers[0].look().close == (1013, "too much is arriving at once")
+        assert peers[1].look().close is None
+        assert room.hub.arriving.held == 999
+        # What comes of the message is not kept, and the answer to the Close is still seen.
+        peers[0].kernel.feed(masked(b"\x00\x7e\x03\xe8" + b"x" * 1000))
         await room.quiet()
-        assert room.hub.arriving.held == 1000
-        peers[0].kernel.feed(masked(b"\x80\x01x"))
+        assert room.hub.arriving.held == 999
+        peers[0].say_close(1013)
         await room.quiet()
+        peers[0].kernel.hang_up()
+        peers[1].kernel.feed(masked(b"\x80\x01x"))
+        await room.quiet()
+        assert not peers[0].kernel.was_reset
         assert room.hub.arriving.held == 0
 
 

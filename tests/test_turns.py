@@ -320,4 +320,4 @@ async def test_long_filters_are_read_one_at_a_time(
     assert len(parsed) == 10
     # Between two of them the neighbour has run, before or behind: so it sees at most two at once.
     assert max(Counter(parsed).values()) <= 2
-    assert not room.hub.slow_lane.borrowed_tokens
+    assert not room.hub.slow_lane.busy

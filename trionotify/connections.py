@@ -18,6 +18,7 @@ from urllib.parse import quote
 import attrs
 import trio
 
+from trionotify.addresses import site_of
 from trionotify.clients import Client
 from trionotify.errors import CloseCode, Disconnected, StoreError
 from trionotify.events import drain, understand, welcome
@@ -254,8 +255,16 @@ class ClientConnection:
 
     def on_holding(self, change: int, /) -> None:
         """`change` bytes more of a message are here, or fewer: they count in the common budget."""
-        if not self.hub.arriving.hold(change):
-            self.wire.end(CloseCode.TRY_AGAIN_LATER, "too much is arriving at once")
+        self.hub.arriving.hold(self, change)
+
+    # As one on which something is arriving.
+
+    @property
+    def site(self) -> str:
+        return site_of(self.client.remote)
+
+    def give_up_arriving(self) -> None:
+        self.wire.end(CloseCode.TRY_AGAIN_LATER, "too much is arriving at once")
 
     # As the outlet of the position.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from trionotify.addresses import neighbourhood
+from trionotify.addresses import neighbourhood, site_of
 from trionotify.admission import admit
 from trionotify.entrance import RETRY_AFTER, Place, Stage
 from trionotify.errors import Refused
@@ -51,6 +51,10 @@ _READS: Final = ("GET", "HEAD")
 #: Characters of a reason, in the log.
 _REASON: Final = 80
 
+_TOO_MUCH: Final = Refused(
+    503, "too much is arriving at once; send it again, with the same id", headers=RETRY_AFTER
+)
+
 
 class Conversation:
     """Made by the connection's task, which alone uses it."""
@@ -67,8 +71,11 @@ class Conversation:
         #: By which half-open connections are counted: a proxy's, because the client's isn't known yet.
         self._address = neighbourhood(remote)
         self._http = HttpConnection(
-            transport, hub.settings.max_head_bytes, hub.settings.stall_timeout, hub.arriving
+            transport, hub.settings.max_head_bytes, hub.settings.stall_timeout, self._hold
         )
+        #: Around the request that is being served; and whether it had to give up its body.
+        self._scope = trio.CancelScope()
+        self._given_up = False
         #: What the answer to the last request has to say besides.
         self._fields: tuple[tuple[str, str], ...] = ()
         #: The last request's query, of which nothing may come into the log.
@@ -105,8 +112,8 @@ class Conversation:
         close = True
         try:
             with (
-                trio.move_on_after(settings.head_timeout) as scope,
-                self._half_opened(scope, Stage.HEAD) as place,
+                trio.move_on_after(settings.head_timeout) as self._scope,
+                self._half_opened(self._scope, Stage.HEAD) as place,
             ):
                 request = await self._read()
                 upgrade = wants_upgrade(request)
@@ -121,7 +128,7 @@ class Conversation:
                 close = False
                 entrance.serve(place, settings.request_timeout)
                 return await self._respond(request)
-            if trio.current_time() < scope.deadline:
+            if trio.current_time() < self._scope.deadline and not self._given_up:
                 return None  # it had to make room for newer ones, or the server stops
             entrance.check_open()
             return self._refusal(self._late(whole=not close), close=True)
@@ -129,6 +136,19 @@ class Conversation:
             return self._refusal(error, close)
         finally:
             self._http.forget_body()
+
+    def _hold(self, change: int) -> None:
+        self._hub.arriving.hold(self, change)
+
+    # As one on which something is arriving.
+
+    @property
+    def site(self) -> str:
+        return site_of(self._remote)
+
+    def give_up_arriving(self) -> None:
+        self._given_up = True
+        self._scope.cancel()
 
     async def _respond(self, request: Request) -> Answer:
         try:
@@ -152,6 +172,8 @@ class Conversation:
     def _late(self, whole: bool) -> Refused:
         """Why a request is given up; its head may be whole."""
         settings = self._hub.settings
+        if self._given_up:
+            return _TOO_MUCH
         if not whole:
             return Refused(408, f"no whole request came in {settings.head_timeout:g} seconds")
         if self._http.body_to_come:

@@ -142,6 +142,9 @@ class Parser(Protocol):
     def held(self) -> int:
         """The number of bytes that it keeps of what isn't complete yet."""
 
+    def discard(self) -> None:
+        """Keep nothing of messages any more: they are of no use."""
+
     def feed(self, data: bytes, most: int = ..., /) -> list[Event]:
         """What these bytes complete, in order. After some `most` frames it stops, and is `behind`."""
 
@@ -154,6 +157,9 @@ class Nothing:
 
     behind = False
     held = 0
+
+    def discard(self) -> None:
+        """Nothing is kept."""
 
     def feed(self, data: bytes, most: int = 0, /) -> list[Event]:
         """Ignore the bytes."""
@@ -218,6 +224,7 @@ class FrameParser:
     __slots__ = (
         "_buffer",
         "_decoder",
+        "_discarding",
         "_final",
         "_left",
         "_mask",
@@ -241,8 +248,15 @@ class FrameParser:
         self._left = 0
         self._mask = b""
         self._final = False
+        self._discarding = False
         #: Bytes are left that were not parsed yet.
         self.behind = False
+
+    def discard(self) -> None:
+        """Keep nothing of messages any more. Frames are still understood: a Close may come."""
+        self._discarding, self._decoder = True, None
+        if self._message is not None:
+            self._message = bytearray()
 
     @property
     def held(self) -> int:
@@ -252,8 +266,8 @@ class FrameParser:
     def feed(self, data: bytes, most: int = sys.maxsize, /) -> list[Event]:
         """Take the bytes of one read; return what they complete, in order.
 
-        After `most` everyday frames, or fewer others, which take longer, it stops and is `behind`: call it
-        again then, with b"" or with further bytes.
+        After `most` everyday frames, or fewer others, which take longer, it stops and is `behind`. Call
+        it again then, with b"" or with further bytes.
         """
         events: list[Event] = []
         if self._over:
@@ -351,7 +365,7 @@ class FrameParser:
             if self._message is not None:
                 raise _Broken("a new message begins inside a fragmented one")
             self._message, self._size = bytearray(), 0
-            self._decoder = _new_decoder() if opcode == _TEXT else None
+            self._decoder = _new_decoder() if opcode == _TEXT and not self._discarding else None
         elif self._message is None:
             raise _Broken("a continuation frame continues nothing")
         self._size += size
@@ -377,9 +391,11 @@ class FrameParser:
         assert message is not None  # a payload belongs to a message in progress
         if decoder is not None:
             decoder.decode(payload, complete)
-        message += payload
+        if not self._discarding:
+            message += payload
         if complete:
-            events.append(bytes(message) if decoder is None else message.decode())
+            if not self._discarding:
+                events.append(bytes(message) if decoder is None else message.decode())
             self._message = self._decoder = None
         return at + size
 

@@ -28,7 +28,8 @@ from trionotify.errors import Refused
 from trionotify.turns import Turn
 
 if TYPE_CHECKING:
-    from trionotify.budget import Budget
+    from collections.abc import Callable
+
     from trionotify.http import Answer
     from trionotify.transport import Sendable, Transport
 
@@ -54,22 +55,26 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class HttpConnection:
     """The requests of one connection. Made by the connection's task, which alone uses it.
 
-    `arriving` is the budget for bodies that are still on their way, of all connections together. A peer
-    has `stall_timeout` seconds to take the next part of an answer.
+    `hold` hears how many bytes of a body it keeps more, or fewer. A peer has `stall_timeout` seconds to
+    take the next part of an answer.
     """
 
     def __init__(
-        self, transport: Transport, max_head_bytes: int, stall_timeout: float, arriving: Budget
+        self,
+        transport: Transport,
+        max_head_bytes: int,
+        stall_timeout: float,
+        hold: Callable[[int], None],
     ) -> None:
         self._transport = transport
         self._stall_timeout = stall_timeout
         self._max_head_bytes = max_head_bytes
-        self._arriving = arriving
+        self._hold = hold
         #: The last request has a body that was not read to its end.
         self.body_to_come = False
         #: How long that is, if it said so.
         self._length = 0
-        #: The bytes that count in the budget.
+        #: The bytes of a body that are kept.
         self._held = 0
         #: The last request's head, or what there is of it.
         self._raw = b""
@@ -182,9 +187,8 @@ class HttpConnection:
     async def read_body(self, max_bytes: int) -> bytes:
         """Read the last request's body. Not always a checkpoint.
 
-        Raises `Refused` (413, 400, and 503 when too much is arriving on all connections), and EOFError
-        when the peer leaves in the middle of it. One that is too long by its own account isn't asked
-        for, nor waited for.
+        Raises `Refused` (413, 400), and EOFError when the peer leaves in the middle of it. One that is
+        too long by its own account isn't asked for, nor waited for.
         """
         if self._length > max_bytes:
             raise _too_long(max_bytes)
@@ -201,6 +205,7 @@ class HttpConnection:
                     framed += self._give_piece()
                 elif isinstance(event, h11.Data):
                     body += event.data
+                    self._held += len(event.data)
                     self._hold(len(event.data))
                 if len(body) > max_bytes or framed > 2 * max_bytes + _FRAMING:
                     raise _too_long(max_bytes)
@@ -219,15 +224,11 @@ class HttpConnection:
         self._h11.receive_data(piece)
         return len(piece)
 
-    def _hold(self, size: int) -> None:
-        self._held += size
-        if not self._arriving.hold(size):
-            raise Refused(503, "too much is arriving at once; try again later", headers=_SOON)
-
     def forget_body(self) -> None:
         """Give back the bytes of the last request's body, because nothing of it is kept any more."""
-        self._arriving.hold(-self._held)
-        self._held = 0
+        if self._held:
+            self._hold(-self._held)
+            self._held = 0
 
     async def _read(self) -> bytes:
         """Bytes from the peer; raises EOFError at their end. A checkpoint, except the first time."""
@@ -273,10 +274,6 @@ class HttpConnection:
             # The deadline counts from the last progress, so a client on a slow line gets everything.
             with trio.fail_after(self._stall_timeout):
                 self._unsent = self._unsent[await self._transport.send_some(self._unsent) :]
-
-
-#: For a refusal of a passing kind: when to come again.
-_SOON: Final = (("Retry-After", "5"),)
 
 
 def _bytes_of(answer: Answer, method: str, close: bool) -> bytes:

@@ -32,9 +32,6 @@ __all__ = [
 
 #: Levels of arrays and objects inside each other.
 MAX_DEPTH: Final = 128
-#: Characters, or bytes, that are read within a turn, whatever is in them. Longer texts are read one at a
-#: time (`turns`).
-LONG: Final = 1 << 14
 
 #: Bytes or characters that are read within a turn, whatever they are. Longer ones, from a network, are
 #: read one at a time (`turns`): a megabyte of nothing but brackets takes a tenth of a second.

@@ -335,6 +335,9 @@ class Wire:
             return
         frame = self.framing.close(code, reason)  # of no bytes, where it is the connection that ends
         self.ended = Close(code, reason)
+        # From now on only the peer's Close frame is of interest.
+        self._parser.discard()
+        self._note_held()
         self.owner.on_end()
         if self._receive_scope:
             self._receive_scope.cancel()
