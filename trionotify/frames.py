@@ -150,10 +150,7 @@ class Parser(Protocol):
 
 
 class Nothing:
-    """The parser of a connection on which nothing more can be said.
-
-    That is a stream, whose client has said all with its request, or a connection that is over.
-    """
+    """The parser where nothing more can be said: on a stream, or when the connection is over."""
 
     behind = False
     held = 0
