@@ -196,9 +196,9 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     for number in _MEANINGLESS:
         signal.signal(number, signal.SIG_IGN)
     options = {name: value for name, value in given.items() if value is not None}
-    # A connection is some hundred objects that stay. Looking at them again and again, as by default, costs
-    # a fifth of what connecting does. Looking at all objects stops everyone (for 0.7 s where a thousand
-    # clients have long filters), and finds next to nothing: a connection that is over leaves no cycles.
+    # A connection is some hundred objects that stay. Looking at them again and again, as by default,
+    # costs a fifth of what connecting does. Looking at all objects stops everyone (for 0.7 s where a
+    # thousand clients have long filters), and finds little: a connection that is over leaves no cycles.
     gc.freeze()
     gc.set_threshold(2_000, 20, 100)
     give_memory_back()
