@@ -159,8 +159,8 @@ class TlsTransport(SocketTransport):
                 return b""
             except ssl.SSLError as error:
                 if self._closing:
-                    return await self._end_of_file()
-                await self.aclose()  # with the alert that says so
+                    break
+                self._give_up()
                 raise trio.BrokenResourceError(str(error)) from error
             if not self._received:
                 # (No variable has it, because one would keep it for as long as this frame waits.)
@@ -172,6 +172,10 @@ class TlsTransport(SocketTransport):
                 self._incoming.write_eof()
             if turn.over:
                 await turn.pass_on()
+        # What comes behind our `close_notify` can't always be read as TLS, but its end can be seen.
+        while await super().receive_some():
+            pass
+        return b""
 
     async def _answer(self) -> None:
         """Send what TLS itself has to say. In the handshake that may have to wait."""
@@ -183,12 +187,6 @@ class TlsTransport(SocketTransport):
                 raise trio.BrokenResourceError("it doesn't read what it asks for")
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
-
-    async def _end_of_file(self) -> bytes:
-        """What comes behind our `close_notify` can't always be read as TLS, but its end can be seen."""
-        while await super().receive_some():
-            pass
-        return b""
 
     # --- the end ---
 
@@ -204,11 +202,16 @@ class TlsTransport(SocketTransport):
                 self._tls.unwrap()
 
     async def aclose(self) -> None:
+        self._give_up()
+        await super().aclose()
+
+    def _give_up(self) -> None:
+        """Close, with what TLS has to say about it: the goodbye, or an alert."""
         if self._sock.fileno() >= 0:
             self._say_goodbye()
             with suppress(OSError):
                 self._flush()
-        await super().aclose()
+            self._close()
 
     def _close(self) -> None:
         super()._close()

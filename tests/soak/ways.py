@@ -62,7 +62,8 @@ async def _tried(way: str, seconds: float, directory: Path) -> tuple[str, list[s
             ended = time.monotonic() - begun
         finally:
             attack.kill()
-            await attack.wait()
+            with trio.move_on_after(_PATIENCE, shield=True):
+                await attack.wait()
         if scope.cancelled_caught or code != 0 or ended > _PATIENCE:
             faults.append(f"SIGTERM: {ended:.1f} s")
         if "Traceback" in server.errors or '"error"' in server.errors:
