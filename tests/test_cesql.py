@@ -840,6 +840,7 @@ def test_division(x: int, y: int) -> None:
         ("n = '05'", [("exact", "n", ("05",))], True),
         ("'05' = n", [], False),
         ("'5' = n", [("exact", "n", ("5",))], True),
+        ("n IN ('a', 'b')", [("exact", "n", ("a", "b"))], False),
         ("n IN ('+5')", [], False),
         ("n IN ('TRUE', 'x')", [], False),
         ("type IN ('a', 5)", [], False),

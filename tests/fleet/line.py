@@ -131,7 +131,9 @@ class Line:
                 case 0x8:
                     self._lost = Lost(int.from_bytes(payload[:2]), payload[2:].decode())
                 case 0x9:
-                    await self._send(b"\x8a\x80\x00\x00\x00\x00")
+                    # (If it can't be sent, the Close frame may be right behind.)
+                    with suppress(Lost):
+                        await self._send(b"\x8a\x80\x00\x00\x00\x00")
                 case 0xA:
                     self.pongs += 1
         return messages

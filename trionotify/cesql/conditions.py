@@ -17,6 +17,9 @@ from trionotify.cesql.tree import Attribute, Binary, Constant, In, Like, Logic, 
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 
+#: Attributes that are text wherever they are.
+_TEXTS: Final = frozenset({"id", "source", "subject", "type"})
+
 __all__ = ["Condition", "conditions_of", "conjuncts_of", "is_one_condition"]
 
 
@@ -51,8 +54,8 @@ def is_one_condition(node: Node) -> bool:
     """Whether `conditions_of` gives one, and that it holds is all that `node` asks."""
     if isinstance(node, Like) and (len(node.elements) > 2 or Wildcard.ONE in node.elements):
         return False  # the pattern says more than how a text begins or ends
-    if isinstance(node, In) and len(node.operands) > 2:
-        return False  # of an attribute that isn't text, one option that can't be cast is an error of all
+    if isinstance(node, In) and len(node.operands) > 2 and not _is_of_text(node.operands[0]):
+        return False  # one option that can't be cast to what the attribute is would be an error of all
     return len(_of_conjunct(node)) == 1
 
 
@@ -69,6 +72,10 @@ def _of_conjunct(node: Node) -> list[Condition]:
         case Like(operands=(Attribute(name=name),), negated=False, elements=elements):
             return _of_pattern(name, elements)
     return []
+
+
+def _is_of_text(operand: Node) -> bool:
+    return isinstance(operand, Attribute) and operand.name in _TEXTS
 
 
 def _is_canonical(text: str) -> bool:
