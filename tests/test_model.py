@@ -31,7 +31,6 @@ from tests.kernel import FakeKernel, Peer, upgrade
 from tests.web import get
 from trionotify import AnyOf, Disconnected, Exact, Lagged, Not, Notification, Prefix, open_hub
 from trionotify import broadcast as broadcast_module
-from trionotify import positions as positions_module
 from trionotify import turns as turns_module
 from trionotify.broadcast import Broadcast
 from trionotify.entries import Entry
@@ -611,11 +610,6 @@ MUTATIONS = {
         "size > SLICE_BYTES or turn.passed > passed or turn.over",
         "size > SLICE_BYTES",
     ),
-    "a cut batch counts as sent": (
-        (positions_module, "cut"),
-        "position.cursor = position.told = chunk.offsets[whole]",
-        "position.cursor = position.told = chunk.offsets[-1]",
-    ),
 }
 
 
@@ -626,8 +620,6 @@ def test_the_model_notices_a_broken_rule(name: str, monkeypatch: pytest.MonkeyPa
     (owner, attribute), before, after = MUTATIONS[name]
     broken = mutated(getattr(owner, attribute), before, after)
     monkeypatch.setattr(owner, attribute, broken)
-    if owner is positions_module:
-        monkeypatch.setattr(broadcast_module, attribute, broken)
     hunt = settings(
         max_examples=4000,
         deadline=None,
