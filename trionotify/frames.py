@@ -58,7 +58,6 @@ _WHOLE: Final = (_FIN | _TEXT, _FIN | _BINARY)
 _LONGEST_CONTROL: Final = 125
 #: What a frame takes that isn't the everyday one, in everyday frames, besides itself.
 _LONG_WAY: Final = 3
-_NO_STATUS: Final = 1005
 _int: Final = int.from_bytes
 # The heads of an unmasked frame, by the length of its payload.
 _SHORT: Final = struct.Struct("!BB").pack

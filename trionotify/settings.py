@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -64,6 +65,11 @@ def _limit(default: float, about: str) -> Any:
     return attrs.field(default=default, validator=checks, metadata={"help": about})
 
 
+def _share(of_files: Callable[[], int], about: str) -> Any:
+    """A limit whose default is a share of the file limit."""
+    return attrs.field(factory=of_files, validator=[_positive, _whole], metadata={"help": about})
+
+
 def _no_limit(about: str) -> Any:
     checks = attrs.validators.optional((_positive, _whole))
     return attrs.field(
@@ -81,13 +87,10 @@ class Settings:
     max_message_bytes: int = _limit(
         _MIB, "bytes of the longest message, POST body or event of a batch that a client may send"
     )
-    max_connections: int = attrs.field(
-        factory=_default_connections,
-        validator=[_positive, _whole],
-        metadata={
-            "help": "clients that may be connected at a time; 503 above"
-            "  [default: the file limit less 64 and the default of max_half_open]"
-        },
+    max_connections: int = _share(
+        _default_connections,
+        "clients that may be connected at a time; 503 above"
+        "  [default: the file limit less 64 and the default of max_half_open]",
     )
     max_connections_per_id: int | None = _no_limit(
         "connections that one client, by its id, may have; 429 above"
@@ -95,13 +98,10 @@ class Settings:
     max_connections_per_address: int | None = _no_limit(
         "connections that one address (of IPv6, one /64) may have; 429 above"
     )
-    max_half_open: int = attrs.field(
-        factory=_default_half_open,
-        validator=[_positive, _whole],
-        metadata={
-            "help": "connections that don't belong to a client yet; above, the address that has most of"
-            " them loses one  [default: 1024, at most a quarter of the file limit]"
-        },
+    max_half_open: int = _share(
+        _default_half_open,
+        "connections that don't belong to a client yet; above, the address that has most of them loses"
+        " one  [default: 1024, at most a quarter of the file limit]",
     )
     max_head_bytes: int = _limit(
         16 * _KIB, "bytes of the longest request head (request line and headers); 431 above"

@@ -14,7 +14,7 @@ import trio
 
 from tests.kernel import upgrade
 
-__all__ = ["Frames", "Line", "Lost", "Refused", "open_line"]
+__all__ = ["Frames", "Line", "Lost", "Refused", "connected", "open_line"]
 
 
 class Lost(Exception):
@@ -159,15 +159,12 @@ class Line:
             raise Lost from None
 
 
-@asynccontextmanager
-async def open_line(
-    port: int, query: Mapping[str, str] | None = None, buffer: int | None = None
-) -> AsyncIterator[Line]:
-    """Connect. `buffer` bounds what the kernel takes on our behalf. Raises `Lost` or `Refused`."""
+async def connected(port: int, buffer: int | None = None) -> trio.SocketStream:
+    """A connection. `buffer` bounds what the kernel takes on our behalf. Raises `Lost`."""
     sock = trio.socket.socket()
-    if buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     try:
+        if buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         await sock.connect(("127.0.0.1", port))
     except OSError:
         sock.close()
@@ -175,7 +172,15 @@ async def open_line(
     except BaseException:
         sock.close()
         raise
-    async with trio.SocketStream(sock) as stream:
+    return trio.SocketStream(sock)
+
+
+@asynccontextmanager
+async def open_line(
+    port: int, query: Mapping[str, str] | None = None, buffer: int | None = None
+) -> AsyncIterator[Line]:
+    """Connect. `buffer` is as in `connected`. Raises `Lost` or `Refused`."""
+    async with await connected(port, buffer) as stream:
         line = Line(stream)
         await line.shake_hands(f"/?{urlencode(query or {})}")
         yield line

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import trio
 
 from tests.eventstream import NDJSON, Dispatched, EventSource
-from tests.fleet.line import Lost, Refused
+from tests.fleet.line import Lost, Refused, connected
 
 __all__ = ["StreamLine", "open_stream"]
 
@@ -98,18 +98,7 @@ async def open_stream(
     port: int, query: Mapping[str, str], *fields: str, lines: bool = False, buffer: int | None = None
 ) -> AsyncIterator[StreamLine]:
     """Ask for a stream. `buffer` bounds what the kernel takes on our behalf."""
-    sock = trio.socket.socket()
-    try:
-        if buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        await sock.connect(("127.0.0.1", port))
-    except OSError:
-        sock.close()
-        raise Lost from None
-    except BaseException:
-        sock.close()
-        raise
-    async with trio.SocketStream(sock) as stream:
+    async with await connected(port, buffer) as stream:
         line = StreamLine(stream, lines=lines)
         await line.ask(f"/events?{urlencode(query)}", *fields)
         yield line
