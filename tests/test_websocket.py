@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+import trio_websocket
 
 from tests.conftest import Room, open_room
 from tests.kernel import KEY, FakeKernel, Peer, masked, upgrade
@@ -22,7 +23,7 @@ Clock = trio.testing.MockClock
 
 
 async def test_the_handshake(room: Room, autojump_clock: Clock) -> None:
-    """101 by trio-websocket, with who the client is and where its stream starts."""
+    """101, with who the client is and where its stream starts."""
     await room.hub.publish("x", confirm=True)
     peer = await room.connect("/events?id=al%20%C3%A9")
     assert peer.status == 101
@@ -32,6 +33,32 @@ async def test_the_handshake(room: Room, autojump_clock: Clock) -> None:
     assert peer.header("Trionotify-Cursor") == f"{room.hub.log.epoch}:1"
     assert peer.header("Trionotify-Recovered") is None
     assert peer.header("Sec-WebSocket-Protocol") is None
+
+
+@pytest.mark.parametrize("offered", [None, "mqtt", "json, mqtt"])
+async def test_the_answer_is_the_one_that_trio_websocket_gives(
+    offered: str | None, autojump_clock: Clock
+) -> None:
+    """The same status, and the same fields beside those of our own."""
+    fields = [] if offered is None else [f"Sec-WebSocket-Protocol: {offered}"]
+    async with open_room(subprotocol="mqtt") as room:
+        ours = (await room.connect("/", *fields)).kernel.taken
+    client, server = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        await client.send_all(upgrade("/", *fields))
+        proposal = await trio_websocket.wrap_server_stream(nursery, server)
+        await proposal.accept(subprotocol=None if offered is None else "mqtt")
+        theirs = await client.receive_some()
+        await client.aclose()
+    assert _head(ours) == _head(theirs)
+
+
+def _head(answer: bytes | bytearray) -> tuple[bytes, list[bytes]]:
+    """What an answer means: its status without the phrase, and its fields but for those of our own."""
+    status, *fields = bytes(answer).partition(b"\r\n\r\n")[0].split(b"\r\n")
+    named = [field.partition(b": ") for field in fields]
+    meant = [name.lower() + mark + value for name, mark, value in named]
+    return status[:12], sorted(field for field in meant if not field.startswith(b"trionotify-"))
 
 
 async def test_a_foreign_subprotocol_is_accepted_without_one(room: Room, autojump_clock: Clock) -> None:

@@ -24,7 +24,7 @@ from trionotify.admission import admit
 from trionotify.entrance import RETRY_AFTER, Place, Stage
 from trionotify.errors import Refused
 from trionotify.faults import log_refusal
-from trionotify.handshake import check_upgrade, shake_hands, wants_upgrade
+from trionotify.handshake import check_upgrade, switching_protocols, wants_upgrade
 from trionotify.http import Answer, Request, preferred, problem, request_of
 from trionotify.http1 import HttpConnection
 from trionotify.routes import ADMIN, Routes, respond
@@ -209,11 +209,10 @@ class Conversation:
         check_upgrade(request)
         self._hub.entrance.check_room()
         client, query = await admit(self._hub, request)
-        response = await shake_hands(request)
         # From here on nothing waits: what is promised in the head holds when the client joins.
         self._hub.entrance.check_room()
-        early = self._http.early
-        return WebSocketConnection.enter(self._hub, self._transport, client, query, early, response)
+        head, early = switching_protocols(request), self._http.early
+        return WebSocketConnection.enter(self._hub, self._transport, client, query, early, head)
 
     async def _open_stream(self, request: Request, kind: str) -> Answer | ClientConnection:
         self._hub.entrance.check_room()

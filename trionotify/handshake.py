@@ -1,18 +1,15 @@
 """The WebSocket handshake: the request judged, and the 101 that opens the connection.
 
-It is trio-websocket's, through its public API. It runs on a small stream that gives it the request,
-which was checked already, and collects what it answers. Then it is told that the stream is at its end,
-and lets go. The frames are the Wire's, for the reasons in docs/how-it-works.md.
+The request has been parsed and checked like any other, so nothing is left but to hash its key. A test
+compares the answer with trio-websocket's, on which the Python client and `hub.attach` stand.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from typing import TYPE_CHECKING, Final
-
-import trio
-import trio_websocket
 
 from trionotify.errors import Refused
 from trionotify.http import nothing_at
@@ -20,10 +17,12 @@ from trionotify.http import nothing_at
 if TYPE_CHECKING:
     from trionotify.http import Request
 
-__all__ = ["check_upgrade", "shake_hands", "wants_upgrade"]
+__all__ = ["check_upgrade", "switching_protocols", "wants_upgrade"]
 
 #: Where WebSocket clients connect.
 PATHS: Final = ("/", "/events")
+#: What a server appends to the client's key before it hashes it (RFC 6455, section 1.3).
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def wants_upgrade(request: Request) -> bool:
@@ -66,50 +65,11 @@ def check_upgrade(request: Request) -> None:
         raise Refused(400, "Sec-WebSocket-Key: the base64 of 16 bytes is needed, once")
 
 
-class _Script(trio.abc.Stream):
-    """A stream that plays the request to trio-websocket, and keeps what it answers."""
-
-    def __init__(self, request: bytes) -> None:
-        self._request = request
-        self._over = trio.Event()
-        self.answer = b""
-
-    def finish(self) -> None:
-        """From now on, the end of the file."""
-        self._over.set()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        # No checkpoint but where there is something to wait for: it would be half of what this costs.
-        if self._request:
-            request, self._request = self._request, b""
-            return request
-        await self._over.wait()
-        return b""
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self.answer += data
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """It never blocks."""
-
-    async def aclose(self) -> None:
-        self.finish()
-
-
-async def shake_hands(request: Request) -> bytes:
-    """Let trio-websocket answer the handshake; return its 101."""
-    # Only what it has to know: the rest of the head was judged before, and can't confuse it.
-    subprotocol = request.subprotocol
-    script = _Script(
-        b"GET / HTTP/1.1\r\nHost: trionotify\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\n"
-        + (f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode() if subprotocol else b"")
-        + b"Sec-WebSocket-Key: "
-        + (request.header("sec-websocket-key") or "").encode()
-        + b"\r\n\r\n"
-    )
-    async with trio.open_nursery() as nursery:
-        proposal = await trio_websocket.wrap_server_stream(nursery, script)
-        await proposal.accept(subprotocol=subprotocol)
-        script.finish()
-    return script.answer
+def switching_protocols(request: Request) -> bytes:
+    """The 101 for a request that `check_upgrade` lets pass, up to and with its empty line."""
+    key = (request.header("sec-websocket-key") or "").encode()
+    accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+    fields = [b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: " + accept]
+    if request.subprotocol:
+        fields.append(b"Sec-WebSocket-Protocol: " + request.subprotocol.encode())
+    return b"\r\n".join([b"HTTP/1.1 101 Switching Protocols", *fields, b"", b""])

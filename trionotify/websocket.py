@@ -1,7 +1,7 @@
 """A WebSocket client's connection: frames both ways.
 
 half-open:  head read (h11), checked, authenticated       `conversation`
-handshake:  trio-websocket's, on a stream of our own      `handshake`
+handshake:  checked, and answered with the 101            `handshake`
 open:       the session; the Wire has the frames          `serving`
 closing:    shielded, under a deadline                    `Wire.aclose`
 """
