@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -614,6 +614,41 @@ async def tls_peer(
         if request:
             await peer.say(request)
         yield peer
+
+
+async def test_others_run_between_two_steps_of_handshakes() -> None:
+    """However many hellos are there at once: with a long key, each costs milliseconds."""
+    happened: list[str] = []
+
+    class Noted(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            happened.append("step")
+            super().do_handshake()
+
+    context = server_context.__wrapped__()  # one of its own
+    context.sslobject_class = Noted
+    hellos = [ssl.MemoryBIO() for _ in range(20)]
+    for hello in hellos:
+        with pytest.raises(ssl.SSLWantReadError):
+            client_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
+    async with open_server(port=0, ssl_context=context) as server, trio.open_nursery() as nursery:
+        with ExitStack() as stack:
+            for hello in hellos:
+                sock = socket.create_connection(("127.0.0.1", server.port or 0))
+                stack.enter_context(sock).sendall(hello.read())
+
+            @nursery.start_soon
+            async def tick() -> None:
+                while True:
+                    happened.append("turn")
+                    await trio.lowlevel.checkpoint()
+
+            with trio.fail_after(PATIENCE):
+                while happened.count("step") < 2 * len(hellos):  # one finds out that it has to read
+                    await trio.sleep(0)
+            nursery.cancel_scope.cancel()
+    # (Trio runs the tasks of one round in any order: so two may come together, the last and the first.)
+    assert max(len(list(group)) for name, group in itertools.groupby(happened) if name == "step") <= 2
 
 
 STREAM = get("/events", "Accept: text/event-stream")

@@ -29,7 +29,7 @@ import attrs
 import trio
 
 from trionotify import cesql
-from trionotify.addresses import name_of, unix_url
+from trionotify.addresses import name_of, site_of, unix_url
 from trionotify.attached import serve_attached
 from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
@@ -273,14 +273,16 @@ class Server:
     def _serve_in_a_task(self, sock: socket.socket, name: Any, routes: Routes) -> None:
         """The task raises nothing."""
         try:
-            transport = transport_of(sock, self._tls())
+            remote = name_of(name)
+            lane = partial(self.hub.slow_lane.one_of, site_of(remote))
+            transport = transport_of(sock, self._tls(), lane)
         except OSError:  # macOS: EINVAL, when the peer has reset it already
             sock.close()
         else:
             # (No page of a browser reaches a Unix socket.)
             local = self._local and sock.family != _UNIX
             serve = partial(serve_transport, routes=routes, local=local)
-            self._connections.start_soon(serve, self.hub, transport, name_of(name), self._opened)
+            self._connections.start_soon(serve, self.hub, transport, remote, self._opened)
 
     def _tls(self) -> ssl.SSLContext | None:
         """What the next connection is encrypted by."""

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Final
 
 import trio
@@ -43,7 +44,13 @@ _MOST_UNSENT: Final = 1 << 16
 _ENDS: Final = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
 
 
-def transport_of(sock: socket.socket, context: ssl.SSLContext | None) -> SocketTransport:
+#: What each step of a handshake is done in.
+Lane = Callable[[], AbstractAsyncContextManager[None]]
+
+
+def transport_of(
+    sock: socket.socket, context: ssl.SSLContext | None, lane: Lane = nullcontext
+) -> SocketTransport:
     """A transport on a socket that was accepted; with a `context`, over TLS. Raises OSError."""
     sock.setblocking(False)
     if sock.family != _UNIX:
@@ -51,12 +58,12 @@ def transport_of(sock: socket.socket, context: ssl.SSLContext | None) -> SocketT
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             # As Trio does: what the network can't take yet stays with us, where it is the log's.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT_LOWAT)
-    return SocketTransport(sock) if context is None else TlsTransport(sock, context)
+    return SocketTransport(sock) if context is None else TlsTransport(sock, context, lane)
 
 
 class TlsTransport(SocketTransport):
     """The server's side of TLS on a connected non-blocking socket. The handshake is a part of the first
-    read.
+    read, and its steps, which take milliseconds with a long key, are done in a `lane`.
 
     Reading belongs to one task, writing to any: what each does between two checkpoints leaves the state
     whole. Once the handshake is done, the reader never waits for the kernel to take something: only one
@@ -64,12 +71,15 @@ class TlsTransport(SocketTransport):
     """
 
     __slots__ = (
-        *("_tls", "_incoming", "_outgoing", "_ready", "_closing"),
+        *("_tls", "_lane", "_incoming", "_outgoing", "_ready", "_closing"),
         *("_received", "_unsent", "_repeated"),
     )
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, lane: Lane = nullcontext
+    ) -> None:
         super().__init__(sock)
+        self._lane = lane
         self.send = self._send  # the base class has the socket's own in its place
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -149,7 +159,8 @@ class TlsTransport(SocketTransport):
         while True:
             try:
                 if not self._ready:
-                    self._tls.do_handshake()
+                    async with self._lane():
+                        self._tls.do_handshake()
                     await self._flush_all()
                     self._ready = True
                 return self._tls.read(_RECORD)
