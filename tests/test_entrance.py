@@ -155,6 +155,27 @@ async def test_who_makes_room(autojump_clock: Clock) -> None:
     assert len(found) == 0
 
 
+async def test_who_waits_for_authenticate_is_spared(autojump_clock: Clock) -> None:
+    """A whole request has come, so a crowd that says nothing pushes out its own, of the same address."""
+    admitted = trio.Event()
+
+    async def authenticate(request: Request) -> Client:
+        await admitted.wait()
+        return request.client()
+
+    async with open_room(authenticate=authenticate, max_half_open=5) as room:
+        kernel = FakeKernel()
+        kernel.feed(upgrade("/"))
+        room.nursery.start_soon(serve_transport, room.hub, kernel, "test:1")
+        await room.quiet()
+        crowd = [half_open(room) for _ in range(10)]
+        await room.quiet()
+        assert sum(peer.kernel.closed for peer in crowd) == 6
+        admitted.set()
+        await room.quiet()
+        assert Peer(kernel).look().status == 101
+
+
 async def test_a_crowd_pushes_out_its_own(autojump_clock: Clock) -> None:
     """Ten thousand connections of one address cost nobody of another one a request that has begun."""
     async with open_room(max_half_open=10) as room:

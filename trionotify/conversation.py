@@ -121,6 +121,9 @@ class Conversation:
                 if self._local and not (upgrade and request.header("origin") is None):
                     self._hub.origins.check_host(request)
                 self._hub.origins.check(request)
+                place.stage = Stage.SERVED
+                if request.path not in ADMIN:
+                    await self._hub.door.turn(self.site)
                 if upgrade:
                     return await self._open_websocket(request)
                 if kind := self._wants_stream(request):

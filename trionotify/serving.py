@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trionotify.addresses import site_of
 from trionotify.connections import blame
 from trionotify.conversation import Conversation
 from trionotify.errors import CloseCode
@@ -76,10 +77,8 @@ async def _run_session(connection: ClientConnection) -> None:
     hub, client, wire = connection.hub, connection.client, connection.wire
     code = CloseCode.NORMAL
     try:
-        await hub.session(client)
-    except Exception as error:
-        # The boundary: what a session raises ends its connection alone.
-        code = blame(client, error)
+        code = await _outcome(connection)
+        await hub.door.turn(site_of(client.remote))
     except BaseExceptionGroup as group:
         # A nursery of the session's that was cancelled may have collected errors on its way.
         errors, rest = group.split(Exception)
@@ -97,3 +96,13 @@ async def _run_session(connection: ClientConnection) -> None:
             wire.end(code)
             await wire.aclose()
         connection.leave()
+
+
+async def _outcome(connection: ClientConnection) -> CloseCode:
+    """Run the session; return what to close with."""
+    try:
+        await connection.hub.session(connection.client)
+    except Exception as error:
+        # The boundary: what a session raises ends its connection alone.
+        return blame(connection.client, error)
+    return CloseCode.NORMAL

@@ -64,11 +64,13 @@ class Lane:
 
     async with lane.one_of(address):
         work(piece)
+
+    One that is wider lets in `width` tasks at a time.
     """
 
-    def __init__(self) -> None:
-        #: Somebody is in there.
-        self.busy = False
+    def __init__(self, width: int = 1) -> None:
+        #: The number of tasks that may still enter.
+        self.free = width
         #: Who waits, by address. The address that is served next is in front, as is the first of each.
         self._lines: dict[str, dict[trio.lowlevel.Task, None]] = {}
 
@@ -76,13 +78,21 @@ class Lane:
         """Be in the lane for a block. To enter is always a checkpoint; cancelled, it was not entered."""
         return _Inside(self, address)
 
+    async def turn(self, address: str) -> None:
+        """Wait for a place in the lane, and hold it no longer. Always a checkpoint.
+
+        Of many tasks that do so at once, `width` go on between two turns of all others.
+        """
+        await self.enter(address)
+        self.leave()
+
     async def enter(self, address: str) -> None:
         """See `one_of`."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.busy:
+        if not self.free:
             await self._wait(address)
         else:
-            self.busy = True
+            self.free -= 1
             # From inside, so that whoever comes meanwhile waits for a turn of everyone, too.
             await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -102,7 +112,7 @@ class Lane:
     def leave(self) -> None:
         """Let the next one in. Doesn't block."""
         if not self._lines:
-            self.busy = False
+            self.free += 1
             return
         address = next(iter(self._lines))
         line = self._lines.pop(address)
