@@ -135,7 +135,7 @@ class Hub:
         self.pace = trio.CapacityLimiter(_STEPS)
         #: Work that takes longer than a turn and can't be divided: one piece at a time, see `turns`.
         self.slow_lane = Lane()
-        #: Where requests and clients that leave wait for their turn: thousands may come at the same moment.
+        #: Where requests, and clients that leave, wait for their turn: thousands may come at once.
         self.door = Lane(_AT_THE_DOOR)
         #: Bytes of bodies and messages that aren't complete yet.
         self.arriving = Budget(settings.max_arriving_bytes)

@@ -75,9 +75,7 @@ class TlsTransport(SocketTransport):
         *("_received", "_unsent", "_repeated"),
     )
 
-    def __init__(
-        self, sock: socket.socket, context: ssl.SSLContext, lane: Lane = nullcontext
-    ) -> None:
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, lane: Lane = nullcontext) -> None:
         super().__init__(sock)
         self._lane = lane
         self.send = self._send  # the base class has the socket's own in its place
