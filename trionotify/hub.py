@@ -344,7 +344,7 @@ class Hub:
         if offset is None:
             raise Refused(
                 410,
-                f"since: not everything after {query.since} is kept; load your state anew and connect"
+                f"since: not everything after {query.since} is kept; reload your state and connect"
                 " without it",
             )
         return offset, True

@@ -1,4 +1,4 @@
-"""Fuzzing: a real server is sent what nobody should send, and must serve everyone else meanwhile.
+"""Fuzzing: a real server gets invalid and hostile input, and must go on serving all other clients.
 
     python -m tests.fuzz                                   every kind, 100,000 inputs each
     python -m tests.fuzz http frames --inputs 5000         two kinds, for a while

@@ -373,7 +373,7 @@ _STRANGE = (
 def origin_input(random: Random, scene: Scene) -> Input:
     """A page of another site, or one that came by another name: who may, and who is told so."""
     host = random.choice(_OWN)
-    # What this machine isn't called: 403, whoever asks.
+    # A host that isn't a name of this machine is refused with 403.
     strange_host = chance(random, 15)
     if strange_host:
         host = random.choice(_STRANGE_HOSTS)

@@ -44,7 +44,7 @@ _WORKERS = 8
 
 @attrs.frozen
 class Fault:
-    """What was wrong. `number` is the input's; None where it is nobody's alone."""
+    """What was wrong. `number` is the input's, or None if no single input is to blame."""
 
     kind: str
     seed: int
