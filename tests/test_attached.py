@@ -98,7 +98,7 @@ async def test_it_may_speak_events() -> None:
 
             welcome = await hear()
             epoch = hub.log.epoch
-            assert welcome["data"] == {"epoch": epoch, "head": 0, "id": "al"}
+            assert welcome["data"] == {"epoch": epoch, "head": 0, "id": "al", "role": "both"}
             await say(id="1", type="t", data={"n": 1})
             # Which comes first is trio-websocket's business.
             heard = sorted([await hear() for _ in range(2)], key=lambda got: str(got["source"]))

@@ -78,7 +78,7 @@ async def test_welcome_comes_first(room: Room, autojump_clock: Clock) -> None:
         first, *rest = heard(peer)
         assert first["type"] == "trionotify.welcome"
         welcomes.append((first["cursor"], first["data"], [got["data"] for got in rest]))
-    common = {"epoch": epoch, "head": 3, "id": "a"}
+    common = {"epoch": epoch, "head": 3, "id": "a", "role": "subscriber"}
     assert welcomes == [
         (f"{epoch}:3", common, []),
         (f"{epoch}:1", {**common, "recovered": True}, ["1", "2"]),

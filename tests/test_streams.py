@@ -81,7 +81,7 @@ async def test_events_begin_with_the_welcome(kind: str, room: Room, autojump_clo
     (welcome,) = map(json.loads, peer.messages)
     assert welcome["type"] == "trionotify.welcome"
     assert welcome["cursor"] == peer.header("trionotify-cursor")
-    assert welcome["data"] == {"epoch": room.hub.log.epoch, "head": 0, "id": "al"}
+    assert welcome["data"] == {"epoch": room.hub.log.epoch, "head": 0, "id": "al", "role": "subscriber"}
     (client,) = room.hub.clients
     assert (client.format, client.role) == ("cloudevents", "subscriber")
 

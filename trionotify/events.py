@@ -73,7 +73,9 @@ class Peer(Protocol):
 def welcome(peer: Peer, offset: int, recovered: bool | None) -> str | None:
     """The first that a client hears, when its stream starts behind `offset`."""
     hub = peer.hub
-    data: dict[str, object] = {"epoch": hub.log.epoch, "head": hub.log.head, "id": peer.client.id}
+    client = peer.client
+    data: dict[str, object] = {"epoch": hub.log.epoch, "head": hub.log.head}
+    data |= {"id": client.id, "role": client.role}
     if recovered is not None:
         data["recovered"] = recovered
     return peer.format.say("welcome", data, hub.broadcast.cursor(offset))
