@@ -138,8 +138,9 @@ class ClientConnection:
     _silent_since: float = attrs.field(factory=trio.current_time, init=False)
     _pinged_at: float | None = attrs.field(default=None, init=False)
     _stuck_since: float | None = attrs.field(default=None, init=False)
-    # Of a message that is arriving: how much of it was here at the last progress, and when that was.
-    _arrived: int = attrs.field(default=0, init=False)
+    # Of a message that is arriving: how much of it was here at the last progress, behind how many others,
+    # and when that was.
+    _arrived: tuple[int, int] = attrs.field(default=(0, 0), init=False)
     _arrived_at: float = attrs.field(default=0.0, init=False)
     # And the offset that the client knows of, and since when.
     _told: int = attrs.field(default=0, init=False)
@@ -389,9 +390,9 @@ class ClientConnection:
 
     def _check_arrival(self, now: float) -> None:
         """End a client whose message arrives byte by byte: it takes from the budget that all share."""
-        held = self.wire.held
-        if not held or not self.wire.reading or abs(held - self._arrived) >= _PROGRESS:
-            self._arrived, self._arrived_at = held, now
+        wire, (held, received) = self.wire, self._arrived
+        if not wire.held or not wire.reading or wire.received != received or abs(wire.held - held) >= _PROGRESS:
+            self._arrived, self._arrived_at = (wire.held, wire.received), now
         elif now - self._arrived_at >= self.hub.settings.stall_timeout:
             self.wire.end(CloseCode.POLICY_VIOLATION, "a message arrived too slowly")
 
