@@ -98,3 +98,14 @@ async def test_an_event_in_fields_waits_for_nobody(room: Room, autojump_clock: C
         assert not long.kernel.taken
     await room.quiet()
     assert [answer.status for answer in long.answers("POST")] == [200]
+
+
+async def test_a_turn_sees_a_deadline_that_came_on_the_way(autojump_clock: Clock) -> None:
+    """Or a loop that does nothing else but wait for its turn would never hear of it."""
+    lane = Lane()
+    with trio.CancelScope() as scope:
+        scope.deadline = trio.current_time()  # (it is noticed at the end of this round)
+        await lane.turn("here")
+        raise AssertionError("the deadline was missed")
+    assert scope.cancelled_caught
+    assert lane.free == 1

@@ -96,6 +96,8 @@ class Lane:
         """
         await self.enter(address)
         self.leave()
+        # The deadline may have come on the way, and whoever is here often waits for nothing else.
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def enter(self, address: str, had: float = 0.0) -> None:
         """See `one_of`."""
