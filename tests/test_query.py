@@ -135,5 +135,6 @@ def test_unknown_plain_keys_are_kept() -> None:
 
 def test_long_filters_are_not_read_beside_a_wrong_key() -> None:
     """They are parsed before the rest of the query is, and must not fail on a key that none can be."""
-    with pytest.raises(Refused, match=r"^other\.x: no such key"):
+    with pytest.raises(Refused) as caught:
         Filters.of({"other.x": "1", "sql": "TRUE"}, DEFAULT_LIMITS)
+    assert caught.value.detail.startswith("other.x: no such key")
