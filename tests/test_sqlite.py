@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.stores import EMPTY, add, crash, data, entries, entry, open_store
 from trionotify.entries import Entry, repetition_key
 from trionotify.errors import StoreError
-from trionotify.logs import database, epochs, moments, schema, sqlite
+from trionotify.logs import database, epochs, moments, rows, schema, sqlite
 from trionotify.logs.sqlite import new_epoch
 from trionotify.notification import Notification
 from trionotify.predicates import (
@@ -601,6 +601,35 @@ def test_an_audience_that_can_be_stored(tmp_path: Path) -> None:
     assert [store.refuses(one) for one in batch] == [None] * 4
     store.append(batch, 0, 0.0)
     assert [one.notification.audience for one in entries(store)] == audiences
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "around", [Not, lambda part: AllOf([part]), lambda part: AnyOf([Exact(id='"[{'), part])]
+)
+def test_the_deepest_audience(around: Callable[[Wanted], Wanted], tmp_path: Path) -> None:
+    """Whatever is taken can be read again, and is refused where it can't."""
+    store = open_store(tmp_path / "log.db")
+    audience: Wanted = Exact(id="a")
+    while store.refuses(deepest := Entry(Notification(audience=audience))) is None:
+        store.append([deepest], 0, 0.0)
+        audience = around(audience)
+    assert store.head > 60
+    for offset, one in enumerate(entries(store), 1):
+        assert one.offset == offset
+    store.close()
+
+
+def test_an_audience_is_not_read_when_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That would take a hundred times as long, for each event of a batch."""
+    monkeypatch.delattr(rows, "from_json")
+    store = open_store(tmp_path / "log.db")
+    for audience in (nested(100), AnyOf([Exact(id=str(n)) for n in range(1000)])):
+        one = Entry(Notification(audience=audience))
+        assert store.refuses(one) is None
+        store.append([one], 0, 0.0)
     store.close()
 
 

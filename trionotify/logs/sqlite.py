@@ -244,8 +244,8 @@ class SqliteStore:
     def shift(self, by: float, now: float) -> None:
         """The clock is set by `by` seconds, and will say `now`: move what was noted by it along.
 
-        The rest of that is done bit by bit, in the calls of `append` and `evict` to come; what they append
-        is noted by the clock as it is set then. If this raises, nothing is moved.
+        The rest of that is done bit by bit, in the calls of `append` and `evict` to come; what they
+        append is noted by the clock as it is set then. If this raises, nothing is moved.
         """
         self._finish()  # an earlier one, which is all but done by now
         if by < 0:
