@@ -25,6 +25,15 @@ class Sources:
         return LogClock(lambda: self.wall, lambda: self.steady)
 
 
+def followed(clock: LogClock) -> float:
+    """By how much it follows the wall clock now."""
+    moves: list[tuple[float, float]] = []
+    clock.take_over(lambda by, now: moves.append((by, now)))
+    for _, now in moves:
+        assert clock.now() == now
+    return sum(by for by, _ in moves)
+
+
 @pytest.fixture
 def sources() -> Sources:
     return Sources()
@@ -37,7 +46,7 @@ def test_it_is_the_wall_clock(sources: Sources, caplog: pytest.LogCaptureFixture
         sources.go_on(5.0)
         sources.wall += correction
         assert clock.now() == pytest.approx(sources.wall)
-        assert clock.take_over() == 0.0
+        assert followed(clock) == 0.0
     assert not caplog.records
 
 
@@ -49,13 +58,13 @@ def test_a_jump_in_passing(sources: Sources, jump: float, caplog: pytest.LogCapt
     sources.wall += jump
     for _ in range(int(SETTLED / 5) - 1):
         assert clock.now() == pytest.approx(right)
-        assert clock.take_over() == 0.0
+        assert followed(clock) == 0.0
         sources.go_on(5.0)
         right += 5.0
     sources.wall = right
     assert clock.now() == pytest.approx(right)
     sources.go_on(SETTLED)
-    assert (clock.take_over(), clock.now()) == (0.0, pytest.approx(right + SETTLED))
+    assert (followed(clock), clock.now()) == (0.0, pytest.approx(right + SETTLED))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert (record.event, record.seconds) == ("clock_jumped", pytest.approx(jump))  # type: ignore[attr-defined] # extra
@@ -69,12 +78,30 @@ def test_a_jump_that_stays(sources: Sources, jump: float, caplog: pytest.LogCapt
     clock.now()
     sources.go_on(SETTLED / 2)
     sources.wall += 1.0
-    assert clock.take_over() == 0.0
+    assert followed(clock) == 0.0
     sources.go_on(SETTLED / 2)
     before = clock.now()
-    assert clock.take_over() == pytest.approx(jump + 1.0)
+    assert followed(clock) == pytest.approx(jump + 1.0)
     assert clock.now() == pytest.approx(before + jump + 1.0) == pytest.approx(sources.wall)
-    assert clock.take_over() == 0.0
+    assert followed(clock) == 0.0
+    assert [record.event for record in caplog.records] == ["clock_jumped", "clock_followed"]  # type: ignore[attr-defined] # extra
+
+
+def test_what_was_stored_cannot_be_moved(sources: Sources, caplog: pytest.LogCaptureFixture) -> None:
+    """Then the clock goes on as before, so that what is stored meanwhile fits, and follows later."""
+    clock = sources.clock()
+    sources.wall += 3600.0
+    before = clock.now()
+    sources.go_on(SETTLED)
+
+    def fail(by: float, now: float) -> None:
+        raise OSError("the disk is full")
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="full"):
+            clock.take_over(fail)
+        assert clock.now() == pytest.approx(before + SETTLED)
+    assert followed(clock) == pytest.approx(3600.0)
     assert [record.event for record in caplog.records] == ["clock_jumped", "clock_followed"]  # type: ignore[attr-defined] # extra
 
 
@@ -85,9 +112,9 @@ def test_a_clock_that_jumps_about(sources: Sources, caplog: pytest.LogCaptureFix
         sources.wall += jump
         clock.now()
         sources.go_on(SETTLED - 1)
-        assert clock.take_over() == 0.0
+        assert followed(clock) == 0.0
     sources.go_on(1.0)
-    assert clock.take_over() == pytest.approx(-200.0)
+    assert followed(clock) == pytest.approx(-200.0)
     assert len(caplog.records) == 4
 
 

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ import trio
 import trio.testing
 
 from tests.conftest import Room, cancel_at_every_await
+from tests.stores import open_store
 from trionotify import Exact, Hub, Notification, Receipt, StoreError
 from trionotify.entries import Entry, Pending, repetition_key
 from trionotify.inbox import Inbox
@@ -152,6 +154,15 @@ async def until(condition: Callable[[], object]) -> None:
     """Wait for what a worker thread must come back for."""
     while not condition():
         await trio.testing.wait_all_tasks_blocked()
+
+
+async def in_time(condition: Callable[[], object]) -> None:
+    """Wait for what the log does by itself, every few seconds of a virtual clock."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await trio.sleep(1)
+    raise AssertionError("it has not happened")
 
 
 def entry(data: str = "", id: str | None = None) -> Entry:
@@ -453,14 +464,86 @@ async def test_a_clock_that_jumps(autojump_clock: trio.testing.MockClock) -> Non
         await log.offset_ago(3.0)
         assert store.nows == [1e9, 1e9, 1e9 - 3, 1e9 - 3]
         passed = 600.0
-        while not store.shifts:  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(1)
+        await in_time(lambda: store.shifts)
         await put(log, inbox, 1)
         passed = 2000.0
         await trio.sleep(2000)
         await log.offset_ago(3.0)
         assert store.shifts == [(7200.0, 1e9 + 7800)]
         assert store.nows[-2:] == [1e9 + 7800, 1e9 + 9197]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_jump_that_is_followed_in_the_middle_of_commits(
+    tmp_path: Path,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An entry has its moment either before the jump is followed, and moved with it, or after."""
+    passed = jump = 0.0
+    clock = LogClock(lambda: 1e9 + jump + passed, lambda: passed)
+    store = open_store(tmp_path / "log.db", max_age=3600.0, now=1e9)
+    memory = MemoryLog(max_entries=9, max_bytes=9999, max_age=9e9, epoch=store.epoch)
+    log, inbox = DurableLog(store, memory, clock), Inbox(1000, 1 << 20)
+    check, checked = store.check, trio.Event()
+
+    async def publish() -> None:
+        await inbox.put([entry("during")])
+        await trio.testing.wait_all_tasks_blocked()  # until its commit waits for the thread
+
+    def check_with_a_commit_behind() -> None:
+        check()
+        if passed and not checked.is_set():
+            trio.from_thread.run(publish)
+            trio.from_thread.run_sync(checked.set)
+
+    monkeypatch.setattr(store, "check", check_with_a_commit_behind)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(log.run, inbox)
+        await put(log, inbox, 1)
+        jump = 7200.0
+        await put(log, inbox, 1)
+        passed = 600.0
+        await checked.wait()
+        await log.take(inbox)
+        log.evict(log.head, 0.0)
+        await in_time(lambda: "follows" in caplog.text)
+        await put(log, inbox, 1)
+        assert [e.offset for e in log.read(0, 10)] == [1, 2, 3, 4]
+        asked = [await log.offset_ago(seconds) for seconds in (600.0, 599.0, 0.0)]
+        assert asked == [0, 2, 2]
+        nursery.cancel_scope.cancel()
+    await log.aclose()
+
+
+async def test_a_jump_that_cannot_be_followed_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """A fault keeps the file as it is: then the log goes on by its own time, and follows later."""
+
+    class FaultyStore(FakeStore):
+        tries = 0
+
+        def shift(self, by: float, now: float) -> None:
+            self.tries += 1
+            if self.tries == 1:
+                raise DAMAGED
+            super().shift(by, now)
+
+    store, passed, jump = FaultyStore(), 0.0, 0.0
+    clock = LogClock(lambda: 1e9 + jump + passed, lambda: passed)
+    memory = MemoryLog(max_entries=9, max_bytes=9999, max_age=9e9)
+    log, inbox = DurableLog(store, memory, clock), Inbox(1000, 1 << 20)  # type: ignore[arg-type] # a fake
+    async with trio.open_nursery() as nursery:
+        await nursery.start(log.run, inbox)
+        jump = 7200.0
+        await put(log, inbox, 1)
+        passed = 600.0
+        await in_time(lambda: store.tries)
+        await put(log, inbox, 1)
+        await in_time(lambda: store.shifts)
+        await put(log, inbox, 1)
+        assert store.shifts == [(7200.0, 1e9 + 7800)]
+        assert store.nows == [1e9, 1e9 + 600, 1e9 + 7800]
         nursery.cancel_scope.cancel()
 
 

@@ -11,9 +11,9 @@ import attrs
 import msgspec
 import pytest
 
-from trionotify import Notification, attributes
-from trionotify.attributes import is_json
+from trionotify import Notification, media
 from trionotify.entries import Entry, repetition_key
+from trionotify.media import read_media
 
 
 def test_defaults() -> None:
@@ -245,12 +245,34 @@ def test_the_longest_attributes() -> None:
 
 def test_a_long_media_type_is_not_remembered() -> None:
     """Strangers say them."""
-    kind = f"application/{'x' * 200}+json"
-    assert is_json(kind)
-    assert not is_json(f"text/{'x' * 200}")
-    before = attributes._is_json.cache_info().currsize
-    assert is_json(f"application/{'y' * 200}+json")
-    assert attributes._is_json.cache_info().currsize == before
+    before = media._read.cache_info().currsize
+    assert read_media(f"application/{'x' * 200}+json").is_json
+    assert not read_media(f"text/{'x' * 200}").is_json
+    assert media._read.cache_info().currsize == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("application/json", True),
+        ("Application/JSON ; x=y", True),
+        ("application/a+json;charset=utf-8", True),
+        ("json", True),
+        ("text/plain; x=application/json", False),
+        ("application/json-seq", False),
+        ("", False),
+    ],
+)
+def test_a_media_type_of_json(kind: str, expected: bool) -> None:
+    """Its subtype says so, whatever its parameters."""
+    assert read_media(kind).is_json == expected
+
+
+def test_a_media_type_of_quotes_that_are_not_closed() -> None:
+    """It is read in linear time: else this one would take hours."""
+    assert read_media('a/b; charset="Latin-1').charset == "latin-1"
+    text = "a/b" + ';x="\\"' * 200_000
+    assert read_media(text).essence == "a/b"
 
 
 def test_repr_shows_what_was_said() -> None:

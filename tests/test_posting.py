@@ -19,6 +19,8 @@ STRUCTURED = "Content-Type: application/cloudevents+json"
 BATCH = "Content-Type: application/cloudevents-batch+json; charset=utf-8"
 BINARY = ("ce-specversion: 1.0", "ce-id: 1", "ce-source: /shop", "ce-type: order.paid")
 EVENT = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.paid", "data": {"n": 1}}
+#: Long enough to be read one at a time, if its audience isn't known.
+SUBSCRIBING = {**EVENT, "type": "trionotify.subscribe", "data": "x" * 300, "audience": []}
 
 
 def published(room: Room) -> list[Notification]:
@@ -224,6 +226,8 @@ async def test_the_receipt_counts(room: Room, autojump_clock: Clock) -> None:
         ("/events", "{", (STRUCTURED,), 400, "not JSON"),
         ("/events", "{}", (STRUCTURED,), 400, "specversion is missing"),
         ("/events", "{}", (BATCH,), 400, "not JSON that can be read: Expected `array`"),
+        ("/events", json.dumps(SUBSCRIBING), (STRUCTURED,), 400, "audience must be a string that holds"),
+        ("/events", json.dumps([SUBSCRIBING]), (BATCH,), 400, "audience must be a string that holds"),
         ("/events", "x", ("ce-specversion: 0.3",), 400, "specversion must be '1.0'"),
         ("/events", "x", ("ce-specversion: 1.0", "ce-id: 1"), 400, "source is missing"),
         ("/events", "x", ("CE-Type: t",), 400, "specversion is missing: an event needs the field"),

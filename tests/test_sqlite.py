@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.stores import EMPTY, add, crash, data, entries, entry, open_store
 from trionotify.entries import Entry, repetition_key
 from trionotify.errors import StoreError
-from trionotify.logs import database, epochs, moments, schema, sqlite
+from trionotify.logs import database, epochs, moments, rows, schema, sqlite
 from trionotify.logs.sqlite import new_epoch
 from trionotify.notification import Notification
 from trionotify.predicates import (
@@ -300,14 +300,81 @@ def test_a_clock_that_is_followed_ahead(
     assert moments_of(store) == [0.0] * 3
     for now in (10.0, 20.0, 30.0, 40.0):
         add(store, "b", now=now)
-    add(store, "c", now=1041.0, upto=0)  # the clock is followed already
     store.shift(+1000.0, 1041.0)
+    add(store, "c", now=1041.0, upto=8)
     while store.evict(8, now=1042.0):
         found = moments_of(store)
         assert found == sorted(found)
     assert moments_of(store) == [1000.0] * 3 + [1010.0, 1020.0, 1030.0, 1040.0, 1041.0]
     store.evict(8, now=1315.0)
     assert store.start == 4
+    store.close()
+
+
+@pytest.mark.parametrize("by", [+1000.0, -1000.0])
+def test_moments_that_are_still_to_be_moved(
+    by: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for one, and eviction, gets it as it will be."""
+    monkeypatch.setattr(moments, "STEP", 2)
+    store = open_store(tmp_path / "log.db", max_age=100.0, now=5000.0)
+    for age in (95.0, 80.0, 60.0, 40.0, 20.0, 0.0):
+        add(store, "a", now=6000.0 - age)
+    now = 6000.0 + by
+    store.shift(by, now)
+    asked = [now - age for age in (95.0, 70.0, 50.0, 10.0)]
+    assert [store.offset_at(moment) for moment in asked] == [0, 2, 3, 5]
+    assert store.evict(6, now=now + 10.0)  # some are left to be moved
+    assert store.start == 1
+    assert [store.offset_at(moment) for moment in asked] == [1, 2, 3, 5]
+    while store.evict(6, now=now + 10.0):
+        pass
+    assert moments_of(store) == [now - age for age in (80.0, 60.0, 40.0, 20.0, 0.0)]
+    store.close()
+
+
+def test_a_clock_that_is_followed_ahead_by_less(tmp_path: Path) -> None:
+    """It was corrected backwards before: even so, moments never decrease, and the file is whole."""
+    store = open_store(tmp_path / "log.db")
+    add(store, "a", now=100.0)
+    store.shift(+50.0, 148.5)
+    add(store, "b", now=148.5)
+    assert moments_of(store) == [150.0, 150.0]
+    crash(store)
+    open_store(tmp_path / "log.db", now=200.0).close()
+
+
+def test_closed_while_the_clock_is_followed_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next process doesn't take what was to be moved for older than it is."""
+    monkeypatch.setattr(moments, "STEP", 2)
+    store = open_store(tmp_path / "log.db")
+    add(store, *"abcdefgh", now=10.0)
+    store.shift(+1000.0, 1010.0)
+    store.close()
+    again = open_store(tmp_path / "log.db", max_age=100.0, now=1011.0)
+    assert data(again) == [*"abcdefgh"]
+    again.close()
+
+
+@pytest.mark.parametrize(("first", "second"), [(+1000.0, +70.0), (+1000.0, -70.0), (-400.0, +70.0)])
+def test_a_clock_that_is_followed_again(
+    first: float, second: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While moments are still moved: each is moved by both."""
+    monkeypatch.setattr(moments, "STEP", 2)
+    store = open_store(tmp_path / "log.db", max_age=100.0, now=500.0)
+    for now in (500.0, 510.0, 520.0, 530.0, 540.0):
+        add(store, "a", now=now)
+    store.shift(first, 540.0 + first)
+    add(store, "b", now=540.0 + first)
+    store.shift(second, 540.0 + first + second)
+    add(store, "c", now=540.0 + first + second)
+    while store.evict(7, now=540.0 + first + second):
+        pass
+    by = first + second
+    assert moments_of(store) == [by + now for now in (500.0, 510.0, 520.0, 530.0, 540.0, 540.0, 540.0)]
     store.close()
 
 
@@ -534,6 +601,35 @@ def test_an_audience_that_can_be_stored(tmp_path: Path) -> None:
     assert [store.refuses(one) for one in batch] == [None] * 4
     store.append(batch, 0, 0.0)
     assert [one.notification.audience for one in entries(store)] == audiences
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "around", [Not, lambda part: AllOf([part]), lambda part: AnyOf([Exact(id='"[{'), part])]
+)
+def test_the_deepest_audience(around: Callable[[Wanted], Wanted], tmp_path: Path) -> None:
+    """Whatever is taken can be read again, and is refused where it can't."""
+    store = open_store(tmp_path / "log.db")
+    audience: Wanted = Exact(id="a")
+    while store.refuses(deepest := Entry(Notification(audience=audience))) is None:
+        store.append([deepest], 0, 0.0)
+        audience = around(audience)
+    assert store.head > 60
+    for offset, one in enumerate(entries(store), 1):
+        assert one.offset == offset
+    store.close()
+
+
+def test_an_audience_is_not_read_when_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That would take a hundred times as long, for each event of a batch."""
+    monkeypatch.delattr(rows, "from_json")
+    store = open_store(tmp_path / "log.db")
+    for audience in (nested(100), AnyOf([Exact(id=str(n)) for n in range(1000)])):
+        one = Entry(Notification(audience=audience))
+        assert store.refuses(one) is None
+        store.append([one], 0, 0.0)
     store.close()
 
 

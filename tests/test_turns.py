@@ -212,6 +212,22 @@ async def test_a_batch_is_understood_in_turns(room: Room, autojump_clock: Clock)
     assert web.kernel.taken.startswith(b"HTTP/1.1 200 ")
 
 
+async def test_the_log_judges_a_batch_in_turns(
+    room: Room, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log in a file writes each audience down to see whether it can keep it."""
+    judged: list[int] = []
+    events = [event(number) for number in range(100)]
+    async with a_neighbour() as neighbour:
+        monkeypatch.setattr(room.hub.log, "refusal", lambda _: judged.append(neighbour.turns))
+        web = Web(room)
+        web.kernel.feed(post("/events", json.dumps(events), BATCH))
+        await until(lambda: web.kernel.taken)
+    assert len(judged) == 100
+    # As in a lane: between two of them the neighbour has run, before or behind.
+    assert max(Counter(judged).values()) <= 2
+
+
 async def test_filters_and_audiences_in_the_broadcast(room: Room, autojump_clock: Clock) -> None:
     """Between two evaluations others run; all that are met get it, in order, once."""
     peers = [await room.connect(f"/?id=c{number}&team={number % 2}") for number in range(20)]

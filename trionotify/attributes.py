@@ -6,7 +6,6 @@ filter looks at attributes, for every notification: so they must be short. What 
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -25,7 +24,6 @@ __all__ = [
     "check_text",
     "checked_extensions",
     "checked_time",
-    "is_json",
     "moment_of",
 ]
 
@@ -66,21 +64,6 @@ def check_attribute_name(name: object) -> str:
     if name == "data":
         raise ValueError("'data' is not an attribute: predicates see attributes only")
     return name
-
-
-#: A media type of at most this many characters is cached. Strangers choose them, so longer ones aren't.
-_REMEMBERED: Final = 128
-
-
-def is_json(kind: str) -> bool:
-    """Whether a media type is one of JSON's (RFC 6839, section 3.1)."""
-    return _is_json(kind) if len(kind) <= _REMEMBERED else _is_json.__wrapped__(kind)
-
-
-@functools.lru_cache(maxsize=256)
-def _is_json(kind: str) -> bool:
-    subtype = kind.partition(";")[0].strip().lower().rpartition("/")[2]
-    return subtype == "json" or subtype.endswith("+json")
 
 
 def check_text(name: str, value: object) -> None:

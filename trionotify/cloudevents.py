@@ -20,7 +20,8 @@ import attrs
 
 from trionotify.filters import DEFAULT_LIMITS, SLOW, FilterLimits, from_json
 from trionotify.jsontext import Verbatim, read_json, read_members, write_json
-from trionotify.notification import RESERVED_TYPE, Data, Notification, is_json, new_id
+from trionotify.media import read_media
+from trionotify.notification import RESERVED_TYPE, Data, Notification, new_id
 from trionotify.predicates import to_json
 
 __all__ = [
@@ -79,7 +80,7 @@ def decode(
     The attribute `audience`, a JSON array of filters as a string, becomes the notification's audience;
     `cursor` is the server's to say, and is dropped.
     """
-    return read_event(text).notification(limits, defaults)
+    return read_event(text).notification(AudienceReader(limits), defaults)
 
 
 def read_event(text: str | bytes) -> Draft:
@@ -116,21 +117,18 @@ class Draft:
         return size > SLOW
 
     def notification(
-        self,
-        limits: FilterLimits = DEFAULT_LIMITS,
-        defaults: Mapping[str, str] = _NO_DEFAULTS,
-        audiences: AudienceReader | None = None,
+        self, audiences: AudienceReader, defaults: Mapping[str, str] = _NO_DEFAULTS
     ) -> Notification:
         """The notification that it is, its audience read by `audiences`; raises NotAnEvent."""
         try:
-            return self._notification(defaults, audiences or AudienceReader(limits))
+            return self._notification(audiences, defaults)
         except TooMuch:
             raise
         except (TypeError, ValueError) as error:
             id = self.attributes.get("id")
             raise NotAnEvent(str(error), id if isinstance(id, str) else None) from None
 
-    def _notification(self, defaults: Mapping[str, str], audiences: AudienceReader) -> Notification:
+    def _notification(self, audiences: AudienceReader, defaults: Mapping[str, str]) -> Notification:
         # A null attribute is one that isn't there (section 2.2 of the format).
         said = {name: value for name, value in self.attributes.items() if value is not None}
         given = {**defaults, **said}
@@ -146,7 +144,7 @@ class Draft:
         data, kind = _typed(self.members, given.pop("datacontenttype", None))
         fields: dict[str, Any] = {name: given.pop(name) for name in _FIELDS if name in given}
         fields |= {"audience": audience, "extensions": given}
-        if isinstance(data, str) and isinstance(kind, str) and is_json(kind):
+        if isinstance(data, str) and isinstance(kind, str) and read_media(kind).is_json:
             return Notification.with_json(data, kind, **fields)
         return Notification(data, datacontenttype=kind, **fields)
 
@@ -165,7 +163,8 @@ class AudienceReader:
 
     def knows(self, draft: Draft) -> bool:
         """Whether the draft's audience was read before."""
-        return draft.attributes.get("audience") in self._read
+        audience = draft.attributes.get("audience")
+        return isinstance(audience, str) and audience in self._read
 
     def read(self, value: object) -> Any:
         """The audience that the attribute of that name says; raises TypeError or ValueError."""
@@ -257,7 +256,7 @@ def _data(members: Mapping[str, Verbatim], kind: object) -> Data:
     if "data" not in members:
         return None
     text = members["data"]
-    if not isinstance(kind, str) or is_json(kind):
+    if not isinstance(kind, str) or read_media(kind).is_json:
         return bytes(text).decode()
     value = read_json(text)
     if value is not None and not isinstance(value, str):
@@ -301,7 +300,7 @@ def encode(notification: Notification, cursor: str | None, *, audience: bool = F
     if isinstance(data, bytes):
         event["data_base64"] = base64.b64encode(data).decode()
     elif data is not None:
-        event["data"] = Verbatim(data.encode()) if kind and is_json(kind) else data
+        event["data"] = Verbatim(data.encode()) if kind and read_media(kind).is_json else data
     return write_json(event)
 
 

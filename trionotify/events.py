@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
 from trionotify.addresses import site_of
-from trionotify.cloudevents import POSITION, SUBSCRIBE, Draft, NotAnEvent, read_event
+from trionotify.cloudevents import POSITION, SUBSCRIBE, AudienceReader, Draft, NotAnEvent, read_event
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, StoreError, shortened
 from trionotify.filters import FilterLimits, from_json
@@ -132,7 +132,7 @@ def _read(message: str | bytes) -> Draft:
 
 
 def _act(peer: Peer, draft: Draft, otherwise: Mapping[str, str]) -> Notification | None:
-    event = draft.notification(peer.filter_limits, otherwise)
+    event = draft.notification(AudienceReader(peer.filter_limits), otherwise)
     if event.type == SUBSCRIBE:
         _subscribe(peer, event)
         return None

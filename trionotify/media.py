@@ -16,9 +16,10 @@ import attrs
 
 __all__ = ["Media", "read_media"]
 
-#: `; name=value`, or `; name="value"`, in which a backslash takes what follows as it is.
+#: `; name=value`, or `; name="value"`, in which a backslash takes what follows as it is. A value whose
+#: quotes aren't closed goes on to the end: to look for the end of each of them takes quadratic time.
 _PARAMETER: Final = re.compile(
-    r';\s*(?P<name>[^\s;="]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^;"]*))', re.DOTALL
+    r';\s*(?P<name>[^\s;="]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*+)|(?P<plain>[^;"]*))', re.DOTALL
 )
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 #: The labels of UTF-8 (https://encoding.spec.whatwg.org/#names-and-labels), and of its ASCII part.
@@ -45,6 +46,12 @@ class Media:
         return self.parameters.get("charset", "").strip().lower() or None
 
     @property
+    def is_json(self) -> bool:
+        """Whether it is one of JSON's (RFC 6839, section 3.1)."""
+        subtype = self.essence.rpartition("/")[2]
+        return subtype == "json" or subtype.endswith("+json")
+
+    @property
     def is_utf_8(self) -> bool:
         """Whether it names UTF-8, by any of its labels, or no encoding."""
         return self.charset is None or self.charset in _UTF_8
@@ -52,9 +59,10 @@ class Media:
 
 def read_media(text: str) -> Media:
     """Read a media type. What is no parameter is left out; of two with one name, the first counts."""
-    return _read(text) if len(text) > _LONGEST else _remembered(text)
+    return _read(text) if len(text) <= _LONGEST else _read.__wrapped__(text)
 
 
+@lru_cache(maxsize=256)
 def _read(text: str) -> Media:
     essence = text.partition(";")[0]
     parameters: dict[str, str] = {}
@@ -63,6 +71,3 @@ def _read(text: str) -> Media:
         value = found["plain"].strip() if quoted is None else _ESCAPED.sub(r"\1", quoted)
         parameters.setdefault(found["name"].lower(), value)
     return Media(essence.strip().lower(), MappingProxyType(parameters))
-
-
-_remembered: Final = lru_cache(maxsize=64)(_read)

@@ -26,11 +26,11 @@ from trionotify.attributes import (
     check_text,
     checked_extensions,
     checked_time,
-    is_json,
     moment_of,
 )
 from trionotify.errors import quoted
 from trionotify.jsontext import check_json
+from trionotify.media import read_media
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +45,6 @@ __all__ = [
     "State",
     "check_attribute_name",
     "check_publishable",
-    "is_json",
     "moment_of",
     "new_id",
 ]
@@ -381,7 +380,7 @@ def _check_data(data: object) -> None:
 
 def _check_json(data: object, kind: str) -> None:
     """Who is told that this is JSON must be able to read it; bytes are nobody's to judge."""
-    if isinstance(data, str) and is_json(kind):
+    if isinstance(data, str) and read_media(kind).is_json:
         try:
             check_json(data)
         except ValueError as error:

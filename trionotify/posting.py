@@ -45,7 +45,7 @@ from trionotify.filters import SLOW
 from trionotify.http import Answer
 from trionotify.jsontext import LONG, TooMany, read_items
 from trionotify.media import Media, read_media
-from trionotify.notification import Data, Notification, check_publishable, is_json
+from trionotify.notification import Data, Notification, check_publishable
 from trionotify.query import defaults, said
 from trionotify.text import without_mark
 from trionotify.turns import Turn
@@ -215,9 +215,9 @@ async def _made(
 ) -> Notification:
     draft = None if len(text) > LONG else read_event(text)
     if draft is not None and (not draft.slow or audiences.knows(draft)):
-        return draft.notification(hub.filter_limits, otherwise, audiences)
+        return draft.notification(audiences, otherwise)
     async with hub.slow_lane.one_of(site):
-        return (draft or read_event(text)).notification(hub.filter_limits, otherwise, audiences)
+        return (draft or read_event(text)).notification(audiences, otherwise)
 
 
 async def _items(hub: Hub, site: str, body: bytes) -> list[Any]:
@@ -289,8 +289,9 @@ def _data(kind: str | None, body: bytes) -> Data:
     """Text where the media type says so, or doesn't say anything and it is."""
     media = read_media(kind or "")
     essence = media.essence
-    json = is_json(essence)
-    if kind is not None and not (json or essence.startswith("text/") or essence.endswith("+xml")):
+    if kind is not None and not (
+        media.is_json or essence.startswith("text/") or essence.endswith("+xml")
+    ):
         return body
     _check_charset(media)
     try:
@@ -299,21 +300,28 @@ def _data(kind: str | None, body: bytes) -> Data:
         if kind is None:
             return body
         raise ValueError(f"the body isn't UTF-8, as {kind} should be: {error.reason}") from None
-    return without_mark(text) if json else text
+    return without_mark(text) if media.is_json else text
 
 
 async def _publish(hub: Hub, notifications: list[Notification], publisher: str) -> list[Receipt]:
-    """Put them into the channel together; return what became of each, when all is known."""
-    entries = [
-        Entry(notification, None, Pending(), repetition_key(notification, publisher))
-        for notification in notifications
-    ]
-    waiting = [entry.pending for entry in entries if entry.pending]
+    """Put them into the channel together; return what became of each, when all is known.
+
+    A checkpoint also before that, whenever it takes more than a turn to look at their audiences.
+    """
+    entries: list[Entry] = []
+    waiting: list[Pending] = []
+    turn = Turn()
     try:
         hub.entrance.check_open()
-        for entry in entries:
+        for notification in notifications:
+            if turn.over:
+                await turn.pass_on()
+            pending = Pending()
+            entry = Entry(notification, None, pending, repetition_key(notification, publisher))
             if refusal := hub.log.refusal(entry):
                 raise refusal
+            entries.append(entry)
+            waiting.append(pending)
         await hub.inbox.put(entries)
         for pending in waiting:
             await pending.done.wait()

@@ -9,9 +9,12 @@ too early, or kept for ever. So this clock begins at the wall clock's time, and 
 | is corrected by up to `CORRECTION` seconds | follows |
 | jumps further | goes on by itself, and says so once |
 | comes back from there | was right all the time |
-| stays there for `SETTLED` seconds | follows: `take_over` says by how much, to move moments along |
+| stays there for `SETTLED` seconds | follows: `take_over` has the stored moments moved along |
 
 Everything here is synchronous; one thread at a time. Tests bring their own sources.
+
+The log asks for the time in the store's thread, in the call that notes it. A time that has waited for
+that thread may be from before a jump that was followed meanwhile.
 """
 
 from __future__ import annotations
@@ -68,22 +71,23 @@ class LogClock:
         self._compare(self._wall() - now, now)
         return now + self._ahead
 
-    def take_over(self) -> float:
-        """Follow a jump of the wall clock that was long enough ago; return by how much, or 0.0.
+    def take_over(self, move: Callable[[float, float], object]) -> None:
+        """Follow a jump of the wall clock, if one was long enough ago. Call this now and then.
 
-        To be asked now and then. All that was noted by this clock must be moved by so much.
+        `move(by, now)` must move everything that this clock has noted by so many seconds; `now` is the
+        time from then on. If it raises, the clock stays as it is, and the next call tries again.
         """
-        self.now()
+        now = self.now()
         if self._elsewhere is None or self._steady() - self._since < SETTLED:
-            return 0.0
-        by, self._ahead = self._elsewhere - self._ahead, self._elsewhere
-        self._elsewhere = None
+            return
+        by = self._elsewhere - self._ahead
+        move(by, now + by)
+        self._ahead, self._elsewhere = self._elsewhere, None
         logger.warning(
             "the log's clock follows the machine's by %+.1f s, and what was stored is moved along",
             by,
             extra={"event": "clock_followed", "seconds": round(by, 3)},
         )
-        return by
 
     def _compare(self, ahead: float, now: float) -> None:
         """See where the wall clock is, so far ahead of the steady one."""

@@ -187,7 +187,7 @@ class DurableLog:
 
     async def offset_ago(self, seconds: float) -> int:
         """See `Log.offset_ago`. Raises `StoreError`."""
-        return await self.offset_at(self._clock.now() - seconds)
+        return await self._in_thread(lambda: self._store.offset_at(self._clock.now() - seconds))
 
     async def _beside(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function that doesn't need the file, in any thread: commits go on meanwhile."""
@@ -196,6 +196,10 @@ class DurableLog:
     async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function of the store. Once it has begun it is waited for, even if cancelled."""
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._thread)
+
+    async def _timed(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The same for a function whose last argument is the log's time when it begins."""
+        return await self._in_thread(lambda: function(*arguments, self._clock.now()))
 
     # --- what is published ---
 
@@ -239,7 +243,7 @@ class DurableLog:
         begun = trio.current_time()
         with self._noting():
             try:
-                fresh = await self._in_thread(self._store.append, entries, self._upto, self._clock.now())
+                fresh = await self._timed(self._store.append, entries, self._upto)
             except StoreError:
                 raise
             except Exception:
@@ -263,19 +267,16 @@ class DurableLog:
 
     async def _look_after(self) -> None:
         """Evict by age also when nothing is published, and see faults and jumps of the clock."""
-        shift = 0.0
         while True:
             await trio.sleep(_INTERVAL)
-            shift += self._clock.take_over()
             with suppress(StoreError), self._noting():
                 await self._in_thread(self._store.check)
-                if shift:
-                    by, shift = shift, 0.0
-                    await self._in_thread(self._store.shift, by, self._clock.now())
+                # In one call: an append in between would note a time that is moved once more.
+                await self._in_thread(self._clock.take_over, self._store.shift)
                 dropped, more = _STEP, False
                 while more or dropped >= _STEP:
                     before = self.start
-                    more = await self._in_thread(self._store.evict, self._upto, self._clock.now())
+                    more = await self._timed(self._store.evict, self._upto)
                     dropped = self.start - before
 
     @contextmanager

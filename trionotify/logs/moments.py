@@ -6,7 +6,8 @@ wall clock after a jump: what was noted by it moves along.
 
 A log may have millions of entries, so this is done in steps, each in the transaction of an append or of
 an eviction. Between two steps the file is as whole as ever: moments never decrease from entry to entry.
-For this, moments that come down do so from the oldest on, and those that go up, from the newest.
+For this, moments that come down do so from the oldest on, and those that go up, from the newest. Whoever
+asks for a moment meanwhile gets the one that it will have (`Move.moved`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ class Move:
     def down(self) -> bool:
         """Whether they come down."""
         return self.by < 0
+
+    def moved(self, offset: int, moment: float) -> float:
+        """What the `moment` of the entry at `offset` is in the end, whether it was moved yet or not."""
+        waits = offset > self.after and (self.down or offset <= self.upto)
+        return max(self.floor, moment + self.by) if waits else moment
 
 
 def step(connection: sqlite3.Connection, extent: Extent, move: Move) -> tuple[Extent, Move | None]:

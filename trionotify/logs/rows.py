@@ -14,7 +14,7 @@ from trionotify.cesql.cache import Cache
 from trionotify.costs import weight_of
 from trionotify.entries import Entry
 from trionotify.filters import FilterLimits, from_json
-from trionotify.jsontext import read_json, write_json
+from trionotify.jsontext import MAX_DEPTH, check_json, read_json, write_json
 from trionotify.notification import Notification
 from trionotify.predicates import NOTHING, Wanted, is_value, to_json
 
@@ -35,14 +35,15 @@ COLUMNS: Final = (
 SIZE: Final = COLUMNS.index("size")
 TOTAL: Final = COLUMNS.index("total")
 
-#: How deep an audience may be nested: reading one takes some frames of the stack for each level.
-_DEEPEST: Final = 128
+#: How deep an audience may be nested is bounded by the depth that JSON text may have, which is less.
 _LIMITS: Final = FilterLimits(
     max_filter_bytes=sys.maxsize,
-    max_filter_depth=_DEEPEST,
+    max_filter_depth=MAX_DEPTH,
     max_filters=sys.maxsize,
     max_filter_cost=sys.maxsize,
 )
+#: What each predicate that holds others begins with: at most two levels of JSON; a condition has two.
+_DEEPER: Final = ('{"all":', '{"any":', '{"not":')
 _INSTEAD: Final = "use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
 #: What the form of the CloudEvents Subscriptions API can't say.
 _NOBODY: Final = "false"
@@ -112,9 +113,9 @@ def audience_text(audience: Wanted) -> str:
         if not is_value(audience):
             raise TypeError(f"audience {audience!r} can't be stored: {_INSTEAD}")
         text = write_json(to_json(audience)).decode()
-        # A short one can be read: a level takes at least 8 characters.
-        if len(text) > _DEEPEST * 8:
-            from_json(text, _LIMITS, audience=True)
+        # It can be read again unless it is too deep. To read it here would take milliseconds.
+        if 2 * sum(map(text.count, _DEEPER)) + 2 > MAX_DEPTH:
+            check_json(text)
     except RecursionError:
         raise ValueError("audience can't be stored: it is nested too deep") from None
     except ValueError as error:

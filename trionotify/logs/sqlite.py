@@ -153,6 +153,9 @@ class SqliteStore:
         Never raises: when nothing can be written any more, the next start takes it for a crash.
         """
         with contextlib.suppress(StoreError):
+            if self._move is not None and not self._move.down:
+                self._finish()  # else the next process takes the rest for much older, and evicts it
+        with contextlib.suppress(StoreError):
             epochs.end(self._database)
         self._database.close()
 
@@ -223,7 +226,7 @@ class SqliteStore:
             move = self._move
             if move is not None:
                 extent, move = moments.step(connection, extent, move)
-            extent = self._evict(connection, extent, upto, now, ageing=move is None or move.down)
+            extent = self._evict(connection, extent, upto, now, move)
         self._extent, self._move = extent, move
         for entry, offset in zip(entries, offsets, strict=True):
             entry.offset = offset
@@ -239,12 +242,12 @@ class SqliteStore:
         return self._move is not None
 
     def shift(self, by: float, now: float) -> None:
-        """The clock was set by `by` seconds, and says `now`: move what was noted by it along.
+        """The clock is set by `by` seconds, and will say `now`: move what was noted by it along.
 
-        That is done bit by bit, in the calls of `append` and `evict` to come.
+        The rest of that is done bit by bit, in the calls of `append` and `evict` to come; what they
+        append is noted by the clock as it is set then. If this raises, nothing is moved.
         """
-        while self._move is not None:  # an earlier one, which is all but done by now
-            self.evict(self.start, now)
+        self._finish()  # an earlier one, which is all but done by now
         if by < 0:
             first = max(self._timed_from, self.start) + 1
             with self._database.reading() as connection:
@@ -253,8 +256,16 @@ class SqliteStore:
                 )
             self._bring_down(by, min(now, noted + by))
         else:
-            # What was appended since then is right.
-            self._move = Move(by, 0.0, self._timed_from, self.offset_at(now))
+            move = Move(by, 0.0, self._timed_from, self.head)
+            # The head goes at once: nothing that comes behind it may have an earlier moment.
+            with self._database.writing() as connection:
+                extent, rest = moments.step(connection, self._extent, move)
+            self._extent, self._move = extent, rest
+
+    def _finish(self) -> None:
+        """Move all moments that are left to be moved."""
+        while self._move is not None:
+            self.evict(self.start, -math.inf)
 
     def _bring_down(self, by: float, floor: float) -> None:
         """Move the moments down, as far as they are above `floor`."""
@@ -306,8 +317,12 @@ class SqliteStore:
     def offset_at(self, moment: float) -> int:
         """The offset, from `start` to `head`, behind which all was appended at `moment` or later."""
         with self._database.reading() as connection:
-            key = partial(_number, "moment", connection, self.path)
+            key = partial(self._moment, connection)
             return self.start + bisect_left(range(self.start + 1, self.head + 1), moment, key=key)
+
+    def _moment(self, connection: sqlite3.Connection, offset: int) -> float:
+        moment: float = _number("moment", connection, self.path, offset)
+        return moment if self._move is None else self._move.moved(offset, moment)
 
     def newest(self, max_bytes: int) -> int:
         """The offset behind which are the newest entries, of at most `max_bytes` bytes altogether."""
@@ -348,11 +363,10 @@ class SqliteStore:
             raise _unfit(self.path, error) from error
 
     def _evict(
-        self, connection: sqlite3.Connection, extent: Extent, upto: int, now: float, *, ageing: bool
+        self, connection: sqlite3.Connection, extent: Extent, upto: int, now: float, move: Move | None
     ) -> Extent:
-        """Delete what is over the limits, that of age only if `ageing`; return what is kept then."""
-        too_old = now - self._max_age if ageing else -math.inf
-        start, base = self._doomed(connection, extent, upto, too_old)
+        """Delete what is over the limits, some moments being still to be moved; return what is kept."""
+        start, base = self._doomed(connection, extent, upto, now - self._max_age, move)
         if start > extent.start:
             connection.execute("DELETE FROM entries WHERE offset <= ?", (start,))
         if start == extent.head > extent.start:
@@ -364,7 +378,12 @@ class SqliteStore:
         return attrs.evolve(extent, start=start, base=base)
 
     def _doomed(
-        self, connection: sqlite3.Connection, extent: Extent, upto: int, too_old: float
+        self,
+        connection: sqlite3.Connection,
+        extent: Extent,
+        upto: int,
+        too_old: float,
+        move: Move | None,
     ) -> tuple[int, int]:
         """The offset up to which entries must go, and may go in one call; and the `base` then."""
         count = STEP + extent.head - self.head
@@ -375,7 +394,7 @@ class SqliteStore:
                 fits = (
                     extent.head - offset < self._max_entries
                     and extent.total - total + size <= self._max_bytes
-                    and moment >= too_old
+                    and (move.moved(offset, moment) if move else moment) >= too_old
                 )
                 if fits or room < 0:
                     break
