@@ -14,7 +14,7 @@ event in JSON. In a batch it holds for each event, and `max_body_bytes` for the 
 fields or in the query don't count: the head has a limit of its own.
 
 An event is published once all is understood, and answered once it is broadcast (and committed, if the
-log is durable). One that repeats what the log has gets the receipt of the first.
+log is durable). One that repeats what the log has from the same publisher gets the receipt of the first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from urllib.parse import unquote
 import attrs
 import trio
 
-from trionotify.addresses import host_of, site_of
+from trionotify.addresses import site_of
 from trionotify.admission import admit
 from trionotify.cloudevents import (
     MAX_MEMBERS,
@@ -67,7 +67,6 @@ _FIELDS: Final = ("id", "source", "type", "subject", "time")
 #: publisher can pass for one of another kind.
 _BEARER: Final = "\nsecret"
 _SIGNED: Final = "\nsig "
-_AT: Final = "\nat "
 
 
 async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
@@ -98,13 +97,14 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
     return Answer.json(answers if media == _BATCH else answers[0])
 
 
-def _unnamed(hub: Hub, request: Request) -> str:
+def _unnamed(hub: Hub, request: Request) -> str | None:
     """The identity within which repetitions are recognized when a publisher has no `id`.
 
-    The bearer of the secret is one publisher, each signature another; of all others, each address.
+    The bearer of the secret is one publisher, each signature another. A stranger has none: an address
+    is shared by all programs of a machine, all users of a Unix socket, and all clients of a proxy.
     """
     if hub.secret is None:
-        return _AT + host_of(request.remote)
+        return None
     if hub.secret.is_borne_by(request):
         return _BEARER
     # It may be stored in a file, and a signature is a credential.
@@ -301,7 +301,7 @@ def _data(kind: str | None, body: bytes) -> Data:
     return without_mark(text) if json else text
 
 
-async def _publish(hub: Hub, notifications: list[Notification], publisher: str) -> list[Receipt]:
+async def _publish(hub: Hub, notifications: list[Notification], publisher: str | None) -> list[Receipt]:
     """Put them into the channel together; return what became of each, when all is known."""
     entries = [
         Entry(notification, None, Pending(), repetition_key(notification, publisher))
