@@ -86,6 +86,10 @@ async def test_a_plain_body(room: Room, autojump_clock: Clock) -> None:
         ("image/png", b"\xef\xbb\xbfa", b"\xef\xbb\xbfa", None),
         ("image/png", b"\x89PNG", b"\x89PNG", "image/png"),
         ("application/atom+xml", b"<a/>", "<a/>", "application/atom+xml"),
+        ("Application/XML; charset=utf-8", b"<a/>", "<a/>", None),
+        ("application/xml-dtd", b"<a/>", "<a/>", None),
+        ("application/xml-external-parsed-entity", b"<a/>", "<a/>", None),
+        ("application/xmlish", b"<a/>", b"<a/>", None),
         (None, b"", "", "text/plain"),
     ],
 )

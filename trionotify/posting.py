@@ -289,7 +289,7 @@ def _data(kind: str | None, body: bytes) -> Data:
     media = read_media(kind or "")
     essence = media.essence
     json = is_json(essence)
-    if kind is not None and not (json or essence.startswith("text/") or essence.endswith("+xml")):
+    if kind is not None and not (json or essence.startswith("text/") or media.is_xml):
         return body
     _check_charset(media)
     try:
