@@ -91,6 +91,7 @@ async def test_a_plain_body(room: Room, autojump_clock: Clock) -> None:
         ("application/xml-external-parsed-entity", b"<a/>", "<a/>", None),
         ("application/xmlish", b"<a/>", b"<a/>", None),
         (None, b"", "", "text/plain"),
+        ("", b"x", "x", "text/plain"),
     ],
 )
 async def test_what_a_plain_body_is(  # noqa: PLR0917 - what is sent, and what comes
@@ -102,7 +103,7 @@ async def test_what_a_plain_body_is(  # noqa: PLR0917 - what is sent, and what c
     autojump_clock: Clock,
 ) -> None:
     """Text where its type says so, or says nothing and it is; the type is kept to the letter."""
-    await send(room, "/events", body, *([f"Content-Type: {field}"] if field else []))
+    await send(room, "/events", body, *([] if field is None else [f"Content-Type: {field}"]))
     (found,) = published(room)
     assert (found.data, found.datacontenttype, found.source) == (data, kind or field, "/http")
 
@@ -120,6 +121,32 @@ async def test_an_event_in_fields(room: Room, autojump_clock: Clock) -> None:
     assert found.extensions == {"note": "quoted", "to": "alice"}
     assert found.audience is not None
     assert (found.data, found.time) == ('{"n": 1}', "2026-01-02T03:04:05Z")
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "kind"),
+    [
+        ("?datacontenttype=application/json", None, "application/json"),
+        ("?datacontenttype=application/json", "text/csv", "text/csv"),
+        ("?datacontenttype=text/csv", "application/x-www-form-urlencoded", "text/csv"),
+        ("", "application/x-www-form-urlencoded", "text/plain"),
+        ("", "", "text/plain"),
+    ],
+)
+async def test_what_the_data_of_an_event_in_fields_is(
+    room: Room, autojump_clock: Clock, query: str, field: str | None, kind: str
+) -> None:
+    """The Content-Type says it or, if that says nothing, the query."""
+    fields = [] if field is None else [f"Content-Type: {field}"]
+    assert (await send(room, f"/events{query}", "{}", *BINARY, *fields)).status == 200
+    (found,) = published(room)
+    assert (found.data, found.datacontenttype) == ("{}", kind)
+
+
+async def test_a_field_in_quotes(room: Room, autojump_clock: Clock) -> None:
+    """A backslash takes what follows as it is."""
+    await send(room, "/events", "", *BINARY, r'ce-subject: "\a\b\\\"%41"')
+    assert published(room)[0].subject == r"ab\"A"
 
 
 async def test_an_event_in_json(room: Room, autojump_clock: Clock) -> None:
@@ -223,6 +250,7 @@ async def test_the_receipt_counts(room: Room, autojump_clock: Clock) -> None:
         ("/events?type=t", "x", BINARY[1:], 400, "specversion is missing"),
         ("/events", "x", ("ce-specversion: 1.0", "ce-id: 1", "ce-id: 2"), 400, "ce-id: given twice"),
         ("/events", "x", ("ce-specversion: 1.0", "ce-id: %ff"), 400, "ce-id: not UTF-8"),
+        ("/events", "x", (*BINARY, "ce-datacontenttype: a/b"), 400, "ce-datacontenttype: leave it out"),
     ],
 )
 async def test_what_is_refused(  # noqa: PLR0917 - what is sent, and what comes

@@ -20,6 +20,7 @@ log is durable). One that repeats what the log has from the same publisher gets 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -57,11 +58,14 @@ __all__ = ["post"]
 
 _STRUCTURED: Final = "application/cloudevents+json"
 _BATCH: Final = "application/cloudevents-batch+json"
-#: What curl says of whatever it is given, and browsers of forms: nobody means it.
-_FORM: Final = "application/x-www-form-urlencoded"
+#: Media types that say nothing. The second is what curl says of everything, and browsers of forms.
+_MEANINGLESS: Final = ("", "application/x-www-form-urlencoded")
 _ANY_EVENT: Final = "application/cloudevents"
 _FIELD: Final = "ce-"
 _AUDIENCE: Final = "ce-audience"
+_KIND: Final = "ce-datacontenttype"
+#: In a string in quotes, a backslash takes what follows as it is (RFC 9110, section 5.6.4).
+_ESCAPED: Final = re.compile(r"\\(.)")
 _FIELDS: Final = ("id", "source", "type", "subject", "time")
 #: In front of what publishers without an `id` are told apart by. No `id` begins with a line feed, so no
 #: publisher can pass for one of another kind.
@@ -151,7 +155,8 @@ async def _understand(
     hub: Hub, request: Request, media: str, body: bytes, id: str | None
 ) -> list[Notification]:
     """The notifications to publish. A checkpoint whenever it takes more than a turn."""
-    kind, otherwise = request.header("content-type"), said(request.params)
+    field, otherwise = request.header("content-type"), said(request.params)
+    kind = None if media in _MEANINGLESS else field
     if media == _BATCH:
         found = await _batch(hub, site_of(request.remote), body, otherwise)
     elif media == _STRUCTURED:
@@ -238,9 +243,14 @@ def _binary(
         if name.startswith(_FIELD):
             if name in given:
                 raise ValueError(f"{name}: given twice; once is allowed")
+            if name == _KIND:
+                raise ValueError(
+                    f"{name}: leave it out, because the Content-Type is the datacontenttype"
+                )
             given[name] = _decoded(name, value)
     given = {**otherwise, **{name.removeprefix(_FIELD): value for name, value in given.items()}}
-    kind = kind or given.get("datacontenttype")
+    default = given.pop("datacontenttype", None)
+    kind = kind or default
     if len(given) > MAX_MEMBERS:
         raise ValueError(f"an event may have at most {MAX_MEMBERS} attributes, not {len(given)}")
     _check_there(given, "specversion")
@@ -267,7 +277,7 @@ def _check_there(given: Mapping[str, object], *names: str) -> None:
 def _decoded(name: str, value: str) -> str:
     """A field's value: percent-encoded UTF-8, maybe in quotes (section 3.1.3.2 of the binding)."""
     if len(value) > 1 and value[0] == value[-1] == '"':
-        value = value[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+        value = _ESCAPED.sub(r"\1", value[1:-1])
     try:
         # What isn't ASCII should have been encoded; it came as UTF-8.
         return unquote(value.encode("latin-1").decode(), errors="strict")
@@ -279,7 +289,7 @@ def _plain(request: Request, kind: str | None, body: bytes, id: str | None) -> N
     given = defaults(request.params, id or "")
     if id is None:
         given["source"] = request.params.get("source", "/http")
-    if kind is not None and read_media(kind).essence != _FORM:
+    if kind is not None:
         given.setdefault("datacontenttype", kind)
     return Notification.of(_data(given.get("datacontenttype"), body), **given)
 
