@@ -85,16 +85,24 @@ SMUGGLED = {
     "two hosts": GET + b"\r\nHost: y\r\n\r\n",
     "a chunk of another size": CHUNKED + b"1\r\nab\r\n0\r\n\r\n",
     "a chunk's size with a bare line feed": CHUNKED + b"1\na\r\n0\r\n\r\n",
+    "a bare line feed behind the trailers": CHUNKED + b"1\r\na\r\n0\r\nX: y\n\n",
+    "a bare line feed behind a trailer": CHUNKED + b"1\r\na\r\n0\r\nX: y\nZ: 1\r\n\r\n",
+    "a bare line feed behind the last chunk": CHUNKED + b"1\r\na\r\n0\r\n\n",
+    "a folded trailer": CHUNKED + b"1\r\na\r\n0\r\nX: y\r\n z\r\n\r\n",
+    "a bare carriage return in a chunk's line": CHUNKED + b"1;a\rb\r\na\r\n0\r\n\r\n",
     "a negative chunk": CHUNKED + b"-1\r\n\r\n",
 }
 
 
+@pytest.mark.parametrize("size", [1, 7, 1_000])
 @pytest.mark.parametrize("shape", SMUGGLED)
-async def test_what_could_be_smuggled(shape: str, room: Room, autojump_clock: Clock) -> None:
+async def test_what_could_be_smuggled(shape: str, size: int, room: Room, autojump_clock: Clock) -> None:
     """It is refused, and behind it the connection is closed: the rest is nobody's request."""
     web = Web(room)
-    web.kernel.feed(SMUGGLED[shape] + get("/clients"))
-    await room.quiet()
+    request = SMUGGLED[shape] + get("/clients")
+    for at in range(0, len(request), size):
+        web.kernel.feed(request[at : at + size])
+        await room.quiet()
     (answer,) = web.answers("POST")
     assert answer.status in (400, 501)
     assert answer.headers["connection"] == "close"
@@ -574,12 +582,18 @@ async def test_the_first_items_of_a_long_list_count(room: Room, autojump_clock: 
     assert "x999" not in allowed
 
 
-async def test_short_trailers_are_let_pass(room: Room, autojump_clock: Clock) -> None:
-    """Trailers, and what a chunk says besides its size, are left out."""
+@pytest.mark.parametrize("size", [1, 2, 7, 1_000])
+async def test_short_trailers_are_let_pass(room: Room, autojump_clock: Clock, size: int) -> None:
+    """Trailers, and what a chunk says besides its size, are left out, however the body is cut."""
     web = Web(room)
     trailers = b"".join(b"x-%d: y\r\n" % number for number in range(20))
-    answer = await web.ask(CHUNKED + b"3;a=b\r\nabc\r\n0\r\n" + trailers + b"\r\n", "POST")
+    request = CHUNKED + b"3;a=b\r\na\nc\r\n2\r\n\r \r\n0\r\n" + trailers + b"\r\n"
+    for at in range(0, len(request), size):
+        web.kernel.feed(request[at : at + size])
+        await room.quiet()
+    (answer,) = web.answers("POST")
     assert answer.status == 200
+    assert [entry.notification.data for entry in room.hub.log.read(0, 9)] == ["a\nc\r "]
     assert (await web.ask(get("/livez"))).status == 200
 
 

@@ -74,6 +74,8 @@ class HttpConnection:
         self.body_to_come = False
         #: How long that is, if it said so.
         self._length = 0
+        #: What the parser has taken of a body in chunks since its last part.
+        self._framing = b""
         #: The bytes of a body that are kept.
         self._held = 0
         #: The last request's head, or what there is of it.
@@ -174,10 +176,7 @@ class HttpConnection:
             raise Refused(431, f"a request may have at most {_MAX_FIELDS} header fields")
 
     def _check_head(self, raw: bytes) -> None:
-        if raw.count(b"\n") != raw.count(_END_OF_LINE):
-            raise Refused(400, "a line of a request's head must end with CR LF")
-        if b"\r\n " in raw or b"\r\n\t" in raw:
-            raise Refused(400, "a header field must be on one line")
+        _check_lines(raw, "a request's head")
         lowered = raw.lower()
         lengths = lowered.count(b"\r\ncontent-length:") + lowered.count(b"\r\ntransfer-encoding:")
         if lengths > 1:
@@ -197,7 +196,7 @@ class HttpConnection:
         body = bytearray()
         turn, framed = Turn(), 0
         try:
-            while not isinstance(event := self._h11.next_event(), h11.EndOfMessage):
+            while not isinstance(event := self._next_part(), h11.EndOfMessage):
                 if event is h11.NEED_DATA:
                     if not self._rest:
                         self._rest = await self._read()
@@ -215,6 +214,19 @@ class HttpConnection:
             raise _unreadable(error) from None
         self.body_to_come = False
         return bytes(body)
+
+    def _next_part(self) -> object:
+        """The parser's next event of a body; raises `Refused` (400) for lines that it should not take."""
+        if self._length:
+            return self._h11.next_event()
+        before = self._h11.trailing_data[0]
+        event = self._h11.next_event()
+        self._framing += before[: len(before) - len(self._h11.trailing_data[0])]
+        if event is not h11.NEED_DATA:
+            data = len(event.data) if isinstance(event, h11.Data) else 0
+            framing, self._framing = self._framing[: len(self._framing) - data], b""
+            _check_lines(framing, "a body in chunks")
+        return event
 
     def _give_piece(self) -> int:
         """Give the parser a piece of what is here of the body; return its size."""
@@ -298,6 +310,14 @@ def _bytes_of(answer: Answer, method: str, close: bool) -> bytes:
 def _new_parser() -> h11.Connection:
     # It looks at the size of what is incomplete only. (A long head comes as one piece.)
     return h11.Connection(h11.SERVER, max_incomplete_event_size=_PIECE)
+
+
+def _check_lines(raw: bytes, where: str) -> None:
+    """Return if these are lines that everyone takes for the same; else raise `Refused` (400)."""
+    if not raw.count(b"\n") == raw.count(b"\r") == raw.count(_END_OF_LINE):
+        raise Refused(400, f"a line of {where} must end with CR LF")
+    if b"\r\n " in raw or b"\r\n\t" in raw:
+        raise Refused(400, "a header field must be on one line")
 
 
 def _without_empty_lines(data: bytes) -> bytes:
