@@ -281,7 +281,7 @@ async def test_old_http_publishes(room: Room, autojump_clock: Clock) -> None:
     assert room.hub.log.head == 2
 
 
-@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0"])
+@pytest.mark.parametrize("version", ["0.9", "2.0"])
 async def test_http_of_another_version(version: str, room: Room, autojump_clock: Clock) -> None:
     """Is refused by whatever it asks."""
     for target in ("/livez", "/events"):
@@ -289,6 +289,64 @@ async def test_http_of_another_version(version: str, room: Room, autojump_clock:
             b"HTTP/1.1", b"HTTP/" + version.encode()
         )
         assert (await Web(room).ask(request)).status == 505
+
+
+async def test_a_later_minor_version(room: Room, autojump_clock: Clock) -> None:
+    """Is served as 1.1 (RFC 9110, section 6.2)."""
+    web = Web(room)
+    for _ in range(2):
+        answer = await web.ask(get("/livez", version="1.2"))
+        assert (answer.status, answer.headers.get("connection")) == (200, None)
+    web.kernel.feed(upgrade("/?id=late").replace(b"HTTP/1.1", b"HTTP/1.3"))
+    await room.quiet()
+    assert room.hub.clients.by_id("late")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+async def test_a_length_of_nothing_is_no_body(method: str, room: Room, autojump_clock: Clock) -> None:
+    """The connection is kept, and what is behind it is the next request."""
+    web = Web(room)
+    web.kernel.feed(get("/livez", "Content-Length: 0", method=method) + get("/livez"))
+    await room.quiet()
+    first, second = web.answers(method, "GET")
+    assert "connection" not in first.headers
+    assert (second.status, second.body) == (200, b"ok\n")
+
+
+HUGE = {
+    "target": b"GET /livez?" + b"x" * 300_000 + b" HTTP/1.1\r\n%b\r\n",
+    "field": b"GET /livez HTTP/1.1\r\nCookie: " + b"x" * 300_000 + b"\r\n%b\r\n",
+    "number of fields": b"GET /livez HTTP/1.1\r\n" + b"a: b\r\n" * 50_000 + b"%b\r\n",
+}
+
+
+@pytest.mark.parametrize("size", [999, 65_536])
+@pytest.mark.parametrize("name", HUGE)
+async def test_why_a_huge_head_is_refused(
+    name: str, size: int, room: Room, autojump_clock: Clock
+) -> None:
+    """An allowed page can read that, and the server keeps little of the head."""
+    page = b"hOst : test\r\nOrigin: http://test\r\n"
+    for fields, allowed in ((page, "http://test"), (b"X" + page, None)):
+        web, request = Web(room), HUGE[name] % fields
+        for at in range(0, len(request), size):
+            web.kernel.feed(request[at : at + size])
+            await room.quiet()
+        (answer,) = web.answers()
+        assert answer.status == 431
+        assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+async def test_a_head_without_an_end(room: Room, autojump_clock: Clock) -> None:
+    """It is refused after half a second, however it is sent."""
+    for line in (b"x" * 50_000, b"a: b\r\n" * 9_000, b"Origin: a\r\n" * 5_000):
+        web = Web(room)
+        web.kernel.feed(b"GET / HTTP/1.1\r\n")
+        for _ in range(30):
+            web.kernel.feed(line)
+        await trio.sleep(1)
+        (answer,) = web.answers()
+        assert answer.status == 431
 
 
 async def test_other_methods(room: Room, autojump_clock: Clock) -> None:

@@ -37,9 +37,13 @@ __all__ = ["HttpConnection"]
 
 #: Of a request. No honest client sends more.
 _MAX_FIELDS: Final = 100
-#: A head that is too long is read up to this many bytes, because CORS depends on the fields in it.
-_OVERLONG: Final = 1 << 16
+#: A head that is too long is read up to this many bytes, because CORS depends on two fields in it. Of
+#: the bytes, those that matter are kept: these fields, and the beginnings of the first line and the last.
+_OVERLONG: Final = 1 << 20
 _OVERLONG_TIMEOUT: Final = 0.5
+_OVERLONG_KEPT: Final = 1 << 16
+_UNNEEDED: Final = re.compile(rb"(?<=\n)(?!(?:origin|host)[ \t]*:|\r?\n)[^\n]*\n", re.IGNORECASE)
+_LONG_LINE: Final = re.compile(rb"([^\r\n]{1024})[^\r\n]+")
 #: Bytes that a body may have on the wire beyond twice its limit, because chunks are framed.
 _FRAMING: Final = 1 << 16
 #: A body in chunks is parsed in pieces of so many bytes. A chunk's own line, and the trailers, may have
@@ -134,8 +138,9 @@ class HttpConnection:
         if not isinstance(event, h11.Request):
             raise EOFError
         self._check_head(self._raw)
-        self._length = _length_of(event) if self.body_to_come else 0
-        self._persistent = event.http_version == b"1.1" and not _says_close(event)
+        self._length, chunked = _framing_of(event)
+        self.body_to_come = chunked or self._length > 0
+        self._persistent = event.http_version >= b"1.1" and not _says_close(event)
         return event
 
     async def _give_head(self) -> None:
@@ -144,19 +149,34 @@ class HttpConnection:
         end = _END_OF_HEAD.search(raw, max(known - 2, 0))
         head = raw if end is None else raw[: end.end()]
         self._raw, self._rest = head, raw[len(head) :]
-        if len(head) > self._max_head_bytes and end is None:
-            await self._read_overlong()
-        self._check_size(self._raw)
+        if too_long := self._too_long(head):
+            if end is None:
+                await self._read_overlong()
+            raise Refused(431, too_long)
         # The beginning shows whether it is HTTP at all; more is of use only when all is here.
         if end is not None or len(head) <= _PIECE:
             self._h11.receive_data(head[self._given :])
             self._given = len(head)
 
+    def _too_long(self, head: bytes) -> str | None:
+        """Which limit a head exceeds, or what there is of it; None if none."""
+        if len(head) > self._max_head_bytes:
+            return f"a request's head may have at most {self._max_head_bytes} bytes"
+        # One line is the request's own, and the last is empty.
+        if head.count(b"\n") - 2 > _MAX_FIELDS:
+            return f"a request may have at most {_MAX_FIELDS} header fields"
+        return None
+
     async def _read_overlong(self) -> None:
         """Read on to the end of a head that is too long, if the end is near."""
+        size = len(self._raw)
         with trio.move_on_after(_OVERLONG_TIMEOUT), suppress(EOFError):
-            while b"\r\n\r\n" not in self._raw and len(self._raw) < _OVERLONG:
-                self._raw += await self._read()
+            while b"\r\n\r\n" not in self._raw and size < _OVERLONG:
+                self._raw = _LONG_LINE.sub(rb"\1", _UNNEEDED.sub(b"", self._raw))
+                if len(self._raw) > _OVERLONG_KEPT:
+                    break
+                data = await self._read()
+                self._raw, size = self._raw + data, size + len(data)
 
     @property
     def _method(self) -> str:
@@ -168,20 +188,12 @@ class HttpConnection:
         found = re.search(_FIELD % name, self._raw.partition(b"\r\n\r\n")[0], re.IGNORECASE)
         return found[1].rstrip().decode("latin-1") if found else None
 
-    def _check_size(self, raw: bytes) -> None:
-        if len(raw) > self._max_head_bytes:
-            raise Refused(431, f"a request's head may have at most {self._max_head_bytes} bytes")
-        # One line is the request's own, and the last is empty.
-        if raw.count(b"\n") - 2 > _MAX_FIELDS:
-            raise Refused(431, f"a request may have at most {_MAX_FIELDS} header fields")
-
     def _check_head(self, raw: bytes) -> None:
         _check_lines(raw, "a request's head")
         lowered = raw.lower()
         lengths = lowered.count(b"\r\ncontent-length:") + lowered.count(b"\r\ntransfer-encoding:")
         if lengths > 1:
             raise Refused(400, "a request says once how long its body is: by its length, or in chunks")
-        self.body_to_come = lengths > 0
 
     async def read_body(self, max_bytes: int) -> bytes:
         """Read the last request's body. Not always a checkpoint.
@@ -329,9 +341,15 @@ def _too_long(max_bytes: int) -> Refused:
     return Refused(413, f"a request's body may have at most {max_bytes} bytes")
 
 
-def _length_of(head: h11.Request) -> int:
-    """By its field, which has been checked: a number, and there once; 0 if there is none."""
-    return next((int(value) for name, value in head.headers if name == b"content-length"), 0)
+def _framing_of(head: h11.Request) -> tuple[int, bool]:
+    """How long the body is by its field, which has been checked, and whether it is in chunks."""
+    length, chunked = 0, False
+    for name, value in head.headers:
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            chunked = True
+    return length, chunked
 
 
 def _says_close(head: h11.Request) -> bool:
