@@ -244,9 +244,10 @@ _ACCEPTED: Final = 100
 def preferred(accept: str | None, offered: Sequence[str]) -> str | None:
     """Which of the media types in `offered` a header `Accept` likes best; None if it takes none.
 
-    By RFC 9110, section 12.5.1, without parameters but for `q`. Of equals, the first.
+    By RFC 9110, section 12.5.1, without parameters but for `q`. Of equals, the first. An empty one is as
+    none.
     """
-    if accept is None:
+    if accept is None or not accept.strip():
         return offered[0]
     items = accept.split(",", _ACCEPTED)[:_ACCEPTED]
     weights = {kind: weight for kind, weight in map(_weighed, items) if kind}

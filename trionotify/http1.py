@@ -37,8 +37,8 @@ __all__ = ["HttpConnection"]
 
 #: Of a request. No honest client sends more.
 _MAX_FIELDS: Final = 100
-#: A head that is too long is read up to this many bytes, because CORS depends on two fields in it. Of
-#: the bytes, those that matter are kept: these fields, and the beginnings of the first line and the last.
+#: A head that is too long is read up to this many bytes, because CORS depends on two fields in it. Kept
+#: of it are these, and the beginnings of its first line and its last.
 _OVERLONG: Final = 1 << 20
 _OVERLONG_TIMEOUT: Final = 0.5
 _OVERLONG_KEPT: Final = 1 << 16
@@ -228,7 +228,7 @@ class HttpConnection:
         return bytes(body)
 
     def _next_part(self) -> object:
-        """The parser's next event of a body; raises `Refused` (400) for lines that it should not take."""
+        """The parser's next event of a body; raises `Refused` (400) for lines that are no lines."""
         if self._length:
             return self._h11.next_event()
         before = self._h11.trailing_data[0]
