@@ -77,9 +77,11 @@ async def _addresses(hosts: str | Iterable[str], port: int) -> list[_Address]:
             raise TypeError(f"host must be str, not {type(host).__name__}")
         if not host:
             raise ValueError("host: a name or an address is needed")
+        # An address of IPv6 may be in brackets, as in a URL.
+        name = host[1:-1] if host.startswith("[") and host.endswith("]") and ":" in host else host
         try:
             infos = await trio.socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
         except (socket.gaierror, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
