@@ -19,9 +19,9 @@ from typing import Any, Final
 
 import trio
 
-from trionotify.addresses import name_of
+from trionotify.addresses import name_of, unix_url
 
-__all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix"]
+__all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix", "place_of"]
 
 logger = logging.getLogger("trionotify")
 
@@ -199,6 +199,14 @@ def adopt(sockets: Iterable[socket.socket], public: bool) -> list[socket.socket]
             sock.close()
         raise
     return adopted
+
+
+def place_of(sock: socket.socket, tls: bool) -> tuple[str, int | None]:
+    """The URL of a server that listens there, and the port; a Unix socket has none."""
+    name = sock.getsockname()
+    if sock.family == _UNIX:
+        return unix_url(name), None
+    return f"{'https' if tls else 'http'}://{name_of(name)}", name[1]
 
 
 def _in_use() -> OSError:

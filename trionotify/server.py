@@ -29,14 +29,14 @@ import attrs
 import trio
 
 from trionotify import cesql
-from trionotify.addresses import name_of, site_of, unix_url
+from trionotify.addresses import name_of, site_of
 from trionotify.attached import serve_attached
 from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
 from trionotify.errors import CloseCode
 from trionotify.exhaustion import Exhaustion
 from trionotify.hub import Authenticate, Hub
-from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix
+from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix, place_of
 from trionotify.logs import open_log
 from trionotify.routes import ADMIN, ALL, PUBLIC, Routes, load_files
 from trionotify.secret import Secret
@@ -365,9 +365,9 @@ async def serve(
         undo.pop_all()
     tls = ssl_context is not None or certificate is not None
     routes = ALL if admin_port is None else PUBLIC
-    (_, number), *_ = found = [_place(sock, tls) for sock in listening]
+    (_, number), *_ = found = [place_of(sock, tls) for sock in listening]
     urls = tuple(url for url, _ in found)
-    admin_url, admin_number = _place(admin[0], tls) if admin else (None, None)
+    admin_url, admin_number = place_of(admin[0], tls) if admin else (None, None)
     places = [*[(sock, routes) for sock in listening], *[(sock, ADMIN) for sock in admin]]
     server = Server(
         *(hub, urls, number, admin_url, admin_number),
@@ -433,11 +433,3 @@ async def open_server(
         yield server
         hub.entrance.close("the server stops")
         server.stop()
-
-
-def _place(sock: socket.socket, tls: bool) -> tuple[str, int | None]:
-    """The URL and the port."""
-    name = sock.getsockname()
-    if sock.family == _UNIX:
-        return unix_url(name), None
-    return f"{'https' if tls else 'http'}://{name_of(name)}", name[1]
