@@ -18,6 +18,7 @@ import pytest
 from trio_websocket import open_websocket_url
 
 from tests.conftest import raw_client
+from tests.test_server import need_ipv6
 from trionotify.cli import main
 from trionotify.secret import Secret
 
@@ -108,6 +109,16 @@ def test_environment() -> None:
         assert not url.endswith(":8765")
         process.terminate()
         assert process.wait(timeout=20) == 0
+
+
+def test_it_says_all_addresses() -> None:
+    """A line for each, in the order in which they were given."""
+    need_ipv6()
+    with running("--port=0", "--host=127.0.0.1", "--host=[::1]") as (process, url):
+        assert process.stdout is not None
+        port = url.rpartition(":")[2]
+        assert url == f"http://127.0.0.1:{port}"
+        assert process.stdout.readline() == f"trionotify: listening on http://[::1]:{port}\n"
 
 
 @pytest.mark.parametrize(

@@ -86,16 +86,24 @@ SMUGGLED = {
     "two hosts": GET + b"\r\nHost: y\r\n\r\n",
     "a chunk of another size": CHUNKED + b"1\r\nab\r\n0\r\n\r\n",
     "a chunk's size with a bare line feed": CHUNKED + b"1\na\r\n0\r\n\r\n",
+    "a bare line feed behind the trailers": CHUNKED + b"1\r\na\r\n0\r\nX: y\n\n",
+    "a bare line feed behind a trailer": CHUNKED + b"1\r\na\r\n0\r\nX: y\nZ: 1\r\n\r\n",
+    "a bare line feed behind the last chunk": CHUNKED + b"1\r\na\r\n0\r\n\n",
+    "a folded trailer": CHUNKED + b"1\r\na\r\n0\r\nX: y\r\n z\r\n\r\n",
+    "a bare carriage return in a chunk's line": CHUNKED + b"1;a\rb\r\na\r\n0\r\n\r\n",
     "a negative chunk": CHUNKED + b"-1\r\n\r\n",
 }
 
 
+@pytest.mark.parametrize("size", [1, 7, 1_000])
 @pytest.mark.parametrize("shape", SMUGGLED)
-async def test_what_could_be_smuggled(shape: str, room: Room, autojump_clock: Clock) -> None:
+async def test_what_could_be_smuggled(shape: str, size: int, room: Room, autojump_clock: Clock) -> None:
     """It is refused, and behind it the connection is closed: the rest is nobody's request."""
     web = Web(room)
-    web.kernel.feed(SMUGGLED[shape] + get("/clients"))
-    await room.quiet()
+    request = SMUGGLED[shape] + get("/clients")
+    for at in range(0, len(request), size):
+        web.kernel.feed(request[at : at + size])
+        await room.quiet()
     (answer,) = web.answers("POST")
     assert answer.status in (400, 501)
     assert answer.headers["connection"] == "close"
@@ -274,7 +282,7 @@ async def test_old_http_publishes(room: Room, autojump_clock: Clock) -> None:
     assert room.hub.log.head == 2
 
 
-@pytest.mark.parametrize("version", ["0.9", "1.2", "2.0"])
+@pytest.mark.parametrize("version", ["0.9", "2.0"])
 async def test_http_of_another_version(version: str, room: Room, autojump_clock: Clock) -> None:
     """Is refused by whatever it asks."""
     for target in ("/livez", "/events"):
@@ -282,6 +290,64 @@ async def test_http_of_another_version(version: str, room: Room, autojump_clock:
             b"HTTP/1.1", b"HTTP/" + version.encode()
         )
         assert (await Web(room).ask(request)).status == 505
+
+
+async def test_a_later_minor_version(room: Room, autojump_clock: Clock) -> None:
+    """Is served as 1.1 (RFC 9110, section 6.2)."""
+    web = Web(room)
+    for _ in range(2):
+        answer = await web.ask(get("/livez", version="1.2"))
+        assert (answer.status, answer.headers.get("connection")) == (200, None)
+    web.kernel.feed(upgrade("/?id=late").replace(b"HTTP/1.1", b"HTTP/1.3"))
+    await room.quiet()
+    assert room.hub.clients.by_id("late")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+async def test_a_length_of_nothing_is_no_body(method: str, room: Room, autojump_clock: Clock) -> None:
+    """The connection is kept, and what is behind it is the next request."""
+    web = Web(room)
+    web.kernel.feed(get("/livez", "Content-Length: 0", method=method) + get("/livez"))
+    await room.quiet()
+    first, second = web.answers(method, "GET")
+    assert "connection" not in first.headers
+    assert (second.status, second.body) == (200, b"ok\n")
+
+
+HUGE = {
+    "target": b"GET /livez?" + b"x" * 300_000 + b" HTTP/1.1\r\n%b\r\n",
+    "field": b"GET /livez HTTP/1.1\r\nCookie: " + b"x" * 300_000 + b"\r\n%b\r\n",
+    "number of fields": b"GET /livez HTTP/1.1\r\n" + b"a: b\r\n" * 50_000 + b"%b\r\n",
+}
+
+
+@pytest.mark.parametrize("size", [999, 65_536])
+@pytest.mark.parametrize("name", HUGE)
+async def test_why_a_huge_head_is_refused(
+    name: str, size: int, room: Room, autojump_clock: Clock
+) -> None:
+    """An allowed page can read that, and the server keeps little of the head."""
+    page = b"hOst : test\r\nOrigin: http://test\r\n"
+    for fields, allowed in ((page, "http://test"), (b"X" + page, None)):
+        web, request = Web(room), HUGE[name] % fields
+        for at in range(0, len(request), size):
+            web.kernel.feed(request[at : at + size])
+            await room.quiet()
+        (answer,) = web.answers()
+        assert answer.status == 431
+        assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+async def test_a_head_without_an_end(room: Room, autojump_clock: Clock) -> None:
+    """It is refused after half a second, however it is sent."""
+    for line in (b"x" * 50_000, b"a: b\r\n" * 9_000, b"Origin: a\r\n" * 5_000):
+        web = Web(room)
+        web.kernel.feed(b"GET / HTTP/1.1\r\n")
+        for _ in range(30):
+            web.kernel.feed(line)
+        await trio.sleep(1)
+        (answer,) = web.answers()
+        assert answer.status == 431
 
 
 async def test_other_methods(room: Room, autojump_clock: Clock) -> None:
@@ -575,12 +641,18 @@ async def test_the_first_items_of_a_long_list_count(room: Room, autojump_clock: 
     assert "x999" not in allowed
 
 
-async def test_short_trailers_are_let_pass(room: Room, autojump_clock: Clock) -> None:
-    """Trailers, and what a chunk says besides its size, are left out."""
+@pytest.mark.parametrize("size", [1, 2, 7, 1_000])
+async def test_short_trailers_are_let_pass(room: Room, autojump_clock: Clock, size: int) -> None:
+    """Trailers, and what a chunk says besides its size, are left out, however the body is cut."""
     web = Web(room)
     trailers = b"".join(b"x-%d: y\r\n" % number for number in range(20))
-    answer = await web.ask(CHUNKED + b"3;a=b\r\nabc\r\n0\r\n" + trailers + b"\r\n", "POST")
+    request = CHUNKED + b"3;a=b\r\na\nc\r\n2\r\n\r \r\n0\r\n" + trailers + b"\r\n"
+    for at in range(0, len(request), size):
+        web.kernel.feed(request[at : at + size])
+        await room.quiet()
+    (answer,) = web.answers("POST")
     assert answer.status == 200
+    assert [entry.notification.data for entry in room.hub.log.read(0, 9)] == ["a\nc\r "]
     assert (await web.ask(get("/livez"))).status == 200
 
 

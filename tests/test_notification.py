@@ -12,8 +12,18 @@ import msgspec
 import pytest
 
 from trionotify import Notification, media
+from trionotify.attributes import moment_of
 from trionotify.entries import Entry, repetition_key
 from trionotify.media import read_media
+
+
+@pytest.mark.parametrize(
+    "time", ["1998-12-31T23:59:60Z", "1998-12-31t15:59:60-08:00", "1998-12-31T23:59:60.0+00:00"]
+)
+def test_a_leap_second(time: str) -> None:
+    """RFC 3339, section 5.7: it is kept as it is, and is the moment behind it."""
+    assert Notification(time=time).time == time
+    assert moment_of("time", time) == datetime(1999, 1, 1, tzinfo=UTC).timestamp()
 
 
 def test_defaults() -> None:
@@ -52,6 +62,13 @@ def test_it_is_immutable() -> None:
         ({"id": 5}, TypeError, "id must be str"),
         ({"time": "yesterday"}, ValueError, "time must be RFC 3339"),
         ({"time": "2026-02-30T00:00:00Z"}, ValueError, "time '2026-02-30T00:00:00Z' is not a moment"),
+        (
+            {"time": "2026-01-31T23:58:60Z"},
+            ValueError,
+            "is not a moment: a leap second ends a day of UTC",
+        ),
+        ({"time": "2026-01-31T23:59:60+01:00"}, ValueError, "is not a moment: a leap second ends a day"),
+        ({"time": "2026-01-31T23:59:61Z"}, ValueError, "is not a moment"),
         ({"time": datetime(2026, 1, 1)}, ValueError, "time must have a time zone"),
         ({"time": float("nan")}, TypeError, "time must be RFC 3339 text or a datetime, not nan"),
         ({"time": 5}, TypeError, "time must be RFC 3339 text or a datetime"),

@@ -30,6 +30,9 @@ Clock = trio.testing.MockClock
         ("https://bücher.example", "https://xn--bcher-kva.example", True),
         ("https://*.bücher.example", "https://shop.xn--bcher-kva.example", True),
         ("https://BÜCHER.example:444", "https://xn--bcher-kva.example:444", True),
+        ("https://💩.la", "https://xn--ls8h.la", True),
+        ("https://*.☃.Example", "https://a.xn--n3h.example", True),
+        ("https://bü_cher.example:81", "https://xn--b_cher-3ya.example:81", True),
         ("https://*.example.org:8443", "https://a.b.example.org:8443", True),
         ("https://*.example.org:8443", "https://a.example.org", False),
         ("https://*.example.org", "https://evilexample.org", False),
@@ -100,6 +103,9 @@ def test_what_is_allowed(allowed: str, origin: str, expected: bool) -> None:
         ("http://[::1", "it is no host"),
         ("http://[fe80::1%eth0]", "an address with a zone"),
         ("https://a..ü.example", "can't be a host's name"),
+        ("https://⒈.ü", "can't be a host's name"),
+        ("https://ü%.example", "its host has characters that no name has"),
+        ("https://user@☃.example", "it has a user in front of an @"),
         ("app://ü", "a host of app: must be written in ASCII"),
     ],
 )
@@ -153,6 +159,17 @@ async def test_a_preflight_allows_what_is_asked_for(room: Room, autojump_clock: 
     names = answer.headers["access-control-allow-headers"]
     assert names == "Authorization, Content-Type, Last-Event-ID, traceparent, x-Requested-With"
     assert "access-control-allow-private-network" not in answer.headers
+
+
+async def test_a_preflight_for_nothing(room: Room, autojump_clock: Clock) -> None:
+    """It is answered, so that the page can read the 404 behind it; others are refused."""
+    asks = "Access-Control-Request-Method: POST"
+    answer = await Web(room).ask(get("/nope", "Origin: http://test", asks, method="OPTIONS"))
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (204, "http://test")
+    assert answer.headers["access-control-allow-methods"] == "GET, HEAD, POST"
+    answer = await Web(room).ask(get("/nope", "Origin: http://other", asks, method="OPTIONS"))
+    assert answer.status == 403
+    assert (await Web(room).ask(get("/nope", method="OPTIONS"))).status == 404
 
 
 async def test_a_page_of_the_public_web_asks_for_a_private_server(

@@ -223,10 +223,11 @@ async def reached(port: int | None, *hosts: str) -> list[str]:
 
 
 async def test_several_hosts_have_one_port() -> None:
-    """The server's URL is that of the first."""
+    """The server's URL is that of the first; IPv6 may be in brackets, as in a URL."""
     need_ipv6()
-    async with open_server(host=["127.0.0.1", "::1", "127.0.0.1"], port=0, admin_port=0) as server:
-        assert server.url.startswith("http://127.0.0.1:")
+    async with open_server(host=["127.0.0.1", "[::1]", "::1"], port=0, admin_port=0) as server:
+        assert server.urls == (f"http://127.0.0.1:{server.port}", f"http://[::1]:{server.port}")
+        assert server.url == server.urls[0]
         for port in (server.port, server.admin_port):
             assert await reached(port, "127.0.0.1", "::1") == ["127.0.0.1", "::1"]
 

@@ -91,6 +91,7 @@ async def test_events_begin_with_the_welcome(kind: str, room: Room, autojump_clo
     [
         ((), "text/event-stream"),
         (("Accept: */*",), "text/event-stream"),
+        (("Accept:",), "text/event-stream"),
         (("Accept: text/html, */*;q=0.8",), "text/event-stream"),
         (("Accept: application/x-ndjson",), "application/x-ndjson"),
         (("Accept: text/event-stream;q=0.5, application/*",), "application/x-ndjson"),
@@ -117,6 +118,10 @@ async def test_accept_says_which(
         ("/events?since=yesterday", (), 400, "since: a cursor "),
         ("/events?last_event_id=yesterday", (), 400, "since: a cursor "),
         ("/events", ("Last-Event-ID: yesterday",), 410, "since: not everything after 'yesterday' is"),
+        ("/events", ("Last-Event-ID: start",), 410, "since: not everything after 'start' is kept"),
+        ("/events", ("Last-Event-ID: 10m",), 410, "since: not everything after '10m' is kept"),
+        ("/events", ("Last-Event-ID: 2026-01-31T10:00:00Z",), 410, "since: not everything after"),
+        ("/events?lastEventId=start", (), 410, "since: not everything after 'start' is kept"),
         ("/events?lastEventId=42", (), 410, "since: not everything after '42' is kept"),
         ("/events?since=start", ("Last-Event-ID: 5f2b1c:7-0",), 410, "since: "),
         ("/events", ("Last-Event-ID: ffffffffffff:1",), 410, "since: "),

@@ -151,6 +151,7 @@ GOOD = upgrade("/").decode()
         (GOOD.replace(f"Sec-WebSocket-Key: {KEY}\r\n", ""), 400, "Sec-WebSocket-Key"),
         (GOOD.replace("Connection: Upgrade", "Connection: close"), 400, "Connection: Upgrade"),
         (GOOD.replace("HTTP/1.1", "HTTP/1.0"), 400, "HTTP/1.1"),
+        (GOOD.replace("GET / ", "GET /ws "), 404, "WebSocket clients connect to /events"),
         (GOOD.replace("Host: test\r\n", ""), 400, "not a request that can be read"),
         ("nonsense\r\n\r\n", 400, "not a request that can be read"),
         ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "not a request that can be read"),
@@ -181,6 +182,29 @@ async def test_what_is_refused_gets_a_problem_document(
     await room.quiet()
     assert kernel.closed
     assert not kernel.was_reset
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("GET /livez HTTP/1.0", 200),
+        ("GET /livez HTTP/1.1", 200),
+        ("HEAD /metrics HTTP/1.1", 200),
+        ("POST /events HTTP/1.1", 200),
+        ("OPTIONS /events HTTP/1.1", 204),
+        ("GET /events HTTP/1.0", 406),
+    ],
+)
+async def test_an_upgrade_that_is_ignored(
+    room: Room, request_line: str, status: int, autojump_clock: Clock
+) -> None:
+    """In HTTP/1.0, and where no handshake can be meant."""
+    fields = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAccept: a/b\r\nContent-Length: 0"
+    kernel = FakeKernel()
+    kernel.feed(f"{request_line}\r\n{fields}\r\n\r\n".encode())
+    room.nursery.start_soon(serve_transport, room.hub, kernel, "test")
+    await room.quiet()
+    assert Peer(kernel).look().status == status
 
 
 async def test_an_answer_to_head_has_no_body(room: Room, autojump_clock: Clock) -> None:

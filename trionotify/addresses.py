@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
-__all__ = ["Proxies", "host_of", "name_of", "neighbourhood", "site_of", "unix_path", "unix_url"]
+__all__ = ["Proxies", "name_of", "neighbourhood", "site_of", "unix_path", "unix_url"]
 
 Address = IPv4Address | IPv6Address
 
@@ -39,12 +39,6 @@ def name_of(name: Any) -> str:
     if (rest := host.removeprefix("::ffff:")) != host and "." in rest:
         host = rest
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def host_of(remote: str) -> str:
-    """The address in a peer's name, without its port; the name itself if it has no port."""
-    address = _address(remote)
-    return remote if address is None else str(address)
 
 
 def unix_url(path: str | bytes) -> str:

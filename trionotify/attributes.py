@@ -44,6 +44,9 @@ _NAME: Final = re.compile(r"[a-z0-9]+", re.ASCII)
 _RFC_3339: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
+#: Where that has its seconds.
+_SECOND: Final = slice(17, 19)
+_DAY: Final = 86_400
 
 
 def check_attribute_name(name: object) -> str:
@@ -99,10 +102,16 @@ def moment_of(name: str, value: object) -> float:
     """
     if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
         raise ValueError(f"{name} must be RFC 3339 like '2026-01-31T23:59:59Z', not {quoted(value)}")
+    leap = value[_SECOND] == "60"
     try:
-        return datetime.fromisoformat(value.upper()).timestamp()
+        # Seconds since 1970 have no leap second: it is the same as the one behind it.
+        text = f"{value[: _SECOND.start]}59{value[_SECOND.stop :]}" if leap else value
+        moment = datetime.fromisoformat(text.upper()).timestamp() + leap
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{name} {quoted(value)} is not a moment: {cut(str(error))}") from None
+    if leap and moment // 1 % _DAY:
+        raise ValueError(f"{name} {quoted(value)} is not a moment: a leap second ends a day of UTC")
+    return moment
 
 
 def checked_extensions(values: object) -> Mapping[str, ExtensionValue]:

@@ -63,13 +63,14 @@ class Pending:
         self.done.set()
 
 
-def repetition_key(notification: Notification, publisher: str) -> Hashable | None:
+def repetition_key(notification: Notification, publisher: str | None) -> Hashable | None:
     """By what to know a notification that comes again; None where its `id` was made up.
 
-    The publisher's own `id` is a part of it: so nobody can pre-empt what another will publish.
+    The publisher's own `id` is a part of it: so nobody can pre-empt what another will publish. The
+    notifications of a publisher without an identity (None) never repeat another.
     """
     given = notification.given_id
-    return None if given is None else (publisher, notification.source, given)
+    return None if given is None or publisher is None else (publisher, notification.source, given)
 
 
 @attrs.define(eq=False)

@@ -26,16 +26,21 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def wants_upgrade(request: Request) -> bool:
-    """Whether this is meant to be a WebSocket handshake."""
-    return "websocket" in [token.lower() for token in request.tokens("upgrade")]
+    """Whether this is meant to be a WebSocket handshake.
+
+    In any other request the field `Upgrade` says nothing, least of all in HTTP/1.0 (RFC 9110, section
+    7.8). But a handshake that a proxy has made HTTP/1.0, or one for another path, hears what is wrong.
+    """
+    if request.method != "GET" or "websocket" not in [n.lower() for n in request.tokens("upgrade")]:
+        return False
+    signs = (request.path in PATHS, request.header("sec-websocket-key") is not None)
+    return all(signs) if request.http_version == "1.0" else any(signs)
 
 
 def check_upgrade(request: Request) -> None:
     """Return if this is a good WebSocket handshake (RFC 6455, section 4.2.1); else raise `Refused`."""
     if request.path not in PATHS:
         raise nothing_at(request, "; WebSocket clients connect to /events")
-    if request.method != "GET":
-        raise Refused(405, f"{request.method} is not allowed here", headers=(("Allow", "GET"),))
     if request.http_version != "1.1" or "upgrade" not in [
         token.lower() for token in request.tokens("connection")
     ]:

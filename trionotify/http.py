@@ -145,13 +145,15 @@ def request_of(
             raise Refused(400, "the request's target: there is no host in it")
         authority, target = _authority("the request's target", host), f"/{path}{mark}{query}"
     path, _, query = target.partition("?")
+    version = head.http_version.decode("ascii")
     return Request(
         method=head.method.decode("ascii"),
         path=unquote(path),
         params=parse_query(query),
         headers=tuple(headers),
         remote=remote,
-        http_version=head.http_version.decode("ascii"),
+        # A minor version that is higher than the server's is as good as that (RFC 9110, section 6.2).
+        http_version="1.1" if version.startswith("1.") and version > "1.1" else version,
         authority=authority,
         limits=limits,
         subprotocols=subprotocols,
@@ -242,9 +244,10 @@ _ACCEPTED: Final = 100
 def preferred(accept: str | None, offered: Sequence[str]) -> str | None:
     """Which of the media types in `offered` a header `Accept` likes best; None if it takes none.
 
-    By RFC 9110, section 12.5.1, without parameters but for `q`. Of equals, the first.
+    By RFC 9110, section 12.5.1, without parameters but for `q`. Of equals, the first. An empty one is as
+    none.
     """
-    if accept is None:
+    if accept is None or not accept.strip():
         return offered[0]
     items = accept.split(",", _ACCEPTED)[:_ACCEPTED]
     weights = {kind: weight for kind, weight in map(_weighed, items) if kind}

@@ -38,9 +38,13 @@ __all__ = ["HttpConnection"]
 
 #: Of a request. No honest client sends more.
 _MAX_FIELDS: Final = 100
-#: A head that is too long is read up to this many bytes, because CORS depends on the fields in it.
-_OVERLONG: Final = 1 << 16
+#: A head that is too long is read up to this many bytes, because CORS depends on two fields in it. Kept
+#: of it are these, and the beginnings of its first line and its last.
+_OVERLONG: Final = 1 << 20
 _OVERLONG_TIMEOUT: Final = 0.5
+_OVERLONG_KEPT: Final = 1 << 16
+_UNNEEDED: Final = re.compile(rb"(?<=\n)(?!(?:origin|host)[ \t]*:|\r?\n)[^\n]*\n", re.IGNORECASE)
+_LONG_LINE: Final = re.compile(rb"([^\r\n]{1024})[^\r\n]+")
 #: Bytes that a body may have on the wire beyond twice its limit, because chunks are framed.
 _FRAMING: Final = 1 << 16
 #: A body in chunks is parsed in pieces of so many bytes. A chunk's own line, and the trailers, may have
@@ -80,6 +84,8 @@ class HttpConnection:
         self.body_to_come = False
         #: How long that is, if it said so.
         self._length = 0
+        #: What the parser has taken of a body in chunks since its last part.
+        self._framing = b""
         #: The last request's head, or what there is of it.
         self._raw = b""
         #: The rest of an answer that is going out.
@@ -140,8 +146,9 @@ class HttpConnection:
         if not isinstance(event, h11.Request):
             raise EOFError
         self._check_head(self._raw)
-        self._length = _length_of(event) if self.body_to_come else 0
-        self._persistent = event.http_version == b"1.1" and not _says_close(event)
+        self._length, chunked = _framing_of(event)
+        self.body_to_come = chunked or self._length > 0
+        self._persistent = event.http_version >= b"1.1" and not _says_close(event)
         return event
 
     async def _give_head(self) -> None:
@@ -150,19 +157,34 @@ class HttpConnection:
         end = _END_OF_HEAD.search(raw, max(known - 2, 0))
         head = raw if end is None else raw[: end.end()]
         self._raw, self._rest = head, raw[len(head) :]
-        if len(head) > self._max_head_bytes and end is None:
-            await self._read_overlong()
-        self._check_size(self._raw)
+        if too_long := self._too_long(head):
+            if end is None:
+                await self._read_overlong()
+            raise Refused(431, too_long)
         # The beginning shows whether it is HTTP at all; more is of use only when all is here.
         if end is not None or len(head) <= _PIECE:
             self._h11.receive_data(head[self._given :])
             self._given = len(head)
 
+    def _too_long(self, head: bytes) -> str | None:
+        """Which limit a head exceeds, or what there is of it; None if none."""
+        if len(head) > self._max_head_bytes:
+            return f"a request's head may have at most {self._max_head_bytes} bytes"
+        # One line is the request's own, and the last is empty.
+        if head.count(b"\n") - 2 > _MAX_FIELDS:
+            return f"a request may have at most {_MAX_FIELDS} header fields"
+        return None
+
     async def _read_overlong(self) -> None:
         """Read on to the end of a head that is too long, if the end is near."""
+        size = len(self._raw)
         with trio.move_on_after(_OVERLONG_TIMEOUT), suppress(EOFError):
-            while b"\r\n\r\n" not in self._raw and len(self._raw) < _OVERLONG:
-                self._raw += await self._read()
+            while b"\r\n\r\n" not in self._raw and size < _OVERLONG:
+                self._raw = _LONG_LINE.sub(rb"\1", _UNNEEDED.sub(b"", self._raw))
+                if len(self._raw) > _OVERLONG_KEPT:
+                    break
+                data = await self._read()
+                self._raw, size = self._raw + data, size + len(data)
 
     @property
     def _method(self) -> str:
@@ -174,23 +196,12 @@ class HttpConnection:
         found = re.search(_FIELD % name, self._raw.partition(b"\r\n\r\n")[0], re.IGNORECASE)
         return found[1].rstrip().decode("latin-1") if found else None
 
-    def _check_size(self, raw: bytes) -> None:
-        if len(raw) > self._max_head_bytes:
-            raise Refused(431, f"a request's head may have at most {self._max_head_bytes} bytes")
-        # One line is the request's own, and the last is empty.
-        if raw.count(b"\n") - 2 > _MAX_FIELDS:
-            raise Refused(431, f"a request may have at most {_MAX_FIELDS} header fields")
-
     def _check_head(self, raw: bytes) -> None:
-        if raw.count(b"\n") != raw.count(_END_OF_LINE):
-            raise Refused(400, "a line of a request's head must end with CR LF")
-        if b"\r\n " in raw or b"\r\n\t" in raw:
-            raise Refused(400, "a header field must be on one line")
+        _check_lines(raw, "a request's head")
         lowered = raw.lower()
         lengths = lowered.count(b"\r\ncontent-length:") + lowered.count(b"\r\ntransfer-encoding:")
         if lengths > 1:
             raise Refused(400, "a request says once how long its body is: by its length, or in chunks")
-        self.body_to_come = lengths > 0
 
     async def invite_body(self, max_bytes: int) -> None:
         """Ask for the last request's body, if the peer waits for that. Not always a checkpoint.
@@ -211,7 +222,7 @@ class HttpConnection:
         body = bytearray()
         turn, framed = Turn(self._pass_on), 0
         try:
-            while not isinstance(event := self._h11.next_event(), h11.EndOfMessage):
+            while not isinstance(event := self._next_part(), h11.EndOfMessage):
                 if event is h11.NEED_DATA:
                     if not self._rest:
                         self._rest = await self._read()
@@ -228,6 +239,19 @@ class HttpConnection:
             raise _unreadable(error) from None
         self.body_to_come = False
         return bytes(body)
+
+    def _next_part(self) -> object:
+        """The parser's next event of a body; raises `Refused` (400) for lines that are no lines."""
+        if self._length:
+            return self._h11.next_event()
+        before = self._h11.trailing_data[0]
+        event = self._h11.next_event()
+        self._framing += before[: len(before) - len(self._h11.trailing_data[0])]
+        if event is not h11.NEED_DATA:
+            data = len(event.data) if isinstance(event, h11.Data) else 0
+            framing, self._framing = self._framing[: len(self._framing) - data], b""
+            _check_lines(framing, "a body in chunks")
+        return event
 
     def _give_piece(self) -> int:
         """Give the parser a piece of what is here of the body; return its size."""
@@ -324,6 +348,14 @@ def _new_parser() -> h11.Connection:
     return h11.Connection(h11.SERVER, max_incomplete_event_size=_PIECE)
 
 
+def _check_lines(raw: bytes, where: str) -> None:
+    """Return if these are lines that everyone takes for the same; else raise `Refused` (400)."""
+    if not raw.count(b"\n") == raw.count(b"\r") == raw.count(_END_OF_LINE):
+        raise Refused(400, f"a line of {where} must end with CR LF")
+    if b"\r\n " in raw or b"\r\n\t" in raw:
+        raise Refused(400, "a header field must be on one line")
+
+
 def _without_empty_lines(data: bytes) -> bytes:
     found = _EMPTY_LINES.match(data)
     return data[found.end() :] if found else data
@@ -333,9 +365,15 @@ def _too_long(max_bytes: int) -> Refused:
     return Refused(413, f"a request's body may have at most {max_bytes} bytes")
 
 
-def _length_of(head: h11.Request) -> int:
-    """By its field, which has been checked: a number, and there once; 0 if there is none."""
-    return next((int(value) for name, value in head.headers if name == b"content-length"), 0)
+def _framing_of(head: h11.Request) -> tuple[int, bool]:
+    """How long the body is by its field, which has been checked, and whether it is in chunks."""
+    length, chunked = 0, False
+    for name, value in head.headers:
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            chunked = True
+    return length, chunked
 
 
 def _says_close(head: h11.Request) -> bool:

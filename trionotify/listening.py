@@ -19,9 +19,9 @@ from typing import Any, Final
 
 import trio
 
-from trionotify.addresses import name_of
+from trionotify.addresses import name_of, unix_url
 
-__all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix"]
+__all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix", "place_of"]
 
 logger = logging.getLogger("trionotify")
 
@@ -77,9 +77,11 @@ async def _addresses(hosts: str | Iterable[str], port: int) -> list[_Address]:
             raise TypeError(f"host must be str, not {type(host).__name__}")
         if not host:
             raise ValueError("host: a name or an address is needed")
+        # An address of IPv6 may be in brackets, as in a URL.
+        name = host[1:-1] if host.startswith("[") and host.endswith("]") and ":" in host else host
         try:
             infos = await trio.socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
         except (socket.gaierror, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
@@ -197,6 +199,14 @@ def adopt(sockets: Iterable[socket.socket], public: bool) -> list[socket.socket]
             sock.close()
         raise
     return adopted
+
+
+def place_of(sock: socket.socket, tls: bool) -> tuple[str, int | None]:
+    """The URL of a server that listens there, and the port; a Unix socket has none."""
+    name = sock.getsockname()
+    if sock.family == _UNIX:
+        return unix_url(name), None
+    return f"{'https' if tls else 'http'}://{name_of(name)}", name[1]
 
 
 def _in_use() -> OSError:

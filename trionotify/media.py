@@ -29,6 +29,8 @@ _UTF_8: Final = frozenset(
         *("us-ascii", "ascii"),
     }
 )
+#: Of XML, besides what ends in `+xml` (RFC 7303, section 9).
+_XML: Final = frozenset({"xml", "xml-dtd", "xml-external-parsed-entity"})
 #: A longer one is read again each time, because what strangers send must not stay in memory.
 _LONGEST: Final = 200
 
@@ -39,6 +41,12 @@ class Media:
 
     essence: str
     parameters: Mapping[str, str]
+
+    @property
+    def is_xml(self) -> bool:
+        """Whether it is one of XML's, which is text."""
+        subtype = self.essence.rpartition("/")[2]
+        return subtype in _XML or subtype.endswith("+xml")
 
     @property
     def charset(self) -> str | None:

@@ -270,9 +270,18 @@ def _in_ascii(authority: str, scheme: str) -> str:
     if scheme not in _DEFAULT_PORTS:
         raise ValueError(f"a host of {scheme}: must be written in ASCII")
     try:
-        return idna.encode(host, uts46=True).decode("ascii") + colon + port
+        try:
+            name = idna.encode(host, uts46=True).decode("ascii")
+        except idna.InvalidCodepoint:
+            # Nobody can register it, but browsers are not so strict: they take symbols, and `_`.
+            name = ".".join(map(_label, idna.uts46_remap(host, std3_rules=False).split(".")))
     except idna.IDNAError as error:
         raise ValueError(f"{host!r} can't be a host's name: {error}") from None
+    return name + colon + port
+
+
+def _label(text: str) -> str:
+    return text if text.isascii() else f"xn--{text.encode('punycode').decode('ascii')}"
 
 
 def _refuse(text: str, why: str) -> NoReturn:

@@ -14,12 +14,13 @@ event in JSON. In a batch it holds for each event, and `max_body_bytes` for the 
 fields or in the query don't count: the head has a limit of its own.
 
 An event is published once all is understood, and answered once it is broadcast (and committed, if the
-log is durable). One that repeats what the log has gets the receipt of the first.
+log is durable). One that repeats what the log has from the same publisher gets the receipt of the first.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +29,7 @@ from urllib.parse import unquote
 import attrs
 import trio
 
-from trionotify.addresses import host_of, site_of
+from trionotify.addresses import site_of
 from trionotify.admission import admit
 from trionotify.cloudevents import (
     MAX_MEMBERS,
@@ -58,17 +59,19 @@ __all__ = ["post"]
 
 _STRUCTURED: Final = "application/cloudevents+json"
 _BATCH: Final = "application/cloudevents-batch+json"
-#: What curl says of whatever it is given, and browsers of forms: nobody means it.
-_FORM: Final = "application/x-www-form-urlencoded"
+#: Media types that say nothing. The second is what curl says of everything, and browsers of forms.
+_MEANINGLESS: Final = ("", "application/x-www-form-urlencoded")
 _ANY_EVENT: Final = "application/cloudevents"
 _FIELD: Final = "ce-"
 _AUDIENCE: Final = "ce-audience"
+_KIND: Final = "ce-datacontenttype"
+#: In a string in quotes, a backslash takes what follows as it is (RFC 9110, section 5.6.4).
+_ESCAPED: Final = re.compile(r"\\(.)")
 _FIELDS: Final = ("id", "source", "type", "subject", "time")
 #: In front of what publishers without an `id` are told apart by. No `id` begins with a line feed, so no
 #: publisher can pass for one of another kind.
 _BEARER: Final = "\nsecret"
 _SIGNED: Final = "\nsig "
-_AT: Final = "\nat "
 
 
 async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
@@ -94,18 +97,19 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
         found = await _understand(hub, request, media, body, client.id if named else None)
     except (TypeError, ValueError) as error:
         raise Refused(400, str(error)) from None
-    receipts = await _publish(hub, found, publisher)
+    receipts = await _publish(hub, site_of(request.remote), found, publisher)
     answers = [attrs.asdict(receipt) for receipt in receipts]
     return Answer.json(answers if media == _BATCH else answers[0])
 
 
-def _unnamed(hub: Hub, request: Request) -> str:
+def _unnamed(hub: Hub, request: Request) -> str | None:
     """The identity within which repetitions are recognized when a publisher has no `id`.
 
-    The bearer of the secret is one publisher, each signature another; of all others, each address.
+    The bearer of the secret is one publisher, each signature another. A stranger has none: an address
+    is shared by all programs of a machine, all users of a Unix socket, and all clients of a proxy.
     """
     if hub.secret is None:
-        return _AT + host_of(request.remote)
+        return None
     if hub.secret.is_borne_by(request):
         return _BEARER
     # It may be stored in a file, and a signature is a credential.
@@ -152,7 +156,8 @@ async def _understand(
     hub: Hub, request: Request, media: str, body: bytes, id: str | None
 ) -> list[Notification]:
     """The notifications to publish. A checkpoint whenever it takes more than a turn."""
-    kind, otherwise = request.header("content-type"), said(request.params)
+    field, otherwise = request.header("content-type"), said(request.params)
+    kind = None if media in _MEANINGLESS else field
     if media == _BATCH:
         found = await _batch(hub, site_of(request.remote), body, otherwise)
     elif media == _STRUCTURED:
@@ -239,9 +244,14 @@ def _binary(
         if name.startswith(_FIELD):
             if name in given:
                 raise ValueError(f"{name}: given twice; once is allowed")
+            if name == _KIND:
+                raise ValueError(
+                    f"{name}: leave it out, because the Content-Type is the datacontenttype"
+                )
             given[name] = _decoded(name, value)
     given = {**otherwise, **{name.removeprefix(_FIELD): value for name, value in given.items()}}
-    kind = kind or given.get("datacontenttype")
+    default = given.pop("datacontenttype", None)
+    kind = kind or default
     if len(given) > MAX_MEMBERS:
         raise ValueError(f"an event may have at most {MAX_MEMBERS} attributes, not {len(given)}")
     _check_there(given, "specversion")
@@ -268,7 +278,7 @@ def _check_there(given: Mapping[str, object], *names: str) -> None:
 def _decoded(name: str, value: str) -> str:
     """A field's value: percent-encoded UTF-8, maybe in quotes (section 3.1.3.2 of the binding)."""
     if len(value) > 1 and value[0] == value[-1] == '"':
-        value = value[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+        value = _ESCAPED.sub(r"\1", value[1:-1])
     try:
         # What isn't ASCII should have been encoded; it came as UTF-8.
         return unquote(value.encode("latin-1").decode(), errors="strict")
@@ -280,7 +290,7 @@ def _plain(request: Request, kind: str | None, body: bytes, id: str | None) -> N
     given = defaults(request.params, id or "")
     if id is None:
         given["source"] = request.params.get("source", "/http")
-    if kind is not None and read_media(kind).essence != _FORM:
+    if kind is not None:
         given.setdefault("datacontenttype", kind)
     return Notification.of(_data(given.get("datacontenttype"), body), **given)
 
@@ -289,9 +299,7 @@ def _data(kind: str | None, body: bytes) -> Data:
     """Text where the media type says so, or doesn't say anything and it is."""
     media = read_media(kind or "")
     essence = media.essence
-    if kind is not None and not (
-        media.is_json or essence.startswith("text/") or essence.endswith("+xml")
-    ):
+    if kind is not None and not (media.is_json or media.is_xml or essence.startswith("text/")):
         return body
     _check_charset(media)
     try:
@@ -303,14 +311,16 @@ def _data(kind: str | None, body: bytes) -> Data:
     return without_mark(text) if media.is_json else text
 
 
-async def _publish(hub: Hub, notifications: list[Notification], publisher: str) -> list[Receipt]:
+async def _publish(
+    hub: Hub, site: str, notifications: list[Notification], publisher: str | None
+) -> list[Receipt]:
     """Put them into the channel together; return what became of each, when all is known.
 
     A checkpoint also before that, whenever it takes more than a turn to look at their audiences.
     """
     entries: list[Entry] = []
     waiting: list[Pending] = []
-    turn = Turn()
+    turn = Turn(partial(hub.crowd.turn, site))
     try:
         hub.entrance.check_open()
         for notification in notifications:

@@ -42,6 +42,9 @@ async def respond(hub: Hub, routes: Routes, request: Request, read_body: ReadBod
             raise Refused(400, "the request's target: * is for OPTIONS alone")
         methods = {name: handler for at in routes.values() for name, handler in at.items()}
     if methods is None:
+        if request.method == "OPTIONS" and request.header("access-control-request-method"):
+            # The page may ask, so that it can read that nothing is there.
+            return Answer(204, headers=hub.origins.preflight(request))
         raise nothing_at(request)
     allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
     if request.method == "OPTIONS":

@@ -29,14 +29,14 @@ import attrs
 import trio
 
 from trionotify import cesql
-from trionotify.addresses import name_of, site_of, unix_url
+from trionotify.addresses import name_of, site_of
 from trionotify.attached import serve_attached
 from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
 from trionotify.errors import CloseCode
 from trionotify.exhaustion import Exhaustion
 from trionotify.hub import Authenticate, Hub
-from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix
+from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix, place_of
 from trionotify.logs import open_log
 from trionotify.routes import ADMIN, ALL, PUBLIC, Routes, load_files
 from trionotify.secret import Secret
@@ -153,11 +153,12 @@ class Server:
     """A hub that listens. Made by `serve`; any task may stop it.
 
     `url` is where: `http://HOST:PORT`, `https://…` with TLS, or `unix:PATH`, with the path
-    percent-encoded; `port` is None for the last.
+    percent-encoded; `port` is None for the last. Where there are more addresses than one, `urls` has
+    all of them, and `url` is the first.
     """
 
     hub: Hub
-    url: str
+    urls: tuple[str, ...]
     port: int | None
     #: Where `/clients`, `/metrics` and the health checks are, if they have a port of their own.
     admin_url: str | None
@@ -180,6 +181,10 @@ class Server:
     #: The nursery of the connections, and of them those that are open.
     _connections: trio.Nursery = attrs.field(init=False)
     _opened: set[ClientConnection] = attrs.field(factory=set, init=False)
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
 
     async def drain(self, deadline: float | None = None) -> None:
         """Send all clients of the hub away in good order, and let `serve` end: see `Hub.drain`."""
@@ -360,11 +365,12 @@ async def serve(
         undo.pop_all()
     tls = ssl_context is not None or certificate is not None
     routes = ALL if admin_port is None else PUBLIC
-    url, number = _place(listening[0], tls)
-    admin_url, admin_number = _place(admin[0], tls) if admin else (None, None)
+    (_, number), *_ = found = [place_of(sock, tls) for sock in listening]
+    urls = tuple(url for url, _ in found)
+    admin_url, admin_number = place_of(admin[0], tls) if admin else (None, None)
     places = [*[(sock, routes) for sock in listening], *[(sock, ADMIN) for sock in admin]]
     server = Server(
-        *(hub, url, number, admin_url, admin_number),
+        *(hub, urls, number, admin_url, admin_number),
         *(places, ssl_context, certificate, bool(inherited), not public),
     )
     try:
@@ -427,11 +433,3 @@ async def open_server(
         yield server
         hub.entrance.close("the server stops")
         server.stop()
-
-
-def _place(sock: socket.socket, tls: bool) -> tuple[str, int | None]:
-    """The URL and the port."""
-    name = sock.getsockname()
-    if sock.family == _UNIX:
-        return unix_url(name), None
-    return f"{'https' if tls else 'http'}://{name_of(name)}", name[1]

@@ -273,10 +273,11 @@ async def _next_ending(
 def _announce(server: Server, options: dict[str, Any]) -> None:
     """Say where it listens. If nobody can read that, it's no reason not to."""
     try:
-        click.echo(f"trionotify: listening on {server.url}")
+        for url in server.urls:
+            click.echo(f"trionotify: listening on {url}")
     except OSError as error:
         let_go_of_stdout()
-        logger.warning("stdout: %s; listening on %s", error.strerror, server.url)
+        logger.warning("stdout: %s; listening on %s", error.strerror, ", ".join(server.urls))
     store, hub = options["store"], server.hub
     known: dict[str, Any] = {"version": trionotify.__version__, "url": server.url, "store": store}
     known |= {"admin_url": server.admin_url, "secret": hub.secret is not None}

@@ -13,8 +13,8 @@ duration stays one until the log looks for it: by which clock it counts is the l
 A client that comes back says where it was in one of four ways: `SPELLINGS` has those in a query, and
 there is the header `Last-Event-ID`, which a browser's EventSource sends. What replaces an EventSource
 (polyfills) can't send it, and says it in the query as `lastEventId`, behind the URL that it was given.
-So these two are one thing. They win over the others, and what can't be read there is another server's,
-or an older one's: a cursor that can't be resumed, and not a mistake in the URL.
+So these two are one thing. They win over the others, and hold a cursor: what is none there is another
+server's, or an older one's, so it can't be resumed, and is not a mistake in the URL.
 """
 
 from __future__ import annotations
@@ -111,15 +111,13 @@ def where_it_was(params: Mapping[str, str], last_event_id: str | None) -> Cursor
 
     Raises ValueError for a `since` or `last_event_id` in the query that can't be read.
     """
-    text = last_event_id or said_since(params)
-    if text is None:
-        return None
-    try:
-        return parse_since(text)
-    except ValueError:
-        if last_event_id or params.get(_AS_HEADER):
-            return Foreign.of(text)
-        raise
+    if received := last_event_id or params.get(_AS_HEADER):
+        try:
+            return Cursor.parse(received)
+        except ValueError:
+            return Foreign.of(received)
+    text = said_since(params)
+    return None if text is None else parse_since(text)
 
 
 def said_since(params: Mapping[str, str]) -> str | None:

@@ -282,8 +282,14 @@ def cursor_input(random: Random, scene: Scene) -> Input:
         fields.append(f"Last-Event-ID: {printable}")
     spelled = "&".join(f"{name}={respelled(random, value)}" for name, value in pairs)
     due = frozenset({200, 400, 410, 431})
-    if text in ("start", f"{scene.epoch}:{scene.head}") and carrier != "both":
+    received = carrier == "Last-Event-ID"
+    if carrier != "both" and (
+        text == f"{scene.epoch}:{scene.head}" or (text, received) == ("start", False)
+    ):
         due = frozenset({200})
+    elif (text, received) == ("start", True):
+        # What was received is a cursor; this one is none of the log's.
+        due = frozenset({410 if pairs[0][1] == "raw" else 200})
     if chance(random, 10):
         return Burst((_head("GET", f"/events?{spelled}", fields),), (due,))
     return Ask(_head("HEAD", f"/events?{spelled}", fields), "HEAD", due)

@@ -224,9 +224,11 @@ function take(now) {
   find("published-now").textContent = number.format(now.published);
   find("log-now").textContent = number.format(now.log.entries);
   find("behind-now").textContent = number.format(now.behind);
-  if (before && now.at > before.at && now.published >= before.published) {
-    const seconds = now.at - before.at;
-    times.push(now.at);
+  // The server's own time is for people: its clock may be set between two readings.
+  now.read = (performance.timeOrigin + performance.now()) / 1000;
+  if (before && now.published >= before.published) {
+    const seconds = now.read - before.read;
+    times.push(now.read);
     series.published.push((now.published - before.published) / seconds);
     series.delivered.push((now.delivered - before.delivered) / seconds);
     series.p50.push(quantile(0.5, now.latency, before.latency));
