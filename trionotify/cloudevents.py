@@ -118,10 +118,13 @@ class Draft:
     def notification(
         self,
         limits: FilterLimits = DEFAULT_LIMITS,
-        defaults: Mapping[str, str] = _NO_DEFAULTS,
+        defaults: Mapping[str, Any] = _NO_DEFAULTS,
         audiences: AudienceReader | None = None,
     ) -> Notification:
-        """The notification that it is, its audience read by `audiences`; raises NotAnEvent."""
+        """The notification that it is, its audience read by `audiences`; raises NotAnEvent.
+
+        `defaults` are attributes that it has where it doesn't say them: an `audience` as a predicate.
+        """
         try:
             return self._notification(defaults, audiences or AudienceReader(limits))
         except TooMuch:
@@ -130,7 +133,7 @@ class Draft:
             id = self.attributes.get("id")
             raise NotAnEvent(str(error), id if isinstance(id, str) else None) from None
 
-    def _notification(self, defaults: Mapping[str, str], audiences: AudienceReader) -> Notification:
+    def _notification(self, defaults: Mapping[str, Any], audiences: AudienceReader) -> Notification:
         # A null attribute is one that isn't there (section 2.2 of the format).
         said = {name: value for name, value in self.attributes.items() if value is not None}
         given = {**defaults, **said}
@@ -141,7 +144,7 @@ class Draft:
             raise ValueError(f"specversion must be '1.0', not {version!r:.40}")
         given.pop("cursor", None)
         audience = given.pop("audience", None)
-        if audience is not None:
+        if audience is not None and "audience" in said:
             audience = audiences.read(audience)
         data, kind = _typed(self.members, given.pop("datacontenttype", None))
         fields: dict[str, Any] = {name: given.pop(name) for name in _FIELDS if name in given}

@@ -130,7 +130,8 @@ def _for_the_admitted(handler: Callable[[Hub, Request, ReadBody], Awaitable[Answ
 
     async def ask(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
         if hub.secret is None and hub.authenticate is not None:
-            await admit(hub, request)
+            # Its keys are those of a page of clients: they are no client's.
+            await admit(hub, attrs.evolve(request, allowed=None))
         return await handler(hub, request, read_body)
 
     return ask

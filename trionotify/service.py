@@ -137,6 +137,13 @@ def _whole(least: int, most: int | None) -> click.IntRange:
     " May be given several times.",
 )
 @click.option(
+    "--allow-params",
+    multiple=True,
+    metavar="KEYS",
+    help="The keys that queries may have besides the server's own, separated by spaces or commas; any"
+    " other key is refused with a 400. May be given several times.  [default: any]",
+)
+@click.option(
     "--subprotocol",
     multiple=True,
     metavar="NAME",
@@ -196,6 +203,8 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     for number in _MEANINGLESS:
         signal.signal(number, signal.SIG_IGN)
     options = {name: value for name, value in given.items() if value is not None}
+    if not options["allow_params"]:
+        del options["allow_params"]
     # A connection is some hundred objects that stay. Looking at them again and again, as by default,
     # costs a fifth of what connecting does. Looking at all objects stops everyone (for 0.7 s where a
     # thousand clients have long filters), and finds little: a connection that is over leaves no cycles.
