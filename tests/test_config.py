@@ -104,5 +104,7 @@ def test_every_option_is_a_variable() -> None:
     for name, command in commands.items():
         for option in command.params:
             if isinstance(option, click.Option):
-                expected = f"TRIONOTIFY_{option.opts[0].removeprefix('--').replace('-', '_').upper()}"
-                assert option.envvar == expected, name
+                # One for each spelling.
+                expected = [f"TRIONOTIFY_{opt[2:].replace('-', '_').upper()}" for opt in option.opts]
+                envvar = [option.envvar] if isinstance(option.envvar, str) else option.envvar
+                assert envvar == expected, name

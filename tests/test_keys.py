@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock as Clock
 
-from tests.conftest import Room, open_room
+from tests.conftest import Room, open_room, raw_client
+from tests.test_attached import application
 from tests.web import Web, get
-from trionotify import Client, Refused, Request, open_hub, sign
+from trionotify import Client, CloseCode, Refused, Request, connect, open_hub, sign
 from trionotify.keys import OURS, allowed_params, check_keys
 from trionotify.query import Query
 
@@ -154,3 +155,23 @@ async def test_operators_have_keys_of_their_own(autojump_clock: Clock) -> None:
 
     async with open_room(allow_params=(), authenticate=authenticate) as room:
         assert (await Web(room).ask(get("/clients?limit=5&after=0"))).json["total"] == 0
+
+
+async def test_embedded_it_is_the_same_rule() -> None:
+    """A connection that the application accepted is closed, with the reason."""
+    async with application(allow_params="room") as (_, port):
+        for target, words in (
+            ("/?filter=[]", "filter: no such key; did you mean 'filters'?"),
+            ("/?rom=1", "rom: no such key; did you mean 'room'?"),
+        ):
+            async with raw_client(port, target) as client:
+                peer = await client.until(lambda peer: peer.close)
+                assert peer.close == (CloseCode.POLICY_VIOLATION, words)
+
+
+async def test_a_client_says_it_at_once() -> None:
+    """Before it connects anywhere."""
+    for options in ({"params": {"filter": "[]"}}, {"url": "http://127.0.0.1:1/?exact=x"}):
+        with pytest.raises(ValueError, match="no such key; did you mean"):
+            async with connect(**{"url": "http://127.0.0.1:1", **options}):  # type: ignore[arg-type] # either
+                pass

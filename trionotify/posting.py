@@ -97,7 +97,11 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
     # Who says nothing means a publisher; a signature that says nothing doesn't.
     meant = client.made_of_query and not {"role", "sig"} & request.params.keys()
     if client.role == "subscriber" and not meant:
-        raise Refused(403, "role: a subscriber may not publish: say role=publisher, or nothing")
+        if "sig" in request.params:
+            fix = "let the backend sign role=publisher or role=both"
+        else:
+            fix = "write role=publisher, or no role"
+        raise Refused(403, f"role: a subscriber may not publish: {fix}")
     _check_body(request)
     named = "id" in request.params or not client.made_of_query
     publisher = client.id if named else _unnamed(hub, request)
