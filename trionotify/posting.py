@@ -131,7 +131,8 @@ def _check_keys(hub: Hub, request: Request, media: str) -> None:
         return
     for key in request.params:
         if is_filter(key):
-            raise Refused(400, f"{key}: filters are for clients that subscribe{_TO_CHOOSE}")
+            detail = f"{cut(key)}: filters are for clients that subscribe{_TO_CHOOSE}"
+            raise Refused(400, detail, logged=key.partition(".")[0])
         if key in OURS or key in (hub.allow_params or ()):
             continue
         if "id" not in request.params or media not in (_STRUCTURED, _BATCH):
