@@ -20,7 +20,7 @@ import trio
 from tests.network import FakeServer, run_fake
 from tests.test_cli import COMMAND, run, running
 from tests.test_peers import need
-from trionotify import Client, CloseCode, Refused, Request, connect, open_server
+from trionotify import Client, CloseCode, Exact, Refused, Request, connect, open_server
 
 
 @contextmanager
@@ -249,6 +249,22 @@ async def test_publish_a_text() -> None:
         heard = await anext(seen)
         assert (heard.data, heard.type, heard.subject, heard.to) == ("grüße", "t", "s", "bo")
         assert heard.source == "/clients/al"
+
+
+async def test_publish_with_any_attribute() -> None:
+    """By options of their own, or by `--attribute`; `--audience` says who gets it."""
+    async with open_server(port=0) as server, server.hub.subscribe() as seen:
+        options = ["--datacontenttype=application/json", "--source=/me", "--attribute=note=a=b"]
+        options += ["--attribute=expirytime=2999-01-01T00:00:00Z", '--audience={"exact":{"team":"x"}}']
+        done = await trio.to_thread.run_sync(
+            lambda: run("publish", "--url", server.url, *options, '{"a": 1}')
+        )
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "trionotify: 1 acknowledged")
+        heard = await anext(seen)
+        assert (heard.data, heard.source) == ('{"a": 1}', "/me")
+        assert heard.datacontenttype == "application/json"
+        assert heard.extensions == {"note": "a=b", "expirytime": "2999-01-01T00:00:00Z"}
+        assert heard.audience == Exact(team="x")
 
 
 async def test_publish_a_file() -> None:

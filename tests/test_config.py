@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tomllib
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import attrs
@@ -80,6 +82,27 @@ def test_what_comes_first(tmp_path: Path) -> None:
         assert url == f"unix:{tmp_path}/line"
 
 
+@pytest.mark.parametrize("where", ["line", "environment", "file", "none"])
+def test_allow_params_from_anywhere(where: str, tmp_path: Path) -> None:
+    """With commas on the command line, with spaces in a variable, as an array in a file; or empty."""
+    path = tmp_path / "trionotify.toml"
+    path.write_text("allow_params = ['room', 'team']\n" if where == "file" else "port = 0\n")
+    arguments = ["--allow-params=room,team"] if where == "line" else []
+    arguments = ["--allow-params="] if where == "none" else arguments
+    variables = {"TRIONOTIFY_ALLOW_PARAMS": "room team"} if where == "environment" else {}
+    with running("--port=0", "--config", str(path), *arguments, **variables) as (_, url):
+        codes = []
+        for key in ("id", "room", "team", "user"):
+            request = urllib.request.Request(f"{url}/events?{key}=x", method="HEAD")
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    codes.append(answer.status)
+            except urllib.error.HTTPError as error:
+                codes.append(error.code)
+                error.close()
+    assert codes == ([200, 400, 400, 400] if where == "none" else [200, 200, 200, 400])
+
+
 def test_every_option_may_be_in_the_file() -> None:
     """With what TOML has for it."""
     context = click.Context(serve)
@@ -104,5 +127,7 @@ def test_every_option_is_a_variable() -> None:
     for name, command in commands.items():
         for option in command.params:
             if isinstance(option, click.Option):
-                expected = f"TRIONOTIFY_{option.opts[0].removeprefix('--').replace('-', '_').upper()}"
-                assert option.envvar == expected, name
+                # One for each spelling.
+                expected = [f"TRIONOTIFY_{opt[2:].replace('-', '_').upper()}" for opt in option.opts]
+                envvar = [option.envvar] if isinstance(option.envvar, str) else option.envvar
+                assert envvar == expected, name

@@ -30,7 +30,7 @@ ORDER = [
     *("log", "since", "logs", "formats", "blocks", "settings"),
     *("positions", "clients", "audience", "catchup"),
     *("transport", "tls_transport", "wire", "tally", "broadcast", "reader"),
-    *("faults", "query", "addresses", "events", "authorities", "http", "http1", "secret"),
+    *("faults", "keys", "query", "addresses", "events", "authorities", "http", "http1", "secret"),
     *("origins", "explain"),
     *("entrance", "quotas", "expiry", "drain", "sessions", "hub"),
     *("admission", "connections", "handshake", "websocket", "streams", "posting", "roster", "metrics"),

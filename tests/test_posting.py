@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -12,7 +14,7 @@ from trio.testing import MockClock as Clock
 
 from tests.conftest import Room, open_room
 from tests.web import Answered, Web, get, post
-from trionotify import Client, Notification, Refused, Request, sign
+from trionotify import Client, Exact, Notification, Refused, Request, sign
 
 STRUCTURED = "Content-Type: application/cloudevents+json"
 BATCH = "Content-Type: application/cloudevents-batch+json; charset=utf-8"
@@ -157,6 +159,127 @@ async def test_an_event_in_json(room: Room, autojump_clock: Clock) -> None:
     assert answer.json["cursor"] == f"{room.hub.log.epoch}:1"
     (found,) = published(room)
     assert (found.id, found.data) == ("1", '{"n": 1}')
+
+
+OPS = '[{"exact":{"team":"ops"}}]'
+DEV = '[{"exact":{"team":"dev"}}]'
+
+
+async def test_an_audience_in_the_query(room: Room, autojump_clock: Clock) -> None:
+    """It holds for what has none of its own, in every mode; with `to`, both must hold."""
+    peers = {
+        name: await room.connect(f"/?id={name}&team={team}")
+        for name, team in (("al", "ops"), ("bo", "ops"), ("cy", "dev"))
+    }
+    target = f"/events?audience={quote(OPS)}"
+    bare = {"specversion": "1.0", "source": "/q", "type": "t"}
+
+    async def heard(target: str, body: str, *fields: str) -> list[str]:
+        seen = {name: len(peer.look().messages) for name, peer in peers.items()}
+        answer = await send(room, target, body, *fields)
+        assert answer.status == 200
+        await room.quiet()
+        return [name for name, peer in peers.items() if len(peer.look().messages) > seen[name]]
+
+    assert await heard(target, "plain") == ["al", "bo"]
+    assert await heard(f"{target}&to=bo", "plain") == ["bo"]
+    assert await heard(f"{target}&to=cy", "plain") == []
+    assert await heard(target, json.dumps({**bare, "id": "1"}), STRUCTURED) == ["al", "bo"]
+    assert await heard(target, json.dumps({**bare, "id": "2", "to": "al"}), STRUCTURED) == ["al"]
+    own = {**bare, "id": "3", "audience": DEV}
+    assert await heard(target, json.dumps(own), STRUCTURED) == ["cy"]
+    assert await heard(target, json.dumps([{**bare, "id": "4", "audience": None}]), BATCH) == [
+        "al",
+        "bo",
+    ]
+    assert await heard(target, "x", *BINARY) == ["al", "bo"]
+    assert await heard(target, "x", *BINARY[:1], "ce-id: 5", *BINARY[2:], f"ce-audience: {DEV}") == [
+        "cy"
+    ]
+
+
+async def test_a_long_audience_in_the_query_waits_its_turn(room: Room, autojump_clock: Clock) -> None:
+    """It is parsed as other long filters are: one at a time."""
+    parts = [{"sql": f"type = '{n}'"} for n in range(20)]
+    web = Web(room)
+    async with room.hub.slow_lane.one_of("test"):
+        web.kernel.feed(post(f"/events?audience={quote(json.dumps(parts))}", "x"))
+        await room.quiet()
+        assert not web.kernel.taken
+    await room.quiet()
+    assert web.answers("POST")[0].status == 200
+
+
+async def test_a_signed_audience(autojump_clock: Clock) -> None:
+    """It is signed as the rest is: nobody can take it away, or put another one there."""
+    key = "0123456789abcdef0123456789abcdef"
+    signed = sign({"id": "al", "role": "publisher", "team": "ops", "audience": OPS}, key)
+    async with open_room(secret=key.encode()) as room:
+        assert (await send(room, f"/events?{signed}", "x")).status == 200
+        assert published(room)[0].audience == Exact(team="ops")
+        for other in (
+            signed.replace("ops%22%7D%7D", "dev%22%7D%7D"),
+            re.sub("audience=[^&]*&", "", signed),
+        ):
+            assert other != signed
+            assert (await refused(room, f"/events?{other}", "x"))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("audience=ops", "audience: a JSON array of filters is needed"),
+        ("audience=[{}]", "audience: filters[0]: a filter is an object"),
+        ("audiance=[]", "audiance: no such key; did you mean 'audience'?"),
+        ("To=al", "To: no such key; did you mean 'to'?"),
+        ("recipient=al", "recipient: no such key; did you mean 'to'?"),
+        ("topic=x", "topic: no such key; to choose who gets it, write to=ID or audience="),
+        ("room=5&id=al", "room: no such key; to choose who gets it, write to=ID or audience="),
+        ("typeof=x", "typeof: no such key; did you mean 'type'?"),
+        ("exact.team=ops", "exact.team: filters are for clients that subscribe; to choose who gets it"),
+        ("filters=[]", "filters: filters are for clients that subscribe; to choose"),
+    ],
+)
+@pytest.mark.parametrize("fields", [(), BINARY], ids=["plain", "binary"])
+async def test_a_key_that_means_nothing(
+    room: Room, query: str, words: str, fields: tuple[str, ...], autojump_clock: Clock
+) -> None:
+    """It is refused: most likely it was to say who gets it, and it would go to everyone."""
+    status, detail = await refused(room, f"/events?{query}", "x", *fields)
+    assert status == 400
+    assert detail.startswith(words)
+
+
+async def test_an_applications_key_that_means_something(autojump_clock: Clock) -> None:
+    """To `authenticate`; and of the client whose events these are."""
+    async with open_room() as room:
+        assert (await send(room, "/events?id=al&team=ops", json.dumps(EVENT), STRUCTURED)).status == 200
+        assert (await refused(room, "/events?team=ops", json.dumps(EVENT), STRUCTURED))[0] == 400
+    async with open_room(authenticate=lambda request: request.client("al")) as room:
+        assert (await send(room, "/events?token=x&role=both", "x")).status == 200
+        assert (await refused(room, "/events?recipient=x&role=both", "x"))[0] == 400
+
+
+@pytest.mark.parametrize("kind", ["", "Content-Type: application/json"])
+async def test_a_body_that_seems_to_be_addressed(room: Room, kind: str, autojump_clock: Clock) -> None:
+    """It is published as it is, to everyone, and the receipt warns of that."""
+    fields = [kind] if kind else []
+    body = json.dumps({"to": "al", "text": "for al"})
+    answer = await send(room, "/events", body, *fields)
+    assert published(room)[0].data == body
+    assert answer.json["warning"].startswith("this was published to everyone: the member 'to'")
+    assert "to=ID" in answer.json["warning"]
+    long = json.dumps({"text": "x" * 300_000, "to": "al"})
+    assert "warning" in (await send(room, "/events", long, *fields)).json
+    audience = quote('[{"exact":{"id":"al"}}]')
+    for target, text in (
+        *(("/events?to=al", body), (f"/events?audience={audience}", body)),
+        *(("/events", '{"a": {"to": "al"}}'), ("/events", '["to"]'), ("/events", '{"a": "\\"to\\""}')),
+    ):
+        assert "warning" not in (await send(room, target, text, *fields)).json
+    assert "warning" not in (await send(room, "/events", '{"to": ')).json
+    assert "warning" not in (await send(room, "/events", body, *BINARY)).json
+    assert "warning" not in (await send(room, "/events", json.dumps(EVENT), STRUCTURED)).json
 
 
 async def test_a_batch(room: Room, autojump_clock: Clock) -> None:

@@ -104,6 +104,7 @@ def _request(hub: Hub, websocket: Any, path: str, query_text: str, remote: str) 
         limits=hub.filter_limits,
         # The application has agreed on it, whatever it is.
         subprotocols=(websocket.subprotocol,) if websocket.subprotocol else (),
+        allowed=hub.allow_params,
     )
 
 

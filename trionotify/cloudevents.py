@@ -117,9 +117,12 @@ class Draft:
         return size > SLOW
 
     def notification(
-        self, audiences: AudienceReader, defaults: Mapping[str, str] = _NO_DEFAULTS
+        self, audiences: AudienceReader, defaults: Mapping[str, Any] = _NO_DEFAULTS
     ) -> Notification:
-        """The notification that it is, its audience read by `audiences`; raises NotAnEvent."""
+        """The notification that it is, its audience read by `audiences`; raises NotAnEvent.
+
+        `defaults` are attributes that it has where it doesn't say them: an `audience` as a predicate.
+        """
         try:
             return self._notification(audiences, defaults)
         except TooMuch:
@@ -128,7 +131,7 @@ class Draft:
             id = self.attributes.get("id")
             raise NotAnEvent(str(error), id if isinstance(id, str) else None) from None
 
-    def _notification(self, audiences: AudienceReader, defaults: Mapping[str, str]) -> Notification:
+    def _notification(self, audiences: AudienceReader, defaults: Mapping[str, Any]) -> Notification:
         # A null attribute is one that isn't there (section 2.2 of the format).
         said = {name: value for name, value in self.attributes.items() if value is not None}
         given = {**defaults, **said}
@@ -139,7 +142,7 @@ class Draft:
             raise ValueError(f"specversion must be '1.0', not {version!r:.40}")
         given.pop("cursor", None)
         audience = given.pop("audience", None)
-        if audience is not None:
+        if audience is not None and "audience" in said:
             audience = audiences.read(audience)
         data, kind = _typed(self.members, given.pop("datacontenttype", None))
         fields: dict[str, Any] = {name: given.pop(name) for name in _FIELDS if name in given}

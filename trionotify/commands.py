@@ -11,16 +11,16 @@ import logging
 import os
 import signal
 import sys
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn
 
 import attrs
 import click
 import trio
 
+from trionotify.attributes import check_attribute_name
 from trionotify.cloudevents import encode
 from trionotify.errors import CloseCode, Closed, Lagged, TrionotifyError, Unreadable
 from trionotify.filters import from_json
@@ -29,7 +29,7 @@ from trionotify.predicates import EVERYTHING, AllOf, Predicate, Sql
 from trionotify.remote import Remote, connect
 from trionotify.secret import Secret
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT
-from trionotify.stdio import Mistake, input_number, output_number, say, unread
+from trionotify.stdio import Lines, Mistake, input_number, output_number, say, unread
 from trionotify.text import without_mark
 from trionotify.top import watch
 
@@ -38,9 +38,8 @@ __all__ = ["filter_options", "predicate_of", "publish", "subscribe", "top"]
 Client = AbstractAsyncContextManager[Remote]
 
 _URL: Final = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
-_READ_BYTES: Final = 1 << 16
-#: A line that is longer is none: no server takes it, and it would have to be kept.
-_MAX_LINE_BYTES: Final = 1 << 26
+#: Attributes that are not for `--attribute`.
+_WITH_OPTIONS: Final = ("type", "subject", "source", "datacontenttype", "to", "audience")
 #: What is told in one line, for it explains itself.
 _REASONS: Final = (TrionotifyError, OSError, ValueError)
 
@@ -49,7 +48,11 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The two ways to say what is wanted."""
     for option in (
         click.option("--sql", metavar="EXPR", help="A filter in CloudEvents SQL."),
-        click.option("--filter", "filters", metavar="JSON", help="A filter, or an array of filters."),
+        click.option(
+            *("--filters", "--filter", "filters"),
+            metavar="JSON",
+            help="A filter, or an array of filters.",
+        ),
     ):
         command = option(command)
     return command
@@ -60,7 +63,7 @@ def predicate_of(filters: str | None, sql: str | None) -> Predicate:
     try:
         parts = [from_json(without_mark(filters))] if filters is not None else []
     except ValueError as error:
-        raise Mistake(f"--filter: {error}") from None
+        raise Mistake(f"--filters: {error}") from None
     try:
         parts += [Sql(sql)] if sql is not None else []
     except ValueError as error:
@@ -205,9 +208,37 @@ class _Tally:
 @_client_options
 @click.option("--type", help="The attribute type.  [default: message]")
 @click.option("--subject", help="The attribute subject.")
+@click.option("--source", help="The attribute source.  [default: /clients/ID]")
+@click.option(
+    "--datacontenttype",
+    metavar="MEDIA-TYPE",
+    help="What TEXT is, such as application/json.  [default: text/plain]",
+)
+@click.option(
+    "--attribute",
+    "further",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other attribute, such as an extension or expirytime. May be given several times.",
+)
 @click.option("--to", help="The id of the clients that it is for.  [default: everyone]")
+@click.option(
+    "--audience",
+    metavar="JSON",
+    help="A filter, or an array of filters, on the queries of the clients that it is for."
+    "  [default: everyone]",
+)
 @click.argument("text", default="-", metavar="[TEXT | -]")
-def publish(url: str, id: str | None, secret: str | None, text: str, **attributes: str | None) -> None:
+def publish(
+    *,
+    url: str,
+    id: str | None,
+    secret: str | None,
+    further: tuple[str, ...],
+    audience: str | None,
+    text: str,
+    **attributes: str | None,
+) -> None:
     """Publish TEXT, or with - standard input: each line by itself, as soon as it is there.
 
     A line that isn't UTF-8 is published as bytes. It connects again when the connection is lost, and
@@ -220,20 +251,50 @@ def publish(url: str, id: str | None, secret: str | None, text: str, **attribute
     """
     params = {name: value for name, value in attributes.items() if value is not None}
     client = _client(secret, url=url, id=id, role="publisher", params=params)
-    _run(partial(_publish_all, client, text))
+    rest = _rest_of(further, audience)
+    if text == "-" and "id" in rest:
+        raise Mistake("--attribute: id: each line needs its own; leave it out, or give TEXT")
+    _run(partial(_publish_all, client, text, rest))
 
 
-async def _publish_all(open_client: Callable[[], Client], text: str) -> int:
+def _rest_of(further: tuple[str, ...], audience: str | None) -> dict[str, Any]:
+    """What the connection's query can't say of what is published. A mistake in it ends the command."""
+    found: dict[str, Any] = {}
+    for pair in further:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise Mistake(f"--attribute: NAME=VALUE is needed, not {pair!r}")
+        if name in _WITH_OPTIONS:
+            raise Mistake(f"--attribute: {name} has an option of its own: write --{name}")
+        if name in found:
+            raise Mistake(f"--attribute: {name}: given twice; once is allowed")
+        found[name] = value
+    try:
+        # Before there is a connection.
+        for name in found:
+            check_attribute_name(name)
+        Notification.of(None, **found)
+    except (TypeError, ValueError) as error:
+        raise Mistake(f"--attribute: {error}") from None
+    if audience is not None:
+        try:
+            found["audience"] = from_json(without_mark(audience), audience=True)
+        except ValueError as error:
+            raise Mistake(f"--audience: {error}") from None
+    return found
+
+
+async def _publish_all(open_client: Callable[[], Client], text: str, rest: dict[str, Any]) -> int:
     tally = _Tally()
-    if text == "-":
-        input_number()
+    if text == "-" and os.isatty(input_number()):
+        say("trionotify: publishing each line that you type; Ctrl-D ends it")
     try:
         async with open_client() as client:
             if text == "-":
-                await _publish_lines(client, tally)
+                await _publish_lines(client, tally, rest)
             else:
                 tally.sent += 1
-                await client.publish(text)
+                await client.publish(text, **rest)
                 tally.acknowledged += 1
     except Mistake:
         raise
@@ -246,7 +307,7 @@ async def _publish_all(open_client: Callable[[], Client], text: str) -> int:
     return 0
 
 
-async def _publish_lines(client: Remote, tally: _Tally) -> None:
+async def _publish_lines(client: Remote, tally: _Tally, rest: dict[str, Any]) -> None:
     """Publish in order, several at a time, until one is refused. What is on its way then goes on."""
     reading = trio.CancelScope()
 
@@ -254,7 +315,7 @@ async def _publish_lines(client: Remote, tally: _Tally) -> None:
         line: str | bytes, task_status: trio.TaskStatus[None]
     ) -> None:
         try:
-            await client.publish(line, task_status=task_status)
+            await client.publish(line, task_status=task_status, **rest)
             tally.acknowledged += 1
         except TrionotifyError as error:
             tally.error = tally.error or error
@@ -263,7 +324,7 @@ async def _publish_lines(client: Remote, tally: _Tally) -> None:
     async with trio.open_nursery() as nursery:
         with reading:
             try:
-                async for line in _Lines():
+                async for line in Lines():
                     tally.sent += 1
                     await nursery.start(publish_one, line)
             except ValueError as error:  # the line isn't what the query's datacontenttype says
@@ -271,55 +332,6 @@ async def _publish_lines(client: Remote, tally: _Tally) -> None:
                 tally.error = tally.error or error
             except OSError as error:
                 tally.error = tally.error or error
-
-
-class _Lines:
-    """Standard input, line by line, each as soon as it is there. For one task.
-
-    Text, or what isn't UTF-8 as bytes. Raises OSError for what can't be read, or is no line.
-    """
-
-    def __init__(self) -> None:
-        self._lines: deque[bytes] = deque()
-        #: The beginning of the next one, in pieces.
-        self._rest: list[bytes] = []
-        self._rest_bytes = 0
-        self._over = False
-        self._is_first = True
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> str | bytes:
-        while not self._lines and not self._over:
-            self._take(
-                await trio.to_thread.run_sync(
-                    os.read, input_number(), _READ_BYTES, abandon_on_cancel=True
-                )
-            )
-        if not self._lines:
-            raise StopAsyncIteration
-        line = self._lines.popleft().removesuffix(b"\r")
-        is_first, self._is_first = self._is_first, False
-        try:
-            text = line.decode()
-        except UnicodeDecodeError:
-            return line
-        return without_mark(text) if is_first else text
-
-    def _take(self, data: bytes) -> None:
-        """Some more; nothing, at the end."""
-        first, *lines = data.split(b"\n")
-        self._rest.append(first)
-        self._rest_bytes += len(first)
-        if self._rest_bytes > _MAX_LINE_BYTES:
-            raise OSError(f"stdin: a line is longer than {_MAX_LINE_BYTES} bytes")
-        if lines or (not data and self._rest_bytes):
-            self._lines.append(b"".join(self._rest))
-            *whole, rest = lines or [b""]
-            self._lines.extend(whole)
-            self._rest, self._rest_bytes = [rest], len(rest)
-        self._over = not data
 
 
 # --- top ---

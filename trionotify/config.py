@@ -15,6 +15,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from trionotify.errors import did_you_mean
 from trionotify.stdio import Mistake
 from trionotify.text import decoded
 
@@ -30,8 +31,8 @@ _LIKE: Final = 0.75
 def name_variables(group: click.Group) -> None:
     """Let every option of every command also be the environment variable TRIONOTIFY_OPTION."""
     for option in _options(group):
-        name = option.opts[0].removeprefix("--").replace("-", "_").upper()
-        option.envvar = _PREFIX + name
+        names = _variables(option)
+        option.envvar = names if len(names) > 1 else names[0]
 
 
 def misspelt_variables(group: click.Group) -> Iterator[str]:
@@ -39,11 +40,16 @@ def misspelt_variables(group: click.Group) -> Iterator[str]:
 
     Others are left alone: Kubernetes has some for a service of our name, like TRIONOTIFY_SERVICE_HOST.
     """
-    known = [str(option.envvar).removeprefix(_PREFIX) for option in _options(group)]
+    known = [name.removeprefix(_PREFIX) for option in _options(group) for name in _variables(option)]
     for name in sorted(os.environ):
         if name.startswith(_PREFIX) and (rest := name.removeprefix(_PREFIX)) not in known:
             for near in difflib.get_close_matches(rest, known, 1, _LIKE):
                 yield f"{name}: there is no such option; did you mean {_PREFIX}{near}?"
+
+
+def _variables(option: click.Option) -> list[str]:
+    """One for each spelling of the option."""
+    return [_PREFIX + name.removeprefix("--").replace("-", "_").upper() for name in option.opts]
 
 
 def _options(group: click.Group) -> Iterator[click.Option]:
@@ -64,9 +70,10 @@ def in_one_line(error: click.UsageError) -> str:
         return message + ("" if message.endswith((".", "?", ")")) else ".") + where
     if _source(error.ctx, option.name) is not ParameterSource.ENVIRONMENT:
         return f"{option.opts[0]}: {error.message}"
-    linked = os.environ.get(str(option.envvar), "").startswith("tcp://")
+    variable = next(name for name in _variables(option) if name in os.environ)
+    linked = os.environ[variable].startswith("tcp://")
     hint = " Kubernetes sets it for a service of this name: say enableServiceLinks: false." * linked
-    return f"{option.envvar}: {error.message}{hint}"
+    return f"{variable}: {error.message}{hint}"
 
 
 def with_its_place(message: str) -> str:
@@ -116,8 +123,9 @@ def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
     }
     for key, value in found.items():
         if key not in known:
-            near = difflib.get_close_matches(key, [name for name in known if name], 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            if isinstance(value, dict):
+                raise Mistake(f"{path}: there is no option {key!r}; write the options without [{key}]")
+            hint = did_you_mean(key, [name for name in known if name])
             raise Mistake(f"{path}: there is no option {key!r}{hint}")
         # One of what may be several needs no brackets.
         found[key] = [value] if known[key].multiple and isinstance(value, str) else value

@@ -210,7 +210,10 @@ class Conversation:
     async def _read(self) -> Request:
         try:
             head = await self._http.read_head()
-            request = request_of(head, self._remote, self._hub.filter_limits, self._hub.subprotocols)
+            hub = self._hub
+            request = request_of(
+                *(head, self._remote, hub.filter_limits, hub.subprotocols, hub.allow_params)
+            )
         except Refused:
             # A page can read the reason only with CORS fields, and for these the head need not be whole.
             origin, host = self._http.raw_field(b"origin"), self._http.raw_field(b"host")

@@ -6,6 +6,7 @@ come back. Exceptions carry the sentence that a person needs: the thing at fault
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from enum import IntEnum
@@ -22,6 +23,7 @@ __all__ = [
     "Unreadable",
     "check_headers",
     "cut",
+    "did_you_mean",
     "is_token",
     "quoted",
     "shortened",
@@ -46,6 +48,12 @@ def quoted(value: object) -> str:
 def cut(text: str) -> str:
     """`text`, or of a long one the first 100 characters and an ellipsis."""
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a `name` that isn't there: the nearest one that is, if any."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class CloseCode(IntEnum):

@@ -20,7 +20,7 @@ __all__ = ["log_fault", "log_refusal", "redacted"]
 logger = logging.getLogger("trionotify")
 
 #: Characters of a refusal's reason.
-_REASON: Final = 80
+_REASON: Final = 200
 #: What the log shows anyway, or what is one of a few words.
 _SHOWN: Final = frozenset({"id", "role", "lag", "format", "echo"})
 #: Shorter ones are no secrets; and they are everywhere.

@@ -61,6 +61,8 @@ class Request:
     authority: str = ""
     _limits: FilterLimits = DEFAULT_LIMITS
     _subprotocols: tuple[str, ...] = ()
+    #: The application's keys of the query, if it may have no others.
+    _allowed: frozenset[str] | None = None
     _joined: dict[str, str] = attrs.field(init=False, repr=False, eq=False)
     #: The filters in the query, once they have been parsed.
     _filters: list[Filters] = attrs.field(factory=list, init=False, repr=False, eq=False)
@@ -93,6 +95,12 @@ class Request:
 
     def query(self, id: str | None = None) -> Query:
         """What the query says, and the header `Last-Event-ID`; raises `Refused` (400)."""
+        if self.method != "POST" and "audience" in self.params:
+            raise Refused(
+                400,
+                "audience: only a POST takes it in the query; on a connection, an event says its own in"
+                " its attribute audience (format=cloudevents)",
+            )
         return Query.of(
             self.params,
             id,
@@ -102,6 +110,7 @@ class Request:
             last_event_id=self.header("last-event-id"),
             limits=self._limits,
             filters=self._filters[0] if self._filters else None,
+            allowed=self._allowed,
         )
 
     @property
@@ -129,7 +138,11 @@ def client_of(request: Request, query: Query) -> Client:
 
 
 def request_of(
-    head: h11.Request, remote: str, limits: FilterLimits, subprotocols: tuple[str, ...] = ()
+    head: h11.Request,
+    remote: str,
+    limits: FilterLimits,
+    subprotocols: tuple[str, ...] = (),
+    allowed: frozenset[str] | None = None,
 ) -> Request:
     """What `authenticate` sees of a head; raises `Refused` (400) for a bad target or `Host`."""
     # Lowered here: h11's own lower-case view is slow to go through.
@@ -157,6 +170,7 @@ def request_of(
         authority=authority,
         limits=limits,
         subprotocols=subprotocols,
+        allowed=allowed,
     )
 
 

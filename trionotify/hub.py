@@ -38,6 +38,7 @@ from trionotify.explain import Explanation, explain_delivery
 from trionotify.filters import check_filter
 from trionotify.formats import CloudEventsFormat, Format, RawFormat, served
 from trionotify.inbox import Inbox
+from trionotify.keys import allowed_params
 from trionotify.log import Cursor, Log
 from trionotify.notification import Data, Notification, check_publishable
 from trionotify.origins import Origins
@@ -100,6 +101,7 @@ class Hub:
         authenticate: Authenticate | None,
         *,
         allow_origin: Iterable[str] = (),
+        allow_params: str | Iterable[str] | None = None,
         page: bool = True,
         secret: Secret | None = None,
         trusted_proxy: Iterable[str] = (),
@@ -111,6 +113,8 @@ class Hub:
         self.filter_limits = settings.filter_limits
         self.session = session
         self.origins = Origins(allow_origin)
+        #: The application's keys of a query, if it may have no others.
+        self.allow_params = allowed_params(allow_params)
         #: Whether there is a page for people.
         self.page = page
         self.authenticate = authenticate

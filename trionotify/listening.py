@@ -36,7 +36,7 @@ _WILDCARDS: Final[Mapping[int, str]] = {socket.AF_INET: "0.0.0.0", socket.AF_INE
 _ATTEMPTS: Final = 10
 #: A family, and what `bind` takes.
 _Address = tuple[int, tuple[Any, ...]]
-_IN_USE: Final = "stop what listens there already, or choose another place"
+_IN_USE: Final = "stop what listens there already, or choose another place with --port, --host or --unix"
 
 
 async def listen_tcp(hosts: str | Iterable[str], port: int, public: bool) -> list[socket.socket]:
@@ -216,8 +216,8 @@ def _in_use() -> OSError:
 def _check_reach(address: str, public: bool) -> None:
     if not (public or ipaddress.ip_address(address.partition("%")[0]).is_loopback):
         raise ValueError(
-            f"host: {address} can be reached by anyone; give a secret, listen on 127.0.0.1, or say"
-            " insecure"
+            f"host: {address} can be reached by anyone; give a secret (--secret FILE), listen on"
+            " 127.0.0.1, or let everyone in (--insecure)"
         )
 
 

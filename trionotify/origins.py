@@ -119,6 +119,7 @@ class Origins:
             403,
             f"origin: pages of {text} may not use this server; it lets them if it is started with"
             f" --allow-origin {text}",
+            logged=f"origin: start the server with --allow-origin {text}",
         )
 
     def allows(self, origin: str, authority: str) -> bool:

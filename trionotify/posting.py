@@ -31,6 +31,7 @@ import trio
 
 from trionotify.addresses import site_of
 from trionotify.admission import admit
+from trionotify.audience import Audiences
 from trionotify.cloudevents import (
     MAX_MEMBERS,
     AudienceReader,
@@ -41,13 +42,14 @@ from trionotify.cloudevents import (
 )
 from trionotify.entrance import RETRY_AFTER
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
-from trionotify.errors import Refused, StoreError
+from trionotify.errors import Refused, StoreError, cut, did_you_mean
 from trionotify.filters import SLOW
 from trionotify.http import Answer
-from trionotify.jsontext import LONG, TooMany, read_items
+from trionotify.jsontext import LONG, TooMany, read_items, read_members
+from trionotify.keys import OF_TEMPLATE, OURS, is_filter
 from trionotify.media import Media, read_media
 from trionotify.notification import Data, Notification, check_publishable
-from trionotify.query import defaults, said
+from trionotify.query import said, source_of
 from trionotify.text import without_mark
 from trionotify.turns import Turn
 
@@ -74,6 +76,18 @@ _BEARER: Final = "\nsecret"
 _SIGNED: Final = "\nsig "
 
 
+#: How to say who gets what is published.
+_TO_CHOOSE: Final = (
+    '; to choose who gets it, write to=ID or audience=[{"exact":{"KEY":"VALUE"}}], a condition on the'
+    " keys of clients' queries"
+)
+_NOT_ADDRESSED: Final = (
+    "this was published to everyone: the member 'to' in the body is only data. To address it, put to=ID"
+    " into the URL's query, or send a CloudEvent (Content-Type: application/cloudevents+json) with the"
+    " attribute to"
+)
+
+
 async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
     """Publish what a request brings, and answer with its receipt, or a list of them.
 
@@ -87,19 +101,78 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
     # Who says nothing means a publisher; a signature that says nothing doesn't.
     meant = client.made_of_query and not {"role", "sig"} & request.params.keys()
     if client.role == "subscriber" and not meant:
-        raise Refused(403, "role: a subscriber may not publish: say role=publisher, or nothing")
+        if "sig" in request.params:
+            fix = "let the backend sign role=publisher or role=both"
+        else:
+            fix = "write role=publisher, or no role"
+        raise Refused(403, f"role: a subscriber may not publish: {fix}")
     _check_body(request)
     named = "id" in request.params or not client.made_of_query
     publisher = client.id if named else _unnamed(hub, request)
     media = _media(request)
+    _check_keys(hub, request, media)
     body = await read_body(_most_bytes(hub, media))
     try:
         found = await _understand(hub, request, media, body, client.id if named else None)
     except (TypeError, ValueError) as error:
         raise Refused(400, str(error)) from None
+    warning = await _warning(hub, request, media, found)
     receipts = await _publish(hub, site_of(request.remote), found, publisher)
     answers = [attrs.asdict(receipt) for receipt in receipts]
+    if warning:
+        answers[0]["warning"] = warning
     return Answer.json(answers if media == _BATCH else answers[0])
+
+
+def _check_keys(hub: Hub, request: Request, media: str) -> None:
+    """Return if all keys of the query mean something here; else raise `Refused` (400).
+
+    What is meant to say who gets it would be published to all. The application's keys mean something to
+    `authenticate`, and to a signature; and the browser client sends those of its client along with its
+    events. `Query` has checked all keys as those of a connection.
+    """
+    if hub.authenticate is not None or (hub.secret is not None and "sig" in request.params):
+        return
+    for key in request.params:
+        if is_filter(key):
+            detail = f"{cut(key)}: filters are for clients that subscribe{_TO_CHOOSE}"
+            raise Refused(400, detail, logged=key.partition(".")[0])
+        if key in OURS or key in (hub.allow_params or ()):
+            continue
+        if "id" not in request.params or media not in (_STRUCTURED, _BATCH):
+            hint = did_you_mean(key, sorted(OF_TEMPLATE | {"audience"}))
+            raise Refused(400, f"{cut(key)}: no such key{hint}{_TO_CHOOSE}", logged="a key")
+
+
+async def _warning(hub: Hub, request: Request, media: str, found: list[Notification]) -> str | None:
+    """What the publisher of a plain body should know: it may have meant to address what is for all.
+
+    A checkpoint whenever finding that out takes more than a turn.
+    """
+    if media in (_STRUCTURED, _BATCH) or _is_binary(request) or not Audiences.is_for_all(found[0]):
+        return None
+    data = found[0].data
+    if not isinstance(data, str) or '"to"' not in data:
+        return None
+    if len(data) <= LONG:
+        return _NOT_ADDRESSED if _has_to(data) else None
+    async with hub.slow_lane.one_of(site_of(request.remote)):
+        return _NOT_ADDRESSED if _has_to(data) else None
+
+
+def _has_to(data: str) -> bool:
+    try:
+        return "to" in read_members(data)
+    except ValueError:
+        return False
+
+
+def _is_binary(request: Request) -> bool:
+    """Whether attributes are in fields.
+
+    Also where `ce-specversion` is missing: its other attributes were meant to be something.
+    """
+    return any(name.startswith(_FIELD) for name, _ in request.headers)
 
 
 def _unnamed(hub: Hub, request: Request) -> str | None:
@@ -158,6 +231,8 @@ async def _understand(
     """The notifications to publish. A checkpoint whenever it takes more than a turn."""
     field, otherwise = request.header("content-type"), said(request.params)
     kind = None if media in _MEANINGLESS else field
+    if (audience := request.params.get("audience")) is not None:
+        otherwise["audience"] = await _audience(hub, request, audience)
     if media == _BATCH:
         found = await _batch(hub, site_of(request.remote), body, otherwise)
     elif media == _STRUCTURED:
@@ -165,8 +240,7 @@ async def _understand(
         found = [await _made(hub, site_of(request.remote), body, otherwise, audiences)]
     elif media.startswith(_ANY_EVENT):
         raise Refused(415, f"Content-Type: {media} isn't understood; {_STRUCTURED} and {_BATCH} are")
-    elif any(name.startswith(_FIELD) for name, _ in request.headers):
-        # Also where `ce-specversion` is missing: its other attributes were meant to be something.
+    elif _is_binary(request):
         if len(body) > LONG or len(request.header(_AUDIENCE) or "") > SLOW:
             async with hub.slow_lane.one_of(site_of(request.remote)):
                 found = [_binary(hub, request, otherwise, kind, body)]
@@ -174,15 +248,23 @@ async def _understand(
             found = [_binary(hub, request, otherwise, kind, body)]
     elif len(body) > LONG:
         async with hub.slow_lane.one_of(site_of(request.remote)):
-            found = [_plain(request, kind, body, id)]
+            found = [_plain(otherwise, kind, body, id)]
     else:
-        found = [_plain(request, kind, body, id)]
+        found = [_plain(otherwise, kind, body, id)]
     for notification in found:
         check_publishable(notification)
     return found
 
 
-async def _batch(hub: Hub, site: str, body: bytes, otherwise: Mapping[str, str]) -> list[Notification]:
+async def _audience(hub: Hub, request: Request, text: str) -> Any:
+    """The audience in the query. A checkpoint whenever parsing it takes more than a turn."""
+    if len(text) <= SLOW:
+        return audience_of(text, hub.filter_limits)
+    async with hub.slow_lane.one_of(site_of(request.remote)):
+        return audience_of(text, hub.filter_limits)
+
+
+async def _batch(hub: Hub, site: str, body: bytes, otherwise: Mapping[str, Any]) -> list[Notification]:
     """The events of a batch; raises `Refused` (413) at the first limit that is exceeded."""
     settings, turn = hub.settings, Turn(partial(hub.crowd.turn, site))
     audiences = AudienceReader(hub.filter_limits)
@@ -216,7 +298,7 @@ async def _batch(hub: Hub, site: str, body: bytes, otherwise: Mapping[str, str])
 
 
 async def _made(
-    hub: Hub, site: str, text: bytes, otherwise: Mapping[str, str], audiences: AudienceReader
+    hub: Hub, site: str, text: bytes, otherwise: Mapping[str, Any], audiences: AudienceReader
 ) -> Notification:
     draft = None if len(text) > LONG else read_event(text)
     if draft is not None and (not draft.slow or audiences.knows(draft)):
@@ -237,7 +319,7 @@ async def _items(hub: Hub, site: str, body: bytes) -> list[Any]:
 
 
 def _binary(
-    hub: Hub, request: Request, otherwise: Mapping[str, str], kind: str | None, body: bytes
+    hub: Hub, request: Request, otherwise: Mapping[str, Any], kind: str | None, body: bytes
 ) -> Notification:
     given: dict[str, Any] = {}
     for name, value in request.headers:
@@ -260,7 +342,7 @@ def _binary(
     _check_there(given, "id", "source", "type")
     given.pop("cursor", None)
     audience = given.pop("audience", None)
-    if audience is not None:
+    if isinstance(audience, str):  # the query's is parsed already
         audience = audience_of(audience, hub.filter_limits)
     fields: dict[str, Any] = {name: given.pop(name) for name in _FIELDS if name in given}
     if kind is not None:
@@ -286,10 +368,9 @@ def _decoded(name: str, value: str) -> str:
         raise ValueError(f"{name}: not UTF-8") from None
 
 
-def _plain(request: Request, kind: str | None, body: bytes, id: str | None) -> Notification:
-    given = defaults(request.params, id or "")
-    if id is None:
-        given["source"] = request.params.get("source", "/http")
+def _plain(otherwise: Mapping[str, Any], kind: str | None, body: bytes, id: str | None) -> Notification:
+    source = "/http" if id is None else source_of(id)
+    given = {"source": source, **otherwise}
     if kind is not None:
         given.setdefault("datacontenttype", kind)
     return Notification.of(_data(given.get("datacontenttype"), body), **given)

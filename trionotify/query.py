@@ -25,22 +25,17 @@ from trionotify.filters import (
     from_json,
 )
 from trionotify.formats import SUBPROTOCOL
+from trionotify.keys import OF_TEMPLATE, OURS, check_keys, is_filter
 from trionotify.log import Cursor
 from trionotify.notification import Notification, check_publishable
 from trionotify.predicates import AllOf, Predicate
-from trionotify.since import SPELLINGS, Moment, where_it_was
+from trionotify.since import Moment, where_it_was
 from trionotify.text import check_id
 
-__all__ = ["Filters", "Query", "defaults", "parse_query", "said", "template"]
+__all__ = ["Filters", "Query", "defaults", "parse_query", "said", "source_of", "template"]
 
-#: What a publisher's query says of what it publishes.
-_OF_TEMPLATE: Final = frozenset({"type", "subject", "source", "datacontenttype", "to"})
 _FORMATS: Final = ("raw", "cloudevents")
 _LAGS: Final = ("gap", "latest", "disconnect")
-#: Those that mean something, but for the dotted ones.
-_KEYS: Final = _OF_TEMPLATE | {
-    *("id", "role", "sql", "filters", "narrow", "echo", *SPELLINGS, "lag", "format", "exp", "sig"),
-}
 
 
 def parse_query(text: str) -> dict[str, str]:
@@ -53,7 +48,7 @@ def parse_query(text: str) -> dict[str, str]:
     if len(params) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _bad(f"{twice}: given twice; once is allowed", twice if twice in _KEYS else "a key")
+        raise _bad(f"{twice}: given twice; once is allowed", twice if twice in OURS else "a key")
     return params
 
 
@@ -67,7 +62,6 @@ class Filters:
     @classmethod
     def of(cls, params: Mapping[str, str], limits: FilterLimits) -> Filters:
         """Parse them; raises `Refused` (400) that begins with the key at fault."""
-        _refuse_unknown(params)
         narrow = _part("narrow", params["narrow"], limits) if "narrow" in params else None
         return cls(_filter(params, limits), narrow)
 
@@ -108,15 +102,17 @@ class Query:
         last_event_id: str | None = None,
         limits: FilterLimits = DEFAULT_LIMITS,
         filters: Filters | None = None,
+        allowed: frozenset[str] | None = None,
     ) -> Query:
         """Read the parameters; raises `Refused` (400) that begins with the key at fault.
 
         What is given besides them counts whatever they say: `id` is who the client is, a `subprotocol`
         that is ours or `format` what it speaks, `last_event_id` where it is. `filters` are those in the
-        parameters, where they have been parsed already.
+        parameters, where they have been parsed already. `allowed` are the application's own keys, if no
+        others may be there.
         """
-        _refuse_unknown(params)
-        if not _OF_TEMPLATE.isdisjoint(params):
+        check_keys(params, allowed)
+        if not OF_TEMPLATE.isdisjoint(params):
             template(params, "")
         name = id if id is not None else params.get("id")
         if name is None:
@@ -142,23 +138,9 @@ class Query:
         )
 
 
-def _refuse_unknown(params: Mapping[str, str]) -> None:
-    for key in params:
-        kind, dot, _ = key.partition(".")
-        if dot and kind not in ON_ATTRIBUTES:
-            raise _bad(
-                f"{key}: no such key; with a dot there are exact.ATTR, prefix.ATTR and suffix.ATTR",
-                "a key",
-            )
-
-
 def _filter(params: Mapping[str, str], limits: FilterLimits) -> Predicate | None:
     """Everything the query asks for, of which all must hold."""
-    parts = [
-        _part(key, value, limits)
-        for key, value in params.items()
-        if "." in key or key in ("filters", "sql")
-    ]
+    parts = [_part(key, value, limits) for key, value in params.items() if is_filter(key)]
     if not parts:
         return None
     return parts[0] if len(parts) == 1 else AllOf(parts)
@@ -178,12 +160,17 @@ def _part(key: str, value: str, limits: FilterLimits) -> Predicate:
 
 def defaults(params: Mapping[str, str], id: str) -> dict[str, Any]:
     """The attributes that a publisher's query gives to what it publishes, where that doesn't say."""
-    return {"source": f"/clients/{quote(id, safe='')}", **said(params)}
+    return {"source": source_of(id), **said(params)}
+
+
+def source_of(id: str) -> str:
+    """The `source` of what a client publishes, where nothing says another one."""
+    return f"/clients/{quote(id, safe='')}"
 
 
 def said(params: Mapping[str, str]) -> dict[str, Any]:
     """Those of them that the query names: what an event gets where it doesn't say itself."""
-    return {key: params[key] for key in _OF_TEMPLATE if key in params}
+    return {key: params[key] for key in OF_TEMPLATE if key in params}
 
 
 def template(params: Mapping[str, str], id: str) -> Notification:

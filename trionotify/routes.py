@@ -30,6 +30,7 @@ Handler = Callable[["Hub", Request, ReadBody], Answer | Awaitable[Answer]]
 Routes = Mapping[str, Mapping[str, Handler]]
 
 
+_PUBLISHING: Final = "/events"
 #: What OPTIONS may be asked about: the server as a whole (RFC 9110, section 9.3.7).
 _SERVER: Final = "*"
 
@@ -41,19 +42,27 @@ async def respond(hub: Hub, routes: Routes, request: Request, read_body: ReadBod
         if request.method != "OPTIONS":
             raise Refused(400, "the request's target: * is for OPTIONS alone")
         methods = {name: handler for at in routes.values() for name, handler in at.items()}
+    hint = f"; publish with a POST to {_PUBLISHING}" if _is_lost(routes, request) else ""
     if methods is None:
         if request.method == "OPTIONS" and request.header("access-control-request-method"):
             # The page may ask, so that it can read that nothing is there.
             return Answer(204, headers=hub.origins.preflight(request))
-        raise nothing_at(request)
+        raise nothing_at(request, hint)
     allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
     if request.method == "OPTIONS":
         return Answer(204, headers=(("Allow", allowed), *hub.origins.preflight(request)))
     handler = methods.get("GET" if request.method == "HEAD" else request.method)
     if handler is None:
-        raise Refused(405, f"{request.method} is not allowed here", headers=(("Allow", allowed),))
+        detail = f"{request.method} is not allowed at {request.path}{hint}"
+        logged = f"{request.method} is not allowed here"
+        raise Refused(405, detail, headers=(("Allow", allowed),), logged=logged)
     answer = handler(hub, request, read_body)
     return answer if isinstance(answer, Answer) else await answer
+
+
+def _is_lost(routes: Routes, request: Request) -> bool:
+    """Whether somebody wants to publish, and this is another path."""
+    return request.method in ("POST", "PUT") and _PUBLISHING in routes
 
 
 def _stream(hub: Hub, request: Request, _: ReadBody) -> Answer:
@@ -133,7 +142,8 @@ def _for_the_admitted(handler: Callable[[Hub, Request, ReadBody], Awaitable[Answ
 
     async def ask(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
         if hub.secret is None and hub.authenticate is not None:
-            await admit(hub, request)
+            # Its keys are those of a page of clients: they are no client's.
+            await admit(hub, attrs.evolve(request, allowed=None))
         return await handler(hub, request, read_body)
 
     return ask
@@ -185,7 +195,7 @@ PUBLIC: Final[Routes] = {
     "/vendor/uplot.css": {"GET": _File("vendor/uplot.css", _STYLE)},
     "/trionotify.js": {"GET": _File("trionotify.js", _SCRIPT)},
     "/trionotify.d.ts": {"GET": _File("trionotify.d.ts", "text/plain; charset=utf-8")},
-    "/events": {"GET": _stream, "POST": post},
+    _PUBLISHING: {"GET": _stream, "POST": post},
 }
 ADMIN: Final[Routes] = {
     "/clients": {"GET": _clients},

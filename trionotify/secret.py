@@ -100,8 +100,18 @@ class Secret:
 
     def check_bearer(self, request: Request, what: str) -> None:
         """Return if the request has the secret; else raise `Refused` (401)."""
+        if request.header("authorization") is None:
+            raise Refused(
+                401,
+                f"authorization: {what} needs Authorization: Bearer SECRET, which is missing",
+                logged="authorization: missing",
+            )
         if not self.is_borne_by(request):
-            raise Refused(401, f"authorization: {what} needs Authorization: Bearer SECRET")
+            raise Refused(
+                401,
+                f"authorization: {what} needs Authorization: Bearer SECRET; this isn't the server's",
+                logged="authorization: not the secret",
+            )
 
     def check(self, params: Mapping[str, str]) -> float:
         """Until when a signed query is good, in seconds since 1970; raises `Refused` (401)."""

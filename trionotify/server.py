@@ -71,6 +71,7 @@ async def open_hub(
     handler: Handler | None = None,
     authenticate: Authenticate | None = None,
     allow_origin: Iterable[str] = (),
+    allow_params: str | Iterable[str] | None = None,
     page: bool = True,
     secret: str | os.PathLike[str] | bytes | None = None,
     trusted_proxy: Iterable[str] = (),
@@ -85,7 +86,8 @@ async def open_hub(
     default publishers publish. `authenticate(request)`, plain or async, returns the `Client` or raises
     `Refused`. Of web pages, those of the server's own host may use it, and those of `allow_origin`:
     origins like `https://example.org`, `https://*.example.org`, or `*` for all. Without `page` there is
-    none for people at `/`. `options` are those of `Settings`.
+    none for people at `/`. With `allow_params`, a query may have only these keys besides the server's.
+    `options` are those of `Settings`.
 
     With a `secret`, the path of a file or as bytes the secret itself, clients need a query that was
     signed with it (`sign`), and whoever has the secret may do everything. A `trusted_proxy` (addresses,
@@ -110,6 +112,7 @@ async def open_hub(
             session or publishing_session,
             authenticate,
             allow_origin=allow_origin,
+            allow_params=allow_params,
             page=page,
             secret=keys,
             trusted_proxy=trusted_proxy,

@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 import attrs
 import click
 import trio
+from click.core import ParameterSource
 
 import trionotify
 from trionotify.config import config_option, misspelt_variables, with_its_place
@@ -28,7 +29,7 @@ from trionotify.logs import DURABILITIES
 from trionotify.memory import give_memory_back
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, Server, open_server
 from trionotify.settings import OTHER_FILES, Settings, raise_file_limit
-from trionotify.stdio import Terminal, let_go_of_stdout, say
+from trionotify.stdio import Mistake, Terminal, let_go_of_stdout, say
 from trionotify.systemd import inherited_sockets, notify, notify_reloading
 
 __all__ = ["serve"]
@@ -37,6 +38,12 @@ logger = logging.getLogger("trionotify")
 
 _MISTAKES: Final = (OSError, ValueError, TypeError, StoreError)
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+#: Where options come from, the last one first served.
+_SOURCES: Final = (
+    ParameterSource.DEFAULT_MAP,
+    ParameterSource.ENVIRONMENT,
+    ParameterSource.COMMANDLINE,
+)
 #: Windows has no such signals.
 _RELOADING: Final = getattr(signal, "SIGHUP", None)
 #: Those of which a process dies that doesn't know them: of a script that means another one.
@@ -137,6 +144,13 @@ def _whole(least: int, most: int | None) -> click.IntRange:
     " May be given several times.",
 )
 @click.option(
+    "--allow-params",
+    multiple=True,
+    metavar="KEYS",
+    help="The keys that queries may have besides the server's own, separated by spaces or commas; any"
+    " other key is refused with a 400. May be given several times.  [default: any]",
+)
+@click.option(
     "--subprotocol",
     multiple=True,
     metavar="NAME",
@@ -196,6 +210,9 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     for number in _MEANINGLESS:
         signal.signal(number, signal.SIG_IGN)
     options = {name: value for name, value in given.items() if value is not None}
+    if not options["allow_params"]:
+        del options["allow_params"]
+    _check_place()
     # A connection is some hundred objects that stay. Looking at them again and again, as by default,
     # costs a fifth of what connecting does. Looking at all objects stops everyone (for 0.7 s where a
     # thousand clients have long filters), and finds little: a connection that is over leaves no cycles.
@@ -216,6 +233,23 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
             say(f"trionotify: {with_its_place(_in_short(leaf))}")
         raise SystemExit(1) from None
     raise SystemExit(code)
+
+
+def _check_place() -> None:
+    """Raise `Mistake` for a host or port that a Unix socket makes meaningless.
+
+    One that comes from further down (a variable, when --unix is on the command line) is overruled.
+    """
+    context = click.get_current_context()
+    weights = [ParameterSource.DEFAULT, *_SOURCES]
+
+    def weight(name: str) -> int:
+        source = context.get_parameter_source(name)
+        return weights.index(source) if source in weights else 0
+
+    for name in ("host", "port"):
+        if weight("unix") and weight(name) >= weight("unix"):
+            raise Mistake(f"--unix: a Unix socket has no {name}: leave out --unix or --{name}")
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

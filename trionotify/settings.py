@@ -6,12 +6,12 @@ Sizes are bytes unless the name says otherwise, times are seconds.
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 
+from trionotify.errors import did_you_mean
 from trionotify.filters import FilterLimits
 
 __all__ = ["OTHER_FILES", "Settings", "raise_file_limit"]
@@ -173,7 +173,5 @@ class Settings:
         known = [field.name for field in attrs.fields(cls)]
         for name in options:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"there is no option {name!r}{hint}")
+                raise TypeError(f"there is no option {name!r}{did_you_mean(name, known)}")
         return cls(**options)

@@ -7,15 +7,19 @@ import os
 import select
 import stat
 import sys
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import click
 import trio
 
+from trionotify.text import without_mark
+
 __all__ = [
     "Failure",
+    "Lines",
     "Mistake",
     "Terminal",
     "input_number",
@@ -28,6 +32,9 @@ __all__ = [
 ]
 
 
+_READ_BYTES: Final = 1 << 16
+#: A line that is longer is none: no server takes it, and it would have to be kept.
+_MAX_LINE_BYTES: Final = 1 << 26
 #: The errors of opening the controlling terminal where there is none.
 _NO_TERMINAL: Final = (errno.ENXIO, errno.ENOENT, errno.ENODEV, errno.EIO, errno.EACCES, errno.EPERM)
 
@@ -96,6 +103,55 @@ def _number(stream: Any, name: str) -> int:
         raise OSError(f"{name} is closed")
     number: int = stream.fileno()
     return number
+
+
+class Lines:
+    """Standard input, line by line, each as soon as it is there. For one task.
+
+    Text, or what isn't UTF-8 as bytes. Raises OSError for what can't be read, or is no line.
+    """
+
+    def __init__(self) -> None:
+        self._lines: deque[bytes] = deque()
+        #: The beginning of the next one, in pieces.
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+        self._over = False
+        self._is_first = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        while not self._lines and not self._over:
+            self._take(
+                await trio.to_thread.run_sync(
+                    os.read, input_number(), _READ_BYTES, abandon_on_cancel=True
+                )
+            )
+        if not self._lines:
+            raise StopAsyncIteration
+        line = self._lines.popleft().removesuffix(b"\r")
+        is_first, self._is_first = self._is_first, False
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            return line
+        return without_mark(text) if is_first else text
+
+    def _take(self, data: bytes) -> None:
+        """Some more; nothing, at the end."""
+        first, *lines = data.split(b"\n")
+        self._rest.append(first)
+        self._rest_bytes += len(first)
+        if self._rest_bytes > _MAX_LINE_BYTES:
+            raise OSError(f"stdin: a line is longer than {_MAX_LINE_BYTES} bytes")
+        if lines or (not data and self._rest_bytes):
+            self._lines.append(b"".join(self._rest))
+            *whole, rest = lines or [b""]
+            self._lines.extend(whole)
+            self._rest, self._rest_bytes = [rest], len(rest)
+        self._over = not data
 
 
 class Terminal:

@@ -28,7 +28,7 @@ Figures = Mapping[str, Any]
 _HISTORY: Final = 60
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _PATIENCE: Final = 5.0
-_MISSING: Final = "top needs the library rich: pip install 'trionotify[top]'"
+_MISSING: Final = "top needs the library rich, which isn't installed: run `python -m pip install rich`"
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ where people go wrong the same way, a hint.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from lark import Token
@@ -58,9 +59,9 @@ def explained(error: UnexpectedToken, text: str) -> ParseError:
     else:
         line, column, found = token.line, token.column, f"there is {shown(token)}"
     reason = _hint(token, text, error.accepts)
-    return ParseError(
-        reason or f"{_expected(error.accepts)} is expected here, but {found}", line, column
-    )
+    if reason is None:
+        reason = f"{_expected(error.accepts)} is expected here, but {found}{_quotes(token, text)}"
+    return ParseError(reason, line, column)
 
 
 def _expected(accepted: set[str]) -> str:
@@ -72,6 +73,19 @@ def _expected(accepted: set[str]) -> str:
         accepted, words = accepted - _OPERATOR - {"LPAR"}, ["an operator"]
     words += [word for name, word in _WORDS.items() if name in accepted]
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+#: What is compared with something that looks like a text without its quotes.
+_BARE: Final = re.compile(r"(?:[=>]|\blike\b)\s*([a-z][\w./:%@-]*)", re.IGNORECASE | re.ASCII)
+
+
+def _quotes(token: Token, text: str) -> str:
+    """How to write the text at `token`, if that is what it is."""
+    start = token.start_pos or 0
+    for found in _BARE.finditer(text):
+        if found.start(1) <= start < found.end(1):
+            return f"; a text needs quotes: {shown(found[1])}"
+    return ""
 
 
 def _hint(token: Token, text: str, accepted: set[str]) -> str | None:

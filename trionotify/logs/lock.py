@@ -11,6 +11,7 @@ them on a file that has no name any more.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from typing import Final, Self
@@ -39,6 +40,9 @@ else:
     _HELD: Final = BlockingIOError
 
 
+_OF_DIRECTORY: Final = (errno.ENOENT, errno.ENOTDIR, errno.EROFS)
+
+
 class FileLock:
     """Held from `take` to `release`, or to the end of the process."""
 
@@ -55,7 +59,8 @@ class FileLock:
         try:
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise os_fault(name, error) from error
+            # Where the directory is at fault, it is the log's own name that was given.
+            raise os_fault(path if error.errno in _OF_DIRECTORY else name, error) from error
         try:
             _lock(descriptor)
         except OSError as error:
