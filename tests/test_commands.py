@@ -177,6 +177,7 @@ async def test_subscribe_goes_on_behind_what_cant_be_read() -> None:
     ("options", "words"),
     [
         (["--sql", "type ="], "line 1, column 7"),
+        (["--filters", "["], "not JSON"),
         (["--filter", "["], "not JSON"),
         (["--since", "yesterday"], "since: "),
         (["--id", ""], "id: 1 to 255"),

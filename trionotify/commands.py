@@ -22,6 +22,7 @@ import click
 import trio
 
 from trionotify.cloudevents import encode
+from trionotify.config import Duration
 from trionotify.errors import CloseCode, Closed, Lagged, TrionotifyError, Unreadable
 from trionotify.filters import from_json
 from trionotify.notification import Notification
@@ -46,10 +47,14 @@ _REASONS: Final = (TrionotifyError, OSError, ValueError)
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The two ways to say what is wanted."""
+    """The two ways to say what is wanted; `--filter` is an old name of one of them."""
     for option in (
         click.option("--sql", metavar="EXPR", help="A filter in CloudEvents SQL."),
-        click.option("--filter", "filters", metavar="JSON", help="A filter, or an array of filters."),
+        click.option(
+            *("--filters", "--filter", "filters"),
+            metavar="JSON",
+            help="A filter, or an array of filters.",
+        ),
     ):
         command = option(command)
     return command
@@ -60,7 +65,7 @@ def predicate_of(filters: str | None, sql: str | None) -> Predicate:
     try:
         parts = [from_json(without_mark(filters))] if filters is not None else []
     except ValueError as error:
-        raise Mistake(f"--filter: {error}") from None
+        raise Mistake(f"--filters: {error}") from None
     try:
         parts += [Sql(sql)] if sql is not None else []
     except ValueError as error:
@@ -137,7 +142,7 @@ def subscribe(filters: str | None, sql: str | None, as_json: bool, **options: st
     """
     wanted = predicate_of(filters, sql)
     # Without a filter here, the URL may still have one.
-    client = _client(filter=None if wanted is EVERYTHING else wanted, role="subscriber", **options)
+    client = _client(filters=None if wanted is EVERYTHING else wanted, role="subscriber", **options)
     _run(partial(_print_all, client, as_json), ends_unread=True)
 
 
@@ -328,7 +333,13 @@ class _Lines:
 @click.command()
 @click.option("--url", default=_URL, show_default=True, help="The server's; unix:PATH for a socket.")
 @_secret_option
-@click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds.")
+@click.option(
+    "--interval",
+    type=Duration(0.1),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two readings.",
+)
 @click.option("--once", is_flag=True, help="Print one picture, and end.")
 def top(url: str, secret: str | None, interval: float, once: bool) -> None:
     """Show what a server is doing, live: rates, latency, clients, the log.

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
+import trio
+
 __all__ = [
     "CloseCode",
     "Closed",
@@ -21,6 +23,7 @@ __all__ = [
     "TrionotifyError",
     "Unreadable",
     "check_headers",
+    "check_trio",
     "cut",
     "is_token",
     "quoted",
@@ -46,6 +49,16 @@ def quoted(value: object) -> str:
 def cut(text: str) -> str:
     """`text`, or of a long one the first 100 characters and an ellipsis."""
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
+
+
+def check_trio(name: str) -> None:
+    """Return if Trio runs; else raise RuntimeError that says how to run what calls `name`."""
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        raise RuntimeError(
+            f"{name} needs Trio: run the program with trio.run(main), not with asyncio.run(main())"
+        ) from None
 
 
 class CloseCode(IntEnum):
