@@ -223,6 +223,16 @@ def test_explain(options: list[str], event: str, code: int, words: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["FILTERS", "FILTER"])
+def test_a_name_and_the_old_one(name: str) -> None:
+    """As an option, and as a variable."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(f"TRIONOTIFY_{name}", '{"exact": {"type": "x"}}')
+        assert run("explain", "-", stdin=EVENT).returncode == 1
+    option = f"--{name.lower()}"
+    assert run("explain", option, '{"exact": {"type": "order.paid"}}', "-", stdin=EVENT).returncode == 0
+
+
 def test_every_help_has_an_example() -> None:
     """Of this very command, on a line of its own."""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -72,6 +73,28 @@ async def test_a_servers_clock_that_is_set(
     async with open_server(port=0) as server:
         assert await watch(server.url, 0.01, once=True) == 0
     assert 0.01 <= pictures[0].seconds < 30
+
+
+async def test_a_server_in_trouble(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
+    """It is asked again and again; what doesn't pass ends it."""
+    async with open_room() as room:
+        now = figures(room.hub)
+    answers: list[Any] = [now, Refused(503, "away"), OSError("no answer"), now, Refused(401, "sig: no")]
+    at = itertools.count()
+
+    async def read(url: str, extra_headers: object) -> Any:
+        await trio.lowlevel.checkpoint()
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return {**answer, "at": float(next(at))}
+
+    monkeypatch.setattr(top, "_read", read)
+    monkeypatch.setattr(top.sys.stdout, "isatty", lambda: True)
+    with pytest.raises(Refused, match="401"):
+        await watch("http://test", 1, once=False)
+    assert not answers
+    assert trio.current_time() == 4
 
 
 async def test_fetching(tmp_path: Path) -> None:
