@@ -211,7 +211,7 @@ def test_nobody_listens(command: list[str], lines: int) -> None:
     """The first connection is not tried again: it may be a mistake."""
     done = run(*command, "--url", "http://127.0.0.1:1")
     assert done.returncode == 1
-    assert "127.0.0.1:1 failed" in done.stderr
+    assert "http://127.0.0.1:1/events: Connection refused; is the server running?" in done.stderr
     assert len(done.stderr.splitlines()) == lines
 
 

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.fleet.server import free_port
 from tests.network import FakeServer, open_both, open_network, query, quiet, take
 from trionotify import (
     Client,
@@ -663,3 +664,25 @@ async def test_one_message_is_too_big(autojump_clock: Clock) -> None:
             await client.subscribe([{"exact": {"type": "t" * 1000}} for _ in range(100)])
         await hub.publish("y")
         assert await take(client, 1) == ["y"]
+
+
+async def test_the_log_is_short(caplog: pytest.LogCaptureFixture) -> None:
+    """While a server is away: the reason in each line, and neither the URL twice nor advice."""
+    caplog.set_level(logging.INFO, "trionotify")
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(OSError, match=f"^{url}/events: Connection refused; is the server running"):
+        async with connect(url):
+            raise AssertionError("it was entered")
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+
+            async def look() -> None:
+                while "trying again" not in caplog.text:
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(look)
+            async with connect(url, keep_trying=True):
+                raise AssertionError("it was entered")
+    (line, *_) = [r.getMessage() for r in caplog.records if "trying again" in r.getMessage()]
+    assert line.startswith(f"{url}/events as subscriber: Connection refused; trying again in ")

@@ -138,11 +138,12 @@ async def stay_connected(
         if ending.again or mended:
             delay = ending.after + backoff.next()
             logger.info(
-                "%s as %s: %s; trying again in %.1f s", target, part.role, _in_short(ending.error), delay
+                "%s as %s: %s; trying again in %.1f s",
+                *(target, part.role, _in_short(ending.error, target), delay),
             )
             await trio.sleep(delay)
         else:
-            logger.info("%s as %s: %s", target, part.role, _in_short(ending.error))
+            logger.info("%s as %s: %s", target, part.role, _in_short(ending.error, target))
             part.give_up(ending.error)
 
 
@@ -283,9 +284,14 @@ def _detail(status: int, body: bytes) -> str:
         return f"the server answered {status}"
 
 
-def _in_short(error: Exception) -> str:
-    """For the log: what stands behind the first colon of a refusal may have been in the query."""
+def _in_short(error: Exception, target: Target) -> str:
+    """For the log, which names the target itself, and needs no advice each time.
+
+    What stands behind the first colon of a refusal may have been in the query.
+    """
     text = str(error)
+    if isinstance(error, OSError):
+        text = text.removeprefix(f"{target}: ").partition("; ")[0]
     if isinstance(error, Refused):
         text = f"refused: {error.status} {error.detail.partition(':')[0]:.80}"
     return text if text.isprintable() else ascii(text)
