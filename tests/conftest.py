@@ -54,7 +54,7 @@ async def open_room(**options: Any) -> AsyncIterator[Room]:
 
 
 def assert_whole(hub: Hub) -> None:
-    """No client is registered, no message is waiting or arriving, and the broadcast is at the log's head."""
+    """No client is registered, nothing waits or arrives, and the broadcast is at the log's head."""
     assert len(hub.clients) == 0
     assert not hub.connections
     assert not hub.broadcast._groups

@@ -8,6 +8,8 @@ import tracemalloc
 import weakref
 
 import attrs
+import pytest
+import trio
 import trio.testing
 
 from tests.conftest import Room, open_room
@@ -132,6 +134,18 @@ async def test_a_message_must_go_on(autojump_clock: Clock) -> None:
         assert flows.look().close is None
 
 
+async def test_short_messages_are_progress(autojump_clock: Clock) -> None:
+    """Also where every read ends in the middle of one, and what is here of it is always as long."""
+    async with open_room(stall_timeout=10) as room:
+        peer = await room.connect("/?role=publisher")
+        stream = masked(b"\x81\x7e\x03\x20" + b"x" * 800) * 60
+        for at in range(0, len(stream) - 400, 808):
+            peer.kernel.feed(stream[at + 400 : at + 1208] if at else stream[:1208])
+            await trio.sleep(1)
+        assert peer.look().close is None
+        assert room.hub.log.head > 50
+
+
 async def test_one_who_may_not_publish_has_nothing_long_to_say(autojump_clock: Clock) -> None:
     """Its filters fit, a megabyte doesn't; an application's session hears whatever it likes."""
     heard: list[int] = []
@@ -191,6 +205,27 @@ async def test_a_connection_that_is_over_is_freed(room: Room, autojump_clock: Cl
             assert [ref() for ref in gone] == [None] * len(gone)
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("request_", [get("/livez", "Connection: close"), b"nonsense\r\n\r\n"])
+async def test_a_conversation_that_is_over_is_freed(
+    room: Room, autojump_clock: Clock, request_: bytes
+) -> None:
+    """So is a connection that never was a client's, with the transport that it had."""
+    gc.collect()
+    gc.disable()
+    try:
+        web = Web(room)
+        gone = weakref.ref(web.kernel)
+        web.kernel.feed(request_)
+        web.kernel.hang_up()
+        await room.quiet()
+        assert web.kernel.closed
+        del web
+        await room.quiet()
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_batch_is_counted_while_it_is_read(autojump_clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -210,7 +211,7 @@ async def test_an_idle_connection_is_closed(autojump_clock: Clock) -> None:
         await web.ask(get("/livez"))
         await trio.sleep(8.9)
         assert not web.kernel.closed
-        await trio.sleep(0.2)
+        await trio.sleep(0.4)
         assert web.kernel.closed
         assert not web.kernel.was_reset
         assert not room.hub.entrance.half_open
@@ -596,3 +597,43 @@ async def test_a_head_may_be_as_long_as_the_limit(room: Room, autojump_clock: Cl
     for web in (whole, pieces):
         assert [answer.status for answer in web.answers("GET", "GET", "GET")] == [200] * 3
     assert (await whole.ask(head.replace(b"X:", b"XX:"))).status == 431
+
+
+# --- a process that was stopped ---
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile"),
+    [
+        (b"", get("/livez")),
+        (b"GET /livez HT", b"TP/1.1\r\nHost: test\r\n\r\n"),
+        (get("/events?type=t", "Content-Length: 2", method="POST") + b"x", b"y"),
+        (CHUNKED + b"1\r\nx\r\n", b"0\r\n\r\n"),
+        (get("/livez"), get("/livez")),
+    ],
+)
+async def test_what_came_while_the_process_was_stopped_is_read_first(
+    room: Room, autojump_clock: Clock, before: bytes, meanwhile: bytes
+) -> None:
+    """No deadline that went by meanwhile counts against a request that is here."""
+    web = Web(room)
+    if before:
+        web.kernel.feed(before)
+    await room.quiet()
+    web.kernel.feed(meanwhile)
+    autojump_clock.jump(3600)
+    await room.quiet()
+    statuses = re.findall(rb"^HTTP/1.1 (\d+)", bytes(web.kernel.taken), re.MULTILINE)
+    assert statuses == [b"200"] * (2 if before.startswith(b"GET /livez HTTP") else 1)
+
+
+async def test_an_answer_goes_on_after_a_stop(room: Room, autojump_clock: Clock) -> None:
+    """The client has read all the time, so there is room for more."""
+    web = Web(room, FakeKernel(credit=10))
+    web.kernel.feed(get("/page.js"))
+    await room.quiet()
+    web.kernel.credit = None
+    autojump_clock.jump(3600)
+    await room.quiet()
+    (answer,) = web.answers()
+    assert answer.status == 200

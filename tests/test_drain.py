@@ -23,7 +23,8 @@ from trionotify import broadcast as broadcast_module
 from trionotify import drain as drain_module
 from trionotify import turns as turns_module
 from trionotify.entries import Entry
-from trionotify.frames import close_frame
+from trionotify.frames import close_frame, message_frame
+from trionotify.hub import _AT_THE_DOOR
 from trionotify.serving import serve_transport
 
 Clock = trio.testing.MockClock
@@ -541,3 +542,77 @@ class Program:
                     self.peers[at].say_close()
                 elif at in self.publishers:
                     self.peers[at].say(f"{self._said}")
+
+
+async def test_a_slow_client_gets_what_has_begun(autojump_clock: Clock) -> None:
+    """A frame that is half out goes on, and the Close behind it, as long as the client takes some."""
+    async with open_room(close_timeout=2) as room:
+        peer = await room.connect("/")
+        peer.kernel.stall()
+        await room.hub.publish("x" * 100_000, confirm=True)
+        room.nursery.start_soon(room.hub.drain, 60)
+        for _ in range(25):
+            await trio.sleep(1)
+            peer.kernel.grant(4_001)
+        await room.quiet()
+        assert peer.look().messages == ["x" * 100_000]
+        assert peer.close == (1012, "")
+        assert not peer.kernel.was_reset
+
+
+async def test_a_client_that_takes_nothing_is_not_waited_for(autojump_clock: Clock) -> None:
+    """It has `close_timeout` to catch up, and as long for what has begun."""
+    async with open_room(close_timeout=2) as room:
+        peer = await room.connect("/")
+        peer.kernel.stall()
+        await room.hub.publish("x" * 100_000, confirm=True)
+        begun = trio.current_time()
+        await room.hub.drain(60)
+        assert trio.current_time() - begun == 4
+        assert peer.kernel.was_reset
+
+
+async def test_events_that_were_received_are_handled(autojump_clock: Clock) -> None:
+    """However many turns it takes to understand them, and though the server says goodbye meanwhile."""
+    handled: list[object] = []
+
+    async def session(client: Client) -> None:
+        while batch := await client.receive_batch():
+            handled.extend(batch)
+            await trio.sleep(0.1)
+
+    event = {"specversion": "1.0", "source": "/s", "type": "t"}
+    frames = [message_frame(json.dumps({**event, "id": str(n)})) for n in range(200)]
+    async with open_room(session=session) as room:
+        peer = await room.connect("/", "Sec-WebSocket-Protocol: cloudevents.json")
+        peer.kernel.feed(b"".join(map(masked, frames)))
+        await room.quiet()
+        room.nursery.start_soon(room.hub.drain, 60)
+        await trio.sleep(50)
+        peer.kernel.hang_up()
+        await room.quiet()
+        assert len(handled) == 200
+
+
+async def test_a_session_that_failed_says_so_though_the_server_stops(autojump_clock: Clock) -> None:
+    """While its connection waits for its turn to leave."""
+
+    async def session(client: Client) -> None:
+        raise ValueError("a fault")
+
+    async with open_room(session=session) as room:
+        for _ in range(_AT_THE_DOOR):
+            await room.hub.door.enter("others")
+        kernel = FakeKernel()
+        kernel.feed(upgrade("/"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_transport, room.hub, kernel, "test:1")
+            await room.quiet()
+            room.hub.door.leave()  # it comes in
+            await room.hub.door.enter("others")
+            await room.quiet()
+            kernel.hang_up()
+            nursery.cancel_scope.cancel()
+        assert Peer(kernel).look().close == (1011, "")
+        for _ in range(_AT_THE_DOOR):
+            room.hub.door.leave()

@@ -146,13 +146,34 @@ async def test_who_makes_room(autojump_clock: Clock) -> None:
         ("a", head), ("b", served), ("b", idle), ("b", idle), ("b", head), ("c", served)
     )
     order = []
-    while place := found.worst(head, idle) or found.worst(served):
+    while place := found.worst(*Stage):
         order.append(all_.index(place))
         found.remove(place)
         found.remove(place)
-    assert order == [4, 2, 0, 3, 1, 5]
+    assert order == [4, 2, 3, 0, 1, 5]
     assert found.worst(head) is None
     assert len(found) == 0
+
+
+async def test_a_crowd_that_is_served_pushes_out_its_own(autojump_clock: Clock) -> None:
+    """An address that has taken all places by requests without an end has no more right than others."""
+    request = get("/events", "Content-Length: 100000", method="POST")
+    async with open_room(max_half_open=20) as room:
+
+        async def come(remote: str, data: bytes) -> FakeKernel:
+            kernel = FakeKernel()
+            kernel.feed(data)
+            room.nursery.start_soon(serve_transport, room.hub, kernel, remote)
+            await room.quiet()
+            return kernel
+
+        for _ in range(20):
+            await come("198.51.100.1:1", request)
+        modest = []
+        for number in range(10):
+            modest.append(await come(f"192.0.2.{number}:1", b"G"))  # the rest is on its way
+            await come("198.51.100.1:1", request)
+        assert not any(kernel.closed for kernel in modest)
 
 
 async def test_who_waits_for_authenticate_is_spared(autojump_clock: Clock) -> None:

@@ -33,6 +33,22 @@ async def test_a_spell_is_logged_once(autojump_clock: Clock, caplog: pytest.LogC
         exhaustion.close()
 
 
+async def test_two_listeners_share_one_reserve() -> None:
+    """No descriptor is lost when one accepts a connection while the other still refuses one."""
+    exhaustion = Exhaustion()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            with socket.create_connection(listener.getsockname()):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(exhaustion.refuse, listener)
+                    await trio.testing.wait_all_tasks_blocked()
+                    exhaustion.over()
+        assert len(os.listdir("/proc/self/fd")) == before
+    exhaustion.close()
+
+
 async def test_a_connection_is_refused_by_the_reserve() -> None:
     """With an answer that HTTP understands, and the reserve is there again for the next one."""
     exhaustion = Exhaustion()

@@ -259,3 +259,11 @@ def test_what_a_close_frame_may_bear() -> None:
             check_close(code, "")
     with pytest.raises(TypeError, match="must be int and str"):
         check_close("1000", "")  # type: ignore[arg-type] # a mistake on purpose
+
+
+def test_text_that_is_discarded_need_not_be_utf_8() -> None:
+    """The peer's Close behind it is what our closing handshake waits for."""
+    parser = FrameParser(1000)
+    parser.discard()
+    frames = masked(b"\x81\x02\xff\xfe") + masked(close_frame(1000))
+    assert parser.feed(frames) == [Close(1000)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import trio
 from trio.testing import MockClock as Clock
 from trio.testing import wait_all_tasks_blocked
 
 from tests.conftest import Room, cancel_at_every_await
+from tests.kernel import masked
 from tests.web import Web, post
-from trionotify.turns import Lane
+from trionotify.hub import _STEPS
+from trionotify.turns import OPERATORS, Lane
 
 
 async def test_those_who_wait_for_the_lane_are_served_by_address(autojump_clock: Clock) -> None:
@@ -98,3 +100,59 @@ async def test_an_event_in_fields_waits_for_nobody(room: Room, autojump_clock: C
         assert not long.kernel.taken
     await room.quiet()
     assert [answer.status for answer in long.answers("POST")] == [200]
+
+
+async def test_a_turn_sees_a_deadline_that_came_on_the_way(autojump_clock: Clock) -> None:
+    """Or a loop that does nothing else but wait for its turn would never hear of it."""
+    lane = Lane()
+    with trio.CancelScope() as scope:
+        scope.deadline = trio.current_time()  # (it is noticed at the end of this round)
+        await lane.turn("here")
+        raise AssertionError("the deadline was missed")
+    assert scope.cancelled_caught
+    assert lane.free == 1
+
+
+async def test_who_has_had_least_goes_first(autojump_clock: Clock) -> None:
+    """Among those of one address; and operators go before everybody."""
+    lane = Lane()
+    served: list[str] = []
+
+    async def work(address: str, had: float, name: str) -> None:
+        async with lane.one_of(address, had):
+            served.append(name)
+
+    async with trio.open_nursery() as nursery:
+        async with lane.one_of("many"):
+            for had in (3, 1, 2):
+                nursery.start_soon(work, "many", had, f"had {had}")
+                await wait_all_tasks_blocked()
+            nursery.start_soon(work, "new", 9, "new")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(work, OPERATORS, 0, "operator")
+            await wait_all_tasks_blocked()
+    assert served == ["operator", "had 1", "new", "had 2", "had 3"]
+
+
+async def test_a_crowd_costs_a_round_no_more_than_a_few_turns(room: Room, autojump_clock: Clock) -> None:
+    """However many connections have sent more than is done in a turn."""
+    peers = [await room.connect("/") for _ in range(50)]
+    before = sum(len(peer.kernel.taken) for peer in peers)
+    pongs = [0]
+    done = trio.Event()
+
+    async def count() -> None:
+        while pongs[-1] < len(peers) * 3000:
+            pongs.append((sum(len(peer.kernel.taken) for peer in peers) - before) // 2)
+            await trio.lowlevel.checkpoint()
+        done.set()
+
+    async with trio.open_nursery() as nursery:
+        for peer in peers:
+            peer.kernel.feed(masked(b"\x89\x00") * 3000)
+        nursery.start_soon(count)
+        await done.wait()
+    steps = [after - before for before, after in pairwise(pongs)]
+    # What is here at first is a turn of 64 for each. Behind that a few go on in a round, and those of
+    # two rounds may come together.
+    assert sum(step > 3 * _STEPS * 64 for step in steps) <= 3

@@ -129,6 +129,21 @@ async def test_the_roster(room: Room, autojump_clock: Clock) -> None:
     assert first["since"].endswith("Z")
 
 
+async def test_a_page_of_the_roster_is_bounded(room: Room, autojump_clock: Clock) -> None:
+    """By its bytes, too, and nobody is left out between two pages."""
+    filters = json.dumps([{"exact": {"subject": "s" * 4000}}])
+    for number in range(150):
+        await room.connect(f"/?id=c{number}&filters={filters.replace(' ', '%20')}")
+    seen: list[str] = []
+    after = 0
+    while after is not None:
+        answer = await Web(room).ask(get(f"/clients?limit=1000&after={after}"))
+        assert len(answer.body) < 300_000
+        seen += [client["id"] for client in answer.json["clients"]]
+        after = answer.json["next"]
+    assert seen == [f"c{number}" for number in range(150)]
+
+
 async def test_the_roster_in_pages(autojump_clock: Clock) -> None:
     """Each with the key of the next; whoever comes and goes meanwhile disturbs nobody."""
     async with open_room() as room:

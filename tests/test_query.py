@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from trionotify import AllOf, Client, Exact, Notification, Prefix, Refused, Sql, Suffix
+from trionotify.filters import DEFAULT_LIMITS
 from trionotify.log import Cursor
-from trionotify.query import Query, parse_query, template
+from trionotify.query import Filters, Query, parse_query, template
 from trionotify.since import START, Moment
 
 
@@ -130,3 +131,10 @@ def test_what_an_id_may_be_to_may_be(name: str) -> None:
 def test_unknown_plain_keys_are_kept() -> None:
     """They are for the application, and for audiences."""
     assert parse_query("team=ops&x=") == {"team": "ops", "x": ""}
+
+
+def test_long_filters_are_not_read_beside_a_wrong_key() -> None:
+    """They are parsed before the rest of the query is, and must not fail on a key that none can be."""
+    with pytest.raises(Refused) as caught:
+        Filters.of({"other.x": "1", "sql": "TRUE"}, DEFAULT_LIMITS)
+    assert caught.value.detail.startswith("other.x: no such key")

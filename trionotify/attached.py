@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import trio
 import trio_websocket
 
-from trionotify.addresses import name_of
+from trionotify.addresses import name_of, site_of
 from trionotify.admission import admit
 from trionotify.connections import blame, log_failing, log_leaving, log_unread
 from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
@@ -269,6 +269,9 @@ class _AttachedConnection:
         return broadcast.cursor(broadcast.refilter(self.position, predicate))
 
     # As one who takes part in a conversation of events.
+
+    async def pass_on(self) -> None:
+        await self.hub.crowd.turn(site_of(self.client.remote))
 
     def here(self) -> str:
         broadcast = self.hub.broadcast

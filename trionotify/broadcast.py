@@ -267,7 +267,7 @@ class Broadcast:
                 singled.setdefault(deaf, [])
             if self._audiences.is_for_all(entry.notification):
                 for filed in self._index.candidates(entry.notification):
-                    if not filed.certain and turn.over:
+                    if turn.over:
                         await turn.pass_on()
                     for group in self._index.holding(filed, entry.notification, failed):
                         shared.setdefault(group, []).append(entry)

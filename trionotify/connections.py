@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import quote
 
@@ -122,6 +123,8 @@ class ClientConnection:
     position: Position = attrs.field(init=False)
     #: The task that catches up is running.
     _catching_up: bool = attrs.field(default=False, init=False)
+    #: Seconds that it took: who has had least goes first.
+    _caught_up_for: float = attrs.field(default=0.0, init=False)
     #: Behind this offset it must be loaded what the next step reads.
     _to_load: int | None = attrs.field(default=None, init=False)
     #: Its lag policy: what happens when it falls off the log.
@@ -138,8 +141,9 @@ class ClientConnection:
     _silent_since: float = attrs.field(factory=trio.current_time, init=False)
     _pinged_at: float | None = attrs.field(default=None, init=False)
     _stuck_since: float | None = attrs.field(default=None, init=False)
-    # Of a message that is arriving: how much of it was here at the last progress, and when that was.
-    _arrived: int = attrs.field(default=0, init=False)
+    # Of a message that is arriving: how much of it was here at the last progress, how many had come
+    # before, and when that was.
+    _arrived: tuple[int, int] = attrs.field(default=(0, 0), init=False)
     _arrived_at: float = attrs.field(default=0.0, init=False)
     # And the offset that the client knows of, and since when.
     _told: int = attrs.field(default=0, init=False)
@@ -216,11 +220,17 @@ class ClientConnection:
         raise NotImplementedError
 
     def end(self, code: int | None, reason: str = "") -> None:
+        if self._unread:
+            self._unread.clear()
         self.wire.end(code, reason)
 
     def refilter(self, predicate: Wanted) -> str:
         broadcast = self.hub.broadcast
         return broadcast.cursor(broadcast.refilter(self.position, predicate))
+
+    async def pass_on(self) -> None:
+        """Let the others go on, because this client has sent much. A checkpoint."""
+        await self.hub.crowd.turn(self.site)
 
     # As one who takes part in a conversation of events.
 
@@ -248,9 +258,7 @@ class ClientConnection:
             self._start_catching_up()
 
     def on_end(self) -> None:
-        """Nothing may be written any more."""
-        if self._unread:
-            self._unread.clear()
+        """Nothing may be written any more. What was received is still the session's."""
         self.hub.broadcast.leave(self.position)
 
     def on_holding(self, change: int, /) -> None:
@@ -341,8 +349,10 @@ class ClientConnection:
                     await self.wire.drained()
                     more = self._advance()
                 else:
-                    async with self.hub.pace:
+                    async with self.hub.pace.one_of(self.site, self._caught_up_for):
+                        begun = perf_counter()
                         more = self._advance()
+                        self._caught_up_for += perf_counter() - begun
         except Disconnected:
             return
         except StoreError as error:
@@ -389,9 +399,14 @@ class ClientConnection:
 
     def _check_arrival(self, now: float) -> None:
         """End a client whose message arrives byte by byte: it takes from the budget that all share."""
-        held = self.wire.held
-        if not held or not self.wire.reading or abs(held - self._arrived) >= _PROGRESS:
-            self._arrived, self._arrived_at = held, now
+        wire, (held, received) = self.wire, self._arrived
+        if (
+            not wire.held
+            or not wire.reading
+            or wire.received != received
+            or abs(wire.held - held) >= _PROGRESS
+        ):
+            self._arrived, self._arrived_at = (wire.held, wire.received), now
         elif now - self._arrived_at >= self.hub.settings.stall_timeout:
             self.wire.end(CloseCode.POLICY_VIOLATION, "a message arrived too slowly")
 

@@ -11,8 +11,10 @@ server stops. What goes wrong with a request ends the conversation at most, and 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -71,10 +73,16 @@ class Conversation:
         #: By which half-open connections are counted: a proxy's, because the client's isn't known yet.
         self._address = neighbourhood(remote)
         self._http = HttpConnection(
-            transport, hub.settings.max_head_bytes, hub.settings.stall_timeout, self._hold
+            transport,
+            hub.settings.max_head_bytes,
+            hub.settings.stall_timeout,
+            partial(hub.crowd.turn, self._address or remote),
         )
-        #: Around the request that is being served; and whether it had to give up its body.
+        #: Bytes of the last request's body that are kept.
+        self._held = 0
+        #: Around the request that is being served, its place, and whether it had to give up its body.
         self._scope = trio.CancelScope()
+        self._place: Place
         self._given_up = False
         #: What the answer to the last request has to say besides.
         self._fields: tuple[tuple[str, str], ...] = ()
@@ -107,13 +115,14 @@ class Conversation:
     async def _next(self) -> Answer | ClientConnection | None:
         """What the next request leads to; None when there is to be no answer."""
         settings, entrance = self._hub.settings, self._hub.entrance
-        self._fields, self._params = (), {}
+        self._fields, self._params, self._given_up = (), {}, False
         # A refusal is the last answer, unless a request was understood and read to its end.
         close = True
+        self._http.expect(settings.head_timeout)
         try:
             with (
-                trio.move_on_after(settings.head_timeout) as self._scope,
-                self._half_opened(self._scope, Stage.HEAD) as place,
+                trio.CancelScope() as self._scope,
+                self._half_opened(self._scope, Stage.HEAD) as self._place,
             ):
                 request = await self._read()
                 upgrade = wants_upgrade(request)
@@ -121,27 +130,39 @@ class Conversation:
                 if self._local and not (upgrade and request.header("origin") is None):
                     self._hub.origins.check_host(request)
                 self._hub.origins.check(request)
-                place.stage = Stage.SERVED
+                entrance.serve(self._place, settings.request_timeout)
                 if request.path not in ADMIN:
                     await self._hub.door.turn(self.site)
+                kind = None if upgrade else self._wants_stream(request)
+                close = bool(upgrade or kind)
                 if upgrade:
                     return await self._open_websocket(request)
-                if kind := self._wants_stream(request):
-                    return await self._open_stream(request, kind)
-                close = False
-                entrance.serve(place, settings.request_timeout)
-                return await self._respond(request)
+                return await (self._open_stream(request, kind) if kind else self._respond(request))
             if trio.current_time() < self._scope.deadline and not self._given_up:
                 return None  # it had to make room for newer ones, or the server stops
             entrance.check_open()
-            return self._refusal(self._late(whole=not close), close=True)
+            return self._refusal(_TOO_MUCH if self._given_up else self._overdue(), close=True)
+        except trio.TooSlowError:
+            return self._refusal(self._late(), close=True)
         except Refused as error:
             return self._refusal(error, close)
         finally:
-            self._http.forget_body()
+            self._hold(-self._held)
 
     def _hold(self, change: int) -> None:
-        self._hub.arriving.hold(self, change)
+        if change:
+            self._held += change
+            self._hub.arriving.hold(self, change)
+
+    async def _read_body(self, max_bytes: int) -> bytes:
+        """See `HttpConnection.read_body`. The request has as long again once that is done."""
+        entrance, seconds = self._hub.entrance, self._hub.settings.request_timeout
+        await self._http.invite_body(max_bytes)
+        entrance.serve(self._place, math.inf)  # a body that is here must not be late because we are
+        self._http.expect(seconds)
+        body = await self._http.read_body(max_bytes, self._hold)
+        entrance.serve(self._place, seconds)
+        return body
 
     # As one on which something is arriving.
 
@@ -155,7 +176,7 @@ class Conversation:
 
     async def _respond(self, request: Request) -> Answer:
         try:
-            return await respond(self._hub, self._routes, request, self._http.read_body)
+            return await respond(self._hub, self._routes, request, self._read_body)
         except OSError as error:
             # The machine is out of descriptors or memory.
             logger.warning(
@@ -172,16 +193,18 @@ class Conversation:
         log_refusal(self._remote, refused, self._params)
         return problem(refused, close=close or refused.status == HTTPStatus.UPGRADE_REQUIRED)
 
-    def _late(self, whole: bool) -> Refused:
-        """Why a request is given up; its head may be whole."""
+    def _late(self) -> Refused:
+        """The peer has not sent all in time."""
         settings = self._hub.settings
-        if self._given_up:
-            return _TOO_MUCH
-        if not whole:
-            return Refused(408, f"no whole request came in {settings.head_timeout:g} seconds")
-        if self._http.body_to_come:
+        if self._place.stage is Stage.SERVED:
             return Refused(408, f"the body didn't come in {settings.request_timeout:g} seconds")
-        seconds = f"{settings.request_timeout:g} seconds"
+        return Refused(408, f"no whole request came in {settings.head_timeout:g} seconds")
+
+    def _overdue(self) -> Refused:
+        """It was not done in time."""
+        if self._http.body_to_come:
+            return self._late()
+        seconds = f"{self._hub.settings.request_timeout:g} seconds"
         return Refused(503, f"it could not be done in {seconds}; try again", headers=RETRY_AFTER)
 
     async def _read(self) -> Request:
@@ -232,12 +255,9 @@ class Conversation:
         """Whether another request can follow."""
         self._hub.broadcast.counts.answered[answer.status] += 1
         answer = attrs.evolve(answer, headers=(*answer.headers, *self._fields))
-        try:
-            with trio.CancelScope() as scope, self._half_opened(scope, Stage.SERVED):
-                return await self._http.answer(answer)
-        except trio.TooSlowError:
-            pass
-        self._transport.reset()
+        with trio.CancelScope() as scope, self._half_opened(scope, Stage.SERVED):
+            return await self._http.answer(answer)
+        self._transport.reset()  # it had to make room
         raise EOFError
 
     async def _wait(self) -> bool:
@@ -245,8 +265,12 @@ class Conversation:
 
         A peer that says no more may still be reading its answers: so that is no error.
         """
-        with trio.move_on_after(self._hub.settings.keep_alive_timeout) as scope:
-            with suppress(EOFError), self._half_opened(scope, Stage.IDLE):
-                await self._http.wait()
-                return True
+        self._http.expect(self._hub.settings.keep_alive_timeout)
+        with (
+            suppress(EOFError, trio.TooSlowError),
+            trio.CancelScope() as scope,
+            self._half_opened(scope, Stage.IDLE),
+        ):
+            await self._http.wait()
+            return True
         return False

@@ -128,21 +128,26 @@ class _Places:
                 del self._by_address[place.address]
 
     def worst(self, *stages: Stage, grace: float = 0.0) -> Place | None:
-        """The one to drop, of those at these stages, the first ones first; None when there is none.
+        """The one to drop, of those at these stages; None when there is none.
 
+        It is of the address that has most of them. There, and among equals, the first stages go first.
         One that has come within the last `grace` seconds may be about to send its request.
         """
         crowds = [
             [place for place in same if place.stage in stages and not place.is_new(grace)]
             for same in self._by_address.values()
         ]
-        crowd = max(crowds, key=len, default=[])
-        return min(crowd, key=lambda place: stages.index(place.stage), default=None)
+        firsts = [
+            (len(crowd), min(crowd, key=lambda place: stages.index(place.stage)))
+            for crowd in crowds
+            if crowd
+        ]
+        if not firsts:
+            return None
+        return max(firsts, key=lambda first: (first[0], -stages.index(first[1].stage)))[1]
 
 
 _MISSING: Final = object()
-#: The stages of connections that ask for nothing at the moment, in the order in which they are dropped.
-_UNSERVED: Final = (Stage.HEAD, Stage.IDLE, Stage.CLOSING)
 #: Seconds that a new connection has for its request before it counts as one that asks for nothing.
 _GRACE: Final = 1.0
 
@@ -237,9 +242,9 @@ class Entrance:
     def make_room(self) -> None:
         """Drop the half-open connection that has least right to be here.
 
-        One that is served is spared as long as there is any other.
+        Of the address that has most of them, one that is served is spared as long as there is any other.
         """
-        self._drop(self._places.worst(*_UNSERVED) or self._places.worst(Stage.SERVED))
+        self._drop(self._places.worst(*Stage))
 
     def drop_unserved(self) -> bool:
         """Drop one that has nothing to lose; False when there is none.

@@ -62,6 +62,9 @@ class Peer(Protocol):
     def filter_limits(self) -> FilterLimits:
         """How large its filters may be."""
 
+    async def pass_on(self) -> None:
+        """Let the others go on. A checkpoint."""
+
     def here(self) -> str:
         """The cursor where it stands: what was sent to it came before, what will be comes behind."""
 
@@ -92,7 +95,7 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
     """
     found: list[Message] = []
     otherwise = said(peer.client.params)
-    turn = Turn()
+    turn = Turn(peer.pass_on)
     while unread:
         if turn.over:
             if found:

@@ -39,7 +39,7 @@ class Exhaustion:
     def __init__(self) -> None:
         self._reserve: int | None = None
         self._failed_at: float | None = None
-        self._keep_one()
+        self.over()
 
     def note(self, error: OSError) -> None:
         """Note that accepting failed, and log the first failure of a spell."""
@@ -54,9 +54,10 @@ class Exhaustion:
         self._failed_at = now
 
     def over(self) -> None:
-        """Note that accepting works, and take a descriptor into reserve again."""
+        """Note that accepting works, and take a descriptor into reserve, if there is none."""
         if self._reserve is None:
-            self._keep_one()
+            with contextlib.suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY)
 
     async def refuse(self, listener: socket.socket) -> bool:
         """Accept one connection by the reserve, answer 503 and close it; False if that fails.
@@ -64,15 +65,14 @@ class Exhaustion:
         Its request is waited for a moment, because to a client that still writes, an answer and the end
         look like a lost connection.
         """
-        if self._reserve is None:
-            self._keep_one()
+        self.over()
         self.close()
         sock: socket.socket | None = None
         with contextlib.suppress(OSError):
             sock, _ = listener.accept()
             sock.setblocking(False)
         if sock is None:
-            self._keep_one()
+            self.over()
             return False
         try:
             with trio.move_on_after(_PATIENCE):
@@ -83,7 +83,7 @@ class Exhaustion:
                 sock.recv(_READ)
         finally:
             sock.close()
-            self._keep_one()
+            self.over()
         return True
 
     def close(self) -> None:
@@ -91,7 +91,3 @@ class Exhaustion:
         if self._reserve is not None:
             os.close(self._reserve)
             self._reserve = None
-
-    def _keep_one(self) -> None:
-        with contextlib.suppress(OSError):
-            self._reserve = os.open(os.devnull, os.O_RDONLY)

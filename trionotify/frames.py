@@ -283,6 +283,7 @@ class FrameParser:
     def _parse(self, data: bytes, events: list[Event], most: int) -> None:
         at = self._continue_payload(data, 0, events) if self._left else 0
         end = len(data)
+        everyday = () if self._discarding else _WHOLE
         self.behind = False
         while not self._over and end - at >= 2:
             if most <= 0:
@@ -293,7 +294,7 @@ class FrameParser:
             size = second & 0x7F
             # The everyday frame, a whole message below 64 KiB that is all here, goes the short way.
             # Whatever is odd about it goes the long way, which knows what to say.
-            if first in _WHOLE and second >= _MASKED and self._message is None:
+            if first in everyday and second >= _MASKED and self._message is None:
                 size, start = second & 0x7F, at + 6
                 if size == 126 and start + 2 <= end:
                     size, start = data[at + 2] << 8 | data[at + 3], at + 8

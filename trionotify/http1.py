@@ -15,6 +15,7 @@ peer that sends without a pause doesn't hold up the others, and every deadline f
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import suppress
 from email.utils import formatdate
@@ -28,7 +29,7 @@ from trionotify.errors import Refused
 from trionotify.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from trionotify.http import Answer
     from trionotify.transport import Sendable, Transport
@@ -45,6 +46,8 @@ _FRAMING: Final = 1 << 16
 #: A body in chunks is parsed in pieces of so many bytes. A chunk's own line, and the trailers, may have
 #: twice as many at most: each line takes its time, and nobody has a use for more.
 _PIECE: Final = 1 << 10
+#: Seconds to read what has arrived already, before a peer is taken for too slow.
+_GRACE: Final = 0.25
 _END_OF_LINE: Final = b"\r\n"
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*+")
@@ -55,8 +58,8 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class HttpConnection:
     """The requests of one connection. Made by the connection's task, which alone uses it.
 
-    `hold` hears how many bytes of a body it keeps more, or fewer. A peer has `stall_timeout` seconds to
-    take the next part of an answer.
+    A peer has `stall_timeout` seconds to take the next part of an answer. One that has sent much waits
+    in `pass_on`, a checkpoint.
     """
 
     def __init__(
@@ -64,18 +67,19 @@ class HttpConnection:
         transport: Transport,
         max_head_bytes: int,
         stall_timeout: float,
-        hold: Callable[[int], None],
+        pass_on: Callable[[], Awaitable[None]],
     ) -> None:
         self._transport = transport
+        self._pass_on = pass_on
         self._stall_timeout = stall_timeout
         self._max_head_bytes = max_head_bytes
-        self._hold = hold
+        #: When what is read must be there, on Trio's clock; and whether that was put off already.
+        self._deadline = math.inf
+        self._put_off = False
         #: The last request has a body that was not read to its end.
         self.body_to_come = False
         #: How long that is, if it said so.
         self._length = 0
-        #: The bytes of a body that are kept.
-        self._held = 0
         #: The last request's head, or what there is of it.
         self._raw = b""
         #: The rest of an answer that is going out.
@@ -97,13 +101,17 @@ class HttpConnection:
 
     # --- in ---
 
+    def expect(self, seconds: float) -> None:
+        """From now on the peer has so many seconds for what is read: see `_read`."""
+        self._deadline, self._put_off = trio.current_time() + seconds, False
+
     async def wait(self) -> None:
         """Wait until something of the next request is there. A checkpoint.
 
-        Raises EOFError if there will be no request.
+        Raises EOFError if there will be no request, and `trio.TooSlowError` if none comes in time.
         """
         if self.early:
-            await trio.lowlevel.checkpoint()  # a turn for each request, however many came at once
+            await self._pass_on()  # a turn for each request, however many came at once
         await self._begin()
 
     async def _begin(self) -> None:
@@ -116,8 +124,8 @@ class HttpConnection:
     async def read_head(self) -> h11.Request:
         """Read the next request's head. Not always a checkpoint.
 
-        Raises `Refused` with the right status for what can't be understood, and EOFError when the peer
-        leaves before it has said anything whole.
+        Raises `Refused` with the right status for what can't be understood, EOFError when the peer
+        leaves before it has said anything whole, and `trio.TooSlowError`.
         """
         self._raw, self._given = b"", 0
         self._persistent = self.body_to_come = False
@@ -184,29 +192,34 @@ class HttpConnection:
             raise Refused(400, "a request says once how long its body is: by its length, or in chunks")
         self.body_to_come = lengths > 0
 
-    async def read_body(self, max_bytes: int) -> bytes:
-        """Read the last request's body. Not always a checkpoint.
+    async def invite_body(self, max_bytes: int) -> None:
+        """Ask for the last request's body, if the peer waits for that. Not always a checkpoint.
 
-        Raises `Refused` (413, 400), and EOFError when the peer leaves in the middle of it. One that is
-        too long by its own account isn't asked for, nor waited for.
+        Raises `Refused` (413) for one that is too long by its own account: it isn't read, either.
         """
         if self._length > max_bytes:
             raise _too_long(max_bytes)
         if self._h11.they_are_waiting_for_100_continue:
             await self._send(_CONTINUE)
+
+    async def read_body(self, max_bytes: int, hold: Callable[[int], None]) -> bytes:
+        """Read it. Not always a checkpoint.
+
+        `hold` hears of the bytes that it keeps. Raises `Refused` (413, 400), EOFError when the peer
+        leaves in the middle of it, and `trio.TooSlowError`.
+        """
         body = bytearray()
-        turn, framed = Turn(), 0
+        turn, framed = Turn(self._pass_on), 0
         try:
             while not isinstance(event := self._h11.next_event(), h11.EndOfMessage):
                 if event is h11.NEED_DATA:
                     if not self._rest:
                         self._rest = await self._read()
-                        turn = Turn()
+                        turn = Turn(self._pass_on)
                     framed += self._give_piece()
                 elif isinstance(event, h11.Data):
                     body += event.data
-                    self._held += len(event.data)
-                    self._hold(len(event.data))
+                    hold(len(event.data))
                 if len(body) > max_bytes or framed > 2 * max_bytes + _FRAMING:
                     raise _too_long(max_bytes)
                 if turn.over:
@@ -224,21 +237,24 @@ class HttpConnection:
         self._h11.receive_data(piece)
         return len(piece)
 
-    def forget_body(self) -> None:
-        """Give back the bytes of the last request's body, because nothing of it is kept any more."""
-        if self._held:
-            self._hold(-self._held)
-            self._held = 0
-
     async def _read(self) -> bytes:
-        """Bytes from the peer; raises EOFError at their end. A checkpoint, except the first time."""
+        """Bytes from the peer. A checkpoint, except the first time.
+
+        Raises EOFError at their end, and `trio.TooSlowError` at the deadline. Before that it reads what
+        has come by then: this process may have been stopped.
+        """
         begun, self._begun = self._begun, True
-        try:
-            if begun:
-                raise BlockingIOError
-            data = self._transport.receive_nowait()
-        except BlockingIOError:
-            data = await self._transport.receive_some()
+        data: bytes | None = None
+        if not begun:
+            with suppress(BlockingIOError):
+                data = self._transport.receive_nowait()
+        while data is None:
+            with trio.move_on_at(self._deadline):
+                data = await self._transport.receive_some()
+            if data is None and self._put_off:
+                raise trio.TooSlowError
+            if data is None:
+                self._deadline, self._put_off = trio.current_time() + _GRACE, True
         if not data:
             raise EOFError
         return data
@@ -249,7 +265,7 @@ class HttpConnection:
         """Answer the last request; whether another one can follow. A checkpoint when it has to wait.
 
         Not if its body was not read, nor if it could not be understood, nor if either side wants it so.
-        Raises `trio.TooSlowError` when the peer has taken nothing for too long.
+        A peer that takes nothing for too long is reset, and EOFError raised.
         """
         close = answer.close or self.body_to_come or not self._persistent
         await self._send(_bytes_of(answer, self._method, close))
@@ -272,8 +288,16 @@ class HttpConnection:
             raise trio.BrokenResourceError(str(error)) from None
         while self._unsent:
             # The deadline counts from the last progress, so a client on a slow line gets everything.
-            with trio.fail_after(self._stall_timeout):
+            before = self._unsent
+            with trio.move_on_after(self._stall_timeout):
                 self._unsent = self._unsent[await self._transport.send_some(self._unsent) :]
+                continue
+            # This process may have been stopped, and there is room by now.
+            with suppress(OSError):
+                self._unsent = self._unsent[self._transport.send(self._unsent) :]
+            if self._unsent is before:
+                self._transport.reset()
+                raise EOFError
 
 
 def _bytes_of(answer: Answer, method: str, close: bool) -> bytes:
@@ -320,4 +344,6 @@ def _says_close(head: h11.Request) -> bool:
 
 
 def _unreadable(error: h11.RemoteProtocolError) -> Refused:
+    # One of h11's frames has the error, which has the frames: they would stay until the cycle collector.
+    error.__traceback__ = None
     return Refused(error.error_status_hint, f"not a request that can be read: {error}")

@@ -58,7 +58,8 @@ __all__ = ["Hub", "Statistics"]
 
 logger = logging.getLogger("trionotify")
 
-#: Steps of clients that catch up, of a turn each at most, between two turns of all other tasks.
+#: Steps of clients that catch up, or that have sent much, of a turn each at most, between two turns of
+#: all other tasks.
 _STEPS: Final = 2
 #: How many requests are served between two turns of the other tasks. Each takes about 0.3 ms.
 _AT_THE_DOOR: Final = 4
@@ -132,7 +133,9 @@ class Hub:
         self.connections: dict[int, Connection] = {}
         #: Clients that catch up without waiting for their network make their steps in here: between two
         #: turns of the broadcast there are few of them, however many come back at once.
-        self.pace = trio.CapacityLimiter(_STEPS)
+        self.pace = Lane(_STEPS)
+        #: Where peers wait that have sent more than what is done in a turn.
+        self.crowd = Lane(_STEPS)
         #: Work that takes longer than a turn and can't be divided: one piece at a time, see `turns`.
         self.slow_lane = Lane()
         #: Where requests, and clients that leave, wait for their turn: thousands may come at once.

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -178,7 +179,7 @@ async def _understand(
 
 async def _batch(hub: Hub, site: str, body: bytes, otherwise: Mapping[str, str]) -> list[Notification]:
     """The events of a batch; raises `Refused` (413) at the first limit that is exceeded."""
-    settings, turn = hub.settings, Turn()
+    settings, turn = hub.settings, Turn(partial(hub.crowd.turn, site))
     audiences = AudienceReader(hub.filter_limits)
     found: list[Notification] = []
     size = 0

@@ -67,6 +67,7 @@ class Filters:
     @classmethod
     def of(cls, params: Mapping[str, str], limits: FilterLimits) -> Filters:
         """Parse them; raises `Refused` (400) that begins with the key at fault."""
+        _refuse_unknown(params)
         narrow = _part("narrow", params["narrow"], limits) if "narrow" in params else None
         return cls(_filter(params, limits), narrow)
 

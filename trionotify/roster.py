@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from trionotify.errors import Refused
+from trionotify.jsontext import write_json
 from trionotify.predicates import NOTHING, Wanted, to_json
 from trionotify.turns import Turn
 
@@ -18,28 +19,34 @@ __all__ = ["roster"]
 
 _LIMIT: Final = 100
 _MAX_LIMIT: Final = 1000
+#: Bytes of a page, but for its last client.
+_MAX_BYTES: Final = 1 << 18
 
 
-async def roster(hub: Hub, params: Mapping[str, str]) -> dict[str, Any]:
-    """One page: at most `limit` clients, of those that came behind the one with the key `after`.
+async def roster(hub: Hub, params: Mapping[str, str]) -> bytes:
+    """One page as JSON: at most `limit` clients, of those that came behind the one with the key `after`.
 
-    `next` is the `after` of the next page, None on the last. Raises `Refused` (400) for other values. A
-    checkpoint whenever it takes more than a turn; clients that have left by then are omitted.
+    It ends before that where it has more than 256 KiB, which takes clients with long filters. `next` is
+    the `after` of the next page, None on the last. Raises `Refused` (400) for other values. A checkpoint
+    whenever it takes more than a turn; clients that have left by then are omitted.
     """
     limit = _number(params, "limit", _LIMIT, 1, _MAX_LIMIT)
     after = _number(params, "after", 0, 0, None)
     found = hub.clients.page(after, limit + 1)
-    entries, turn = [], Turn()
+    entries: list[bytes] = []
+    size, last, turn = 0, after, Turn()
     for key, client in found[:limit]:
         if turn.over:
             await turn.pass_on()
+        if size > _MAX_BYTES:
+            break
+        last = key
         if key in hub.connections:
-            entries.append(_entry(hub, key, client))
-    return {
-        "total": len(hub.clients),
-        "clients": entries,
-        "next": found[limit - 1][0] if len(found) > limit else None,
-    }
+            entries.append(write_json(_entry(hub, key, client)))
+            size += len(entries[-1])
+    more = bool(found) and found[-1][0] > last
+    following = write_json(last if more else None)
+    return b'{"total":%d,"clients":[%b],"next":%b}' % (len(hub.clients), b",".join(entries), following)
 
 
 def _number(params: Mapping[str, str], name: str, default: int, least: int, most: int | None) -> int:

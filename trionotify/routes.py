@@ -121,8 +121,8 @@ def _check_operator(hub: Hub, request: Request) -> None:
 
 async def _clients(hub: Hub, request: Request, _: ReadBody) -> Answer:
     _check_operator(hub, request)
-    async with hub.slow_lane.one_of(OPERATORS):  # a thousand clients with long filters are megabytes
-        return Answer.json(await roster(hub, request.params))
+    async with hub.slow_lane.one_of(OPERATORS):
+        return Answer(200, await roster(hub, request.params), "application/json", NO_STORE)
 
 
 def _for_the_admitted(handler: Callable[[Hub, Request, ReadBody], Awaitable[Answer]]) -> Handler:

@@ -256,7 +256,7 @@ class Server:
             self._serve_in_a_task(sock, name, routes)
             if number % _ACCEPTS == 0:
                 await trio.lowlevel.checkpoint()
-            if not last_ones:
+            if last_ones <= 0:
                 break
         self._accepting -= 1
         if not self._accepting:

@@ -27,7 +27,7 @@ from trionotify.journal import FORMATS, LEVELS, configure
 from trionotify.logs import DURABILITIES
 from trionotify.memory import give_memory_back
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, Server, open_server
-from trionotify.settings import Settings, raise_file_limit
+from trionotify.settings import OTHER_FILES, Settings, raise_file_limit
 from trionotify.stdio import Terminal, let_go_of_stdout, say
 from trionotify.systemd import inherited_sockets, notify, notify_reloading
 
@@ -286,11 +286,12 @@ def _announce(server: Server, options: dict[str, Any]) -> None:
 
 def _warn_of_few_descriptors(settings: Settings) -> None:
     """All connections that are allowed may come, and each takes a descriptor."""
-    wanted, limit = settings.max_connections + settings.max_half_open, raise_file_limit()
+    wanted = settings.max_connections + settings.max_half_open + OTHER_FILES
+    limit = raise_file_limit()
     if wanted > limit:
         logger.warning(
-            "max_connections and max_half_open: they allow %d connections, and the process may have %d"
-            " open files; raise that limit (ulimit -n, LimitNOFILE) or lower the two options",
+            "max_connections and max_half_open: the server may need %d open files, and the process"
+            " may have %d; raise that limit (ulimit -n, LimitNOFILE) or lower the two options",
             *(wanted, limit),
             extra={"event": "few_descriptors", "wanted": wanted, "limit": limit},
         )

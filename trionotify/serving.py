@@ -78,7 +78,9 @@ async def _run_session(connection: ClientConnection) -> None:
     code = CloseCode.NORMAL
     try:
         code = await _outcome(connection)
+        wire.end(code)
         await hub.door.turn(site_of(client.remote))
+        await wire.flush(hub.settings.close_timeout)
     except BaseExceptionGroup as group:
         # A nursery of the session's that was cancelled may have collected errors on its way.
         errors, rest = group.split(Exception)

@@ -16,12 +16,12 @@ import attrs
 from trionotify.filters import FilterLimits
 from trionotify.since import duration_of
 
-__all__ = ["Settings", "duration", "raise_file_limit"]
+__all__ = ["OTHER_FILES", "Settings", "duration", "raise_file_limit"]
 
 #: The most open files that macOS lets a process have where it says "unlimited".
 _MACOS_FILES = 10240
 #: Descriptors for all but connections: listeners, the log, files that are read.
-_OTHER_FILES = 64
+OTHER_FILES = 64
 _KIB = 1024
 _MIB = 1024 * _KIB
 
@@ -47,7 +47,7 @@ def _default_half_open() -> int:
 
 
 def _default_connections() -> int:
-    return max(raise_file_limit() - _default_half_open() - _OTHER_FILES, 1)
+    return max(raise_file_limit() - _default_half_open() - OTHER_FILES, 1)
 
 
 def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:

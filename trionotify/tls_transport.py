@@ -95,11 +95,17 @@ class TlsTransport(SocketTransport):
     # --- out ---
 
     def _send(self, data: Sendable, /) -> int:
-        """See `Transport.send`. Raises OSError before the handshake is done: a client speaks first."""
+        """See `Transport.send`. Raises OSError before the handshake is done: a client speaks first.
+
+        Returns 0 when only ciphertext of before has gone out, which is progress, too.
+        """
         if not self._ready:
             raise BrokenPipeError("the TLS handshake is not done")
+        before = len(self._unsent) + self._outgoing.pending
         if not self._flush():
-            raise BlockingIOError
+            if len(self._unsent) == before:
+                raise BlockingIOError
+            return 0  # some ciphertext of before has gone out
         taken = 0
         if self._repeated and data:
             self._repeated, taken = False, 1
@@ -157,7 +163,7 @@ class TlsTransport(SocketTransport):
         while True:
             try:
                 if not self._ready:
-                    async with self._lane():
+                    async with self._lane() if self._incoming.pending else nullcontext():
                         self._tls.do_handshake()
                     await self._flush_all()
                     self._ready = True

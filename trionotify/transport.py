@@ -44,13 +44,13 @@ class Transport(Protocol):
     half_closes: bool
 
     def send(self, data: Sendable, /) -> int:
-        """Hand over what can be had at once; raises BlockingIOError when that is nothing."""
+        """Hand over what can be had at once; raises BlockingIOError when nothing goes out."""
 
     async def wait_writable(self) -> None:
         """Wait until `send` may take something. Only of one that is synchronous."""
 
     async def send_some(self, data: Sendable) -> int:
-        """Wait until at least one byte can be handed over; return how many were."""
+        """Wait until something goes out; return how many of these bytes were handed over."""
 
     @property
     def unacknowledged(self) -> int | None:

@@ -13,16 +13,21 @@ it between two pieces of work, and passes the turn on when it is over:
 
 Other tasks see everything half done at such a checkpoint, and it is where the owner may be cancelled.
 
-A piece of work that takes longer than a turn and can't be divided (parsing a long filter) needs more:
-forty connections that each take a long turn are as bad as one that takes forty. Such work goes through a
-`Lane` of the hub (`Hub.slow_lane`), one piece at a time, with a turn of everyone between two. Strangers
-can queue up there by the thousand. So those who wait are served by where they come from: one of each
-address, then the next of each.
+That is not enough where there are many: three hundred connections that each take a turn are as bad as
+one that takes three hundred. So a task that a peer feeds passes its turn on through a `Lane`
+(`Hub.crowd`), which lets a few go on between two turns of everyone. The same holds for a piece of work
+that takes longer than a turn and can't be divided, such as parsing a long filter (`Hub.slow_lane`, one
+at a time), and for what comes in crowds (`Hub.door`, `Hub.pace`). Strangers can queue up there by the
+thousand. So those who wait are served by where they come from: one of each address, then the next of
+each.
 """
 
 from __future__ import annotations
 
+from bisect import insort
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from itertools import count
 from time import perf_counter
 from typing import Final
 
@@ -38,11 +43,12 @@ SECONDS = 0.001
 
 
 class Turn:
-    """One task's turn. It begins when it is made."""
+    """One task's turn. It begins when it is made, and is passed on by `wait`, a checkpoint."""
 
-    __slots__ = ("_end", "passed")
+    __slots__ = ("_end", "_wait", "passed")
 
-    def __init__(self) -> None:
+    def __init__(self, wait: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint) -> None:
+        self._wait = wait
         #: How many times it was passed on.
         self.passed = 0
         self._end = perf_counter() + SECONDS
@@ -54,7 +60,7 @@ class Turn:
 
     async def pass_on(self) -> None:
         """Let all other tasks run, then begin again. A checkpoint."""
-        await trio.lowlevel.checkpoint()
+        await self._wait()
         self.passed += 1
         self._end = perf_counter() + SECONDS
 
@@ -71,12 +77,17 @@ class Lane:
     def __init__(self, width: int = 1) -> None:
         #: The number of tasks that may still enter.
         self.free = width
-        #: Who waits, by address. The address that is served next is in front, as is the first of each.
-        self._lines: dict[str, dict[trio.lowlevel.Task, None]] = {}
+        #: Who waits, by address. The address that is served next is in front. In a line it is the task
+        #: that has had least so far, and of equals the first one.
+        self._lines: dict[str, list[tuple[float, int, trio.lowlevel.Task]]] = {}
+        self._numbers = count()
 
-    def one_of(self, address: str) -> AbstractAsyncContextManager[None]:
-        """Be in the lane for a block. To enter is always a checkpoint; cancelled, it was not entered."""
-        return _Inside(self, address)
+    def one_of(self, address: str, had: float = 0.0) -> AbstractAsyncContextManager[None]:
+        """Be in the lane for a block. To enter is always a checkpoint; cancelled, it was not entered.
+
+        Of one address, those go first that have `had` least, in seconds or whatever they count.
+        """
+        return _Inside(self, address, had)
 
     async def turn(self, address: str) -> None:
         """Wait for a place in the lane, and hold it no longer. Always a checkpoint.
@@ -85,28 +96,33 @@ class Lane:
         """
         await self.enter(address)
         self.leave()
+        # The deadline may have come on the way, and whoever is here often waits for nothing else.
+        await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def enter(self, address: str) -> None:
+    async def enter(self, address: str, had: float = 0.0) -> None:
         """See `one_of`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self.free:
-            await self._wait(address)
+            await self._wait(address, had)
         else:
             self.free -= 1
             # From inside, so that whoever comes meanwhile waits for a turn of everyone, too.
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def _wait(self, address: str) -> None:
+    async def _wait(self, address: str, had: float) -> None:
         """Wait until `leave` has let this task in."""
-        task, line = trio.lowlevel.current_task(), self._lines.setdefault(address, {})
+        if address == OPERATORS:
+            self._lines = {address: self._lines.pop(address, []), **self._lines}
+        line = self._lines.setdefault(address, [])
+        place = (had, next(self._numbers), trio.lowlevel.current_task())
 
         def give_up(_: object) -> trio.lowlevel.Abort:
-            del line[task]
+            line.remove(place)
             if not line:
                 del self._lines[address]
             return trio.lowlevel.Abort.SUCCEEDED
 
-        line[task] = None
+        insort(line, place)
         await trio.lowlevel.wait_task_rescheduled(give_up)
 
     def leave(self) -> None:
@@ -116,20 +132,20 @@ class Lane:
             return
         address = next(iter(self._lines))
         line = self._lines.pop(address)
-        task = next(iter(line))
-        del line[task]
+        task = line.pop(0)[2]
         if line:
             self._lines[address] = line  # behind all others
         trio.lowlevel.reschedule(task)
 
 
 class _Inside(AbstractAsyncContextManager[None]):
-    def __init__(self, lane: Lane, address: str) -> None:
+    def __init__(self, lane: Lane, address: str, had: float) -> None:
         self._lane = lane
         self._address = address
+        self._had = had
 
     async def __aenter__(self) -> None:
-        await self._lane.enter(self._address)
+        await self._lane.enter(self._address, self._had)
 
     async def __aexit__(self, *_: object) -> None:
         self._lane.leave()

@@ -11,9 +11,10 @@ lock and no torn frame. After a Close frame nothing is written.
 that one read held, or where that was many, all of one turn. A Close or a fault is acted upon at the call
 after, when the messages before it were dealt with.
 
-**The end.** `end` queues the Close frame behind what is owed and wakes the reader. `aclose` then waits
-for it to go out, half-closes, lingers until the peer has closed too, and closes. Whoever calls it puts
-a deadline around it; at the deadline the connection is reset.
+**The end.** `end` queues the Close frame behind what is owed and wakes the reader. `flush` waits for all
+that to go out, as long as the peer takes some of it. `aclose` then half-closes, lingers until the peer
+has closed too, and closes. Whoever calls it puts a deadline around it; at the deadline the connection is
+reset.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _JOINED: Final = 1 << 14
 
 
 class Owner(Protocol):
-    """Whom the Wire tells. Neither call may block."""
+    """Whom the Wire tells. None of the calls but `pass_on` may block."""
 
     def on_owing(self) -> None:
         """Bytes became owed: somebody must wait in `drained`."""
@@ -59,6 +60,9 @@ class Owner(Protocol):
     def on_holding(self, change: int, /) -> None:
         """The Wire keeps `change` bytes more, or fewer, of a message that is still arriving."""
 
+    async def pass_on(self) -> None:
+        """Let the others go on, because the peer has sent much. A checkpoint."""
+
 
 class _NoOwner:
     """The owner of a Wire whose connection has left."""
@@ -66,6 +70,8 @@ class _NoOwner:
     def on_owing(self) -> None: ...
     def on_end(self) -> None: ...
     def on_holding(self, change: int, /) -> None: ...
+    async def pass_on(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 NO_OWNER: Final = _NoOwner()
@@ -165,6 +171,15 @@ class Wire:
                 self._draining = None
         if self.broken:
             raise Disconnected("the connection is lost")
+
+    async def flush(self, patience: float) -> None:
+        """Wait until what is owed is out. A peer that takes none for `patience` seconds is dropped."""
+        left = 0
+        while self.owed and left != (left := sum(map(len, self.owed))):
+            with trio.move_on_after(patience), suppress(Disconnected):
+                await self.drained()
+        if self.owed:
+            self.abort()
 
     async def _drain(self) -> None:
         transport, owed = self.transport, self.owed
@@ -273,7 +288,7 @@ class Wire:
                     self._reply_owed = False
                     continue  # the end may have come meanwhile
                 if self._parser.behind:
-                    await trio.lowlevel.checkpoint()  # `_FRAMES` frames are a turn
+                    await self.owner.pass_on()  # `_FRAMES` frames are a turn
                 elif last := self._last_event:
                     self.end(last.code, "" if isinstance(last, Close) else last.reason)
                     break
@@ -389,7 +404,7 @@ class Wire:
         while not isinstance(self._last_event, Close):
             data = b""
             if self._parser.behind:
-                await trio.lowlevel.checkpoint()
+                await self.owner.pass_on()
             elif not (data := await self.transport.receive_some()):
                 return
             for event in self._parser.feed(data, _FRAMES):

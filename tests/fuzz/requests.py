@@ -378,6 +378,8 @@ def origin_input(random: Random, scene: Scene) -> Input:
     if strange_host:
         host = random.choice(_STRANGE_HOSTS)
     origin, allowed = _origin(random, host, spoilt=chance(random, 20))
+    if origin == f"https://{host}":
+        allowed = None  # the page is this server's own, whatever its host is called
     fields = [] if origin is None else [f"Origin: {origin}"]
     method = random.choice(("HEAD", "OPTIONS", "POST", "GET"))
     if method == "OPTIONS":
