@@ -176,9 +176,8 @@ class FakeServer:
         await self.websocket.send_message(json.dumps(event))
 
     async def welcome(self, cursor: str = "e:0", **data: Any) -> None:
-        await self.say(
-            "welcome", {"epoch": "e", "head": 0, "id": "al", "role": "subscriber", **data}, cursor
-        )
+        role = query(self).get("role", "subscriber")
+        await self.say("welcome", {"epoch": "e", "head": 0, "id": "al", "role": role, **data}, cursor)
 
     async def hear(self) -> dict[str, Any]:
         """The client's next event."""

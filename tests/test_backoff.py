@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
+import time
+from email.utils import formatdate
 
 import pytest
 
-from trionotify.backoff import Backoff
+from trionotify.backoff import LONGEST, Backoff, capped, retry_after
 
 
 def test_the_bound_doubles_up_to_the_cap() -> None:
@@ -42,3 +45,57 @@ def test_clients_spread_over_the_whole_interval() -> None:
         )
         seconds.add(int(delays[-1]))
     assert seconds == set(range(30))
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        (7000, 7.0),
+        (0.5, 0.0005),
+        (0, 0.0),
+        (-1, 0.0),
+        (math.nan, 0.0),
+        (math.inf, LONGEST),
+        (10**400, LONGEST),
+        (LONGEST * 1000 + 1, LONGEST),
+        ("7000", 0.0),
+        (None, 0.0),
+        ([1], 0.0),
+    ],
+)
+def test_what_a_server_asks_for_has_a_bound(asked: object, seconds: float) -> None:
+    """An hour, however large the number is; nothing for what is no number."""
+    assert capped(asked, per_second=1000) == seconds
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds"),
+    [
+        ("120", 120.0),
+        (" 0 ", 0.0),
+        ("2678400", LONGEST),
+        ("9" * 5000, LONGEST),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 6.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 6.0),
+        ("Sun Nov  6 08:49:37 1994", 6.0),
+        ("Sun, 06 Nov 1994 08:49:30 GMT", 0.0),
+        ("Sun, 06 Nov 2094 08:49:37 GMT", LONGEST),
+        ("Sun, 06 Nov 99999999999 08:49:37 GMT", 0.0),
+        ("-5", 0.0),
+        ("1e9", 0.0),
+        ("²", 0.0),
+        ("soon", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_retry_after(field: str, seconds: float) -> None:
+    """Seconds, or a date in any of HTTP's forms, by the clock of the server that says it."""
+    date = b"Sun, 06 Nov 1994 08:49:31 GMT"
+    assert retry_after({b"retry-after": field.encode("latin-1"), b"date": date}) == seconds
+
+
+def test_retry_after_without_a_date() -> None:
+    """Then this machine's clock counts; and without the header there is nothing to wait for."""
+    until = formatdate(time.time() + 600, usegmt=True)
+    assert 590 < retry_after({b"retry-after": until.encode()}) <= 600
+    assert retry_after({}) == 0

@@ -136,8 +136,10 @@ def test_it_says_all_addresses() -> None:
         (["explain", "nowhere.json"], "nowhere.json': No such file or directory", 2),
         (["store", "new-epoch", "sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
         (["--port=0", "--host=0.0.0.0"], "trionotify: host: 0.0.0.0 can be reached by anyone", 1),
-        (["--port=0", "--ping-interval=0"], "--ping-interval: 0.0 is not in the range x>0.", 2),
-        (["--port=0", "--ping-interval=nan"], "trionotify: ping_interval must be greater than 0", 1),
+        (["--port=0", "--ping-interval=0"], "--ping-interval: must be greater than 0, not 0", 2),
+        (["--port=0", "--ping-interval=nan"], "--ping-interval: must be greater than 0, not nan", 2),
+        (["--port=0", "--max-log-age=1x"], "--max-log-age: must be a duration: seconds like 90", 2),
+        (["top", "--interval=0.01s"], "--interval: must be at least 0.1, not 0.01s", 2),
         (["--port=0", "--max-filter-depth=101"], "--max-filter-depth: 101 is not in the range", 2),
         (["--port=0", "--max-batch=few"], "--max-batch: 'few' is not a valid integer.", 2),
         (["--unix=/nowhere/at/all.sock"], "trionotify: /nowhere/at/all.sock: No such file", 1),
@@ -209,13 +211,14 @@ def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     [
         (["--sql", "type LIKE 'order.%'"], EVENT, 0, "yes sql type LIKE 'order.%': it is True\n"),
         (
-            ["--filter", '[{"exact": {"type": "x"}}]', "--sql", "TRUE"],
+            ["--filters", '[{"exact": {"type": "x"}}]', "--sql", "TRUE"],
             *(EVENT, 1),
             "no  all of\n    no  type equals 'x': it is 'order.paid'\n    yes sql TRUE: it is True\n",
         ),
         ([], EVENT, 0, "yes everything\n"),
         (["--filter", "\ufeff[]"], f"\ufeff{EVENT}", 0, "yes everything\n"),
         (["--sql", "type ="], EVENT, 2, "line 1, column 7"),
+        (["--filters", "["], EVENT, 2, "trionotify: --filters: "),
         (["--filter", "["], EVENT, 2, "not JSON"),
         (["--filter", "[]"], "{}", 2, "<stdin>: specversion is missing"),
     ],
@@ -229,6 +232,16 @@ def test_explain(options: list[str], event: str, code: int, words: str) -> None:
     else:
         assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["FILTERS", "FILTER"])
+def test_a_name_and_the_old_one(name: str) -> None:
+    """As an option, and as a variable."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(f"TRIONOTIFY_{name}", '{"exact": {"type": "x"}}')
+        assert run("explain", "-", stdin=EVENT).returncode == 1
+    option = f"--{name.lower()}"
+    assert run("explain", option, '{"exact": {"type": "order.paid"}}', "-", stdin=EVENT).returncode == 0
 
 
 def test_every_help_has_an_example() -> None:
@@ -274,7 +287,10 @@ def test_sign(tmp_path: Path) -> None:
     assert done.stdout.startswith("wss://example.org/events?id=alice&exp=")
     for arguments, words in [
         ((*secret, "role=admin"), "trionotify: role: one of subscriber, publisher, both is needed"),
-        ((*secret, "--expires=soon", "id=a"), "trionotify: expires: a duration like 15m is needed"),
+        (
+            (*secret, "--expires=soon", "id=a"),
+            "trionotify: --expires: must be a duration: seconds like 90",
+        ),
         (("--secret", "nowhere", "id=a"), "trionotify: secret: nowhere can't be read: No such file"),
     ]:
         done = run("sign", *arguments)

@@ -177,6 +177,7 @@ async def test_subscribe_goes_on_behind_what_cant_be_read() -> None:
     ("options", "words"),
     [
         (["--sql", "type ="], "line 1, column 7"),
+        (["--filters", "["], "not JSON"),
         (["--filter", "["], "not JSON"),
         (["--since", "yesterday"], "since: "),
         (["--id", ""], "id: 1 to 255"),
@@ -210,7 +211,7 @@ def test_nobody_listens(command: list[str], lines: int) -> None:
     """The first connection is not tried again: it may be a mistake."""
     done = run(*command, "--url", "http://127.0.0.1:1")
     assert done.returncode == 1
-    assert "127.0.0.1:1 failed" in done.stderr
+    assert "http://127.0.0.1:1/events: Connection refused; is the server running?" in done.stderr
     assert len(done.stderr.splitlines()) == lines
 
 

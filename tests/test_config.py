@@ -33,7 +33,8 @@ from trionotify.settings import Settings
         ("host = [1, {}]", "host: an array of strings is needed, not [1, {}]"),
         ("allow_origin = 'nowhere'", "allow_origin: 'nowhere' is no page's origin"),
         ("durability = 'some'", "durability: 'some' is not one of 'full', 'normal'"),
-        ("ping_interval = 0", "ping_interval: 0.0 is not in the range x>0"),
+        ("ping_interval = 0", "ping_interval: must be greater than 0, not 0"),
+        ("max_log_age = '1x'", "max_log_age: must be a duration: seconds like 90"),
         ("secret = 'nowhere'", "trionotify.toml: secret: nowhere can't be read: No such file"),
         ("tls_key = 'nowhere'", "trionotify.toml: tls_key: it needs tls_cert"),
         ("port = ", "Invalid value (at line 1, column 8)"),
@@ -117,6 +118,21 @@ def test_every_option_may_be_in_the_file() -> None:
             value,
             tuple(value) if key == "allow_origin" else None,
         )
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("90", 90.0), ("2.5", 2.5), ("'90'", 90.0), ("'15m'", 900.0), ("'1h30m'", 5400.0)],
+)
+def test_durations_in_the_file(written: str, seconds: float) -> None:
+    """Numbers are seconds; texts say a unit, or are seconds, too. All such settings take both."""
+    value = tomllib.loads(f"value = {written}")["value"]
+    options = {param.name: param for param in serve.params}
+    durations = [field.name for field in attrs.fields(Settings) if isinstance(field.default, float)]
+    assert len(durations) == 10
+    for name in durations:
+        found = options[name].type_cast_value(click.Context(serve), value)
+        assert found == getattr(Settings(**{name: value}), name) == seconds
 
 
 def test_every_option_is_a_variable() -> None:

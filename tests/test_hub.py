@@ -346,6 +346,8 @@ async def test_leaving_the_hub_broadcasts_what_was_published(
         ({"max_log_entrys": 5}, TypeError, "no option 'max_log_entrys'; did you mean 'max_log_entries'"),
         ({"ping_interval": 0}, ValueError, "ping_interval must be greater than 0"),
         ({"max_connections": "5"}, TypeError, "max_connections must be a number"),
+        ({"max_log_age": "1x"}, ValueError, "max_log_age must be a duration: .* like 15m.*, not '1x'"),
+        ({"max_log_age": None}, TypeError, "max_log_age must be a number of seconds, or a text"),
         ({"store": "redis://x"}, ValueError, "store: 'memory:' or 'sqlite:PATH' is needed"),
         ({"session": print, "handler": print}, TypeError, "session or handler, not both"),
     ],

@@ -48,7 +48,11 @@ def test_it_is_immutable() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"data": 5}, TypeError, "data must be str, bytes or None, not int"),
+        (
+            {"data": 5},
+            TypeError,
+            r"data must be str, bytes or None, not int; publish JSON as json\.dumps\(data\)",
+        ),
         ({"data": "\ud800"}, ValueError, "data can't be written as UTF-8"),
         ({"type": ""}, ValueError, "type must not be empty"),
         ({"type": None}, TypeError, "type must be str, not NoneType"),

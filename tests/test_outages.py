@@ -478,3 +478,79 @@ async def test_no_more_clients_than_there_are_files_for(tmp_path: Path) -> None:
                 with suppress(Refused):
                     await reads_all(server, ["n1"])
                     done = True
+
+
+FOLLOWER = """
+import sys
+import trio
+import trionotify
+
+url, secret = sys.argv[1:]
+
+
+def params():
+    print("ticket", flush=True)
+    return trionotify.sign({"id": "al"}, secret, expires_in=8)
+
+
+async def main():
+    async with trionotify.connect(url, params=params, ping_interval=1, ping_timeout=1) as client:
+        print("connected", flush=True)
+        async for notification in client:
+            print(notification.data, flush=True)
+
+
+trio.run(main)
+"""
+
+
+@posix_only
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_client_that_is_stopped_for_long(number: signal.Signals, tmp_path: Path) -> None:
+    """Beyond its ping timeout, the end of its ticket, and a restart: all comes once, in order."""
+    secret = "0123456789abcdef0123456789abcdef"
+    (tmp_path / "secret").write_text(secret)
+    options = ("--store", f"sqlite:{tmp_path}/log", "--secret", str(tmp_path / "secret"))
+    options = (*options, "--max-log-entries", "1000000")
+    async with server_process(tmp_path, *options, patience=180) as server:
+        await server.start()
+        url = f"http://127.0.0.1:{server.port}"
+        bearer = [("Authorization", f"Bearer {secret}")]
+        follower = await trio.lowlevel.open_process(
+            [sys.executable, "-c", FOLLOWER, url, secret], stdout=subprocess.PIPE
+        )
+        assert follower.stdout is not None
+        said = b""
+        published: list[str] = []
+        try:
+            async with trionotify.connect(url, role="publisher", extra_headers=bearer) as publisher:
+
+                async def publish() -> int:
+                    published.append(f"n{len(published)}")
+                    return (await publisher.publish(published[-1])).wanted
+
+                while b"connected\n" not in said:
+                    said += await follower.stdout.receive_some()
+                assert await publish() == 1
+                follower.send_signal(signal.SIGSTOP)
+                while await publish():  # until the server has closed its connection, by 4401
+                    pass
+                server.signal(number)
+                await server.ended()
+                await server.start()
+                assert await publish() == 0
+                follower.send_signal(signal.SIGCONT)
+                while await publish() == 0:  # until it is back
+                    pass
+                while f"\n{published[-1]}\n".encode() not in said:
+                    more = await follower.stdout.receive_some()
+                    assert more, said[-1000:]
+                    said += more
+        finally:
+            follower.kill()
+            with trio.CancelScope(shield=True):
+                await follower.wait()
+                await follower.stdout.aclose()
+        lines = said.decode().split()
+        assert [line for line in lines if line.startswith("n")] == published
+        assert lines.count("ticket") >= 2

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import random
+import time
+from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from tests.fleet.server import free_port
 from tests.network import FakeServer, open_both, open_network, query, quiet, take
 from trionotify import (
     Client,
     CloseCode,
     Closed,
+    Exact,
     Lagged,
     Refused,
     Remote,
@@ -22,7 +27,9 @@ from trionotify import (
     connect,
     open_hub,
     open_server,
+    sign,
 )
+from trionotify.backoff import LONGEST
 
 Clock = trio.testing.MockClock
 
@@ -329,3 +336,353 @@ async def test_a_restart_on_the_same_port() -> None:
             await client.publish("3")
             assert await take(client, 2) == ["2", "3"]
         stop.set()
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "soonest", "latest"),
+    [
+        (lambda: formatdate(time.time() + 20, usegmt=True), 18, 22),
+        (lambda: "9" * 30, LONGEST, LONGEST + 1),
+        (lambda: formatdate(time.time() + 1e8, usegmt=True), LONGEST, LONGEST + 1),
+    ],
+)
+async def test_retry_after_has_two_forms_and_a_bound(
+    retry_after: Callable[[], str], soonest: float, latest: float, autojump_clock: Clock
+) -> None:
+    """It may be a date, too; and nobody is sent away for longer than an hour."""
+    refuse = False
+
+    def authenticate(request: Request) -> Client:
+        if refuse:
+            raise Refused(503, "away", headers=[("Retry-After", retry_after())])
+        return request.client()
+
+    async with open_both(authenticate=authenticate) as (_, network), network.connect():
+        refuse = True
+        network.cut()
+        await network.dials(3)
+    _, second, third = network.dialled_at
+    assert soonest <= third - second <= latest
+
+
+@pytest.mark.parametrize("wait", ["1e300", "1" + "0" * 400, "99999999999"])
+async def test_a_drain_that_asks_for_too_much(wait: str, autojump_clock: Clock) -> None:
+    """It comes back after an hour, at the latest."""
+
+    async def leave(server: FakeServer) -> None:
+        await server.welcome()
+        await server.websocket.send_message(
+            '{"specversion": "1.0", "id": "1", "source": "/trionotify", "type": "trionotify.drain",'
+            f' "data": {{"retry_after_ms": {wait}}}}}'
+        )
+        await server.websocket.aclose(1012)
+
+    async with open_network() as network:
+        network.fake(leave)
+        async with network.connect():
+            await network.dials(2)
+    first, second = network.dialled_at
+    assert LONGEST <= second - first <= LONGEST + 1
+
+
+# --- tickets ---
+
+
+class Tickets:
+    """A server that wants the newest ticket, and a function that gets one, for `connect`."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.good = 1
+
+    def authenticate(self, request: Request) -> Client:
+        if request.params.get("ticket") != str(self.good):
+            raise Refused(401, "ticket: it is over")
+        return request.client()
+
+    def get(self) -> dict[str, str]:
+        self.asked += 1
+        return {"ticket": str(self.good)}
+
+    async def fetch(self) -> dict[str, str]:
+        await trio.sleep(1)
+        return self.get()
+
+    def as_query(self) -> str:
+        return f"ticket={self.get()['ticket']}"
+
+
+@pytest.mark.parametrize("way", ["get", "fetch", "as_query"])
+async def test_params_are_asked_for_with_each_connection(way: str, autojump_clock: Clock) -> None:
+    """By the subscriber and by the publisher; what was missed comes, once."""
+    tickets = Tickets()
+    async with open_both(authenticate=tickets.authenticate) as (hub, network):
+        async with network.connect(id="al", params=getattr(tickets, way)) as client:
+            for n in range(1, 4):
+                await client.publish(f"{n}a")
+                tickets.good += 1
+                network.cut()
+                await hub.publish(f"{n}b", confirm=True)
+                assert await take(client, 2) == [f"{n}a", f"{n}b"]
+            assert {made.id for made in hub.clients} == {"al"}
+    assert tickets.asked == 7
+
+
+@pytest.mark.parametrize("good_again", [True, False])
+async def test_a_ticket_that_is_over(good_again: bool, autojump_clock: Clock) -> None:
+    """The function is asked once more, and the stream goes on; a second refusal in a row is the end."""
+    asked: list[str] = []
+    over = False
+
+    def authenticate(request: Request) -> Client:
+        if over and request.params["ticket"] != "new":
+            raise Refused(401, "ticket: it is over")
+        return request.client()
+
+    def params() -> dict[str, str]:
+        # What was kept is given first, as a program may do that fetches a ticket for an hour.
+        asked.append("new" if good_again and len(asked) > 1 else "kept")
+        return {"ticket": asked[-1]}
+
+    async with open_both(authenticate=authenticate) as (hub, network):
+        async with network.connect(params=params) as client:
+            await hub.publish("1", confirm=True)
+            await quiet()
+            over = True
+            network.cut()
+            await hub.publish("2", confirm=True)
+            assert await take(client, 1) == ["1"]
+            if good_again:
+                assert await take(client, 1) == ["2"]
+            else:
+                for _ in range(2):
+                    with pytest.raises(Refused, match="401: ticket: it is over"):
+                        await anext(client)
+            assert asked == ["kept", "kept", "new" if good_again else "kept"]
+
+
+async def test_many_tickets_that_are_over(autojump_clock: Clock) -> None:
+    """Each of them in its time, by 4401: the stream goes on every time, and nothing is missed."""
+    asked = 0
+
+    def params() -> dict[str, str]:
+        nonlocal asked
+        asked += 1
+        return {"ticket": str(asked)}
+
+    async with open_both() as (hub, network), network.connect(params=params) as client:
+        for n in range(5):
+            await hub.publish(f"{n}a", confirm=True)
+            for made in hub.clients:
+                made.close(CloseCode.UNAUTHORIZED, "the ticket is over")
+            await hub.publish(f"{n}b", confirm=True)
+            assert await take(client, 2) == [f"{n}a", f"{n}b"]
+    assert asked == 6
+
+
+async def test_a_first_ticket_that_is_refused(autojump_clock: Clock) -> None:
+    """Another one is asked for, once; then the refusal is raised."""
+    tickets = Tickets()
+    tickets.good = 2
+    async with open_both(authenticate=tickets.authenticate) as (_, network):
+        given = iter("123")
+
+        async with network.connect(params=lambda: {"ticket": next(given)}):
+            assert next(given) == "3"
+        with pytest.raises(Refused, match="401"):
+            async with network.connect(params=lambda: {"ticket": "old"}):
+                raise AssertionError("it was entered")
+    assert len(network.dialled_at) == 4
+
+
+async def test_params_fail(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Raised on entering. Later it is logged, and tried again; an error of ours ends the client."""
+    errors: list[Exception | None] = [OSError("no ticket office")]
+
+    def params() -> dict[str, str]:
+        if errors and (error := errors.pop(0)) is not None:
+            raise error
+        return {}
+
+    async with open_both() as (hub, network):
+        with pytest.raises(OSError, match="no ticket office"):
+            async with network.connect(params=params):
+                raise AssertionError("it was entered")
+        assert not network.dialled_at
+        errors += [OSError("no"), None, KeyError("token"), OSError("no"), None, Refused(403, "go away")]
+        async with network.connect(params=params, keep_trying=True) as client:
+            network.cut()
+            await hub.publish("1")
+            assert await take(client, 1) == ["1"]
+            assert "params: the function raised KeyError('token')" in caplog.text
+            network.cut()
+            with pytest.raises(Refused, match="go away"):
+                await anext(client)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        (None, TypeError, "params: the function must return a mapping or a query, not NoneType"),
+        ({"level": 3}, TypeError, "params: level must be str, not int"),
+        ("a=1&a=2", ValueError, "params: a: given twice"),
+        ({"lag": "behind"}, ValueError, "lag: one of gap"),
+        ({"sig": "x"}, ValueError, "id: a signed query needs one"),
+    ],
+)
+async def test_params_that_are_none(
+    given: Any, error: type[Exception], words: str, autojump_clock: Clock
+) -> None:
+    """It says what is wrong, on entering and later."""
+    good = True
+    async with open_both() as (_, network):
+        with pytest.raises(error, match=words):
+            async with network.connect(params=lambda: given):
+                raise AssertionError("it was entered")
+        async with network.connect(params=lambda: {} if good else given) as client:
+            good = False
+            network.cut()
+            with pytest.raises(error, match=words):
+                await anext(client)
+
+
+async def test_params_have_a_deadline(autojump_clock: Clock) -> None:
+    """That of a connection."""
+
+    async def params() -> dict[str, str]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with open_both() as (_, network):
+        with pytest.raises(TimeoutError, match="params: the function took longer than 7 seconds"):
+            async with network.connect(params=params, connect_timeout=7):
+                raise AssertionError("it was entered")
+    assert trio.current_time() == 7
+
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize("role", [None, "subscriber", "publisher", "both"])
+async def test_signed_params(role: str | None, autojump_clock: Clock) -> None:
+    """They go out as they are; filters narrow them, and what the role doesn't allow is refused here."""
+    query = {"id": "al", "prefix.type": "a"} | ({} if role is None else {"role": role})
+
+    def params() -> str:
+        return sign(query, SECRET)
+
+    async with open_both(secret=SECRET) as (hub, network):
+        if role == "publisher":
+            with pytest.raises(
+                Refused, match=r"403: role: .*of a publisher, so this client can't receive"
+            ):
+                async with network.connect(params=params):
+                    raise AssertionError("it was entered")
+            async with network.connect(params=params, role="publisher") as client:
+                await client.publish("x")
+                assert hub.log.head == 1
+            return
+        async with network.connect(params=params, filters=Exact(type="ab")) as client:
+            assert client.id == "al"
+            network.cut()
+            for type in ("ab", "aa", "b"):
+                await hub.publish(type, type=type, confirm=True)
+            assert await take(client, 1) == ["ab"]
+            await client.subscribe(Exact(type="aa"))
+            network.cut()
+            for type in ("ab", "aa", "b"):
+                await hub.publish(type, type=type, confirm=True)
+            if role == "both":
+                await client.publish("mine", type="aa")
+                assert await take(client, 2) == ["aa", "mine"]
+                return
+            dialled = len(network.dialled_at)
+            with pytest.raises(
+                Refused, match=r"403: role: .*of a subscriber, so this client can't publish"
+            ):
+                await client.publish("mine", type="aa")
+            assert len(network.dialled_at) == dialled
+            assert await take(client, 1) == ["aa"]
+
+
+# --- what is refused ---
+
+
+async def test_a_role_that_the_server_doesnt_give(autojump_clock: Clock) -> None:
+    """The welcome says so: publishing raises it, nothing is sent, and the stream goes on."""
+
+    def authenticate(request: Request) -> Client:
+        return Client("al", request.params, "subscriber")
+
+    async with open_both(authenticate=authenticate) as (hub, network):
+        async with network.connect() as client:
+            for _ in range(2):
+                with pytest.raises(
+                    Refused, match="403: role: the server doesn't let this client publish"
+                ):
+                    await client.publish("x")
+            await hub.publish("y")
+            assert await take(client, 1) == ["y"]
+        with pytest.raises(Refused, match="403: role"):
+            async with network.connect(role="publisher"):
+                raise AssertionError("it was entered")
+    assert hub.log.head == 1
+
+
+async def test_a_client_that_may_only_publish(autojump_clock: Clock) -> None:
+    """It can't iterate, and is told so when it connects."""
+
+    def authenticate(request: Request) -> Client:
+        return Client("al", request.params, "publisher")
+
+    async with open_both(authenticate=authenticate) as (_, network):
+        with pytest.raises(Refused, match="403: role: the server lets this client publish only"):
+            async with network.connect():
+                raise AssertionError("it was entered")
+
+
+async def test_one_message_is_too_big(autojump_clock: Clock) -> None:
+    """It alone is refused: what was published beside it is in the log once, and the stream goes on."""
+    refused: list[tuple[int, int]] = []
+
+    async def publish(client: Remote, n: int, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await client.publish("x" * (10_000 if n in (3, 6) else n), task_status=task_status)
+        except Closed as closed:
+            refused.append((n, closed.code))
+
+    async with open_both(max_message_bytes=5000) as (hub, network), network.connect() as client:
+        async with trio.open_nursery() as nursery:
+            for n in range(1, 10):
+                await nursery.start(publish, client, n)
+        assert sorted(refused) == [(n, CloseCode.MESSAGE_TOO_BIG) for n in (3, 6)]
+        sizes = [len(data) for data in await take(client, 7)]
+        assert sizes == [1, 2, 4, 5, 7, 8, 9]
+        assert hub.log.head == 7
+        # The same for filters.
+        with pytest.raises(Closed):
+            await client.subscribe([{"exact": {"type": "t" * 1000}} for _ in range(100)])
+        await hub.publish("y")
+        assert await take(client, 1) == ["y"]
+
+
+async def test_the_log_is_short(caplog: pytest.LogCaptureFixture) -> None:
+    """While a server is away: the reason in each line, and neither the URL twice nor advice."""
+    caplog.set_level(logging.INFO, "trionotify")
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(OSError, match=f"^{url}/events: Connection refused; is the server running"):
+        async with connect(url):
+            raise AssertionError("it was entered")
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+
+            async def look() -> None:
+                while "trying again" not in caplog.text:
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(look)
+            async with connect(url, keep_trying=True):
+                raise AssertionError("it was entered")
+    (line, *_) = [r.getMessage() for r in caplog.records if "trying again" in r.getMessage()]
+    assert line.startswith(f"{url}/events as subscriber: Connection refused; trying again in ")

@@ -173,3 +173,33 @@ async def test_the_example_follows_over_restarts(tmp_path: Path) -> None:
             for text in batch:
                 await server.hub.publish(text, confirm=True)
             assert await lines(server.url, len(batch)) == [text.encode() for text in batch]
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        ("connect('http://127.0.0.1:1')", "trionotify.connect"),
+        ("open_server(port=0)", "trionotify.open_server"),
+        ("open_hub()", "trionotify.open_hub"),
+    ],
+)
+def test_without_trio(call: str, name: str) -> None:
+    """It says how to run the program, and no more than that."""
+    program = f"""
+import asyncio, trionotify
+
+async def main():
+    async with trionotify.{call}:
+        print("entered")
+
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == (
+        f"RuntimeError: {name} needs Trio: run the program with trio.run(main), not with"
+        " asyncio.run(main())"
+    )
+    assert done.stderr.count("Traceback") == 1

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from tests.conftest import Room
-from trionotify import Notification
+from trionotify import Notification, connect, open_server
 from trionotify.entries import Entry
 from trionotify.log import Cursor, MemoryLog
-from trionotify.since import START, Moment, parse_since
+from trionotify.since import START, Moment, duration_of, parse_since
 
 
 @pytest.mark.parametrize(
@@ -103,3 +106,78 @@ async def test_clients_start_there(room: Room, autojump_clock: trio.testing.Mock
     assert (await room.connect("/?since=2100-01-01T00:00:00%2B01:00")).look().messages == []
     async with room.hub.subscribe(since="15s") as notifications:
         assert (await anext(notifications)).data == "4"
+
+
+@pytest.mark.parametrize(
+    ("since", "meant"),
+    [
+        (datetime(1970, 1, 1, 0, 1, tzinfo=UTC), Moment(60.0)),
+        (datetime(1970, 1, 1, 1, 1, 0, 500_000, timezone(timedelta(hours=1))), Moment(60.5)),
+        (timedelta(minutes=10), Moment(ago=600.0)),
+        (timedelta(0), Moment(ago=0.0)),
+        (timedelta(microseconds=1), Moment(ago=0.000001)),
+    ],
+)
+def test_times_of_python(since: Any, meant: Moment) -> None:
+    """A datetime is that moment, a timedelta is how long ago."""
+    assert parse_since(since) == meant
+
+
+@pytest.mark.parametrize(
+    ("since", "error"),
+    [(datetime(2026, 1, 31), ValueError), (timedelta(-1), ValueError), (600, TypeError)],
+)
+async def test_what_is_no_time(since: Any, error: type[Exception]) -> None:
+    """It says what to write: in the process, and for a client."""
+    async with open_server(port=0) as server:
+        with pytest.raises(error, match=r"^since: "):
+            server.hub.subscribe(since=since)
+        with pytest.raises(error, match=r"^since: "):
+            async with connect(server.url, since=since):
+                raise AssertionError("it was entered")
+
+
+@pytest.mark.parametrize(
+    "since", ["10m", timedelta(minutes=10), datetime(2026, 1, 31, tzinfo=UTC), "start"]
+)
+async def test_a_client_starts_where_a_subscription_does(since: Any) -> None:
+    """Whatever says where that is."""
+    async with open_server(port=0) as server:
+        await server.hub.publish("1", confirm=True)
+        async with (
+            connect(server.url, since=since) as client,
+            server.hub.subscribe(since=since) as subscription,
+        ):
+            assert (await anext(client)).data == (await anext(subscription)).data == "1"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (90, 90.0),
+        (0.5, 0.5),
+        ("90", 90.0),
+        ("0.5", 0.5),
+        ("15m", 900.0),
+        ("1h30m", 5400.0),
+        (timedelta(minutes=15), 900.0),
+        (math.inf, math.inf),
+    ],
+)
+def test_seconds_of_a_duration(value: Any, seconds: float) -> None:
+    """However it is written."""
+    assert duration_of(value) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        *[(text, ValueError) for text in ("", "m", "15 m", "15x", "soon")],
+        (10**400, ValueError),
+        *[(value, TypeError) for value in (None, True, [], b"15m")],
+    ],
+)
+def test_what_is_no_duration(value: Any, error: type[Exception]) -> None:
+    """It says what to write."""
+    with pytest.raises(error, match=r"must be .*15m.*, not"):
+        duration_of(value)

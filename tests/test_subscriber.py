@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import random
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import trio
 import trio.testing
 
 from tests.conftest import cancel_at_every_await
-from tests.network import FakeServer, open_both, open_network, quiet, take
+from tests.network import FakeServer, open_both, open_network, query, quiet, take
 from trionotify import (
+    AnyOf,
+    Client,
     Exact,
     Lagged,
     Prefix,
     Refused,
+    Request,
+    from_json,
     open_hub,
+    sign,
+    to_json,
 )
+from trionotify.jsontext import write_json
+from trionotify.target import wanted_in
 
 Clock = trio.testing.MockClock
 
@@ -286,3 +297,183 @@ async def test_several_tasks_iterate(autojump_clock: Clock) -> None:
             await quiet()
             nursery.cancel_scope.cancel()
     assert sorted(got) == sorted(f"{n}" for n in range(30))
+
+
+# --- filters that are too long for a URL ---
+
+#: What the server takes in band, and not in a URL: 5 KiB, and 3 times as much when percent-encoded.
+LONG = AnyOf([Prefix(type="a."), *(Prefix(type=f"{'äöü' * 8}{n}") for n in range(95))])
+
+
+@pytest.mark.parametrize("how", ["filters", "url", "subscribe"])
+async def test_long_filters_hold_over_a_reconnect(how: str, autojump_clock: Clock) -> None:
+    """Wherever they were said: nothing is lost or doubled, and nothing comes that isn't wanted."""
+    wanted = write_json(to_json(LONG)).decode()
+    url = f"http://test/?{urlencode({'filters': wanted})}" if how == "url" else "http://test"
+    async with open_both() as (hub, network):
+        async with network.connect(url, filters=LONG if how == "filters" else None) as client:
+            if how == "subscribe":
+                await client.subscribe(LONG)
+            for n in range(5):
+                await quiet()
+                for type in ("b.", "a.", "b."):
+                    await hub.publish(f"{n}{type}", type=type, confirm=True)
+                network.cut()
+                for type in ("b.", "a.", "b."):
+                    await hub.publish(f"{n}{type}away", type=type, confirm=True)
+                assert await take(client, 2) == [f"{n}a.", f"{n}a.away"]
+            await hub.publish("last", type="a.")
+            assert await take(client, 1) == ["last"]
+            (made,) = hub.clients
+            assert made.predicate == LONG or made.predicates == (LONG,)
+            assert not wanted_in(made.params)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_long_filters_whatever_is_cut(seed: int, autojump_clock: Clock) -> None:
+    """What is wanted comes once, in order, while connections are cut at random."""
+    chance = random.Random(seed)
+    async with open_both() as (hub, network), network.connect(filters=LONG, max_buffered=3) as client:
+        got: list[Any] = []
+
+        async def cut() -> None:
+            while True:
+                await trio.sleep(chance.random() / 4)
+                network.made[-1].deaf = True
+                await trio.sleep(chance.random() / 4)
+                network.cut()
+
+        async def publish() -> None:
+            for n in range(200):
+                await hub.publish(f"{n}", type=chance.choice(["a.", "b."]), confirm=True)
+                await trio.sleep(chance.random() / 10)
+            await hub.publish("end", type="a.")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut)
+            nursery.start_soon(publish)
+            while got[-1:] != ["end"]:
+                got += await take(client, 1)
+            nursery.cancel_scope.cancel()
+        log = [entry.notification for entry in hub.log.read(0, 999)]
+        assert got == [one.data for one in log if one.type == "a."]
+        assert len(network.made) > 10
+
+
+@pytest.mark.parametrize("status", [414, 431])
+async def test_a_server_that_takes_short_urls(status: int, autojump_clock: Clock) -> None:
+    """Or a proxy: filters are said in band from then on, and the refusal is told to nobody."""
+    refused: list[str] = []
+
+    def authenticate(request: Request) -> Client:
+        if "exact.type" in request.params or "filters" in request.params:
+            refused.append(request.path)
+            raise Refused(status, "the URL is too long")
+        return request.client()
+
+    async with open_both(authenticate=authenticate) as (hub, network):
+        async with network.connect("http://test/?exact.type=a", filters=Prefix(subject="s")) as client:
+            for n in range(3):
+                for type, subject in (("a", "x"), ("b", "s"), ("a", "s")):
+                    await hub.publish(f"{n}", type=type, subject=subject, confirm=True)
+                assert await take(client, 1) == [f"{n}"]
+                network.cut()
+    assert len(refused) == 1
+
+
+async def test_a_url_that_is_too_long_without_filters(autojump_clock: Clock) -> None:
+    """Then there is nothing to say in band, and the refusal is raised."""
+
+    def authenticate(request: Request) -> Client:
+        raise Refused(431, "the head is too long")
+
+    async with open_both(authenticate=authenticate) as (_, network):
+        for filters in (None, Exact(type="a")):
+            with pytest.raises(Refused, match="431"):
+                async with network.connect(filters=filters):
+                    raise AssertionError("it was entered")
+    assert len(network.dialled_at) == 3
+
+
+async def test_what_is_signed_stays_in_the_url(autojump_clock: Clock) -> None:
+    """Long filters narrow it, in band."""
+    secret = b"0123456789abcdef0123456789abcdef"
+    query = sign({"id": "al", "prefix.subject": "s"}, secret)
+    async with open_both(secret=secret) as (hub, network):
+        async with network.connect(f"http://test/?{query}", filters=LONG) as client:
+            for n in range(3):
+                for type, subject in (("a.", "x"), ("b.", "s"), ("a.", "s")):
+                    await hub.publish(f"{n}", type=type, subject=subject, confirm=True)
+                assert await take(client, 1) == [f"{n}"]
+                network.cut()
+            await quiet()
+            await client.subscribe([])
+            await hub.publish("all", type="b.", subject="s")
+            assert await take(client, 1) == ["all"]
+
+
+async def test_until_filters_are_known_they_are_applied_here(autojump_clock: Clock) -> None:
+    """What the server sends before that isn't handed out, and the cursor moves on."""
+
+    async def script(server: FakeServer) -> None:
+        assert not wanted_in(query(server))
+        await server.welcome("e:0")
+        for n, type in enumerate(("b.x", "a.x", "b.x"), 1):
+            await server.say(type, n, f"e:{n}", datacontenttype="application/json")
+        event = await server.hear()
+        filters = event["data"]["filters"]
+        assert from_json(filters) == LONG
+        await server.say("ack", {"id": event["id"], "filters": filters}, "e:3")
+        await server.say("c.x", 4, "e:4", datacontenttype="application/json")
+        await server.listen()
+
+    async with open_network() as network:
+        network.fake(script)
+        async with network.connect(filters=LONG) as client:
+            assert await take(client, 1) == ["2"]
+            assert await take(client, 1) == ["4"]  # from here on the server decides
+            assert client.cursor == "e:4"
+
+
+async def test_long_filters_that_the_server_refuses(autojump_clock: Clock) -> None:
+    """Iterating raises the reason, as it would be raised for a URL."""
+    async with open_both(max_filters=50) as (_, network), network.connect(filters=LONG) as client:
+        for _ in range(2):
+            with pytest.raises(Refused, match="400: max_filters: at most 50"):
+                await anext(client)
+
+
+async def test_the_longest_filters_that_a_url_may_have(autojump_clock: Clock) -> None:
+    """Are taken in band, too: what is around them there doesn't count."""
+    short = [{"any": [{"exact": {"type": "a"}}, {"exact": {"type": ""}}]}]
+    filters = json.loads(
+        write_json(short).replace(b'""', b'"' + b"t" * (8192 - len(write_json(short))) + b'"')
+    )
+    assert len(write_json(filters)) == 8192
+    async with open_both() as (hub, network), network.connect(filters=filters) as client:
+        for type in ("no", "a"):
+            await hub.publish(type, type=type)
+        assert await take(client, 1) == ["a"]
+        (made,) = hub.clients
+        assert made.predicates == (from_json(filters),)
+
+
+async def test_names_for_filters(autojump_clock: Clock) -> None:
+    """As in a query: `filters` and `sql`, of which both must hold; `filter` is the old name."""
+    for options in (
+        {"filters": Exact(type="a"), "sql": "subject = 's'"},
+        {"filter": [{"exact": {"type": "a"}}, {"sql": "subject = 's'"}]},
+        {"sql": "type = 'a' AND subject = 's'"},
+    ):
+        async with open_both() as (hub, network):
+            for early in (True, False):
+                async with network.connect(**options if early else {}) as client:
+                    if not early:
+                        await client.subscribe(**options)
+                    for type, subject in (("a", "x"), ("b", "s"), ("a", "s")):
+                        await hub.publish(type + subject, type=type, subject=subject)
+                    assert await take(client, 1) == ["as"]
+                    with pytest.raises(TypeError, match="filters: a predicate"):
+                        await client.subscribe()
+                    with pytest.raises(ValueError, match="filters: given twice"):
+                        await client.subscribe([], filter=[])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
+from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 
@@ -16,7 +17,13 @@ TIMES = {"connect_timeout": 1, "close_timeout": 1, "ping_interval": 1, "ping_tim
 
 
 def target(url: str, **options: Any) -> Target:
-    given: dict[str, Any] = {"params": None, "filter": None, "said": {}, "extra_headers": ()}
+    given: dict[str, Any] = {
+        "params": None,
+        "filters": None,
+        "sql": None,
+        "said": {},
+        "extra_headers": (),
+    }
     return Target.of(
         url, **given | {"ssl_context": None, "open_stream": None} | LIMITS | TIMES | options
     )
@@ -50,7 +57,7 @@ def test_the_query_is_kept() -> None:
         "http://host/?team=a%26b&exact.type=x",
         params={"floor": "3 é"},
         said={"id": "al", "since": "start", "lag": None},
-        filter=Prefix(subject="s"),
+        filters=Prefix(subject="s"),
     )
     path, _, query = made.resource(made.params).partition("?")
     assert path == "/events"
@@ -96,11 +103,11 @@ def test_filters(wanted: Any, filters: Any) -> None:
 @pytest.mark.parametrize(
     ("wanted", "error", "words"),
     [
-        (lambda n: True, TypeError, "filter: .* use Exact, .*a callable can't be sent to a server"),
-        (AllOf([Exact(type="t"), len]), TypeError, "filter: .*a callable can't be sent to a server"),
-        ("order.", TypeError, "filter: a predicate or a JSON array of filters is needed, not 'order.'"),
-        (NOTHING, ValueError, "filter: NOTHING has no JSON"),
-        ([{"exakt": {}}], ValueError, r"filter: filters\[0\].exakt: no such dialect"),
+        (lambda n: True, TypeError, "filters: .* use Exact, .*a callable can't be sent to a server"),
+        (AllOf([Exact(type="t"), len]), TypeError, "filters: .*a callable can't be sent to a server"),
+        ("order.", TypeError, "filters: a predicate or a JSON array of filters is needed, not 'order.'"),
+        (NOTHING, ValueError, "filters: NOTHING has no JSON"),
+        ([{"exakt": {}}], ValueError, r"filters: filters\[0\].exakt: no such dialect"),
     ],
 )
 def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> None:
@@ -130,7 +137,7 @@ def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> N
         ({"id": 5}, TypeError, "id must be str, not 5"),
         ({"id": "al", "url": "http://host/?id=al"}, ValueError, "id: given twice"),
         ({"id": "al", "params": {"id": "al"}}, ValueError, "id: given twice"),
-        ({"filter": [], "params": {"filters": "[]"}}, ValueError, "filter: given twice"),
+        ({"filter": [], "params": {"filters": "[]"}}, ValueError, "filters: given twice"),
         ({"since": "yesterday"}, ValueError, "since: .*'yesterday'"),
         ({"role": "boss"}, ValueError, "role: one of subscriber, publisher, both is needed"),
         ({"lag": "behind"}, ValueError, "lag: one of gap, latest, disconnect is needed"),
@@ -148,7 +155,14 @@ def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> N
             *(ValueError, "ssl_context: unix: has no TLS"),
         ),
         ({"ping_interval": 0}, ValueError, "ping_interval must be greater than 0"),
-        ({"ping_timeout": "x"}, TypeError, "ping_timeout must be a number of seconds"),
+        ({"ping_timeout": "x"}, ValueError, "ping_timeout must be a duration: .* like 15m.*, not 'x'"),
+        ({"ping_timeout": []}, TypeError, "ping_timeout must be a number of seconds"),
+        ({"sql": "type ="}, ValueError, "sql: "),
+        ({"sql": "TRUE", "url": "http://host/?sql=TRUE"}, ValueError, "sql: given twice"),
+        ({"filter": [], "filters": []}, ValueError, "filters: given twice; filter is the old name"),
+        ({"since": 600}, TypeError, "since: must be a cursor, a time, a duration .*, not 600"),
+        ({"since": datetime(2026, 1, 31)}, ValueError, "since: a datetime needs a time zone"),
+        ({"since": timedelta(-1)}, ValueError, "since: a timedelta says how long ago"),
         ({"connect_timeout": True}, TypeError, "connect_timeout must be a number of seconds"),
         ({"close_timeout": -1}, ValueError, "close_timeout must be greater than 0"),
         ({"max_buffered": 0}, ValueError, "max_buffered must be at least 1"),
@@ -164,6 +178,19 @@ async def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], 
     with pytest.raises(error, match=words):
         async with connect(**{"url": "http://host", "open_stream": open_stream} | arguments):
             pass
+
+
+def test_what_is_wanted_in_a_signed_query() -> None:
+    """It can only narrow what was signed, wherever the signature stands."""
+    wanted = {"filters": [{"exact": {"type": "x"}}], "sql": "TRUE"}
+    narrow = '[{"exact":{"type":"x"}},{"sql":"TRUE"}]'
+    signed = {"id": "al", "exact.type": "x", "sig": "0"}
+    for made in (
+        target(f"http://host/?{urlencode(signed)}", **wanted),
+        target("http://host", params=signed, **wanted),
+    ):
+        assert made.params == {**signed, "narrow": narrow}
+        assert made.role == "subscriber"
 
 
 def test_without() -> None:

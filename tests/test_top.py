@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -74,19 +75,41 @@ async def test_a_servers_clock_that_is_set(
     assert 0.01 <= pictures[0].seconds < 30
 
 
+async def test_a_server_in_trouble(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
+    """It is asked again and again; what doesn't pass ends it."""
+    async with open_room() as room:
+        now = figures(room.hub)
+    answers: list[Any] = [now, Refused(503, "away"), OSError("no answer"), now, Refused(401, "sig: no")]
+    at = itertools.count()
+
+    async def read(url: str, extra_headers: object) -> Any:
+        await trio.lowlevel.checkpoint()
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return {**answer, "at": float(next(at))}
+
+    monkeypatch.setattr(top, "_read", read)
+    monkeypatch.setattr(top.sys.stdout, "isatty", lambda: True)
+    with pytest.raises(Refused, match="401"):
+        await watch("http://test", 1, once=False)
+    assert not answers
+    assert trio.current_time() == 4
+
+
 async def test_fetching(tmp_path: Path) -> None:
     """The body, or the reason why not."""
     async with open_server(port=0) as server:
-        assert await fetch(server.url, "/livez", "*/*") == b"ok\n"
+        assert await fetch(server.url, "livez", "*/*") == b"ok\n"
         with pytest.raises(Refused, match="404: nothing is at '/nope'"):
-            await fetch(server.url, "/nope", "*/*")
+            await fetch(server.url, "nope", "*/*")
     async with open_server(unix=tmp_path / "50%3F?.sock") as server:
-        assert await fetch(f"{server.url}?id=al", "/livez", "*/*") == b"ok\n"
+        assert await fetch(f"{server.url}?id=al", "livez", "*/*") == b"ok\n"
     gone = f"^{re.escape(server.url)}: No such file or directory; start a server there, with --unix"
     with pytest.raises(OSError, match=gone):
-        await fetch(server.url, "/livez", "*/*")
+        await fetch(server.url, "livez", "*/*")
     with pytest.raises(ValueError, match="url: http"):
-        await fetch("ftp://x", "/", "*/*")
+        await fetch("ftp://x", "livez", "*/*")
 
 
 async def test_a_server_without_metrics() -> None:
@@ -118,5 +141,5 @@ async def test_an_answer_that_is_none() -> None:
         listeners = await nursery.start(trio.serve_tcp, nonsense, 0)
         port = listeners[0].socket.getsockname()[1]
         with pytest.raises(OSError, match="no answer that can be read"):
-            await fetch(f"http://127.0.0.1:{port}", "/", "*/*")
+            await fetch(f"http://127.0.0.1:{port}", "livez", "*/*")
         nursery.cancel_scope.cancel()

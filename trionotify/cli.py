@@ -11,11 +11,10 @@ from click.shell_completion import get_completion_class
 import trionotify
 from trionotify.cloudevents import NotAnEvent, decode
 from trionotify.commands import filter_options, predicate_of, publish, subscribe, top
-from trionotify.config import in_one_line, name_variables
+from trionotify.config import DURATION, in_one_line, name_variables
 from trionotify.errors import StoreError
 from trionotify.logs.sqlite import new_epoch as renew
 from trionotify.service import serve
-from trionotify.since import parse_duration
 from trionotify.stdio import Failure, Mistake, keep_numbers, show
 
 __all__ = ["main"]
@@ -122,10 +121,15 @@ def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
     help="The server's: the first line signs.",
 )
 @click.option(
-    "--expires", default="1h", show_default=True, metavar="DURATION", help="In how long: 30s, 15m, 12h."
+    *("--expires", "expires_in"),
+    type=DURATION,
+    default="1h",
+    show_default=True,
+    metavar="DURATION",
+    help="In how long, in seconds or as 30s, 15m, 12h.",
 )
 @click.argument("query", nargs=-1, required=True, metavar="KEY=VALUE... | URL")
-def sign(secret: str, expires: str, query: tuple[str, ...]) -> None:
+def sign(secret: str, expires_in: float, query: tuple[str, ...]) -> None:
     """Sign a query, or a whole URL with one, for a server with a secret, and print it.
 
     Whoever connects with it is the client that it names, with its role and filters, until it expires.
@@ -134,15 +138,12 @@ def sign(secret: str, expires: str, query: tuple[str, ...]) -> None:
     python -m trionotify sign --secret FILE id=alice role=both exact.team=ops
     python -m trionotify sign --secret FILE --expires 12h 'wss://example.org/events?id=alice'
     """
-    seconds = parse_duration(expires)
-    if not seconds:
-        raise Mistake(f"expires: a duration like 15m is needed, not {expires!r}")
     try:
         key = Path(secret).read_bytes()
     except OSError as error:
         raise Mistake(f"secret: {secret} can't be read: {error.strerror}") from None
     try:
-        signed = trionotify.sign("&".join(query), key, expires_in=seconds)
+        signed = trionotify.sign("&".join(query), key, expires_in=expires_in)
     except ValueError as error:
         raise Mistake(str(error)) from None
     show(signed)

@@ -22,6 +22,7 @@ import trio
 
 from trionotify.attributes import check_attribute_name
 from trionotify.cloudevents import encode
+from trionotify.config import Duration
 from trionotify.errors import CloseCode, Closed, Lagged, TrionotifyError, Unreadable
 from trionotify.filters import from_json
 from trionotify.notification import Notification
@@ -45,7 +46,7 @@ _REASONS: Final = (TrionotifyError, OSError, ValueError)
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The two ways to say what is wanted."""
+    """The two ways to say what is wanted; `--filter` is an old name of one of them."""
     for option in (
         click.option("--sql", metavar="EXPR", help="A filter in CloudEvents SQL."),
         click.option(
@@ -140,7 +141,7 @@ def subscribe(filters: str | None, sql: str | None, as_json: bool, **options: st
     """
     wanted = predicate_of(filters, sql)
     # Without a filter here, the URL may still have one.
-    client = _client(filter=None if wanted is EVERYTHING else wanted, role="subscriber", **options)
+    client = _client(filters=None if wanted is EVERYTHING else wanted, role="subscriber", **options)
     _run(partial(_print_all, client, as_json), ends_unread=True)
 
 
@@ -340,7 +341,13 @@ async def _publish_lines(client: Remote, tally: _Tally, rest: dict[str, Any]) ->
 @click.command()
 @click.option("--url", default=_URL, show_default=True, help="The server's; unix:PATH for a socket.")
 @_secret_option
-@click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds.")
+@click.option(
+    "--interval",
+    type=Duration(0.1),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two readings.",
+)
 @click.option("--once", is_flag=True, help="Print one picture, and end.")
 def top(url: str, secret: str | None, interval: float, once: bool) -> None:
     """Show what a server is doing, live: rates, latency, clients, the log.

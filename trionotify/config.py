@@ -16,10 +16,19 @@ import click
 from click.core import ParameterSource
 
 from trionotify.errors import did_you_mean
+from trionotify.since import duration_of
 from trionotify.stdio import Mistake
 from trionotify.text import decoded
 
-__all__ = ["config_option", "in_one_line", "misspelt_variables", "name_variables", "with_its_place"]
+__all__ = [
+    "DURATION",
+    "Duration",
+    "config_option",
+    "in_one_line",
+    "misspelt_variables",
+    "name_variables",
+    "with_its_place",
+]
 
 _PREFIX: Final = "TRIONOTIFY_"
 #: Where a context has the path of its file.
@@ -28,11 +37,38 @@ _PATH: Final = "trionotify.config"
 _LIKE: Final = 0.75
 
 
+class Duration(click.ParamType[float]):
+    """A duration in seconds, in any way that `duration_of` reads: at least `least`, and more than 0."""
+
+    name = "duration"
+
+    def __init__(self, least: float = 0.0) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        try:
+            seconds = duration_of(value)
+        except (TypeError, ValueError) as error:
+            self.fail(str(error), param, context)
+        if not 0 < seconds >= self._least:
+            bound = f"at least {self._least:g}" if self._least else "greater than 0"
+            self.fail(f"must be {bound}, not {value}", param, context)
+        return seconds
+
+
+DURATION: Final = Duration()
+
+
 def name_variables(group: click.Group) -> None:
     """Let every option of every command also be the environment variable TRIONOTIFY_OPTION."""
     for option in _options(group):
-        names = _variables(option)
-        option.envvar = names if len(names) > 1 else names[0]
+        option.envvar = _variables(option)
+
+
+def _variables(option: click.Option) -> list[str]:
+    """One for each name of the option, the old ones behind."""
+    names = [name.removeprefix("--") for name in option.opts if name.startswith("--")]
+    return [_PREFIX + name.replace("-", "_").upper() for name in names]
 
 
 def misspelt_variables(group: click.Group) -> Iterator[str]:
@@ -45,11 +81,6 @@ def misspelt_variables(group: click.Group) -> Iterator[str]:
         if name.startswith(_PREFIX) and (rest := name.removeprefix(_PREFIX)) not in known:
             for near in difflib.get_close_matches(rest, known, 1, _LIKE):
                 yield f"{name}: there is no such option; did you mean {_PREFIX}{near}?"
-
-
-def _variables(option: click.Option) -> list[str]:
-    """One for each spelling of the option."""
-    return [_PREFIX + name.removeprefix("--").replace("-", "_").upper() for name in option.opts]
 
 
 def _options(group: click.Group) -> Iterator[click.Option]:
@@ -70,8 +101,9 @@ def in_one_line(error: click.UsageError) -> str:
         return message + ("" if message.endswith((".", "?", ")")) else ".") + where
     if _source(error.ctx, option.name) is not ParameterSource.ENVIRONMENT:
         return f"{option.opts[0]}: {error.message}"
-    variable = next(name for name in _variables(option) if name in os.environ)
-    linked = os.environ[variable].startswith("tcp://")
+    variables = _variables(option)
+    variable = next((name for name in variables if os.environ.get(name)), variables[0])
+    linked = os.environ.get(variable, "").startswith("tcp://")
     hint = " Kubernetes sets it for a service of this name: say enableServiceLinks: false." * linked
     return f"{variable}: {error.message}{hint}"
 

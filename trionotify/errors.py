@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
+import trio
+
 __all__ = [
     "CloseCode",
     "Closed",
@@ -22,6 +24,7 @@ __all__ = [
     "TrionotifyError",
     "Unreadable",
     "check_headers",
+    "check_trio",
     "cut",
     "did_you_mean",
     "is_token",
@@ -54,6 +57,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about a `name` that isn't there: the nearest one that is, if any."""
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def check_trio(name: str) -> None:
+    """Return if Trio runs; else raise RuntimeError that says how to run what calls `name`."""
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        raise RuntimeError(
+            f"{name} needs Trio: run the program with trio.run(main), not with asyncio.run(main())"
+        ) from None
 
 
 class CloseCode(IntEnum):

@@ -35,6 +35,8 @@ __all__ = ["MAX_BAD", "Peer", "drain", "publish", "understand", "welcome"]
 MAX_BAD: Final = 20
 #: Characters of an `id` that is repeated in an answer, whatever it is the `id` of.
 _MAX_ID: Final = 4096
+#: Bytes around the filters in the data of a subscribe, which are none of the filters'.
+_AROUND: Final = len('{"filters":}')
 
 #: Milliseconds until there is somebody again whom clients of a server that goes down can come back to.
 #: By then its half-open connections are gone, too: a browser that came back over one of them would get
@@ -153,7 +155,7 @@ def _subscribe(peer: Peer, event: Notification) -> None:
     """Replace the client's filters. The answer goes first: they hold behind the cursor that it names."""
     try:
         limit = peer.filter_limits.max_filter_bytes
-        if isinstance(event.data, str) and len(event.data.encode()) > limit:
+        if isinstance(event.data, str) and len(event.data.encode()) > limit + _AROUND:
             raise ValueError(f"max_filter_bytes: at most {limit} bytes are allowed")
         data = read_json(event.data) if isinstance(event.data, str) else None
         filters = data.get("filters") if isinstance(data, dict) else None

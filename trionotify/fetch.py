@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import urlsplit
 
 import h11
 import trio
 
-from trionotify.addresses import unix_path
+from trionotify.endpoint import Endpoint
 from trionotify.errors import Refused
 from trionotify.jsontext import read_json
-from trionotify.target import open_unix
 
 __all__ = ["fetch"]
 
-_PORTS: Final = {"http": 80, "https": 443}
 #: The longest answer that is taken, in bytes.
 _LONGEST: Final = 16 << 20
 _READ_SIZE: Final = 1 << 16
 
 
 async def fetch(
-    url: str, path: str, accept: str, extra_headers: Iterable[tuple[str, str]] = ()
+    url: str, name: str, accept: str, extra_headers: Iterable[tuple[str, str]] = ()
 ) -> bytes:
-    """The body of what is at `path` of the server at `url` (`http`, `https`, `unix:PATH`).
+    """The body of what is called `name` and lies beside `/events`, of the server at `url`.
 
-    Always a checkpoint; put a deadline around it. Raises ValueError for another URL, OSError when there
-    is no answer, or none that can be read, and `Refused` with the status and the reason for one that
-    isn't 200.
+    Always a checkpoint; put a deadline around it. Raises ValueError for what is no URL, OSError when
+    there is no answer, or none that can be read, and `Refused` with the status and the reason for one
+    that isn't 200.
     """
+    endpoint = Endpoint.of(url)
     try:
-        return await _fetch(url, path, [("Accept", accept), *extra_headers])
+        return await _fetch(endpoint, name, [("Accept", accept), *extra_headers])
     except trio.BrokenResourceError as error:
-        raise OSError(f"{url}: {error}") from None
+        raise OSError(f"{endpoint}: {error}") from None
 
 
-async def _fetch(url: str, path: str, headers: list[tuple[str, str]]) -> bytes:
-    stream, host = await _connect(url)
-    async with stream:
+async def _fetch(endpoint: Endpoint, name: str, headers: list[tuple[str, str]]) -> bytes:
+    async with await endpoint.open() as stream:
         connection = h11.Connection(h11.CLIENT)
-        fields = [("Host", host), *headers, ("Connection", "close")]
-        request = [h11.Request(method="GET", target=path, headers=fields), h11.EndOfMessage()]
+        fields = [("Host", endpoint.authority), *headers, ("Connection", "close")]
+        request = [
+            h11.Request(method="GET", target=endpoint.beside(name), headers=fields),
+            h11.EndOfMessage(),
+        ]
         await stream.send_all(b"".join([connection.send(event) or b"" for event in request]))
         status, body = 0, bytearray()
         try:
@@ -55,28 +54,12 @@ async def _fetch(url: str, path: str, headers: list[tuple[str, str]]) -> bytes:
                 elif isinstance(event, h11.Data):
                     body += event.data
                 if len(body) > _LONGEST or isinstance(event, h11.ConnectionClosed):
-                    raise OSError(f"{url} gave no answer that can be read")
+                    raise OSError(f"{endpoint} gave no answer that can be read")
         except h11.RemoteProtocolError as error:
-            raise OSError(f"{url} gave no answer that can be read: {error}") from None
+            raise OSError(f"{endpoint} gave no answer that can be read: {error}") from None
     if status != 200:
         raise Refused(status, _detail(bytes(body)))
     return bytes(body)
-
-
-async def _connect(url: str) -> tuple[trio.abc.Stream, str]:
-    """A stream to the server, and what to call it."""
-    unix = unix_path(url)
-    if unix is not None:
-        return await open_unix(unix), "localhost"
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise ValueError(f"url: http://HOST:PORT, https://… or unix:PATH is needed, not {url!r}")
-    port = parts.port or _PORTS[parts.scheme]
-    stream: trio.abc.Stream = await trio.open_tcp_stream(parts.hostname, port)
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        stream = trio.SSLStream(stream, context, server_hostname=parts.hostname)
-    return stream, parts.netloc
 
 
 def _detail(body: bytes) -> str:

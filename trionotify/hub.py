@@ -48,7 +48,7 @@ from trionotify.quotas import Quotas
 from trionotify.reader import Subscription
 from trionotify.secret import Secret
 from trionotify.sessions import Session
-from trionotify.since import Moment, parse_since
+from trionotify.since import Moment, Since, parse_since
 from trionotify.turns import Lane
 
 if TYPE_CHECKING:
@@ -230,14 +230,14 @@ class Hub:
             raise trio.ClosedResourceError("the hub was closed before this was broadcast")
         return pending.receipt if confirm else None
 
-    def subscribe(self, predicate: Wanted = EVERYTHING, *, since: str | None = None) -> Subscription:
+    def subscribe(self, predicate: Wanted = EVERYTHING, *, since: Since | None = None) -> Subscription:
         """Receive, inside the process, the notifications that `predicate` wants.
 
         Use it as `async with hub.subscribe(Exact(type="t")) as notifications: async for ...`. It
-        begins when entered, at the head of the log or at `since`: a cursor, `start`, a time (RFC 3339)
-        or a duration (`10m`). Raises TypeError for a predicate that can't be called, ValueError for
-        a name in it that no attribute can have, for another `since`, or for a cursor that can't be
-        resumed.
+        begins when entered, at the head of the log or at `since`: a cursor, `start`, a time (RFC 3339,
+        or a `datetime` with a time zone) or a duration (`10m`, or a `timedelta`). Raises TypeError for a
+        predicate that can't be called or another type of `since`, ValueError for a name in it that no
+        attribute can have, for another `since`, or for a cursor that can't be resumed.
         """
         check_filter(predicate)
         start = None if since is None else parse_since(since)

@@ -75,6 +75,8 @@ _FIRST: Final = 1 << 62
 _count: Final = itertools.count(_FIRST).__next__
 
 _NO_EXTENSIONS: Final[Mapping[str, ExtensionValue]] = MappingProxyType({})
+#: What to do with data that is no text.
+_AS_JSON: Final = '; publish JSON as json.dumps(data), with datacontenttype="application/json"'
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _set: Final = object.__setattr__
 _bind: Final = object.__setattr__.__get__  # how attrs does it, too: bound once, called for each field
@@ -375,7 +377,8 @@ def _check_data(data: object) -> None:
         except UnicodeEncodeError as error:
             raise ValueError(f"data can't be written as UTF-8: {error}") from None
     elif not isinstance(data, bytes | None):
-        raise TypeError(f"data must be str, bytes or None, not {_kind_of(data)}")
+        hint = "" if isinstance(data, bytearray | memoryview) else _AS_JSON
+        raise TypeError(f"data must be str, bytes or None, not {_kind_of(data)}{hint}")
 
 
 def _check_json(data: object, kind: str) -> None:

@@ -5,7 +5,7 @@ None of them knows of the others. A connection that is lost takes no question wi
 writer begins with the oldest that has no answer, in the order in which they were asked.
 
 A question has an `id`, and there is at most one of an `id` at a time: the server's answers name nothing
-else.
+else. What a connection has to say for itself goes in front of all questions (`say_first`).
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ class Outbox(Generic[Answer]):
         """There is a new connection: take all again that has no answer."""
         self._unsent = deque(self._asked.values())
 
+    def say_first(self, text: str) -> None:
+        """Let this connection say `text` before anything else. It is no question, and isn't repeated."""
+        self._unsent.appendleft(_Question("", text))
+
     def answer(self, id: object, answer: Answer) -> None:
         """The answer to the question `id`, if anybody waits for it."""
         if question := self._strike(id):
@@ -102,6 +106,13 @@ class Outbox(Generic[Answer]):
         """The question `id`, if anybody waits for its answer, ends with this error."""
         if question := self._strike(id):
             question.error = error
+
+    def refuse_longest(self, error: Exception) -> bool:
+        """The longest question that is here ends with this error. Whether there was one."""
+        longest = max(self._asked.values(), key=lambda question: len(question.text), default=None)
+        if longest is not None:
+            self.refuse(longest.id, error)
+        return longest is not None
 
     def refuse_all(self, error: Exception) -> None:
         """No question that is here will be answered."""

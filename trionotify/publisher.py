@@ -20,10 +20,11 @@ import trio
 
 from trionotify.cloudevents import MAX_MEMBERS, encode
 from trionotify.entries import Receipt
+from trionotify.errors import Refused
 from trionotify.notification import Data, Notification, check_publishable
 from trionotify.outbox import Outbox
 from trionotify.query import defaults
-from trionotify.reconnect import refusal
+from trionotify.reconnect import is_too_big, refusal
 from trionotify.target import FILTERS, START, without
 
 if TYPE_CHECKING:
@@ -47,13 +48,7 @@ class Publisher:
         self.outbox: Outbox[Receipt] = Outbox(target.max_unacknowledged)
         self.eager = eager
         self.id = target.params["id"]
-        # It wants nothing, so nothing is to be said of what it wants.
-        self._params = without(target.params, *START, "lag", "narrow")
-        if "sig" in self._params:
-            # What is signed stays as it is; it wants nothing all the same.
-            self._params["narrow"] = '{"sql": "FALSE"}'
-        else:
-            self._params = without(self._params, *FILTERS)
+        self._target = target
         self._at_once = eager
 
     def make(
@@ -69,7 +64,7 @@ class Publisher:
         Raises TypeError or ValueError that names a bad attribute.
         """
         if not isinstance(data, Notification):
-            given = {**defaults(self._params, client_id), **attributes}
+            given = {**defaults(self._target.params, client_id), **attributes}
             if to is not None:
                 given["to"] = to
             data = Notification.of(data, audience=audience, **given)
@@ -88,10 +83,19 @@ class Publisher:
         else:
             await self.outbox.asked()
 
-    def params(self) -> dict[str, str]:
-        return {**self._params, "role": self.role}
+    def query(self, given: object) -> Mapping[str, str]:
+        # It wants nothing, so nothing is to be said of what it wants.
+        query = self._target.query(self._target.params, given, self.role)
+        query = without(query, *START, "lag", "narrow")
+        if "sig" not in query:
+            return without(query, *FILTERS)
+        # What is signed stays as it is; it wants nothing all the same.
+        return {**query, "narrow": '{"sql": "FALSE"}'}
 
     def welcomed(self, event: Event) -> None:
+        if event.data.get("role") == "subscriber":
+            # What it publishes would end the connection.
+            raise Refused(403, "role: the server doesn't let this client publish; it may only subscribe")
         self.id = str(event.data.get("id", self.id))
 
     async def room(self) -> None:
@@ -109,6 +113,10 @@ class Publisher:
 
     def missed(self, message: Unread) -> None:
         """If it was an answer, it comes again: the next connection asks again."""
+
+    def mend(self, error: Exception) -> bool:
+        # One message was too big for the server. It alone is given up, and the others are repeated.
+        return is_too_big(error) and self.outbox.refuse_longest(error)
 
     def give_up(self, error: Exception) -> None:
         # Whoever publishes again begins anew: it may have been the fault of what was published.

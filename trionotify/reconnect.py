@@ -13,7 +13,9 @@ neither notices that the connection is another one now, but by `welcomed`.
 
 An attempt raises nothing but `Cancelled` and what is a fault of this package: it returns an `Ending`,
 which says whether coming back makes sense. It does where the cause lies with the network or the server
-and passes by itself.
+and passes by itself. It also does where this side can put right what was wrong (`mend`): a ticket that
+is over is replaced by a new one, filters that are too long for a URL are said in another way, and a
+message that is too big is given up, alone.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ import attrs
 import trio
 import trio_websocket
 
-from trionotify.backoff import Backoff
-from trionotify.errors import CloseCode, Closed, Refused
+from trionotify.backoff import Backoff, capped, retry_after
+from trionotify.errors import CloseCode, Closed, Refused, TrionotifyError, quoted
 from trionotify.jsontext import read_json
 from trionotify.link import Event, Link, Unread, open_link
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from trionotify.outbox import Outbox
     from trionotify.target import Target
 
-__all__ = ["Part", "refusal", "stay_connected"]
+__all__ = ["Part", "is_too_big", "refusal", "stay_connected"]
 
 logger = logging.getLogger("trionotify")
 
@@ -61,20 +63,26 @@ class Part(Protocol):
     async def needed(self) -> None:
         """Wait until a connection is needed."""
 
-    def params(self) -> Mapping[str, str]:
-        """The query of the next one."""
+    def query(self, given: object) -> Mapping[str, str]:
+        """The query of the next one, with what the function `params` has given for it.
+
+        Raises TypeError, ValueError or `Refused` when there can be none.
+        """
 
     def welcomed(self, event: Event) -> None:
-        """It is there."""
+        """It is there. Raises `Refused` when it is of no use to this part."""
 
     async def room(self) -> None:
         """Wait until there is room for what comes next."""
 
     def heard(self, event: Event) -> None:
-        """Something came."""
+        """Something came. Raises `Refused` when there is no use in going on."""
 
     def missed(self, message: Unread) -> None:
         """Something came that can't be read."""
+
+    def mend(self, error: Exception) -> bool:
+        """Whether what ended a connection in this way was put right, so that the next one may do."""
 
     def give_up(self, error: Exception) -> None:
         """There will be no connection, unless it is needed again."""
@@ -99,31 +107,43 @@ async def stay_connected(
     """Keep `part` connected until this is cancelled; then say goodbye.
 
     The first connection of one that is eager is different: `task_status` hears of it, and what goes
-    wrong before it raises OSError, `Refused` or `Closed`; with `keep_trying`, only what doesn't pass.
+    wrong before it raises OSError, `Refused`, `Closed` or what the function `params` raises; with
+    `keep_trying`, only what doesn't pass.
     """
     backoff = Backoff()
     waited_for = part.eager
+    asked_again = False  # for a ticket, since the last welcome
 
     def opened() -> None:
-        nonlocal waited_for
+        nonlocal waited_for, asked_again
         logger.info("connected to %s as %s", target, part.role)
+        asked_again = False
         if waited_for:
             waited_for = False
             task_status.started()
 
+    def mend(error: Exception) -> bool:
+        nonlocal asked_again
+        if target.ask is not None and not asked_again and _is_unauthorized(error):
+            asked_again = True
+            return True
+        return part.mend(error)
+
     while True:
         await part.needed()
         ending = await _attempt(part, target, opened, backoff)
-        if waited_for and not (keep_trying and ending.again):
+        mended = not ending.again and mend(ending.error)
+        if waited_for and not mended and not (keep_trying and ending.again):
             raise ending.error
-        if ending.again:
+        if ending.again or mended:
             delay = ending.after + backoff.next()
             logger.info(
-                "%s as %s: %s; trying again in %.1f s", target, part.role, _in_short(ending.error), delay
+                "%s as %s: %s; trying again in %.1f s",
+                *(target, part.role, _in_short(ending.error, target), delay),
             )
             await trio.sleep(delay)
         else:
-            logger.info("%s as %s: %s", target, part.role, _in_short(ending.error))
+            logger.info("%s as %s: %s", target, part.role, _in_short(ending.error, target))
             part.give_up(ending.error)
 
 
@@ -132,8 +152,18 @@ async def _attempt(part: Part, target: Target, opened: Callable[[], None], backo
     endings: list[Ending] = []
     met = False
     try:
-        async with open_link(target, part.params()) as link:
+        given = await target.given()
+    except Exception as error:  # the application's own function may raise anything
+        logger.warning("params: the function raised %s", quoted(error))
+        return Ending(error, again=not isinstance(error, TrionotifyError))
+    try:
+        query = part.query(given)
+    except (Refused, TypeError, ValueError) as unusable:
+        return Ending(unusable, again=False)
+    try:
+        async with open_link(target, query) as link:
             met = True
+            part.outbox.rewind()
             part.welcomed(link.welcome)
             opened()
             endings.append(await _converse(part, link, backoff))
@@ -141,7 +171,7 @@ async def _attempt(part: Part, target: Target, opened: Callable[[], None], backo
         endings.append(_of_answer(_first(group)))
     except* trio_websocket.ConnectionClosed as group:
         endings.append(_of_close(_first(group).reason))
-    except* Closed as group:
+    except* (Closed, Refused) as group:
         endings.append(Ending(_first(group), again=False))
     except* OSError as group:
         endings.append(Ending(_first(group), again=True))
@@ -150,15 +180,14 @@ async def _attempt(part: Part, target: Target, opened: Callable[[], None], backo
         # a fault of ours.
         if met:
             raise
-        error = Closed(CloseCode.PROTOCOL_ERROR, f"{target} is no WebSocket server: {_first(group)}")
-        endings.append(Ending(error, again=False))
+        stranger = Closed(CloseCode.PROTOCOL_ERROR, f"{target} is no WebSocket server: {_first(group)}")
+        endings.append(Ending(stranger, again=False))
     return endings[0]
 
 
 async def _converse(part: Part, link: Link, backoff: Backoff) -> Ending:
     """Say and hear, until the connection ends."""
     since = trio.current_time()
-    part.outbox.rewind()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.keep_alive)
         nursery.start_soon(_write_all, part.outbox, link)
@@ -180,7 +209,7 @@ async def _read_all(part: Part, link: Link, backoff: Backoff) -> Ending:
                 part.missed(event)
                 continue
             if event.kind == "drain":
-                after = _seconds(event.data.get("retry_after_ms")) / 1000
+                after = capped(event.data.get("retry_after_ms"), per_second=1000)
             else:
                 backoff.reset()
             part.heard(event)
@@ -225,13 +254,22 @@ def _of_answer(rejected: trio_websocket.ConnectionRejected) -> Ending:
     if not 300 <= status <= 599:
         why = f"it answered {status} to a WebSocket handshake"
         return Ending(Closed(CloseCode.PROTOCOL_ERROR, why), again=False)
-    headers = dict(rejected.headers)
-    wait = headers.get(b"retry-after", b"").decode("latin-1")
     return Ending(
         refusal(status, _detail(status, rejected.body or b"")),
         status >= 500 or status in _PASSING,
-        _seconds(float(wait)) if wait.isdecimal() and len(wait) < 10 else 0.0,
+        retry_after(dict(rejected.headers)),
     )
+
+
+def _is_unauthorized(error: Exception) -> bool:
+    if isinstance(error, Refused):
+        return error.status == HTTPStatus.UNAUTHORIZED
+    return isinstance(error, Closed) and error.code == CloseCode.UNAUTHORIZED
+
+
+def is_too_big(error: Exception) -> bool:
+    """Whether a message that this side has sent was too big for the server."""
+    return isinstance(error, Closed) and error.code == CloseCode.MESSAGE_TOO_BIG
 
 
 def refusal(status: object, detail: object) -> Refused:
@@ -246,16 +284,17 @@ def _detail(status: int, body: bytes) -> str:
         return f"the server answered {status}"
 
 
-def _in_short(error: Exception) -> str:
-    """For the log: what stands behind the first colon of a refusal may have been in the query."""
+def _in_short(error: Exception, target: Target) -> str:
+    """For the log, which names the target itself, and needs no advice each time.
+
+    What stands behind the first colon of a refusal may have been in the query.
+    """
     text = str(error)
+    if isinstance(error, OSError):
+        text = text.removeprefix(f"{target}: ").partition("; ")[0]
     if isinstance(error, Refused):
         text = f"refused: {error.status} {error.detail.partition(':')[0]:.80}"
     return text if text.isprintable() else ascii(text)
-
-
-def _seconds(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and value > 0 else 0.0
 
 
 def _first(group: BaseExceptionGroup[Any]) -> Any:

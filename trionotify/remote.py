@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
+from trionotify.errors import check_trio
 from trionotify.publisher import Publisher
 from trionotify.reconnect import stay_connected
+from trionotify.since import Duration, Since, written_since
 from trionotify.subscriber import Subscriber
-from trionotify.target import OpenStream, Target, filters_of
+from trionotify.target import AskParams, Target, filters_of
 
 if TYPE_CHECKING:
+    from trionotify.endpoint import OpenStream
     from trionotify.entries import Receipt
     from trionotify.notification import Data, Notification
     from trionotify.predicates import Wanted
@@ -69,16 +72,29 @@ class Remote:
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
 
-    async def subscribe(self, filter: Wanted | list[Any]) -> str:
+    async def subscribe(
+        self,
+        filters: Wanted | list[Any] | None = None,
+        *,
+        sql: str | None = None,
+        filter: Wanted | list[Any] | None = None,
+    ) -> str:
         """Replace all filters, those of the URL too; return the cursor behind which the new ones hold.
 
-        What comes up to that cursor was filtered by the old ones. Always a checkpoint. Waits for the
-        server, over reconnects. Cancelled, they hold or they don't. Raises TypeError or ValueError for
-        what can't be sent, `Refused` when the server doesn't take it, and as iterating does when there
-        is no connection any more; `trio.ClosedResourceError` once the block is left.
+        `filters` and `sql` are those of `connect`. What comes up to that cursor was filtered by the old
+        ones. Always a checkpoint. Waits for the server, over reconnects. Cancelled, they hold or they
+        don't. Raises TypeError or ValueError for what can't be sent, `Refused` when the server doesn't
+        take it, `Closed` when it is too big for the server (1009), and as iterating does when there is
+        no connection any more; `trio.ClosedResourceError` once the block is left.
         """
         subscriber = self._subscribing()
-        return await subscriber.choose(filters_of(filter))
+        chosen = _one_of(filters, filter)
+        if chosen is None and sql is None:
+            raise TypeError(
+                "filters: a predicate or a JSON array of filters is needed; [] is everything"
+            )
+        wanted = [] if chosen is None else filters_of(chosen)
+        return await subscriber.choose(wanted if sql is None else filters_of([*wanted, {"sql": sql}]))
 
     async def publish(  # noqa: ASYNC128 - the outbox calls `started`
         self,
@@ -108,13 +124,19 @@ class Remote:
         """
         publisher = self._publisher
         if publisher is None:
-            raise RuntimeError("this client was connected with the role subscriber: it can't publish")
+            raise RuntimeError(
+                "this client was connected with the role subscriber, so it can't publish: connect with"
+                " role='both'; a signed query must be signed with that role"
+            )
         id, text = publisher.make(data, self.id, to, audience, attributes)
         return await publisher.outbox.ask(id, text, task_status.started)
 
     def _subscribing(self) -> Subscriber:
         if self._subscriber is None:
-            raise RuntimeError("this client was connected with the role publisher: it receives nothing")
+            raise RuntimeError(
+                "this client was connected with the role publisher, so it receives nothing: connect with"
+                " role='both'; a signed query must be signed with that role"
+            )
         return self._subscriber
 
 
@@ -123,29 +145,39 @@ async def connect(
     url: str,
     *,
     id: str | None = None,
-    filter: Wanted | list[Any] | None = None,
-    since: str | None = None,
+    filters: Wanted | list[Any] | None = None,
+    sql: str | None = None,
+    since: Since | None = None,
     role: str | None = None,
     lag: str | None = None,
-    params: Mapping[str, str] | None = None,
+    params: Mapping[str, str] | AskParams | None = None,
     extra_headers: Iterable[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None = None,
     open_stream: OpenStream | None = None,
     keep_trying: bool = False,
     max_buffered: int = 100,
     max_unacknowledged: int = 100,
-    connect_timeout: float = 10.0,
-    close_timeout: float = 2.0,
-    ping_interval: float = 20.0,
-    ping_timeout: float = 20.0,
+    connect_timeout: Duration = 10.0,
+    close_timeout: Duration = 2.0,
+    ping_interval: Duration = 20.0,
+    ping_timeout: Duration = 20.0,
+    filter: Wanted | list[Any] | None = None,
 ) -> AsyncIterator[Remote]:
     """Connect to a server, stay connected while the block lasts, and say goodbye at its end.
 
-    `url` is the server's: `http`, `https`, `ws` or `wss`, with the path `/events` where it has none, or
-    `unix:PATH`, where a `?` in the path is `%3F` and a `%` is `%25`. Its query is kept. `id`, `since`,
-    `lag` and `role` are keys of that query, `params` any others, and `filter` is a predicate or a JSON
-    array of filters. A key may be given once. With the role `both` (the default) the client iterates and
-    publishes, with `subscriber` or `publisher` only the one or the other.
+    `url` is the server's: `http`, `https`, `ws` or `wss`, or `unix:PATH`, where a `?` in the path is
+    `%3F` and a `%` is `%25`. To a path that is missing or ends in a slash, `events` is added. The query
+    is kept. `id`, `sql`, `since`, `lag` and `role` are keys of that query, `params` any others, and
+    `filters` is a predicate or a JSON array of filters (`filter` is the old name). `since` may also be a
+    `datetime` with a time zone, or a `timedelta`: how long ago. A key may be given once. With the role
+    `both` (the default) the client iterates and publishes, with `subscriber` or `publisher` only the one
+    or the other.
+
+    `params` may be a function, sync or async, that returns parameters, or a query as `sign` makes it.
+    The client calls it for each connection, and waits for it at most `connect_timeout`. When the server
+    answers 401, or closes with 4401, the client calls it once more, and the stream goes on where it was;
+    a second refusal in a row is raised. If the function raises, entering raises that. Later the client
+    logs it and tries again, unless it is a `TrionotifyError`, which ends the client.
 
     `extra_headers` go with each handshake. `ssl_context` is for `https`, in place of the default one.
     `open_stream()` gives a stream to the server, in place of the URL's: a tunnel, a stream in memory.
@@ -159,13 +191,15 @@ async def connect(
 
     Leaving, cancelled or not, closes with 1000 within `close_timeout` seconds; what waits to be
     acknowledged then is not published any more, or was. Raises TypeError or ValueError that names a bad
-    argument.
+    argument, and RuntimeError where Trio doesn't run.
     """
+    check_trio("trionotify.connect")
     target = Target.of(
         url,
         params=params,
-        filter=filter,
-        said={"id": id, "since": since, "lag": lag, "role": role},
+        filters=_one_of(filters, filter),
+        sql=sql,
+        said={"id": id, "since": written_since(since), "lag": lag, "role": role},
         extra_headers=extra_headers,
         ssl_context=ssl_context,
         open_stream=open_stream,
@@ -191,6 +225,13 @@ async def connect(
         finally:
             for part in parts:
                 part.close()
+
+
+def _one_of(filters: Any, filter: Any) -> Any:
+    """What is wanted, by its name or by the old one."""
+    if filters is not None and filter is not None:
+        raise ValueError("filters: given twice; filter is the old name for it")
+    return filter if filters is None else filters
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ from trionotify.addresses import name_of, site_of
 from trionotify.attached import serve_attached
 from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
-from trionotify.errors import CloseCode
+from trionotify.errors import CloseCode, check_trio
 from trionotify.exhaustion import Exhaustion
 from trionotify.hub import Authenticate, Hub
 from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix, place_of
@@ -98,6 +98,7 @@ async def open_hub(
     Raises TypeError or ValueError that names a bad option, and `StoreError` when the file can't be
     opened.
     """
+    check_trio("trionotify.open_hub")
     if session and handler:
         raise TypeError("session or handler, not both: handler is the short form of session")
     if handler:
@@ -418,6 +419,7 @@ async def open_server(
 
     Leaving the block stops the server in good order; nothing outlives it.
     """
+    check_trio("trionotify.open_server")
     async with open_hub(**options) as hub, trio.open_nursery() as nursery:
         listen = partial(
             serve,

@@ -21,7 +21,7 @@ import trio
 from click.core import ParameterSource
 
 import trionotify
-from trionotify.config import config_option, misspelt_variables, with_its_place
+from trionotify.config import DURATION, config_option, misspelt_variables, with_its_place
 from trionotify.errors import StoreError
 from trionotify.hub import Hub
 from trionotify.journal import FORMATS, LEVELS, configure
@@ -68,11 +68,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _range(field: attrs.Attribute[Any], fractions: bool) -> click.ParamType[Any]:
     """What the settings check once more: here the error can say where the value stands."""
-    if not fractions:
-        return _whole(1, field.metadata.get("most"))
-    kind = click.FloatRange(0, min_open=True)
-    kind.name = "number"
-    return kind
+    return DURATION if fractions else _whole(1, field.metadata.get("most"))
 
 
 def _whole(least: int, most: int | None) -> click.IntRange:

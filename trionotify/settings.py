@@ -1,6 +1,7 @@
 """Every limit and timeout, in one record, checked before anything runs.
 
-Sizes are bytes unless the name says otherwise, times are seconds.
+Sizes are bytes unless the name says otherwise. Times are seconds; they may be given in any way that
+`since.duration_of` reads, such as `15m`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import attrs
 
 from trionotify.errors import did_you_mean
 from trionotify.filters import FilterLimits
+from trionotify.since import duration_of
 
-__all__ = ["OTHER_FILES", "Settings", "raise_file_limit"]
+__all__ = ["OTHER_FILES", "Settings", "duration", "raise_file_limit"]
 
 #: The most open files that macOS lets a process have where it says "unlimited".
 _MACOS_FILES = 10240
@@ -60,9 +62,32 @@ def _whole(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         raise TypeError(f"{attribute.name} must be a whole number, not {value!r}")
 
 
+def _read_duration(value: Any) -> Any:
+    """What can't be read is left to `_check_duration`, which knows the name."""
+    try:
+        return duration_of(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _check_duration(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    try:
+        seconds = duration_of(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{attribute.name} {error}") from None
+    if not seconds > 0:
+        raise ValueError(f"{attribute.name} must be greater than 0, not {value}")
+
+
+def duration(**options: Any) -> Any:
+    """A field of attrs that is given any `Duration` greater than 0, and holds seconds."""
+    return attrs.field(converter=_read_duration, validator=_check_duration, **options)
+
+
 def _limit(default: float, about: str) -> Any:
-    checks = [_positive, _whole] if isinstance(default, int) else [_positive]
-    return attrs.field(default=default, validator=checks, metadata={"help": about})
+    if isinstance(default, float):
+        return duration(default=default, metadata={"help": about})
+    return attrs.field(default=default, validator=[_positive, _whole], metadata={"help": about})
 
 
 def _share(of_files: Callable[[], int], about: str) -> Any:

@@ -21,23 +21,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeAlias
 
 import attrs
 
+from trionotify.errors import quoted
 from trionotify.log import Cursor
 from trionotify.notification import moment_of
 
 __all__ = [
     "SPELLINGS",
     "START",
+    "Duration",
     "Foreign",
     "Moment",
+    "Since",
+    "duration_of",
     "parse_duration",
     "parse_since",
     "said_since",
     "where_it_was",
+    "written_since",
 ]
+
+#: How long something takes: seconds, a text like `15m` or `90`, or a timedelta.
+Duration: TypeAlias = float | str | timedelta
+#: Where a stream starts: one of the texts above, a datetime, or how long ago.
+Since: TypeAlias = str | datetime | timedelta
 
 #: The keys of a query that say where to start.
 SPELLINGS: Final = ("since", "last_event_id", "lastEventId")
@@ -88,8 +99,45 @@ def parse_duration(text: str) -> float | None:
     return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
 
 
-def parse_since(text: str) -> Cursor | Moment:
-    """Read any of the four; raises ValueError that says what is needed."""
+def duration_of(value: object) -> float:
+    """The seconds of a `Duration`.
+
+    Raises TypeError or ValueError with words that go behind the name of the option.
+    """
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(f"must be a number of seconds, or a text like '15m', not {quoted(value)}")
+    found = parse_duration(value) if isinstance(value, str) else None
+    try:
+        return float(value) if found is None else found
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"must be a duration: seconds like 90, or a text like 15m or 1h30m, not {quoted(value)}"
+        ) from None
+
+
+def written_since(since: Since | None) -> str | None:
+    """`since` as a query has it. Raises TypeError or ValueError that says what is needed."""
+    if isinstance(since, datetime):
+        if since.tzinfo is None:
+            raise ValueError("since: a datetime needs a time zone, as in datetime.now(timezone.utc)")
+        return since.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(since, timedelta):
+        if since < timedelta(0):
+            raise ValueError(f"since: a timedelta says how long ago, so it can't be negative: {since}")
+        return f"{since.total_seconds():.6f}s"
+    if since is not None and not isinstance(since, str):
+        raise TypeError(
+            "since: must be a cursor, a time, a duration (10m) or 'start' as text, a datetime or a"
+            f" timedelta, not {quoted(since)}"
+        )
+    return since
+
+
+def parse_since(since: Since) -> Cursor | Moment:
+    """Read any of the four; raises ValueError or TypeError that says what is needed."""
+    text = written_since(since) or ""
     if text == "start":
         return START
     if _DATE.match(text):

@@ -12,6 +12,10 @@ keep.
 A change of filters is a question whose answer comes in the stream, behind what stood in front of it.
 Whoever iterates and asks is not reading at that time, so while somebody asks the buffer has no bound:
 else they would wait for each other. What comes in front of the answer is at most what the network holds.
+
+Filters that are too long for a URL are said in band, first of all on each connection. Until the answer
+comes, the server sends everything that this client may have, so the filters are applied here (`_sieve`).
+To ask for nothing until then would lose what the server passes over meanwhile.
 """
 
 from __future__ import annotations
@@ -19,28 +23,46 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 import trio
 
 from trionotify.cloudevents import SUBSCRIBE, encode
-from trionotify.errors import Lagged, Unreadable
+from trionotify.errors import Lagged, Refused, Unreadable
 from trionotify.jsontext import write_json
 from trionotify.log import Cursor
 from trionotify.notification import Notification
 from trionotify.outbox import Outbox
-from trionotify.reconnect import refusal
+from trionotify.reconnect import is_too_big, refusal
 from trionotify.since import said_since
-from trionotify.target import FILTERS, START, filters_key, without
+from trionotify.target import (
+    START,
+    filters_key,
+    filters_of,
+    predicate_in,
+    wanted_in,
+    without,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trionotify.link import Event, Unread
+    from trionotify.predicates import Predicate
     from trionotify.target import Target
 
 __all__ = ["Subscriber"]
 
 #: Changes of filters that may wait for their answers.
 _MAX_UNANSWERED: Final = 100
+#: Characters of filters that go into the URL. Many a proxy takes 8 KiB of a request line.
+_MOST_IN_URL: Final = 4096
+#: What a server, or a proxy, says of a URL that is too long for it.
+_TOO_LONG: Final = frozenset(
+    {HTTPStatus.REQUEST_URI_TOO_LONG, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE}
+)
 
 
 class Buffer:
@@ -122,17 +144,22 @@ class Subscriber:
         self.id = target.params["id"]
         #: Resume behind this: all up to here was received. None before the first welcome.
         self.since: str | None = None
+        self._target = target
         self._params = dict(target.params)
+        #: The filters were replaced, so those that the function `params` gives don't count.
+        self._replaced = False
+        #: The query of this connection.
+        self._query: Mapping[str, str] = self._params
+        #: Filters that didn't fit into a URL; until the server has heard of them in `_opening`, they
+        #: are applied here.
+        self._in_band = False
+        self._sieve: Predicate | None = None
+        self._opening: Notification | None = None
         self._given_up = False
 
     async def choose(self, filters: list[Any]) -> str:
         """Replace the filters; return the cursor behind which they hold."""
-        event = Notification(
-            write_json({"filters": filters}).decode(),
-            type=SUBSCRIBE,
-            source="/client",
-            datacontenttype="application/json",
-        )
+        event = _subscribe(filters)
         with self.buffer.unbound():
             return await self.outbox.ask(event.id, encode(event, None).decode())
 
@@ -143,15 +170,32 @@ class Subscriber:
             await trio.sleep_forever()
         await self.buffer.room()
 
-    def params(self) -> dict[str, str]:
-        params = {**self._params, "role": self.role}
-        return params if self.since is None else {**without(params, *START), "since": self.since}
+    def query(self, given: object) -> Mapping[str, str]:
+        query = self._target.query(self._params, given, self.role)
+        if self._replaced and "sig" not in query:
+            query = {**without(query, *wanted_in(query)), **wanted_in(self._params)}
+        if self.since is not None:
+            query = {**without(query, *START), "since": self.since}
+        self._sieve = self._opening = None
+        wanted = wanted_in(query)
+        if wanted and (self._in_band or len(urlencode(wanted)) > _MOST_IN_URL):
+            query = without(query, *wanted)
+            self._sieve = predicate_in(wanted)
+            self._opening = _subscribe(filters_of(self._sieve))
+        self._query = query
+        return query
 
     def welcomed(self, event: Event) -> None:
+        if event.data.get("role") == "publisher":
+            raise Refused(
+                403, "role: the server lets this client publish only; connect with role='publisher'"
+            )
         self.id = str(event.data.get("id", self.id))
         if event.data.get("recovered") is False:
-            self._lose(said_since(self.params()), event)
+            self._lose(said_since(self._query), event)
         self._arrived(event)
+        if self._opening is not None:
+            self.outbox.say_first(encode(self._opening, None).decode())
 
     async def room(self) -> None:
         await self.buffer.room()
@@ -160,17 +204,21 @@ class Subscriber:
         data = event.data if event.kind else {}
         match event.kind:
             case None:
-                self.buffer.put(event.notification, event.cursor)
+                if self._sieve is None or self._sieve(event.notification):
+                    self.buffer.put(event.notification, event.cursor)
             case "gap":
                 self._lose(data.get("from", self.since), event)
             case "ack" if "filters" in data:
-                # They hold from here on, and on the connections to come, whether somebody still waits
-                # to hear of it or not.
-                key = filters_key(self._params)
-                replaced = FILTERS if key == "filters" else [key]  # what is signed stays as it is
-                self._params = without(self._params, *replaced)
-                self._params[key] = write_json(data["filters"]).decode()
+                self._sieve = None
+                if not self._is_opening(data):
+                    # They hold from here on, and on the connections to come, whether somebody still
+                    # waits to hear of it or not. What is signed stays as it is.
+                    self._params = without(self._params, *wanted_in(self._params))
+                    self._params[filters_key(self._params)] = write_json(data["filters"]).decode()
+                    self._replaced = True
                 self.outbox.answer(data.get("id"), str(event.cursor))
+            case "error" if self._is_opening(data):
+                raise refusal(data.get("status"), data.get("detail"))
             case "error":
                 self.outbox.refuse(data.get("id"), refusal(data.get("status"), data.get("detail")))
         self._arrived(event)
@@ -180,6 +228,12 @@ class Subscriber:
         upto = found if found is not None and _is_behind(found, here) else here
         self.buffer.put(Unreadable(here, upto, message.why), upto)
         self.since = upto
+
+    def mend(self, error: Exception) -> bool:
+        if isinstance(error, Refused) and error.status in _TOO_LONG and not self._in_band:
+            self._in_band = bool(wanted_in(self._query))
+            return self._in_band
+        return is_too_big(error) and self.outbox.refuse_longest(error)
 
     def give_up(self, error: Exception) -> None:
         self._given_up = True
@@ -192,6 +246,10 @@ class Subscriber:
         self.buffer.end(trio.EndOfChannel())
         self.outbox.close(trio.ClosedResourceError("this client was closed"))
 
+    def _is_opening(self, data: dict[str, Any]) -> bool:
+        """Whether this answers what was said in band at the beginning."""
+        return self._opening is not None and data.get("id") == self._opening.id
+
     def _lose(self, after: object, event: Event) -> None:
         self.buffer.put(Lagged(str(after), str(event.cursor)), event.cursor)
 
@@ -200,6 +258,16 @@ class Subscriber:
         if event.cursor is not None:
             self.buffer.mark(event.cursor)
             self.since = event.cursor
+
+
+def _subscribe(filters: list[Any]) -> Notification:
+    """What asks a server to replace the filters."""
+    return Notification(
+        write_json({"filters": filters}).decode(),
+        type=SUBSCRIBE,
+        source="/client",
+        datacontenttype="application/json",
+    )
 
 
 def _is_behind(found: str, here: str) -> bool:

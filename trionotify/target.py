@@ -6,41 +6,48 @@ names the argument, and nothing has been connected yet.
 
 from __future__ import annotations
 
-import errno
-import os
+import inspect
 import secrets
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final
-from urllib.parse import SplitResult, quote, urlencode, urlsplit
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlencode
 
 import attrs
 import trio
 
-from trionotify.addresses import unix_path, unix_url
-from trionotify.errors import Refused, check_headers
+from trionotify.endpoint import Endpoint, OpenStream
+from trionotify.errors import Refused, check_headers, quoted
 from trionotify.filters import FilterLimits, check_filter, from_json
+from trionotify.formats import SUBPROTOCOL
 from trionotify.jsontext import write_json
-from trionotify.predicates import to_json
-from trionotify.query import Query, parse_query
+from trionotify.predicates import AllOf, Predicate, to_json
+from trionotify.query import Filters, Query, parse_query
+from trionotify.secret import UNSIGNED
+from trionotify.settings import duration
 from trionotify.since import SPELLINGS
 
-__all__ = ["FILTERS", "START", "Target", "filters_key", "filters_of", "open_unix", "without"]
+__all__ = [
+    "FILTERS",
+    "START",
+    "AskParams",
+    "Target",
+    "filters_key",
+    "filters_of",
+    "predicate_in",
+    "wanted_in",
+    "without",
+]
 
-OpenStream = Callable[[], Awaitable[trio.abc.Stream]]
+Params: TypeAlias = Mapping[str, str] | str
+#: A function that gives the parameters for one connection, or the query that `trionotify.sign` makes.
+AskParams: TypeAlias = Callable[[], Params | Awaitable[Params]]
 
 #: The keys of a query that say what is wanted (or begin so), and where to start.
 FILTERS: Final = ("exact.", "prefix.", "suffix.", "filters", "sql", "narrow")
 START: Final = SPELLINGS
 
-_PORTS: Final = {"http": 80, "https": 443}
-_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
-#: What a path may hold as it is, its escapes included (RFC 3986, section 3.3).
-_PATH: Final = "/%:@!$&'()*+,;=~"
 _OURS: Final = frozenset({"host", "connection", "upgrade", "content-length", "transfer-encoding"})
-#: There is no file, or one at which nobody listens.
-_NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED)
 #: How large filters may be is the server's decision.
 _ANY_SIZE: Final = FilterLimits(1 << 30, 100, 1 << 30, 1 << 60)
 
@@ -48,7 +55,7 @@ _ANY_SIZE: Final = FilterLimits(1 << 30, 100, 1 << 30, 1 << 60)
 def filters_of(wanted: object) -> list[Any]:
     """The JSON array of filters that a predicate is, or that has been given as such.
 
-    Raises TypeError or ValueError that begins with `filter`.
+    Raises TypeError or ValueError that begins with `filters`.
     """
     if isinstance(wanted, Mapping):
         wanted = [wanted]
@@ -57,14 +64,17 @@ def filters_of(wanted: object) -> list[Any]:
             from_json(wanted, _ANY_SIZE)
             return wanted
         if not callable(wanted):
-            raise TypeError(f"a predicate or a JSON array of filters is needed, not {wanted!r}")
+            hint = "; CloudEvents SQL goes into sql" if isinstance(wanted, str) else ""
+            raise TypeError(
+                f"a predicate or a JSON array of filters is needed, not {quoted(wanted)}{hint}"
+            )
         check_filter(wanted)
         found = to_json(wanted)
     except TypeError as error:
         why = "; a callable can't be sent to a server" if callable(wanted) else ""
-        raise TypeError(f"filter: {error}{why}") from None
+        raise TypeError(f"filters: {error}{why}") from None
     except ValueError as error:
-        raise ValueError(f"filter: {error}") from None
+        raise ValueError(f"filters: {error}") from None
     return found if isinstance(found, list) else [found]
 
 
@@ -73,17 +83,23 @@ def filters_key(params: Mapping[str, str]) -> str:
     return "narrow" if "sig" in params else "filters"
 
 
+def wanted_in(query: Mapping[str, str]) -> dict[str, str]:
+    """What of a query says what is wanted, and can be replaced: of a signed one, only `narrow`."""
+    rest = without(query, *(FILTERS if filters_key(query) == "filters" else ("narrow",)))
+    return {key: text for key, text in query.items() if key not in rest}
+
+
+def predicate_in(wanted: Mapping[str, str]) -> Predicate:
+    """What such a part of a query wants, of which all must hold."""
+    found = Filters.of(wanted, _ANY_SIZE)
+    parts = [part for part in (found.filter, found.narrow) if part is not None]
+    return parts[0] if len(parts) == 1 else AllOf(parts)
+
+
 def without(params: Mapping[str, str], *keys: str) -> dict[str, str]:
     """The parameters but for these keys; one that ends in a dot stands for all that begin so."""
     prefixes = tuple(key for key in keys if key.endswith("."))
     return {k: text for k, text in params.items() if k not in keys and not k.startswith(prefixes)}
-
-
-def _seconds(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be a number of seconds, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{attribute.name} must be greater than 0, not {value}")
 
 
 def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -101,31 +117,29 @@ class Target:
     query: it is for logs.
     """
 
-    scheme: str
-    host: str
-    port: int
-    path: str
-    #: The path of the server's Unix socket, if it has one in place of host and port.
-    unix: str | None
+    endpoint: Endpoint
     params: Mapping[str, str]
+    #: The function that is asked for more parameters, for each connection.
+    ask: AskParams | None
     role: str
     headers: list[tuple[bytes, bytes]]
     ssl_context: ssl.SSLContext | None
     open_stream: OpenStream | None
     max_buffered: int = attrs.field(validator=_count)
     max_unacknowledged: int = attrs.field(validator=_count)
-    connect_timeout: float = attrs.field(validator=_seconds)
-    close_timeout: float = attrs.field(validator=_seconds)
-    ping_interval: float = attrs.field(validator=_seconds)
-    ping_timeout: float = attrs.field(validator=_seconds)
+    connect_timeout: float = duration()
+    close_timeout: float = duration()
+    ping_interval: float = duration()
+    ping_timeout: float = duration()
 
     @classmethod
     def of(
         cls,
         url: str,
         *,
-        params: Mapping[str, str] | None,
-        filter: object,
+        params: Mapping[str, str] | AskParams | None,
+        filters: object,
+        sql: str | None,
         said: Mapping[str, str | None],
         extra_headers: Iterable[tuple[str, str]],
         ssl_context: ssl.SSLContext | None,
@@ -135,24 +149,23 @@ class Target:
 
         Raises TypeError or ValueError that begins with the name of the one at fault.
         """
-        split, scheme, port, unix = _split(url)
-        if ssl_context is not None and scheme == "http":
-            raise ValueError(f"ssl_context: {split.scheme if unix is None else 'unix'}: has no TLS")
-        if scheme == "https" and ssl_context is None:
+        endpoint = Endpoint.of(url)
+        if ssl_context is not None and endpoint.scheme == "http":
+            scheme = "unix" if endpoint.unix is not None else url.partition(":")[0].lower()
+            raise ValueError(f"ssl_context: {scheme}: has no TLS")
+        if endpoint.scheme == "https" and ssl_context is None:
             ssl_context = ssl.create_default_context()
         extra = tuple(extra_headers)
         try:
             check_headers(extra, _OURS)
         except (TypeError, ValueError) as error:
             raise type(error)(f"extra_{error}") from None
-        merged = _merged(split.query, params, said, filter)
+        ask = params if callable(params) else None
+        merged = _merged(endpoint.query, None if callable(params) else params, said, filters, sql)
         return cls(
-            scheme=scheme,
-            host=split.hostname or "",
-            port=port,
-            path=quote(split.path if split.path.strip("/") else "/events", safe=_PATH),
+            endpoint=endpoint,
+            ask=ask,
             role=merged.pop("role", "subscriber" if "sig" in merged else "both"),
-            unix=unix,
             params=merged,
             headers=[(name.encode(), value.encode()) for name, value in extra],
             ssl_context=ssl_context,
@@ -160,94 +173,87 @@ class Target:
         )
 
     def __str__(self) -> str:
-        if self.unix is not None:
-            return unix_url(self.unix)
-        return f"{self.scheme}://{self.authority}{self.path}"
+        return str(self.endpoint)
 
     @property
     def authority(self) -> str:
-        """Host and port, as the head field `Host` has them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        """Host and port, as the header `Host` has them."""
+        return self.endpoint.authority
 
-    def resource(self, params: Mapping[str, str]) -> str:
+    def resource(self, query: Mapping[str, str]) -> str:
         """What to request."""
-        return f"{self.path}?{urlencode(params)}"
+        return f"{self.endpoint.path}?{urlencode(query)}"
 
     async def open(self) -> trio.abc.Stream:
         """A stream to the server, through TLS where the URL says so. Raises OSError."""
-        stream = await (self._connect() if self.open_stream is None else self.open_stream())
-        if self.ssl_context is None:
-            return stream
-        secure = trio.SSLStream(
-            stream, self.ssl_context, server_hostname=self.host, https_compatible=True
-        )
-        try:
-            await secure.do_handshake()
-        except trio.BrokenResourceError as error:
-            await trio.aclose_forcefully(stream)
-            raise OSError(f"TLS failed: {error.__cause__ or error}") from error
-        except BaseException:
-            with trio.move_on_after(0, shield=True):  # at once, whoever waits for what
-                await stream.aclose()
-            raise
-        return secure
+        return await self.endpoint.open(self.ssl_context, self.open_stream)
 
-    async def _connect(self) -> trio.abc.Stream:
-        if self.unix is not None:
-            return await open_unix(self.unix)
-        try:
-            return await trio.open_tcp_stream(self.host, self.port)
-        except socket.gaierror as error:
-            raise OSError(f"{self.host} can't be found: {error.strerror}") from error
-        except OSError as error:
-            # Trio says that all attempts failed; the last of them, why.
-            cause = error.__cause__
-            while isinstance(cause, BaseExceptionGroup):
-                cause = cause.exceptions[-1]
-            why = f": {os.strerror(cause.errno)}" if isinstance(cause, OSError) and cause.errno else ""
-            raise OSError(f"{error}{why}") from error
+    async def given(self) -> object:
+        """What the function `params` gives for the next connection; without one, nothing.
+
+        Raises what it raises, and TimeoutError when it takes longer than `connect_timeout`.
+        """
+        if self.ask is None:
+            return {}
+        with trio.move_on_after(self.connect_timeout):
+            found = self.ask()
+            return await found if inspect.isawaitable(found) else found
+        raise TimeoutError(f"params: the function took longer than {self.connect_timeout:g} seconds")
+
+    def query(self, own: Mapping[str, str], given: object, role: str) -> dict[str, str]:
+        """The query of a connection in this `role`: the client's `own`, and what `params` has `given`.
+
+        A query that is given signed goes out as it is. Of the client's own remains what the bearer of
+        a signed query may choose, and its filters narrow what was signed.
+
+        Raises TypeError or ValueError for what can't be sent, and `Refused` for what is given for
+        another role.
+        """
+        if self.ask is None:
+            return {**own, "role": role}
+        query = _read_given(given)
+        signed = "sig" in query
+        allowed = query.get("role", "subscriber" if signed else "both")
+        if allowed not in (role, "both"):
+            can = "publish" if role == "publisher" else "receive anything"
+            raise Refused(
+                403,
+                f"role: the query that params gave is that of a {allowed}, so this client can't {can};"
+                " give one with role=both",
+            )
+        if signed:
+            wanted = wanted_in(own)
+            own = {key: text for key, text in own.items() if key in UNSIGNED and key not in wanted}
+            if wanted and "narrow" in query:
+                raise ValueError("narrow: given twice, by params and as filters")
+            if wanted:
+                own["narrow"] = write_json(filters_of(predicate_in(wanted))).decode()
+        made = {**own, **query, "role": role}
+        _check(made)
+        return made
 
 
-async def open_unix(path: str) -> trio.abc.Stream:
-    """A stream to the server at a Unix socket. Raises OSError that names it, and what to do."""
+def _read_given(given: object) -> dict[str, str]:
+    """What the function `params` gives: a mapping, or a query as `trionotify.sign` makes it."""
     try:
-        return await trio.open_unix_socket(path)
-    except (OSError, RuntimeError) as error:  # the latter where the system has no such sockets
-        number = error.errno if isinstance(error, OSError) else None
-        # Of a path that is too long Python says it without a number.
-        why = os.strerror(number) if number else error
-        hint = "; start a server there, with --unix, or give another path" if number in _NOBODY else ""
-        raise OSError(f"{unix_url(path)}: {why}{hint}") from error
-
-
-def _split(url: object) -> tuple[SplitResult, str, int, str | None]:
-    """The URL, HTTP's scheme for it, the port, and the path of a Unix socket."""
-    if not isinstance(url, str):
-        raise TypeError(f"url must be str, not {type(url).__name__}")
-    unix = unix_path(url)
-    if unix is not None:
-        # What is left is the query. The server lets in whoever opened its socket, by any name.
-        url = f"http://localhost?{url.partition('?')[2]}"
-    try:
-        split = urlsplit(url)
-        port = split.port
-    except ValueError as error:
-        raise ValueError(f"url: {error}") from None
-    scheme = _SCHEMES.get(split.scheme)
-    if scheme is None:
-        raise ValueError(f"url: http, https, ws, wss or unix is needed, not {split.scheme or url!r}")
-    if not split.hostname:
-        raise ValueError("url: there is no host in it")
-    if split.username is not None:
-        raise ValueError("url: credentials belong into extra_headers, as Authorization")
-    if split.fragment:
-        raise ValueError("url: a '#' must be written as %23")
-    return split, scheme, _PORTS[scheme] if port is None else port, unix
+        found = parse_query(given) if isinstance(given, str) else given
+    except Refused as refused:
+        raise ValueError(f"params: {refused.detail}") from None
+    if not isinstance(found, Mapping):
+        kind = type(given).__name__  # the value itself may be a secret, and this is logged
+        raise TypeError(f"params: the function must return a mapping or a query, not {kind}")
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"params: {name} must be str, not {type(value).__name__}")
+    return dict(found)
 
 
 def _merged(
-    query: str, params: Mapping[str, str] | None, said: Mapping[str, str | None], filter: object
+    query: str,
+    params: Mapping[str, str] | None,
+    said: Mapping[str, str | None],
+    filters: object,
+    sql: str | None,
 ) -> dict[str, str]:
     """What the URL, `params` and the arguments say, each key once, checked as the server does."""
     try:
@@ -255,8 +261,7 @@ def _merged(
     except Refused as refused:
         raise ValueError(f"url: {refused.detail}") from None
     given = {name: value for name, value in said.items() if value is not None}
-    if filter is not None:
-        given[filters_key(merged)] = write_json(filters_of(filter)).decode()
+    given |= _said_wanted(filters, sql, signed="sig" in merged or "sig" in (params or {}))
     for source in (params or {}, given):
         for name, value in source.items():
             if not isinstance(name, str) or not isinstance(value, str):
@@ -265,15 +270,31 @@ def _merged(
                 merged[name] = value  # the server knows which roles were signed
                 continue
             if name in merged:
-                raise ValueError(f"{'filter' if name in ('filters', 'narrow') else name}: given twice")
+                raise ValueError(f"{'filters' if name == 'narrow' else name}: given twice")
             merged[name] = value
-    if merged.get("echo") == "0":
-        raise ValueError("echo: this client publishes over a connection of its own; look at `source`")
-    try:
-        Query.of(merged, limits=_ANY_SIZE, subprotocol="cloudevents.json")
-    except Refused as refused:
-        raise ValueError(refused.detail) from None
-    if "sig" in merged and "id" not in merged:
-        raise ValueError("id: a signed query needs one to come back with; let it be signed with one")
+    _check(merged)
     # Who publishes is a part of what tells a repetition, so it must be the same on every connection.
     return {"id": secrets.token_urlsafe(9), **merged}
+
+
+def _said_wanted(filters: object, sql: str | None, *, signed: bool) -> dict[str, str]:
+    """What the arguments `filters` and `sql` are in a query. What is signed they can only narrow."""
+    wanted = None if filters is None else filters_of(filters)
+    if signed and sql is not None:
+        wanted, sql = [*(wanted or []), {"sql": sql}], None
+    said = {} if sql is None else {"sql": sql}
+    if wanted is not None:
+        said["narrow" if signed else "filters"] = write_json(wanted).decode()
+    return said
+
+
+def _check(query: Mapping[str, str]) -> None:
+    """Raise ValueError for a query that the server would refuse, or that this client can't do with."""
+    if query.get("echo") == "0":
+        raise ValueError("echo: this client publishes over a connection of its own; look at `source`")
+    try:
+        Query.of(query, limits=_ANY_SIZE, subprotocol=SUBPROTOCOL)
+    except Refused as refused:
+        raise ValueError(refused.detail) from None
+    if "sig" in query and "id" not in query:
+        raise ValueError("id: a signed query needs one to come back with; let it be signed with one")

@@ -28,6 +28,8 @@ Figures = Mapping[str, Any]
 _HISTORY: Final = 60
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _PATIENCE: Final = 5.0
+#: Statuses from here on are those of a server, or a proxy, in trouble: that passes.
+_PASSING: Final = 500
 _MISSING: Final = "top needs the library rich, which isn't installed: run `python -m pip install rich`"
 
 
@@ -103,7 +105,9 @@ async def watch(
             await trio.sleep(interval)
             try:
                 now = await _read(url, extra_headers)
-            except OSError as error:
+            except (OSError, Refused) as error:
+                if isinstance(error, Refused) and error.status < _PASSING:
+                    raise
                 live.update(f"{url}: {error}; trying again", refresh=True)
                 continue
             picture = Picture.of(before, now)
@@ -115,7 +119,7 @@ async def watch(
 async def _read(url: str, extra_headers: Iterable[tuple[str, str]]) -> Figures:
     try:
         with trio.fail_after(_PATIENCE):
-            figures: Figures = read_json(await fetch(url, "/metrics", "application/json", extra_headers))
+            figures: Figures = read_json(await fetch(url, "metrics", "application/json", extra_headers))
             # The server's own `at` is a time of day: between two readings its clock may be set.
             return {**figures, "at": trio.current_time()}
     except trio.TooSlowError:
