@@ -93,7 +93,7 @@ async def post(hub: Hub, request: Request, read_body: ReadBody) -> Answer:
         found = await _understand(hub, request, media, body, client.id if named else None)
     except (TypeError, ValueError) as error:
         raise Refused(400, str(error)) from None
-    receipts = await _publish(hub, found, publisher)
+    receipts = await _publish(hub, found, publisher, site_of(request.remote))
     answers = [attrs.asdict(receipt) for receipt in receipts]
     return Answer.json(answers if media == _BATCH else answers[0])
 
@@ -301,7 +301,9 @@ def _data(kind: str | None, body: bytes) -> Data:
     return without_mark(text) if json else text
 
 
-async def _publish(hub: Hub, notifications: list[Notification], publisher: str) -> list[Receipt]:
+async def _publish(
+    hub: Hub, notifications: list[Notification], publisher: str, site: str
+) -> list[Receipt]:
     """Put them into the channel together; return what became of each, when all is known."""
     entries = [
         Entry(notification, None, Pending(), repetition_key(notification, publisher))
@@ -313,7 +315,7 @@ async def _publish(hub: Hub, notifications: list[Notification], publisher: str) 
         for entry in entries:
             if refusal := hub.log.refusal(entry):
                 raise refusal
-        await hub.inbox.put(entries)
+        await hub.broadcast.put(entries, site)
         for pending in waiting:
             await pending.done.wait()
             if pending.error:
