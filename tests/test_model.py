@@ -31,7 +31,9 @@ from tests.kernel import FakeKernel, Peer, upgrade
 from tests.web import get
 from trionotify import AnyOf, Disconnected, Exact, Lagged, Not, Notification, Prefix, open_hub
 from trionotify import broadcast as broadcast_module
+from trionotify import costs as costs_module
 from trionotify import turns as turns_module
+from trionotify.audience import Audiences
 from trionotify.broadcast import Broadcast
 from trionotify.entries import Entry
 from trionotify.logs import durable as durable_module
@@ -552,6 +554,19 @@ def test_every_client_receives_the_filtered_log() -> None:
     often(every_program(run))()
 
 
+@pytest.fixture
+def stingy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every filter and audience be costly, and few of them be allowed for at a time."""
+    monkeypatch.setattr(costs_module, "CHEAP", 0)
+    monkeypatch.setattr(costs_module, "ALLOWANCE", 6)
+
+
+@pytest.mark.usefixtures("interleaved", "stingy")
+def test_every_client_receives_the_filtered_log_when_it_is_put_off() -> None:
+    """The same, where most find out themselves what of it concerns them."""
+    often(every_program(run))()
+
+
 def test_every_client_receives_the_filtered_log_in_slices() -> None:
     """The same, where many notifications go out in one send, and the kernel cuts among them."""
     often(every_program(run))()
@@ -610,6 +625,16 @@ MUTATIONS = {
         "self._settle_or_wake(position)",
         "pass",
     ),
+    "one that is put off stays live": (
+        (Broadcast, "_put_off"),
+        "self.fall_behind(position)",
+        "pass",
+    ),
+    "the audience isn't asked about newcomers": (
+        (Audiences, "_ask"),
+        "registry.newest(registry.entered - before)",
+        "()",
+    ),
     "a slice grows after others have seen its end": (
         (Broadcast, "_match"),
         "size > SLICE_BYTES or turn.passed > passed or turn.over",
@@ -623,6 +648,8 @@ MUTATIONS = {
 }
 #: Those that only show where more than one notification goes out at a time.
 IN_SLICES = {"a cut batch counts as sent"}
+#: Those that only show where somebody is put off.
+STINGY = {"one that is put off stays live"}
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -632,6 +659,8 @@ def test_the_model_notices_a_broken_rule(
     """The tests above are sharp: break the cursor rule anywhere, and one fails."""
     if name not in IN_SLICES:
         request.getfixturevalue("interleaved")
+    if name in STINGY:
+        request.getfixturevalue("stingy")
     (owner, attribute), before, after = MUTATIONS[name]
     broken = mutated(getattr(owner, attribute), before, after)
     monkeypatch.setattr(owner, attribute, broken)

@@ -11,12 +11,16 @@ A batch is handed out in slices: as many entries as one turn suffices to match, 
 So a long batch that meets expensive filters doesn't hold up the others. `taken` is the end of the
 slice: it moves to each entry before that entry is matched. Other tasks run at the checkpoints inside a
 slice, and only there do they see `done < taken`.
+
+Everyone waits for what is evaluated here. So whom an audience means is found out before, in its
+publisher's task (`put`). And costly evaluations have an `Allowance` for each list that is handed out.
+When it is spent, a reader whose filter is costly, or for whom an audience is, is put off: it falls
+behind, finds out in its own time whether it gets the notification, and comes back.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Hashable
 from typing import Final
 
@@ -25,10 +29,11 @@ import trio
 from trionotify.audience import Audiences
 from trionotify.catchup import read_latest, read_on
 from trionotify.clients import Registry
+from trionotify.costs import Allowance, Price
 from trionotify.counts import Counts
 from trionotify.entries import Entry
 from trionotify.inbox import Inbox
-from trionotify.index import PredicateIndex
+from trionotify.index import Filed, PredicateIndex
 from trionotify.log import Cursor, Log
 from trionotify.positions import Chunk, Group, Position, cut, join_frames
 from trionotify.predicates import NOTHING, Wanted, key_of
@@ -67,6 +72,18 @@ class Broadcast:
         self._index: PredicateIndex[Group] = PredicateIndex()
         self._groups: dict[tuple[Hashable, object], Group] = {}
         self._audiences = Audiences(registry)
+        #: What costly evaluations may still take of the list that is being handed out.
+        self._allowance = Allowance()
+
+    # --- publishing ---
+
+    async def put(self, entries: list[Entry], site: str) -> None:
+        """Put a publisher's list into the channel: see `Inbox.put`.
+
+        First find out whom audiences mean, in this task: it is the publisher at this `site` that waits.
+        """
+        await self._audiences.judge(entries, site)
+        await self.inbox.put(entries)
 
     # --- places in the log ---
 
@@ -139,6 +156,12 @@ class Broadcast:
             self.fix(position)
             position.live = False
 
+    def _put_off(self, position: Position) -> None:
+        """Hand it nothing of this slice, before it has found out what of it it wants."""
+        if position.live:
+            self.fall_behind(position)
+            position.outlet.put_off()
+
     def settle(self, position: Position) -> bool:
         """Make it live if it stands where the broadcast does and owes nothing."""
         position.live = position.cursor == self.taken and not position.outlet.owed
@@ -155,7 +178,7 @@ class Broadcast:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(position.predicate, position.encode)
-            self._index.add(group.predicate, group)
+            group.price = self._index.add(group.predicate, group).price
         group.members[position] = None
         position.group = group
 
@@ -190,6 +213,7 @@ class Broadcast:
 
     async def _hand_out(self, entries: list[Entry], fresh: list[Entry]) -> None:
         turn = Turn()
+        self._allowance = Allowance()
         start = 0
         while start < len(fresh):
             tally = Tally(fresh[start : start + SLICE])
@@ -201,8 +225,9 @@ class Broadcast:
             start = end
             if turn.over:
                 await turn.pass_on()
+        self._audiences.forget()
         self.taken = self.done = self.log.head
-        self._count(entries, fresh, trio.current_time())
+        self.counts.hand_out(entries, fresh, trio.current_time())
         if len(fresh) < len(entries):
             # Repetitions: the log had them already.
             Tally(entries).tell(self.log.epoch, len(entries))
@@ -223,7 +248,7 @@ class Broadcast:
         joined: dict[tuple[object, ...], list[Chunk]] = {}
         size = 0
         for position, own in singled.items():
-            wants = own if position.group is None else self._merged(position, own, shared)
+            wants = position.merged(own, shared.get(position.group, [])) if position.group else own
             key = (position.encode, *[entry.offset for entry in wants])
             if key not in joined:
                 if size > _JOINED_BYTES:
@@ -234,15 +259,6 @@ class Broadcast:
             await self._send((position,), wants, joined[key], tally, turn)
         for group, wants in shared.items():
             await self._send(members[group], wants, join_frames(wants, group.encode), tally, turn)
-
-    def _count(self, entries: list[Entry], fresh: list[Entry], now: float) -> None:
-        counts = self.counts
-        counts.published += len(fresh)
-        counts.published_bytes += sum([entry.size for entry in fresh])
-        counts.repeated += len(entries) - len(fresh)
-        counts.batches.add(len(entries))
-        for put_at, times in Counter([entry.put_at for entry in entries]).items():
-            counts.latency.add(now - put_at, times)
 
     async def _match(
         self, entries: list[Entry], start: int, tally: Tally, turn: Turn
@@ -269,35 +285,48 @@ class Broadcast:
                 for filed in self._index.candidates(entry.notification):
                     if turn.over:
                         await turn.pass_on()
+                    if filed.price and self._puts_off(filed, filed.price, entry):
+                        continue
                     for group in self._index.holding(filed, entry.notification, failed):
                         shared.setdefault(group, []).append(entry)
                 continue
-            chosen, error = await self._audiences.choose(entry.notification, turn)
-            tally.fail(entry, error)
-            for position in chosen:
-                if turn.over:
-                    await turn.pass_on()
-                if self._predicate_holds(position, entry):
-                    singled.setdefault(position, []).append(entry)
+            for position in await self._match_chosen(entry, tally, turn):
+                singled.setdefault(position, []).append(entry)
         for group, reason in failed.items():
             for position in tuple(group.members):
                 position.outlet.fail(reason)
         return shared, singled, at
 
-    @staticmethod
-    def _predicate_holds(position: Position, entry: Entry) -> bool:
-        try:
-            return bool(position.predicate(entry.notification))
-        except Exception as error:  # an application's own callable may raise anything
-            position.outlet.fail(error)
-            return False
+    async def _match_chosen(self, entry: Entry, tally: Tally, turn: Turn) -> list[Position]:
+        """Those for whom it is, and who want it."""
+        chosen, late, error = await self._audiences.choose(entry, turn, self._allowance)
+        tally.fail(entry, error)
+        for position in late:
+            self._put_off(position)
+        found = []
+        for position in chosen:
+            if turn.over:
+                await turn.pass_on()
+            price = position.group and position.group.price
+            if price and not self._allows(price, entry):
+                self._put_off(position)
+            elif position.wants(entry):
+                found.append(position)
+        return found
 
-    @staticmethod
-    def _merged(position: Position, own: list[Entry], shared: dict[Group, list[Entry]]) -> list[Entry]:
-        assert position.group is not None  # asked by the caller
-        both = own + shared.get(position.group, [])
-        heard = [entry for entry in both if not position.is_deaf_to(entry)]
-        return sorted(heard, key=lambda entry: entry.offset)
+    def _puts_off(self, filed: Filed[Group], price: Price, entry: Entry) -> bool:
+        """Put off those who share a filter, if it may not be evaluated here; whether it was so."""
+        groups = tuple(self._index.members(filed))
+        if self._allows(price, entry, sum([len(group.members) for group in groups])):
+            return False
+        for group in groups:
+            for position in group.members:
+                self._put_off(position)
+        return True
+
+    def _allows(self, price: Price, entry: Entry, readers: int = 1) -> bool:
+        """Whether a filter of this price may be evaluated here, for so many readers."""
+        return self._allowance.covers(price.on(entry.longest), readers)
 
     async def _send(
         self,

@@ -309,6 +309,8 @@ class Registry:
     MAX_INDEXED: Final = 16
 
     def __init__(self) -> None:
+        #: How many have entered so far.
+        self.entered = 0
         self._by_key: dict[int, Client] = {}
         self._by_id: Bags[str, Client] = Bags()
         self._by_param: dict[str, Bags[str, Client]] = {}
@@ -322,6 +324,10 @@ class Registry:
     def by_key(self, key: int) -> Client | None:
         """The client of the connection with this key, if it is still connected."""
         return self._by_key.get(key)
+
+    def newest(self, count: int) -> list[Client]:
+        """The `count` that entered last, the newest in front; or fewer."""
+        return list(islice(reversed(self._by_key.values()), count))
 
     def by_id(self, id: str) -> tuple[Client, ...]:
         """Every connection of the client that calls itself `id`."""
@@ -353,6 +359,7 @@ class Registry:
 
     def add(self, key: int, client: Client) -> None:
         """Enter a client under its connection's key."""
+        self.entered += 1
         self._by_key[key] = client
         for index, value in self._filed(client):
             index.add(value, client)

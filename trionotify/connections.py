@@ -288,6 +288,9 @@ class ClientConnection:
         if not self._catching_up and self._advance():
             self._start_catching_up()
 
+    def put_off(self) -> None:
+        self._start_catching_up()
+
     def fail(self, error: Exception) -> None:
         log_failing(self.client, error, "predicate_failed", "a predicate of client %.64r failed")
         self.wire.end(CloseCode.INTERNAL_ERROR, "a predicate of this client's failed")

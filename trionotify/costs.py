@@ -2,6 +2,9 @@
 
 Both are upper bounds. They are estimated for predicates that come from outside; an application's own
 predicates may be as expensive as it likes.
+
+Most evaluations are cheap: they take about what a few deliveries do. Costly ones draw on an `Allowance`,
+so that those whose filters they are, and not all others, wait when there are many of them.
 """
 
 from __future__ import annotations
@@ -11,7 +14,12 @@ from typing import Final
 from trionotify.attributes import MAX_ATTRIBUTE
 from trionotify.predicates import AllOf, AnyOf, Not, OnAttributes, Sql, Wanted
 
-__all__ = ["time_of", "weight_of"]
+__all__ = ["Allowance", "Price", "price_of", "time_of", "weight_of"]
+
+#: Microseconds up to which an evaluation is cheap: for each of those who share a filter.
+CHEAP = 20
+#: Microseconds that all costly evaluations for what is handed out at a time may take together.
+ALLOWANCE = 5_000
 
 #: Nanoseconds of a call of a predicate; of a condition on one attribute, whose text may be rendered.
 _CALL: Final = 200
@@ -23,25 +31,67 @@ _PREDICATE: Final = 96
 _PAIR: Final = 160
 
 
-def time_of(predicate: Wanted) -> int:
-    """Microseconds of one evaluation in the worst case: all of its parts, on the longest attributes.
+class Price:
+    """What an evaluation of a predicate takes, at the worst, on texts that are so long."""
+
+    __slots__ = ("_predicate", "_times")
+
+    def __init__(self, predicate: Wanted) -> None:
+        self._predicate = predicate
+        #: By the number of bits of the length.
+        self._times: dict[int, int] = {}
+
+    def on(self, longest: int) -> int:
+        """Microseconds. Lengths that are about the same have the same price, which is remembered."""
+        bits = longest.bit_length()
+        time = self._times.get(bits)
+        if time is None:
+            time = self._times[bits] = time_of(self._predicate, 1 << bits)
+        return time
+
+
+def price_of(predicate: Wanted) -> Price | None:
+    """Its price; None if it is always cheap. An application's callable counts as nothing."""
+    return None if time_of(predicate) <= CHEAP else Price(predicate)
+
+
+class Allowance:
+    """What costly evaluations may still take, in microseconds: as estimated, and not by the clock."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = ALLOWANCE
+
+    def covers(self, time: int, readers: int = 1) -> bool:
+        """Whether what takes this time may be evaluated now, for so many; if so, it is taken off."""
+        if time <= CHEAP * readers:
+            return True
+        if time > self._left:
+            return False
+        self._left -= time
+        return True
+
+
+def time_of(predicate: Wanted, longest: int = MAX_ATTRIBUTE) -> int:
+    """Microseconds of one evaluation in the worst case: all of its parts, on texts of this length.
 
     An application's callable counts as nothing.
     """
-    return -(-_time_of(predicate) // 1_000)
+    return -(-_time_of(predicate, longest) // 1_000)
 
 
-def _time_of(predicate: Wanted) -> int:
+def _time_of(predicate: Wanted, longest: int) -> int:
     match predicate:
         case OnAttributes():
             times = [_RENDERED.get(name, _CONDITION) + len(text) for name, text in predicate.attributes]
             return _CALL + sum(times)
         case AllOf() | AnyOf():
-            return _CALL + sum(map(_time_of, predicate.parts))
+            return _CALL + sum([_time_of(part, longest) for part in predicate.parts])
         case Not():
-            return _CALL + _time_of(predicate.part)
+            return _CALL + _time_of(predicate.part, longest)
         case Sql():
-            return _CALL + predicate.expression.time(MAX_ATTRIBUTE)
+            return _CALL + predicate.expression.time(longest)
     return 0
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from trionotify.errors import CloseCode
+
+if TYPE_CHECKING:
+    from trionotify.entries import Entry
 
 __all__ = ["SECONDS", "Counts", "Histogram", "Lag"]
 
@@ -79,6 +82,15 @@ class Counts:
     closed: Counter[int | None] = attrs.Factory(Counter)
     #: Answers of HTTP by status, the 101 of a WebSocket and the 200 of a stream not among them.
     answered: Counter[int] = attrs.Factory(Counter)
+
+    def hand_out(self, entries: list[Entry], fresh: list[Entry], now: float) -> None:
+        """Count a list that has been handed out, and what of it was no repetition."""
+        self.published += len(fresh)
+        self.published_bytes += sum([entry.size for entry in fresh])
+        self.repeated += len(entries) - len(fresh)
+        self.batches.add(len(entries))
+        for put_at, times in Counter([entry.put_at for entry in entries]).items():
+            self.latency.add(now - put_at, times)
 
     def close(self, code: int | None) -> None:
         """Count a connection that has ended."""

@@ -6,7 +6,7 @@ remembered beside it: its frames, while it is young.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -97,12 +97,24 @@ class Entry:
     #: Encoded frames, one per format, because whoever is a little behind sends the same bytes.
     #: None: too old for its frames to be kept.
     _frames: dict[object, bytes] | None = attrs.field(factory=dict, init=False)
+    #: What is known already of whom it is for: see `audience`.
+    judged: Any = attrs.field(default=None, init=False)
+    _longest: int | None = attrs.field(default=None, init=False)
 
     @size.default
     def _measured(self) -> int:
         weight = self.notification.weight
         audience = self.notification.audience
         return weight if audience is None else weight + weight_of(audience)
+
+    @property
+    def longest(self) -> int:
+        """Characters of its longest attribute."""
+        if self._longest is None:
+            notification = self.notification
+            texts = map(notification.get, (*notification.names(), "to"))
+            self._longest = max(map(len, filter(None, texts)))
+        return self._longest
 
     def frame(self, encode: Callable[[Entry], bytes]) -> bytes:
         """This entry's bytes in one format: encoded the first time, remembered for a while."""

@@ -216,7 +216,7 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
         if answered or durable:
             entry.pending = Pending(counted=answered)
             waiting.append((entry, entry.pending, answered))
-    await peer.hub.inbox.put(entries)
+    await peer.hub.broadcast.put(entries, site_of(peer.client.remote))
     for entry, pending, answered in waiting:
         if not pending.done.is_set():  # else it would be a checkpoint
             await pending.done.wait()

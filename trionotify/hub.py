@@ -49,7 +49,7 @@ from trionotify.reader import Subscription
 from trionotify.secret import Secret
 from trionotify.sessions import Session
 from trionotify.since import Moment, Since, parse_since
-from trionotify.turns import Lane
+from trionotify.turns import OPERATORS, Lane
 
 if TYPE_CHECKING:
     from trionotify.http import Request
@@ -219,7 +219,7 @@ class Hub:
         if refusal := self.log.refusal(entry):
             raise refusal
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self.inbox.put([entry])
+        await self.broadcast.put([entry], OPERATORS)
         if pending is None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return None

@@ -32,6 +32,7 @@ import attrs
 
 from trionotify.attributes import ATTRIBUTES
 from trionotify.bags import Bags
+from trionotify.costs import Price, price_of
 from trionotify.notification import Notification
 from trionotify.predicates import (
     EVERYTHING,
@@ -69,12 +70,14 @@ class _Anchor:
 class Filed(Generic[Member]):
     """A distinct predicate, and where it is filed (nowhere: None).
 
-    `certain`: if an anchor holds, the predicate does, and need not be evaluated.
+    `certain`: if an anchor holds, the predicate does, and need not be evaluated. `price`: what that
+    takes, if it may be costly.
     """
 
     predicate: Wanted
     anchors: tuple[_Anchor, ...] | None
     certain: bool
+    price: Price | None
 
 
 #: attribute -> text -> what is filed there; the lengths are those of the texts in use
@@ -102,16 +105,18 @@ class PredicateIndex(Generic[Member]):
         self._unanchored: dict[Filed[Member], None] = {}
         self._shelves: dict[type, dict[str, _Shelf[Member]]] = {kind: {} for kind in _KINDS}
 
-    def add(self, predicate: Wanted, member: Member) -> None:
+    def add(self, predicate: Wanted, member: Member) -> Filed[Member]:
         """Register `member` under `predicate`; equal predicates share all work."""
         key = key_of(predicate)
         filed = self._filed.get(key)
         if filed is None:
             anchors = self._anchors(predicate)
             certain = _says_all(predicate) and not any(map(_is_cut, anchors or ()))
-            filed = self._filed[key] = Filed(predicate, anchors, certain)
+            price = None if certain else price_of(predicate)
+            filed = self._filed[key] = Filed(predicate, anchors, certain, price)
             self._file(filed)
         self._members.add(filed, member)
+        return filed
 
     def remove(self, predicate: Wanted, member: Member) -> None:
         """Undo `add`; raises KeyError when there was none."""
@@ -132,6 +137,10 @@ class PredicateIndex(Generic[Member]):
         for filed in self.candidates(subject):
             found += self.holding(filed, subject, errors)
         return found
+
+    def members(self, filed: Filed[Member]) -> Iterable[Member]:
+        """All that are registered under one of the candidates; none if it was removed."""
+        return self._members.get(filed)
 
     def holding(
         self, filed: Filed[Member], subject: Subject, errors: dict[Member, Exception] | None = None
@@ -265,4 +274,6 @@ def _says_all(predicate: Wanted) -> bool:
         return len(predicate.attributes) == 1  # type: ignore[attr-defined] # mypy doesn't narrow by type()
     if kind is Sql:
         return bool(predicate.expression.is_one_condition)  # type: ignore[attr-defined] # the same
+    if kind is AnyOf:
+        return all(map(_says_all, predicate.parts))  # type: ignore[attr-defined] # the same
     return predicate is EVERYTHING

@@ -11,6 +11,8 @@ kept by the broadcast:
   set to `taken` *before* the send. One already at `taken` caught up by itself, and is passed over.
 * A position that is catching up stands at `cursor`, and becomes live at `taken` exactly: never at the
   head of the log, and never while its Wire owes bytes.
+* A position for which an entry of the batch wasn't evaluated is no longer live, before anything of the
+  batch is sent.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from trionotify.predicates import NOTHING, Wanted
 
 if TYPE_CHECKING:
     from trionotify.clients import Client
+    from trionotify.costs import Price
     from trionotify.entries import Entry
 
 __all__ = ["Chunk", "Encode", "Group", "Outlet", "Position"]
@@ -47,6 +50,9 @@ class Outlet(Protocol):
     def wake(self) -> None:
         """There is something to catch up with."""
 
+    def put_off(self) -> None:
+        """The same; but not now, for it may take long."""
+
     def fail(self, error: Exception) -> None:
         """The reader's own predicate raised."""
 
@@ -61,6 +67,7 @@ class _NoOutlet:
 
     def owe(self, rest: memoryview, /) -> None: ...
     def wake(self) -> None: ...
+    def put_off(self) -> None: ...
     def fail(self, error: Exception) -> None: ...
     def abort(self) -> None: ...
 
@@ -108,6 +115,19 @@ class Position:
         """Let go of the outlet of a position that has left for good."""
         self.outlet, self.send, self.predicate = NO_OUTLET, _takes_nothing, NOTHING
 
+    def wants(self, entry: Entry) -> bool:
+        """Whether its predicate does. If that raises, the reader is told."""
+        try:
+            return bool(self.predicate(entry.notification))
+        except Exception as error:  # an application's own callable may raise anything
+            self.outlet.fail(error)
+            return False
+
+    def merged(self, own: list[Entry], shared: list[Entry]) -> list[Entry]:
+        """What it gets by itself and with its group, in order, but for what it published itself."""
+        heard = [entry for entry in own + shared if not self.is_deaf_to(entry)]
+        return sorted(heard, key=lambda entry: entry.offset)
+
     def is_deaf_to(self, entry: Entry) -> bool:
         """Whether it published this entry itself, and doesn't want to hear itself."""
         return self.deaf_to is not None and self.deaf_to == entry.origin
@@ -115,10 +135,14 @@ class Position:
 
 @attrs.define(eq=False)
 class Group:
-    """The positions with equal predicates and one format. Its first member makes it."""
+    """The positions with equal predicates and one format. Its first member makes it.
+
+    `price` is what it takes to evaluate the predicate, if that may be costly.
+    """
 
     predicate: Wanted
     encode: Encode | None
+    price: Price | None = None
     members: dict[Position, None] = attrs.Factory(dict)
 
 

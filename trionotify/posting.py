@@ -413,7 +413,7 @@ async def _publish(
                 raise refusal
             entries.append(entry)
             waiting.append(pending)
-        await hub.inbox.put(entries)
+        await hub.broadcast.put(entries, site)
         for pending in waiting:
             await pending.done.wait()
             if pending.error:

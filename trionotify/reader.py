@@ -119,6 +119,10 @@ class Reader:
         """Let the waiting `next` look."""
         self._woken.set()
 
+    def put_off(self) -> None:
+        """The same: it looks in its own task anyway."""
+        self.wake()
+
     def fail(self, error: Exception) -> None:
         """The predicate raised: so will `next`, when it comes there."""
         self._broadcast.fall_behind(self.position)
