@@ -24,7 +24,7 @@ from trionotify import open_server
 TESTS = Path(__file__).parent / "browser"
 
 
-@pytest.mark.parametrize("name", ["node", "stream"])
+@pytest.mark.parametrize("name", ["node", "stream", "recover"])
 def test_in_node(name: str) -> None:
     """Against real servers that are killed, cut off, and refused."""
     node = shutil.which("node")
@@ -32,7 +32,7 @@ def test_in_node(name: str) -> None:
     need(
         (TESTS.parent / "peers/node_modules/ws").exists(), "npm install --prefix tests/peers wasn't run"
     )
-    command = [str(node), "--test", "--test-timeout=60000", str(TESTS / f"{name}.test.mjs")]
+    command = [str(node), "--test", "--test-timeout=240000", str(TESTS / f"{name}.test.mjs")]
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
