@@ -92,7 +92,7 @@ const PASSING_STATUSES = new Set([408, 426, 429]);
  * @typedef {object} Connected
  * @property {(event: CloudEvent) => Promise<Receipt>} publish
  * @property {(filters: Filter[]) => Promise<string>} choose
- * @property {(cursor: string) => void} rewind
+ * @property {(cursor: string, always?: boolean) => void} rewind
  * @property {() => void} close
  */
 
@@ -1273,10 +1273,13 @@ class Tabs {
     return this.#ask({ filters });
   }
 
-  /** @param {string} cursor */
-  rewind(cursor) {
-    if (!this.#connection) this.#say({ kind: "behind", cursor });
-    else if (!isCursor(cursor) || isAhead(this.#connection.cursor, cursor)) this.#connection.rewind(cursor);
+  /**
+   * @param {string} cursor
+   * @param {boolean} [always]  it is where this tab begins, which need not be a cursor
+   */
+  rewind(cursor, always = false) {
+    if (!this.#connection) this.#say({ kind: "behind", cursor, always });
+    else if (always || isAhead(this.#connection.cursor, cursor)) this.#connection.rewind(cursor);
   }
 
   close() {
@@ -1373,7 +1376,7 @@ class Tabs {
   #hear(said) {
     if (this.#connection) {
       if (said.kind === "hello") this.#tell();
-      else if (said.kind === "behind") this.rewind(said.cursor);
+      else if (said.kind === "behind") this.rewind(said.cursor, said.always);
       else if (said.kind === "ask" && said.to === this.#me) this.#serve(said);
       return;
     }
@@ -1561,7 +1564,6 @@ export class Trionotify extends EventTarget {
       cursor: () => this.#cursor,
       alone: () => (this.#shared = false),
     };
-    if (target.since !== undefined && isCursor(target.since)) this.#cursor = target.since;
     this.#shared = Boolean(options.share) && Tabs.possible;
     const name = `trionotify ${options.share} ${target.name}`;
     this.#connection = this.#shared
@@ -1589,7 +1591,7 @@ export class Trionotify extends EventTarget {
     return this.#shared;
   }
 
-  /** Resume behind this: the `since` of another client. Before there was a connection, that of this one, if it is a cursor. */
+  /** Resume behind this: the `since` of another client. Undefined before there was a connection. */
   get cursor() {
     return this.#cursor;
   }
@@ -1672,7 +1674,7 @@ export class Trionotify extends EventTarget {
     const here = this.#cursor;
     const begin = here ?? this.#target.since;
     // The connection is another tab's, too, and may have begun elsewhere.
-    if (here === undefined && begin !== undefined && since !== begin) return this.#connection.rewind(begin);
+    if (here === undefined && begin !== undefined && since !== begin) return this.#connection.rewind(begin, true);
     const isLost = data?.recovered === false && since === begin;
     if (here === undefined ? data?.recovered === false : cursor !== here && (isLost || !sameEpoch(cursor, here))) {
       this.#ignoring = false;
@@ -2008,11 +2010,6 @@ function packed(error) {
 function unpacked({ document, code, reason, message }) {
   if (document) return new Problem(document);
   return code === undefined ? new Error(message) : new Closed(code, reason);
-}
-
-/** Whether `since` is a cursor, and no time, duration or `start`. @param {string} since */
-function isCursor(since) {
-  return since.includes(":") && !/^\d{4}-\d\d-/.test(since);
 }
 
 /** @param {string} cursor */
