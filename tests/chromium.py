@@ -65,8 +65,8 @@ class Browser:
         result: dict[str, Any] = said["result"]
         return result
 
-    async def open(self, url: str, *, width: int = 1280, height: int = 900) -> Page:
-        """A new tab, whose document is there."""
+    async def open(self, url: str, *, width: int = 1280, height: int = 900, before: str = "") -> Page:
+        """A new tab, whose document is there. The script `before` runs before all others."""
         target = (await self.ask("Target.createTarget", url="about:blank"))["targetId"]
         session = (await self.ask("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
         page = Page(self, target, session)
@@ -74,6 +74,8 @@ class Browser:
             await page.ask(f"{domain}.enable")
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         await page.ask("Emulation.setDeviceMetricsOverride", **size)
+        if before:
+            await page.ask("Page.addScriptToEvaluateOnNewDocument", source=before)
         await page.ask("Page.navigate", url=url)
         await page.run(
             f"document.readyState === 'complete' && location.href !== {json.dumps('about:blank')}",

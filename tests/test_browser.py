@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +26,7 @@ from trionotify import open_server
 TESTS = Path(__file__).parent / "browser"
 
 
-@pytest.mark.parametrize("name", ["node", "stream"])
+@pytest.mark.parametrize("name", ["node", "stream", "recover"])
 def test_in_node(name: str) -> None:
     """Against real servers that are killed, cut off, and refused."""
     node = shutil.which("node")
@@ -32,7 +34,7 @@ def test_in_node(name: str) -> None:
     need(
         (TESTS.parent / "peers/node_modules/ws").exists(), "npm install --prefix tests/peers wasn't run"
     )
-    command = [str(node), "--test", "--test-timeout=60000", str(TESTS / f"{name}.test.mjs")]
+    command = [str(node), "--test", "--test-timeout=240000", str(TESTS / f"{name}.test.mjs")]
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -182,15 +184,220 @@ async def test_tabs_that_share_a_connection(browser: Browser) -> None:
         assert len(server.hub.clients) == 1
 
 
-async def test_a_page_that_is_put_to_sleep(browser: Browser) -> None:
-    """What came meanwhile comes when it wakes up, once."""
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_page_that_is_put_to_sleep(cut: bool, browser: Browser) -> None:
+    """What came meanwhile comes when it wakes up, once, whether its connection has lived on or not."""
     async with open_server(port=0) as server:
         page = await connected(browser, server.url)
         await page.ask("Page.setWebLifecycleState", state="frozen")
         await server.hub.publish("asleep", confirm=True)
+        if cut:
+            for connection in tuple(server.hub.connections.values()):
+                connection.cut_off()
+            await server.hub.publish("fast asleep", confirm=True)
         await page.ask("Page.setWebLifecycleState", state="active")
         await server.hub.publish("awake", confirm=True)
-        assert await has(page, 2) == ["asleep", "awake"]
+        expected = ["asleep", "fast asleep", "awake"] if cut else ["asleep", "awake"]
+        assert await has(page, len(expected)) == expected
+        assert await page.run("gaps") == []
+
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+#: What a backend does, here in the page: a ticket for at most two seconds.
+TICKET = """async () => {
+    const secret = "0123456789abcdef0123456789abcdef";
+    window.asked = (window.asked ?? 0) + 1;
+    const exp = Math.floor(Date.now() / 1000) + 2;
+    const [text, how] = [new TextEncoder(), { name: "HMAC", hash: "SHA-256" }];
+    const key = await crypto.subtle.importKey("raw", text.encode(secret), how, false, ["sign"]);
+    const mac = await crypto.subtle.sign(how, key, text.encode(`exp=${exp}&id=al`));
+    const sig = [...new Uint8Array(mac)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    return { id: "al", exp, sig };
+}"""
+
+
+async def test_a_page_left_open_while_three_tickets_expire(browser: Browser) -> None:
+    """It asks for the next one each time, and gets everything once."""
+    async with open_server(port=0, secret=SECRET) as server:
+        page = await connected(browser, server.url, options=f"params: {TICKET}")
+        count = 0
+        while await page.run("asked") < 4:
+            await server.hub.publish(f"{count}", confirm=True)
+            count += 1
+        assert await has(page, count) == [f"{n}" for n in range(count)]
+        assert (await page.run("gaps"), await page.run("client.state")) == ([], "open")
+
+
+class KillingProxy:
+    """A proxy that cuts each WebSocket after 200 ms, for as long as it is `strict`."""
+
+    def __init__(self, port: int) -> None:
+        self.strict = True
+        self._port = port
+
+    async def serve(self, client: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async with client, await trio.open_tcp_stream("127.0.0.1", self._port) as server:
+                head = await client.receive_some()
+                await server.send_all(head)
+                cut = self.strict and b"upgrade: websocket" in head.lower()
+                with trio.move_on_after(0.2 if cut else math.inf):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._pass, client, server, nursery.cancel_scope)
+                        nursery.start_soon(self._pass, server, client, nursery.cancel_scope)
+
+    @staticmethod
+    async def _pass(one: trio.SocketStream, other: trio.SocketStream, end: trio.CancelScope) -> None:
+        with suppress(trio.BrokenResourceError):
+            async for data in one:
+                await other.send_all(data)
+        end.cancel()
+
+
+async def test_a_proxy_that_kills_websockets(browser: Browser, nursery: trio.Nursery) -> None:
+    """Server-Sent Events take over, a WebSocket comes back when it is let through: nothing is lost."""
+    async with open_server(port=0) as server:
+        proxy = KillingProxy(server.port)
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, proxy.serve, [listener])
+        port = listener.socket.getsockname()[1]
+        page = await connected(browser, f"http://127.0.0.1:{port}", options="probeInterval: 500")
+        count = 0
+        for transport in ("sse", "websocket"):
+            # There is little to deliver: a WebSocket that has delivered something was of use.
+            await page.run(f"client.transport === '{transport}' && client.state === 'open'", wait=True)
+            for _ in range(10):
+                await server.hub.publish(f"{count}", confirm=True)
+                count += 1
+            proxy.strict = False
+        assert await has(page, count) == [f"{n}" for n in range(count)]
+        assert await page.run("gaps") == []
+
+
+async def test_tabs_that_share_and_begin_elsewhere(browser: Browser) -> None:
+    """Each has its own place: what one has missed comes to that one, and is told to no other."""
+    async with open_server(port=0) as server:
+        hub = server.hub
+        first = await connected(browser, server.url, options="share: true")
+        for text in ("one", "two", "three"):
+            receipt = await hub.publish(text, confirm=True)
+        assert receipt.cursor is not None
+        epoch = receipt.cursor.rpartition(":")[0]
+        pages = {first: ["one", "two", "three"]}
+        for since, expected in (
+            (f"{epoch}:1", ["two", "three"]),
+            ("start", ["one", "two", "three"]),
+            (receipt.cursor, []),
+            (f"{epoch}:77", []),
+            ("another:7", []),
+        ):
+            options = f"share: true, since: {since!r}"
+            pages[await connected(browser, server.url, options=options)] = expected
+        assert len(hub.clients) == 1
+        for page, expected in pages.items():
+            await has(page, len(expected))
+        await hub.publish("four", confirm=True)
+        lost = []
+        for page, expected in pages.items():
+            assert await has(page, len(expected) + 1) == [*expected, "four"]
+            lost.append([gap[0] for gap in await page.run("gaps")])
+        assert lost == [[], [], [], [], [f"{epoch}:77"], ["another:7"]]
+        # When the tab that has the connection is closed, the next one goes on.
+        await first.close()
+        del pages[first]
+        await hub.publish("five", confirm=True)
+        for page, expected in pages.items():
+            assert await has(page, len(expected) + 2) == [*expected, "four", "five"]
+
+
+FORBIDDEN = {
+    "locks": "navigator.locks.request = async () => { throw new DOMException(); };",
+    "locks at once": "navigator.locks.request = () => { throw new DOMException(); };",
+    "all locks": "Object.defineProperty(navigator, 'locks', { get() { throw new DOMException(); } });",
+    "channels": "window.BroadcastChannel = class { constructor() { throw new DOMException(); } };",
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+async def test_what_is_there_and_forbidden(what: str, browser: Browser) -> None:
+    """It is as if it weren't there: the tab has a connection of its own."""
+    async with open_server(port=0) as server:
+        page = await browser.open(f"{server.url}/livez", before=FORBIDDEN[what])
+        await page.run(CONNECT.format(query="", options="share: true"))
+        assert await page.run("client.shared") is False
+        await page.run("client.publish('mine')")
+        assert await has(page, 1) == ["mine"]
+
+
+async def test_relative_urls(browser: Browser) -> None:
+    """They are relative to what the document's others are: its base, in a frame made of text too."""
+    async with open_server(port=0) as server:
+        page = await browser.open(f"{server.url}/livez")
+        await page.run("document.head.innerHTML = '<base href=\"/shop/\">'; true")
+        assert await page.run(f"({ASKS})(window)") == f"{server.url}/shop/ours"
+        await page.run("""new Promise((done) => {
+            window.frame = document.createElement("iframe");
+            frame.srcdoc = "<!doctype html>";
+            frame.onload = () => done(true);
+            document.body.append(frame);
+        })""")
+        assert await page.run(f"({ASKS})(frame.contentWindow)") == f"{server.url}/shop/ours"
+
+
+#: Where a client in that window asks.
+ASKS = """(window) => window.eval(`import("/trionotify.js").then(({ Trionotify }) =>
+    new Promise((done) => {
+    const fetch = ({ origin, pathname }) => (done(origin + pathname), new Promise(() => {}));
+    new Trionotify("ours", { transport: "sse", fetch });
+}))`)"""
+
+
+#: One mishap each, before the page's script runs.
+MISHAPS = {
+    "the server is away": """
+        window.realFetch = window.fetch;
+        window.fetch = async () => {
+            window.fetch = realFetch;
+            throw new TypeError("Failed to fetch");
+        };
+    """,
+    "no storage": """
+        Object.defineProperty(window, "sessionStorage", { get() { throw new DOMException("no"); } });
+    """,
+}
+
+
+@pytest.mark.parametrize("mishap", MISHAPS)
+async def test_the_page_whose_start_fails(mishap: str, browser: Browser) -> None:
+    """It says what is wrong, and starts when that is over."""
+    before = MISHAPS[mishap]
+    if mishap == "the server is away":
+        # What the state has said, to look at when all is over.
+        before += """
+            window.said = [];
+            new MutationObserver(() => said.push(document.querySelector("#state")?.textContent))
+                .observe(document, { subtree: true, childList: true, characterData: true });
+        """
+    async with open_server(port=0) as server:
+        page = await browser.open(f"{server.url}/", before=before)
+        await page.run("document.querySelector('#state').dataset.state === 'open'", wait=True)
+        if mishap == "the server is away":
+            assert "not connected: the server doesn't answer; trying again" in await page.run("said")
+
+
+async def test_the_page_that_can_not_sign(browser: Browser) -> None:
+    """With a secret and without https it says why; where it can, the stream comes."""
+    async with open_server(port=0, secret=SECRET) as server:
+        insecure = "Object.defineProperty(Crypto.prototype, 'subtle', { value: undefined });"
+        for before, state in ((insecure, "over https or on localhost only"), ("", "connected by")):
+            page = await browser.open(f"{server.url}/", before=before)
+            await page.run("document.querySelector('#locked').hidden === false", wait=True)
+            await page.run(FILL.format(form="unlock", field="#secret", text=SECRET.decode()))
+            await page.run(
+                f"document.querySelector('#state').textContent.includes('{state}')", wait=True
+            )
+            await page.run("sessionStorage.clear()")
 
 
 async def test_the_page(browser: Browser) -> None:

@@ -219,6 +219,37 @@ async def test_filters_can_be_replaced(room: Room, autojump_clock: Clock) -> Non
     ]
 
 
+async def test_filters_with_a_place_to_start(room: Room, autojump_clock: Clock) -> None:
+    """The stream goes on behind that cursor, if it can be resumed: else from where the client stands."""
+    epoch = room.hub.log.epoch
+    for number in range(3):
+        for type in ("a", "b"):
+            await room.hub.publish(f"{number}", type=type, confirm=True)
+    peer = await join(room, f"/?sql=FALSE&since={epoch}:1")
+    for id, filter, since in (
+        ("s1", {"exact": {"type": "b"}}, f"{epoch}:1"),
+        ("s2", {"exact": {"type": "a"}}, f"{epoch}:4"),
+        ("s3", {"exact": {"type": "c"}}, "another:1"),
+    ):
+        data = {"filters": [filter], "since": since}
+        say(peer, event(id, type="trionotify.subscribe", data=data))
+        await room.quiet()
+    await room.hub.publish("now", type="c", confirm=True)
+    await room.quiet()
+    assert [(got["type"], got["cursor"]) for got in heard(peer)[1:]] == [
+        ("trionotify.ack", f"{epoch}:1"),
+        *(("b", f"{epoch}:{offset}") for offset in (2, 4, 6)),
+        ("trionotify.ack", f"{epoch}:4"),
+        ("a", f"{epoch}:5"),
+        ("trionotify.ack", f"{epoch}:6"),
+        ("c", f"{epoch}:7"),
+    ]
+    say(peer, event("s4", type="trionotify.subscribe", data={"filters": [], "since": "10m"}))
+    await room.quiet()
+    (wrong,) = own(peer, "error")
+    assert wrong["data"]["detail"].startswith("since: '10m' is no cursor")
+
+
 async def test_filters_never_widen_what_authenticate_allows(autojump_clock: Clock) -> None:
     """Whatever the query or a later subscription asks for."""
 

@@ -162,6 +162,12 @@ class Broadcast:
             self.fall_behind(position)
             position.outlet.put_off()
 
+    def go_back(self, position: Position, offset: int) -> None:
+        """Let the reader stand at `offset`, which can be resumed, until its outlet is woken."""
+        if position.joined:
+            position.live, position.latest = False, None
+            position.cursor = position.told = offset
+
     def settle(self, position: Position) -> bool:
         """Make it live if it stands where the broadcast does and owes nothing."""
         position.live = position.cursor == self.taken and not position.outlet.owed

@@ -12,7 +12,7 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from trionotify.addresses import site_of
 from trionotify.cloudevents import POSITION, SUBSCRIBE, AudienceReader, Draft, NotAnEvent, read_event
@@ -20,6 +20,7 @@ from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, StoreError, shortened
 from trionotify.filters import FilterLimits, from_json
 from trionotify.jsontext import LONG, read_json
+from trionotify.log import Cursor
 from trionotify.notification import RESERVED_TYPE, Notification
 from trionotify.query import said
 from trionotify.turns import Turn
@@ -152,20 +153,39 @@ def _act(peer: Peer, draft: Draft, otherwise: Mapping[str, str]) -> Notification
 
 
 def _subscribe(peer: Peer, event: Notification) -> None:
-    """Replace the client's filters. The answer goes first: they hold behind the cursor that it names."""
+    """Replace the client's filters. The answer goes first: they hold behind the cursor that it names.
+
+    With `since`, the client first goes back to that cursor, if it can be resumed. So filters that are
+    too long for a URL apply to what the client has missed, too.
+    """
     try:
         limit = peer.filter_limits.max_filter_bytes
         if isinstance(event.data, str) and len(event.data.encode()) > limit + _AROUND:
             raise ValueError(f"max_filter_bytes: at most {limit} bytes are allowed")
-        data = read_json(event.data) if isinstance(event.data, str) else None
-        filters = data.get("filters") if isinstance(data, dict) else None
+        read = read_json(event.data) if isinstance(event.data, str) else None
+        data = read if isinstance(read, dict) else {}
+        filters = data.get("filters")
         if not isinstance(filters, list):
             raise ValueError('data: {"filters": [...]} is needed, a JSON array of filters')
         predicate = from_json(filters, peer.filter_limits)
+        cursor = _place(data)
     except ValueError as error:
         raise NotAnEvent(str(error), event.id) from None
+    broadcast, position = peer.hub.broadcast, peer.client.position
+    offset = None if cursor is None else broadcast.resume(cursor)
+    if position is not None and offset is not None:
+        broadcast.go_back(position, offset)
     peer.answer(peer.format.say("ack", {"id": event.id, "filters": filters}, peer.here()))
     peer.client.choose(predicate)
+    if position is not None and offset is not None:
+        position.outlet.wake()
+
+
+def _place(data: dict[str, Any]) -> Cursor | None:
+    try:
+        return Cursor.parse(str(data["since"])) if "since" in data else None
+    except ValueError as error:
+        raise ValueError(f"since: {error}") from None
 
 
 def _refuse(peer: Peer, error: NotAnEvent) -> None:

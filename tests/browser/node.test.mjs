@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { Closed, Problem, Trionotify } from "../../trionotify/web/trionotify.js";
-import { QUICK, World, has, until, ws } from "./world.mjs";
+import { QUICK, World, has, scripted, until } from "./world.mjs";
 
 const sqlite = () => ["--store", `sqlite:${join(tmpdir(), `${randomUUID()}.db`)}`, "--durability", "normal"];
 const numbers = (count, from = 0) => Array.from({ length: count }, (_, n) => n + from);
@@ -39,12 +39,21 @@ test("bad options and attributes are named, and nothing is sent", async (t) => {
   const world = new World(t);
   const { url } = await world.server();
   const say = (options, address = url) => () => new Trionotify(address, { ...QUICK, ...options });
-  assert.throws(say({ filter: [] }), /^TypeError: filter: there is no such option/);
+  assert.throws(say({ filter: [] }), /^TypeError: filter: there is no such option; did you mean filters\?$/);
+  assert.throws(say({ maxdelay: 1 }), /did you mean maxDelay\?$/);
+  assert.throws(say({ toString: 1 }), /^TypeError: toString: there is no such option$/);
+  assert.throws(say({ role: "admin" }), /^TypeError: role: subscriber, publisher or both is needed, not "admin"/);
+  assert.throws(say({ probeInterval: "5" }), /^TypeError: probeInterval: a number/);
   assert.throws(say({ probeInterval: 0 }), /^TypeError: probeInterval: /);
   assert.throws(say({ transport: "carrier pigeon" }), /^TypeError: transport: /);
   assert.throws(say({ id: "a" }, `${url}?id=b`), /^TypeError: id: given twice/);
-  assert.throws(say({ share: true, since: "start" }), /^TypeError: since: /);
-  assert.throws(say({}, "ftp://x/"), /^TypeError: url: /);
+  assert.throws(say({}, `${url}?filters=[`), /^TypeError: filters: a JSON array of filters is needed: /);
+  assert.throws(say({}, "ftp://x/"), /^TypeError: url: http, https, ws or wss is needed, not ftp:$/);
+  assert.throws(say({}, "localhost:8765/events"), /not localhost:; did you mean "http:\/\/localhost:8765\/events"\?$/);
+  assert.throws(say({}, "/events"), /^TypeError: url: "\/events" is no whole URL, and there is no page .*; write for instance "https:/);
+  for (const nothing of [undefined, ""]) {
+    assert.throws(() => new Trionotify(nothing, QUICK), /^TypeError: url: say where the server is, for instance "https:/);
+  }
   const client = await world.open(url);
   await assert.rejects(client.publish("x", { Type: "a" }), /^TypeError: Type: /);
   await assert.rejects(client.publish("x", { a: {} }), /^TypeError: a: /);
@@ -351,27 +360,44 @@ test("a laptop that wakes up looks after its connection at once", async (t) => {
   assert.equal(client.seen.gaps.length, 0);
 });
 
+test("whatever the time of day is set to, a connection that has died is noticed", async (t) => {
+  const world = new World(t);
+  const { url, port } = await world.server();
+  const front = await world.front(port);
+  const writer = await world.open(url);
+  const client = await world.open(front.url, { probeInterval: 20, probeTimeout: 20 });
+  setBack(t, Date, -3600_000);
+  front.die();
+  await publishAll(writer, numbers(10));
+  await has(client, 10);
+  assert.deepEqual(client.seen.data, numbers(10));
+});
+
+test("what came while the machine slept is read before the server is taken for dead", async (t) => {
+  const world = new World(t);
+  const front = await world.front((await world.server()).port);
+  const sse = await world.open(front.url, { transport: "sse" });
+  const socket = await world.open(front.url, { probeTimeout: 100 });
+  // Silent for longer than each has patience, as far as the clocks say, and there is something to read.
+  setBack(t, performance, 3600_000);
+  setBack(t, Date, 3600_000);
+  let probes = 0;
+  front.said = (data) => (probes += data.length);
+  await front.until(() => probes > 0);
+  await socket.publish("awake");
+  await Promise.all([has(sse, 1), has(socket, 1)]);
+  assert.deepEqual([sse.seen.losses.length, socket.seen.losses.length], [0, 0]);
+});
+
+/** From now on a clock is that much ahead of itself. */
+function setBack(t, clock, ms) {
+  const { now } = clock;
+  t.after(() => (clock.now = now));
+  clock.now = () => now.call(clock) + ms;
+}
+
 const AGAIN = [1001, 1012, 1013, 1014, 4429];
 const FINAL = [1000, 1002, 1003, 1007, 1008, 1009, 1011, 3000, 4000, 4401, 4403, 4999];
-
-/** A server that says welcome, and then what the test wants. */
-async function scripted(world, script) {
-  const server = new ws.WebSocketServer({ port: 0, host: "127.0.0.1" });
-  await new Promise((resolve) => server.on("listening", resolve));
-  world.ending.push(() => {
-    for (const socket of server.clients) socket.terminate();
-    server.close();
-  });
-  let count = 0;
-  server.on("connection", (socket, request) => {
-    count += 1;
-    const query = new URL(request.url, "http://x").searchParams;
-    const say = (kind, data, more) =>
-      socket.send(JSON.stringify({ type: `trionotify.${kind}`, source: "/trionotify", data, ...more }));
-    script({ socket, say, query, count });
-  });
-  return `http://127.0.0.1:${server.address().port}/`;
-}
 
 for (const code of [...AGAIN, ...FINAL]) {
   test(`the close code ${code}`, async (t) => {
@@ -462,9 +488,7 @@ test("a server that knows no questions is asked once", async (t) => {
   await first;
   await client.publish("its answer comes behind that of the question");
   // The next question would be due now.
-  const { now } = Date;
-  t.after(() => (Date.now = now));
-  Date.now = () => now() + 3600_000;
+  setBack(t, performance, 3600_000);
   for (const n of numbers(20)) await client.publish(n);
   assert.deepEqual(asked.filter((type) => type !== "message"), ["trionotify.position"]);
   assert.equal(client.seen.errors.length, 0);

@@ -79,6 +79,25 @@ export class World {
   }
 }
 
+/** A server of our own that says what the test wants. */
+export async function scripted(world, script) {
+  const server = new ws.WebSocketServer({ port: 0, host: "127.0.0.1" });
+  await new Promise((resolve) => server.on("listening", resolve));
+  world.ending.push(() => {
+    for (const socket of server.clients) socket.terminate();
+    server.close();
+  });
+  let count = 0;
+  server.on("connection", (socket, request) => {
+    count += 1;
+    const query = new URL(request.url, "http://x").searchParams;
+    const say = (kind, data, more) =>
+      socket.send(JSON.stringify({ type: `trionotify.${kind}`, source: "/trionotify", data, ...more }));
+    script({ socket, say, query, count });
+  });
+  return `http://127.0.0.1:${server.address().port}/`;
+}
+
 /** Wait until the condition holds; looked at now, and after each event of that type. */
 export function until(target, type, condition) {
   return new Promise((resolve) => {
@@ -108,6 +127,10 @@ export class Front {
     this.dead = false;
     /** No WebSocket handshake gets through. */
     this.noSockets = false;
+    /** WebSockets are cut when the server has said its first words. */
+    this.brief = false;
+    /** Longer request lines are refused with 414. */
+    this.longest = Infinity;
     /** @type {((text: string) => void) | null} what clients say is shown to this one */
     this.said = null;
     this.server = net.createServer((client) => this.meet(client));
@@ -128,8 +151,9 @@ export class Front {
       if (/^GET \/(page|trionotify\.js)[ ?]/.test(text)) return this.serve(client, text);
       const isSocket = /^upgrade: *websocket/im.test(text);
       if (isSocket && this.noSockets) return client.end("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n");
+      if (text.indexOf("\r\n") > this.longest) return client.end("HTTP/1.1 414 URI Too Long\r\nContent-Length: 0\r\n\r\n");
       if (isSocket) this.handshakes += 1;
-      this.pass(client, head);
+      this.pass(client, head, isSocket && this.brief);
     });
   }
 
@@ -148,7 +172,7 @@ export class Front {
     );
   }
 
-  pass(client, head) {
+  pass(client, head, brief = false) {
     const server = net.connect(this.port_, "127.0.0.1");
     const pair = { client, server };
     this.pairs.add(pair);
@@ -166,6 +190,7 @@ export class Front {
     client.on("close", part);
     server.on("data", (data) => {
       this.stir();
+      if (brief) return client.end(data);
       if (!pair.dead && !pair.deaf) client.write(data);
     });
     client.on("data", forward);
@@ -249,6 +274,7 @@ export class FakeStreams {
     const answer = this.answers.shift();
     if (answer) {
       const [status, document, headers = {}] = answer;
+      if (status === null) return; // never
       if (status === 0) return request.socket.destroy();
       response.writeHead(status, { "Content-Type": "application/problem+json", ...headers });
       return response.end(JSON.stringify(document));

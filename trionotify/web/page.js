@@ -10,14 +10,30 @@ const MAX_SHOWN = 500;
 /** Seconds of the charts, and milliseconds between two readings. */
 const WINDOW = 120;
 const INTERVAL = 1000;
+/** Milliseconds until a start that failed is tried again. */
+const AGAIN = 3000;
 
 const find = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en");
 
+function tell(text, state) {
+  find("state").textContent = text;
+  find("state").dataset.state = state;
+}
+
 // --- who may ---
 
+/** What the tab's storage says; null where the browser forbids it. */
+function stored(use) {
+  try {
+    return use(sessionStorage);
+  } catch {
+    return null;
+  }
+}
+
 /** The secret of a server that has one, as its operator typed it, for as long as the tab is open. */
-let secret = sessionStorage.getItem("secret");
+let secret = stored((storage) => storage.getItem("secret"));
 
 function unlock() {
   find("locked").hidden = false;
@@ -34,35 +50,55 @@ function unlock() {
 
 async function ask(path, accept = "application/json", method = "GET") {
   const headers = { Accept: accept, ...(secret && { Authorization: `Bearer ${secret}` }) };
-  return fetch(path, { method, headers, cache: "no-store" });
+  return fetch(path, { method, headers, cache: "no-store", signal: AbortSignal.timeout(10_000) });
 }
 
 const signed = new URLSearchParams(location.search).has("sig") ? location.search : "";
 
-/** The query that the stream comes by: signed as `trionotify.sign` does it, where that is needed. */
-async function query() {
-  if (signed) return signed;
-  const id = `page-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
-  if (!secret) return `?${new URLSearchParams({ id })}`;
-  if (!crypto.subtle) throw new Error("a browser signs on https and on localhost only");
+const id = `page-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
+
+/** What lets the stream in, for a day: signed as `trionotify.sign` does it. */
+async function ticket() {
   const exp = Math.floor(Date.now() / 1000) + 24 * 3600;
   const text = new TextEncoder();
   const how = { name: "HMAC", hash: "SHA-256" };
   const key = await crypto.subtle.importKey("raw", text.encode(secret), how, false, ["sign"]);
   const mac = await crypto.subtle.sign(how, key, text.encode(`exp=${exp}&id=${id}&role=both`));
   const sig = [...new Uint8Array(mac)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  return `?${new URLSearchParams({ id, role: "both", exp, sig })}`;
+  return { id, role: "both", exp, sig };
 }
 
-while ((await ask(`events${signed}`, "text/event-stream", "HEAD")).status === 401) {
-  find("locked-error").textContent = secret ? "That is not the secret." : "";
-  await unlock();
+/** The client, as soon as it is known who may. */
+async function start() {
+  const knock = () => ask(`events${signed}`, "text/event-stream", "HEAD").catch(() => {
+    throw new Error("the server doesn't answer");
+  });
+  while ((await knock()).status === 401) {
+    find("locked-error").textContent = secret ? "That is not the secret." : "";
+    await unlock();
+  }
+  if (secret) stored((storage) => storage.setItem("secret", secret));
+  if (signed) return new Trionotify(`events${signed}`);
+  if (!secret) return new Trionotify("events", { id });
+  if (!crypto.subtle) throw new Error("with a secret, this page works over https or on localhost only");
+  return new Trionotify("events", { params: ticket });
 }
-if (secret) sessionStorage.setItem("secret", secret);
+
+/** The boundary around the start: what fails is told, and tried again. */
+async function begin() {
+  for (;;) {
+    try {
+      return await start();
+    } catch (error) {
+      tell(`not connected: ${error.message}; trying again`, "reconnecting");
+      await new Promise((resolve) => setTimeout(resolve, AGAIN));
+    }
+  }
+}
 
 // --- the stream ---
 
-const client = new Trionotify(`events${await query()}`);
+const client = await begin();
 const stream = find("stream");
 let waiting = [];
 let paused = false;
@@ -125,13 +161,9 @@ client.addEventListener("notification", ({ notification }) => {
 client.addEventListener("gap", ({ from, to }) => note(`Something was lost: behind ${from ?? "the start"}, up to ${to}.`));
 client.addEventListener("error", ({ error }) => note(error.message));
 
-function tell(text) {
-  find("state").textContent = text;
-  find("state").dataset.state = client.state;
-}
-client.addEventListener("open", () => tell(`connected by ${client.transport === "sse" ? "Server-Sent Events" : "WebSocket"}`));
-client.addEventListener("reconnecting", ({ error }) => tell(`reconnecting: ${error.message}`));
-client.addEventListener("close", ({ reason }) => tell(`closed: ${reason}`));
+client.addEventListener("open", () => tell(`connected by ${client.transport === "sse" ? "Server-Sent Events" : "WebSocket"}`, "open"));
+client.addEventListener("reconnecting", ({ error }) => tell(`reconnecting: ${error.message}`, "reconnecting"));
+client.addEventListener("close", ({ reason }) => tell(`closed: ${reason}`, "closed"));
 
 find("pause").addEventListener("click", ({ currentTarget }) => {
   paused = !paused;

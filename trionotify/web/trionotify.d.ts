@@ -30,13 +30,16 @@ export interface Options {
   lag?: "gap" | "latest" | "disconnect";
   /** `false`: not what this connection publishes. */
   echo?: boolean;
-  /** More of the query; a function is called for each connection, and may return a promise. */
+  /**
+   * More of the query. A function is called for each connection, may return a promise, and is called once more when the server
+   * refuses what it gave (401 or 4401).
+   */
   params?:
     | Record<string, string | number | boolean>
     | (() => Record<string, string | number | boolean> | Promise<Record<string, string | number | boolean>>);
   /** One connection for all tabs of this origin that ask for the same; a name keeps groups apart. */
   share?: boolean | string;
-  /** `auto` if missing: WebSocket, and Server-Sent Events where that fails. */
+  /** `auto` if missing: WebSocket, and Server-Sent Events for as long as WebSockets fail. */
   transport?: "auto" | Transport;
   /** Whether cookies go with HTTP requests to another origin; `same-origin` if missing. */
   credentials?: RequestCredentials;
@@ -48,11 +51,12 @@ export interface Options {
   maxBuffered?: number;
   /** So many events wait for their acknowledgement at most; 1000. */
   maxUnacknowledged?: number;
+  // Durations are in milliseconds. One hour is the most; longer ones count as that.
   /** The bound of the first delay before reconnecting, which doubles; 500 ms. */
   firstDelay?: number;
   /** The bound that it doubles up to; 30000 ms. */
   maxDelay?: number;
-  /** From the first byte to the server's welcome; 10000 ms. */
+  /** From the first byte to the server's welcome, and how long `params` may take; a request that publishes has three times that. 10000 ms. */
   connectTimeout?: number;
   /** After so long a silence the server is asked for a sign of life; 25000 ms. */
   probeInterval?: number;
@@ -145,7 +149,7 @@ export class Closed extends Error {
   reason: string;
 }
 
-/** It is connected, or connected again. */
+/** It is connected, connected again, or connected by another transport. */
 export interface OpenEvent extends Event {
   readonly id: string;
   readonly cursor: string;
@@ -204,7 +208,10 @@ export class Trionotify extends EventTarget {
   get shared(): boolean;
   /** Resume behind this: the `since` of another client. Undefined before there was a connection. */
   get cursor(): string | undefined;
-  /** Publish `data` and wait for the acknowledgement, over reconnects. */
+  /**
+   * Publish `data` and wait for the acknowledgement, over reconnects. Rejects with a `Problem` if the server refuses it, and with status
+   * 403 if this client may not publish; the connection goes on.
+   */
   publish(data?: unknown, attributes?: Attributes): Promise<Receipt>;
   /** Replace all filters, those of the URL too; gives the cursor behind which they hold. */
   setFilters(filters: Filter | Filter[]): Promise<string>;

@@ -31,10 +31,25 @@
 const SUBPROTOCOL = "cloudevents.json";
 /** What begins so is said by the server. */
 const OURS = "trionotify.";
-/** So many handshakes may fail, when none has ever worked, before Server-Sent Events take over. */
-const HANDSHAKES = 2;
+/** So many WebSockets may be of no use before Server-Sent Events take over. */
+const USELESS = 3;
 /** A connection that has lasted for so many milliseconds was a good one. */
 const LASTING = 10_000;
+/** How many times as long as a handshake a request that publishes may take: it has a body. */
+const POST_TIMES = 3;
+/** No timer is set for more milliseconds than this, whatever an option or a server says. */
+const LONGEST = 3_600_000;
+/** After so many `maxDelay` on Server-Sent Events, a WebSocket is tried again. */
+const RETURN = 10;
+/** With filters that make a URL longer than this, it may be too long for a server or a proxy: they are sent in a message. */
+const LONG_URL = 4000;
+/** Statuses of a URL that is too long. */
+const TOO_LONG = new Set([414, 431]);
+/** What lets nothing through, until the filters are there that were too long for the URL. */
+const NOTHING = [{ sql: "FALSE" }];
+/** What the credentials were no good for: there may be new ones. */
+const UNAUTHORIZED = 401;
+const EXPIRED = 4401;
 /** Attributes of events whose place is elsewhere. */
 const NOT_ATTRIBUTES = new Set(["data", "data_base64", "specversion", "cursor"]);
 /** Keys of the query that give defaults to what is published. */
@@ -77,7 +92,7 @@ const PASSING_STATUSES = new Set([408, 426, 429]);
  * @typedef {object} Connected
  * @property {(event: CloudEvent) => Promise<Receipt>} publish
  * @property {(filters: Filter[]) => Promise<string>} choose
- * @property {(cursor: string) => void} rewind
+ * @property {(cursor: string, always?: boolean) => void} rewind
  * @property {() => void} close
  */
 
@@ -318,18 +333,15 @@ class Target {
   #signed = {};
   /** The role that was asked for. @type {string | undefined} */
   #role;
+  /** How long the address of a WebSocket may be, in characters, unless it has no filters. */
+  longest = LONG_URL;
 
   /**
    * @param {string | URL} url
    * @param {Options} options
    */
   constructor(url, options) {
-    const base = globalThis.location?.href;
-    this.url = base === undefined ? new URL(url) : new URL(url, base);
-    this.url.protocol = this.url.protocol.replace(/^ws/, "http");
-    if (!/^https?:$/.test(this.url.protocol)) {
-      throw new TypeError(`url: http, https, ws or wss is needed, not ${this.url.protocol}`);
-    }
+    this.url = addressOf(url);
     if (this.url.pathname.endsWith("/")) this.url.pathname += "events";
     this.url.hash = "";
     this.#query = this.url.searchParams;
@@ -338,6 +350,8 @@ class Target {
       for (const key of Object.keys(this.#signed)) this.#query.delete(key);
     }
     const { params, filters } = options;
+    /** Whether there may be other credentials the next time. */
+    this.renews = typeof params === "function";
     this.params = typeof params === "function" ? params : () => ({});
     this.#say({
       id: options.id,
@@ -360,6 +374,11 @@ class Target {
     const { role = this.#signed.sig === undefined ? "both" : "subscriber", id = randomId() } = this.#signed;
     if (!this.#query.has("role")) this.#query.set("role", role);
     if (!this.#query.has("id")) this.#query.set("id", id);
+    try {
+      asFilters(this.wanted);
+    } catch (cause) {
+      throw new TypeError(`filters: a JSON array of filters is needed: ${messageOf(cause)}`);
+    }
   }
 
   get id() {
@@ -390,35 +409,50 @@ class Target {
   }
 
   /**
-   * The address for the next connection.
+   * The address for the next connection: all of it in `whole`, and in `url` what a WebSocket is opened with. If there are `held`
+   * filters, they are too long for that.
    * @param {string | undefined} cursor
+   * @returns {Promise<{ whole: URL, url: URL, held: Filter[] | null }>}
    */
   async address(cursor) {
-    const url = new URL(this.url);
     const given = { ...this.#signed, ...(await this.params()) };
-    if ("sig" in given) {
-      // What is signed goes out as it is; the rest can only say how, and narrow it.
-      const narrow = asFilters(this.wanted);
-      const own = [...this.#query].filter(([key]) => UNSIGNED.includes(key));
-      url.search = new URLSearchParams(own).toString();
-      if (this.#role !== undefined) url.searchParams.set("role", this.#role);
-      if (narrow.length) url.searchParams.set("narrow", JSON.stringify(narrow));
+    const { wanted } = this;
+    const whole = this.#address(given, cursor, wanted);
+    if (!wanted.length || whole.href.length <= this.longest) return { whole, url: whole, held: null };
+    return { whole, url: this.#address(given, cursor, inQuery(NOTHING)), held: asFilters(wanted) };
+  }
+
+  /**
+   * @param {Record<string, unknown>} given
+   * @param {string | undefined} cursor
+   * @param {[string, string][]} wanted
+   */
+  #address(given, cursor, wanted) {
+    const url = new URL(this.url);
+    const query = url.searchParams;
+    const isSigned = "sig" in given;
+    for (const key of [...query.keys()]) {
+      if (isSigned ? !UNSIGNED.includes(key) : FILTER_KEY.test(key)) query.delete(key);
     }
+    // What is signed goes out as it is; the rest can only say how, and narrow it.
+    if (isSigned && this.#role !== undefined) query.set("role", this.#role);
+    if (isSigned && wanted.length) query.set("narrow", JSON.stringify(asFilters(wanted)));
+    if (!isSigned) for (const [key, value] of wanted) query.set(key, value);
     for (const [key, value] of Object.entries(given)) {
-      if (key !== "role" || this.#role === undefined || !("sig" in given)) url.searchParams.set(key, String(value));
+      if (key !== "role" || this.#role === undefined || !isSigned) query.set(key, String(value));
     }
-    url.searchParams.set("format", "cloudevents");
+    query.set("format", "cloudevents");
     const since = cursor ?? this.since;
     if (since !== undefined) {
-      for (const key of START) url.searchParams.delete(key);
-      url.searchParams.set("since", since);
+      for (const key of START) query.delete(key);
+      query.set("since", since);
     }
     return url;
   }
 
   /** The address to post events to: who we are and what we are allowed, but not what we want to get. */
   async postAddress() {
-    const url = await this.address(undefined);
+    const { whole: url } = await this.address(undefined);
     if (url.searchParams.has("sig")) {
       for (const key of UNSIGNED) url.searchParams.delete(key);
       return url;
@@ -581,9 +615,18 @@ class Connection {
   #welcomed = false;
   /** Something of use came over this link. */
   #useful = false;
-  /** A WebSocket has been open. */
-  #met = false;
-  #refusals = 0;
+  /** WebSockets that never opened, or lived too briefly to deliver anything, since the last that lasted. */
+  #useless = 0;
+  /** What we were let in with is over, and there has been no welcome since. */
+  #denied = false;
+  /** What the server lets us do, once it has said so. @type {unknown} */
+  #role;
+  /** Where the stream was to start: a cursor, or what `since` says. @type {string | undefined} */
+  #asked;
+  /** The filters that were too long for the URL, until the server has them. @type {Filter[] | null} */
+  #held = null;
+  /** In which message, and where the stream stands meanwhile. @type {{ id: string, from: string } | null} */
+  #holding = null;
   #retryAfter = 0;
   #closed = false;
   #outbox = new Outbox();
@@ -594,12 +637,18 @@ class Connection {
   #agreed;
   /** Ends the wait for the next attempt. @type {(() => void) | null} */
   #nudge = null;
+  /** What ends each wait. @type {Set<() => void>} */
+  #waits = new Set();
+  #openedAt = 0;
   #heardAt = 0;
   /** When the server was asked for a sign of life, if it owes one. @type {number | null} */
   #probedAt = null;
   #probeId = "";
   #canProbe = true;
-  #tickedAt = Date.now();
+  /** It seems to be dead. What came while the page didn't run is read before that is believed. */
+  #doubted = false;
+  #tickedAt = now();
+  #tickedOn = Date.now();
   #tick;
   /** @type {(() => void)[]} */
   #unlisten = [];
@@ -626,6 +675,7 @@ class Connection {
 
   /** @param {CloudEvent} event */
   publish(event) {
+    if (this.#role === "subscriber") return Promise.reject(notAllowed());
     const { isNew, text, promise } = this.#outbox.put(event);
     if (isNew && this.#welcomed) this.#send(text);
     return promise;
@@ -638,7 +688,7 @@ class Connection {
     this.#choices.set(id, choice);
     // From now on each connection begins with these: if this one is lost, the next one's welcome answers.
     this.#target.wanted = inQuery(filters);
-    if (this.#welcomed && this.#transport === "sse") this.rewind(this.cursor);
+    if (this.#welcomed && (this.#transport === "sse" || this.#holding)) this.rewind(this.cursor);
     else if (this.#welcomed) this.#sendOwn("subscribe", id, { filters });
     return choice.promise;
   }
@@ -663,38 +713,88 @@ class Connection {
   async #run() {
     const backoff = new Backoff(this.#options.firstDelay, this.#options.maxDelay);
     while (!this.#closed) {
-      const begun = Date.now();
+      const begun = now();
       this.#useful = this.#welcomed = false;
+      this.#held = this.#holding = null;
+      this.#role = undefined;
       this.#retryAfter = 0;
       const ending = await this.#attempt();
-      const welcomed = this.#welcomed;
+      const lasted = this.#welcomed && now() - begun >= LASTING;
       this.#welcomed = false;
       if (this.#closed) return;
-      if (!ending.again) return this.#over(ending.error);
-      if (this.#useful || (welcomed && Date.now() - begun >= LASTING)) backoff.reset();
+      if (!ending.again && !this.#canChange(ending)) return this.#over(ending.error);
+      if (this.#useful || lasted) backoff.reset();
+      if (this.#options.transport === "auto") this.#chooseTransport(ending, lasted);
       if (ending.quiet) continue;
       const after = Math.max(ending.after ?? 0, this.#retryAfter);
-      const delay = after + backoff.next();
+      const delay = Math.min(after + backoff.next(), LONGEST);
       this.#hooks.lost(ending.error, delay);
-      await this.#wait(delay, after > 0);
+      await this.#wait(delay, after === 0);
+    }
+  }
+
+  /**
+   * Whether what ended it can be changed, so that coming back makes sense.
+   * @param {Ending} ending
+   */
+  #canChange(ending) {
+    const { error } = ending;
+    const code = error instanceof Problem ? error.status : error instanceof Closed ? error.code : 0;
+    if ((code === UNAUTHORIZED || code === EXPIRED) && this.#target.renews && !this.#denied) {
+      // The function is asked once more. If that is refused, too, it is over.
+      return (this.#denied = true);
+    }
+    if (TOO_LONG.has(code) && this.#options.transport !== "sse" && this.#target.longest && this.#target.wanted.length) {
+      this.#target.longest = 0;
+      return (ending.quiet = true);
+    }
+    if (this.#choices.size && error instanceof Problem) {
+      // It may be the new filters that are refused. Those before them were not.
+      for (const { reject } of this.#choices.values()) reject(error);
+      this.#choices.clear();
+      this.#target.wanted = this.#agreed;
+      return (ending.quiet = true);
+    }
+    return false;
+  }
+
+  /**
+   * What comes next: after WebSockets that were of no use a stream, and after a stream a WebSocket again.
+   * @param {Ending} ending
+   * @param {boolean} lasted
+   */
+  #chooseTransport(ending, lasted) {
+    if (this.#transport === "sse") {
+      this.#transport = "websocket";
+    } else if (lasted) {
+      this.#useless = 0;
+    } else if (ending.opened && !this.#useful && !ending.quiet && !(ending.error instanceof Closed)) {
+      // Nobody said why it was cut.
+      this.#useless += 1;
+      if (this.#useless < USELESS) return;
+      this.#transport = "sse";
+      ending.quiet = true;
     }
   }
 
   /** One connection, from its beginning to its end. @returns {Promise<Ending>} */
   async #attempt() {
-    let url;
+    this.#asked = this.cursor ?? this.#target.since;
+    let address;
     try {
-      url = await this.#target.address(this.cursor);
+      address = await this.#within(this.#target.address(this.cursor));
     } catch (cause) {
-      return { again: true, error: new Error("params: the function failed", { cause }) };
+      return { again: true, error: new Error(`params: ${messageOf(cause)}`, { cause }) };
     }
     if (this.#closed) return { again: false, error: new Closed(1000) };
-    if (this.#transport === "sse") return this.#overStream(await this.#ask(url));
+    if (this.#transport === "sse") return this.#overStream(await this.#askWhole(address.whole));
+    const { url } = address;
+    this.#held = address.held;
     const ending = await this.#converse((hear, ended) => {
       return new SocketLink(this.#options.WebSocket, url, hear, ended);
     });
     if (this.#closed) return ending;
-    if (!ending.opened && !this.#welcomed) return this.#refused(url, ending);
+    if (!ending.opened && !this.#welcomed) return this.#refused(address, ending);
     // What was too big for the server is told, and the rest goes on.
     const tooBig = ending.error instanceof Closed && ending.error.code === TOO_BIG;
     if (tooBig && this.#outbox.refuseLongest(ending.error)) ending.again = true;
@@ -703,23 +803,35 @@ class Connection {
 
   /**
    * A handshake failed, and nobody says why: ask over HTTP. The question is what the fallback would
-   * ask, so its answer shows at once whether that works.
-   * @param {URL} url
+   * ask, so its answer shows at once whether that works. If it doesn't, it isn't the WebSocket's fault.
+   * @param {{ whole: URL, url: URL }} address
    * @param {Ending} ending
    * @returns {Promise<Ending>}
    */
-  async #refused(url, ending) {
-    this.#refusals += 1;
-    const answer = await this.#ask(url);
+  async #refused({ whole, url }, ending) {
+    let answer = await this.#ask(url);
     if (this.#closed) return ending;
-    if ("error" in answer) return this.#overStream(answer);
-    const fallBack = this.#options.transport === "auto" && !this.#met && this.#refusals >= HANDSHAKES;
-    if (!fallBack) {
-      answer.abort();
-      return ending;
-    }
+    if ("error" in answer) return answer;
+    this.#useless += 1;
+    const fallBack = this.#options.transport === "auto" && this.#useless >= USELESS;
+    if (!fallBack || url !== whole) answer.abort();
+    if (!fallBack) return ending;
+    if (url !== whole) answer = await this.#askWhole(whole);
     this.#transport = "sse";
+    this.#held = null;
     return this.#overStream(answer);
+  }
+
+  /**
+   * Ask for Server-Sent Events, with all filters in the URL. Where they are too long for that, they may not be for a WebSocket.
+   * @param {URL} whole
+   */
+  async #askWhole(whole) {
+    const answer = await this.#ask(whole);
+    if ("error" in answer && answer.error instanceof Problem && TOO_LONG.has(answer.error.status)) {
+      answer.again = this.#options.transport === "auto" && this.#choices.size === 0;
+    }
+    return answer;
   }
 
   /**
@@ -728,29 +840,58 @@ class Connection {
    * @returns {Promise<Ending | { body: ReadableStream<Uint8Array>, abort: () => void }>}
    */
   async #ask(url) {
+    const init = { headers: { Accept: "text/event-stream" }, cache: /** @type {const} */ ("no-store") };
+    try {
+      return await this.#request(url, init, async (response, abort) => {
+        const isStream = response.headers.get("content-type")?.startsWith("text/event-stream");
+        if (response.ok && response.body && isStream) return { body: response.body, abort };
+        if (response.ok) {
+          abort();
+          return { again: true, error: new Error("what answers there is no trionotify server") };
+        }
+        const problem = await problemOf(response);
+        return { again: passes(problem.status), error: problem, after: retryAfter(response) };
+      });
+    } catch (cause) {
+      const isOther = globalThis.location && globalThis.location.origin !== url.origin;
+      const why = `the server is away${isOther ? ", or doesn't allow this origin" : ""}`;
+      return { again: true, error: new Error(`no answer over HTTP: ${why}`, { cause }) };
+    }
+  }
+
+  /**
+   * One request, from its beginning to the end of what `understand` reads of the answer.
+   * @template T
+   * @param {URL} url
+   * @param {RequestInit} init
+   * @param {(response: Response, abort: () => void) => Promise<T>} understand
+   * @param {number} [times]  `connectTimeout` it may take
+   */
+  async #request(url, init, understand, times = 1) {
     const controller = new AbortController();
     const abort = () => controller.abort();
-    const timer = setTimeout(abort, this.#options.connectTimeout);
+    const { fetch, credentials } = this.#options;
+    const asked = fetch(url, { ...init, credentials, signal: controller.signal });
     try {
-      const response = await this.#options.fetch(url, {
-        headers: { Accept: "text/event-stream" },
-        cache: "no-store",
-        credentials: this.#options.credentials,
-        signal: controller.signal,
-      });
-      const isStream = response.headers.get("content-type")?.startsWith("text/event-stream");
-      if (response.ok && response.body && isStream) return { body: response.body, abort };
-      if (response.ok) {
-        abort();
-        return { again: true, error: new Error("what answers there is no trionotify server") };
-      }
-      const problem = await problemOf(response);
-      return { again: passes(problem.status), error: problem, after: retryAfter(response) };
-    } catch (cause) {
-      return { again: true, error: new Error("no answer over HTTP: the server is away, or doesn't allow this origin", { cause }) };
-    } finally {
-      clearTimeout(timer);
+      return await this.#within(asked.then((response) => understand(response, abort)), times);
+    } catch (error) {
+      abort();
+      throw error;
     }
+  }
+
+  /**
+   * What is promised, if that is kept in time.
+   * @template T
+   * @param {Promise<T>} promise
+   * @returns {Promise<T>}
+   */
+  #within(promise, times = 1) {
+    const ms = times * this.#options.connectTimeout;
+    return new Promise((resolve, reject) => {
+      const stop = later(ms, () => reject(new Error(`no answer within ${ms} ms`)));
+      promise.finally(stop).then(resolve, reject);
+    });
   }
 
   /**
@@ -758,17 +899,8 @@ class Connection {
    * @returns {Promise<Ending>}
    */
   async #overStream(answer) {
-    if ("body" in answer) {
-      return this.#converse((hear, ended) => new StreamLink(answer, hear, ended));
-    }
-    if (!answer.again && this.#choices.size) {
-      // It may be the new filters that are refused. Those before them were not.
-      for (const { reject } of this.#choices.values()) reject(answer.error);
-      this.#choices.clear();
-      this.#target.wanted = this.#agreed;
-      return { ...answer, again: true, quiet: true };
-    }
-    return answer;
+    if ("error" in answer) return answer;
+    return this.#converse((hear, ended) => new StreamLink(answer, hear, ended));
   }
 
   /**
@@ -779,15 +911,15 @@ class Connection {
   #converse(open) {
     return new Promise((resolve) => {
       if (this.#closed) return resolve({ again: false, error: new Closed(1000) });
-      const timer = setTimeout(() => {
+      const stop = later(this.#options.connectTimeout, () => {
         if (!this.#welcomed) this.#leave({ again: true, error: new Error("the server doesn't answer") });
-      }, this.#options.connectTimeout);
+      });
       this.#end = (ending) => {
-        clearTimeout(timer);
+        stop();
         this.#link = this.#end = this.#probedAt = null;
         resolve(ending);
       };
-      this.#heardAt = Date.now();
+      this.#heardAt = this.#openedAt = now();
       try {
         this.#link = open((text) => this.#hear(text), this.#end);
       } catch (cause) {
@@ -815,6 +947,7 @@ class Connection {
     this.#closed = true;
     clearInterval(this.#tick);
     for (const unlisten of this.#unlisten.splice(0)) unlisten();
+    for (const done of [...this.#waits]) done();
   }
 
   /** @param {Error} error */
@@ -825,19 +958,21 @@ class Connection {
   }
 
   /**
+   * Wait, at most until `close()`.
    * @param {number} delay
-   * @param {boolean} atLeast  the server asked for it, so nothing cuts it short
+   * @param {boolean} [canBeCut]  by what happens to the machine
    */
-  #wait(delay, atLeast) {
+  #wait(delay, canBeCut = false) {
     return new Promise((/** @type {(value?: unknown) => void} */ resolve) => {
-      const timer = setTimeout(done, delay);
-      const self = this;
-      function done() {
-        clearTimeout(timer);
-        self.#nudge = null;
+      const done = () => {
+        stop();
+        this.#waits.delete(done);
+        if (canBeCut) this.#nudge = null;
         resolve();
-      }
-      this.#nudge = () => (atLeast && !this.#closed ? undefined : done());
+      };
+      const stop = later(delay, done);
+      this.#waits.add(done);
+      if (canBeCut) this.#nudge = done;
     });
   }
 
@@ -845,7 +980,7 @@ class Connection {
 
   /** @param {unknown} text */
   #hear(text) {
-    this.#heardAt = Date.now();
+    this.#heardAt = now();
     this.#probedAt = null;
     if (text === null) return;
     const event = eventOf(text) ?? (this.#welcomed ? this.#gapFor(text) : undefined);
@@ -859,10 +994,20 @@ class Connection {
     else if (kind !== "welcome") this.#useful = true;
     if (kind === "error") return this.#refuse(data);
     if (kind === "ack" && data.filters === undefined) return this.#outbox.answer(data, receiptOf(data));
+    if (kind === "welcome") {
+      this.#isWelcome(event);
+    } else if (this.#holding) {
+      // Until the filters are there, nothing counts: not even how far the stream has gone.
+      const { id, from } = this.#holding;
+      if (kind !== "ack" || data.id !== id) return;
+      this.#holding = null;
+      this.#answerChoices(event);
+      if (event.cursor !== from) this.#hooks.hear({ type: `${OURS}gap`, data: { from }, cursor: event.cursor }, this.#transport);
+    }
     if (typeof event.cursor === "string") this.cursor = event.cursor;
-    if (kind === "welcome") this.#isWelcome(event);
     if (kind === "ack") this.#isAgreed(data, event);
-    this.#hooks.hear(event, this.#transport);
+    // A welcome says, too, what was asked for.
+    this.#hooks.hear(kind === "welcome" ? { ...event, since: this.#asked } : event, this.#transport);
   }
 
   /**
@@ -880,14 +1025,27 @@ class Connection {
   /** @param {CloudEvent} event */
   #isWelcome(event) {
     this.#welcomed = true;
-    this.#refusals = 0;
-    this.#met ||= this.#transport === "websocket";
+    this.#denied = this.#doubted = false;
+    this.#role = event.data?.role;
     this.#target.id = String(event.data?.id ?? this.#target.id);
-    // The query had the newest filters; those that they replaced never came to hold.
-    for (const { resolve } of this.#choices.values()) resolve(event.cursor);
+    if (this.#held) {
+      this.#holding = { id: `${OURS}filters-${randomId()}`, from: event.cursor };
+      this.#sendOwn("subscribe", this.#holding.id, { filters: this.#held, since: event.cursor });
+    } else {
+      this.#answerChoices(event);
+    }
+    if (this.#role === "subscriber") this.#outbox.refuseAll(notAllowed());
+    for (const text of this.#outbox.texts()) this.#send(text);
+  }
+
+  /**
+   * This connection began with the newest filters; those that they replaced never came to hold.
+   * @param {CloudEvent} event
+   */
+  #answerChoices({ cursor }) {
+    for (const { resolve } of this.#choices.values()) resolve(cursor);
     this.#choices.clear();
     this.#agreed = this.#target.wanted;
-    for (const text of this.#outbox.texts()) this.#send(text);
   }
 
   /**
@@ -910,6 +1068,8 @@ class Connection {
       // Unless newer ones are under way, those before them hold.
       if (this.#choices.size === 0) this.#target.wanted = this.#agreed;
       choice.reject(problem);
+    } else if (document.id === this.#holding?.id) {
+      this.#leave({ again: false, error: problem, opened: true });
     } else if (document.id === this.#probeId) {
       // A server that doesn't know the question lives, too. But it has no patience with many of them.
       this.#canProbe = false;
@@ -942,33 +1102,34 @@ class Connection {
     if (this.#posting) return;
     this.#posting = true;
     const backoff = new Backoff(this.#options.firstDelay, this.#options.maxDelay);
+    let denied = false;
     for (let first; !this.#closed && (first = this.#outbox.first()); ) {
       const answer = await this.#post(first.text);
       if (!("error" in answer)) this.#outbox.answer(first.event, answer);
-      else if (!answer.again) this.#outbox.refuse(first.event.id, answer.error);
-      else await new Promise((resolve) => setTimeout(resolve, (answer.after ?? 0) + backoff.next()));
+      else if (answer.again || (answer.renew && !denied)) await this.#wait((answer.after ?? 0) + backoff.next());
+      else this.#outbox.refuse(first.event.id, answer.error);
+      denied = "error" in answer && Boolean(answer.renew) && !denied;
     }
     this.#posting = false;
   }
 
   /**
    * @param {string} text
-   * @returns {Promise<Receipt | Ending>}
+   * @returns {Promise<Receipt | Ending & { renew?: boolean }>}
    */
   async #post(text) {
+    const headers = { "Content-Type": "application/cloudevents+json; charset=utf-8" };
     try {
-      const response = await this.#options.fetch(await this.#target.postAddress(), {
-        method: "POST",
-        headers: { "Content-Type": "application/cloudevents+json; charset=utf-8" },
-        credentials: this.#options.credentials,
-        body: text,
-      });
-      if (response.ok) return receiptOf(await response.json());
-      const after = retryAfter(response);
-      const error = await problemOf(response);
-      // A log that takes nothing is told, as on a WebSocket; what stands in front of the server passes.
-      const told = response.headers.get("content-type")?.startsWith("application/problem+json");
-      return { again: passes(error.status) && (!told || after > 0), error, after };
+      const url = await this.#within(this.#target.postAddress());
+      return await this.#request(url, { method: "POST", headers, body: text }, async (response) => {
+        if (response.ok) return receiptOf(await response.json());
+        const after = retryAfter(response);
+        const error = await problemOf(response);
+        // A log that takes nothing is told, as on a WebSocket; what stands in front of the server passes.
+        const told = response.headers.get("content-type")?.startsWith("application/problem+json");
+        const renew = error.status === UNAUTHORIZED && this.#target.renews;
+        return { again: passes(error.status) && (!told || after > 0), error, after, renew };
+      }, POST_TIMES);
     } catch (cause) {
       return { again: true, error: new Error("the server can't be reached", { cause }) };
     }
@@ -978,26 +1139,30 @@ class Connection {
 
   /** Every `tick`: is it time to ask, or to give up? */
   #look() {
-    const now = Date.now();
-    const { tick, probeInterval, probeTimeout, streamTimeout } = this.#options;
-    const late = now - this.#tickedAt - tick;
-    this.#tickedAt = now;
-    // Timers don't run while a machine sleeps. (Nor as often as they should in a tab that is hidden.)
+    const { tick, probeInterval, probeTimeout, streamTimeout, maxDelay, transport } = this.#options;
+    const [at, on] = [now(), Date.now()];
+    const late = Math.max(at - this.#tickedAt, on - this.#tickedOn) - tick;
+    this.#tickedAt = at;
+    this.#tickedOn = on;
+    // Timers don't run while a machine sleeps, nor does each of the clocks. (In a tab that is hidden, they run less often.)
     if (late > 2 * tick) this.#suspect(false);
     if (!this.#welcomed) return;
-    const silent = now - this.#heardAt;
-    const dead = this.#probedAt !== null && now - this.#probedAt > probeTimeout;
-    if (dead || (this.#transport === "sse" && silent > streamTimeout)) {
-      this.#leave({ again: true, error: new Error("the server doesn't answer") });
-    } else if (this.#probedAt === null && silent >= probeInterval) {
-      this.#probe();
+    const isStream = this.#transport === "sse";
+    const silent = at - this.#heardAt;
+    if ((this.#probedAt !== null && at - this.#probedAt > probeTimeout) || (isStream && silent > streamTimeout)) {
+      if (this.#doubted) this.#leave({ again: true, error: new Error("the server doesn't answer"), opened: true });
+      this.#doubted = true;
+      return;
     }
+    this.#doubted = false;
+    if (isStream && transport === "auto" && at - this.#openedAt > RETURN * maxDelay) this.rewind(this.cursor);
+    else if (this.#probedAt === null && silent >= probeInterval) this.#probe();
   }
 
   /** Ask for a sign of life. A page sees no ping, and a silent connection may be a dead one. */
   #probe() {
-    if (this.#transport === "sse" || !this.#canProbe) return;
-    this.#probedAt = Date.now();
+    if (this.#transport === "sse" || !this.#canProbe || this.#probedAt !== null) return;
+    this.#probedAt = now();
     this.#probeId = `${OURS}probe-${randomId()}`;
     this.#sendOwn("position", this.#probeId, {});
   }
@@ -1054,21 +1219,28 @@ class Tabs {
   #welcome = null;
   /** What was asked here and has no answer yet. @type {Map<string, ReturnType<typeof withResolvers> & { what: object }>} */
   #asked = new Map();
+  /** There can be no lock, so this tab shares nothing. */
+  #isAlone = false;
   /** Gives the lock back, or the wait for it. @type {(() => void) | null} */
   #stepDown = null;
   /** @type {(() => void)[]} */
   #unlisten = [];
 
-  /** Whether this environment has what it takes: a lock needs a secure context. */
+  /** Whether this environment has what it takes: a lock needs a secure context. What is there may be forbidden. */
   static get possible() {
-    return Boolean(globalThis.navigator?.locks && globalThis.BroadcastChannel);
+    try {
+      new BroadcastChannel("trionotify").close();
+      return Boolean(navigator.locks);
+    } catch {
+      return false;
+    }
   }
 
   /**
    * @param {string} name
    * @param {Target} target
    * @param {Settings} options
-   * @param {Hooks & { cursor: () => string | undefined }} hooks
+   * @param {Hooks & { cursor: () => string | undefined, alone: () => void }} hooks
    */
   constructor(name, target, options, hooks) {
     this.#name = name;
@@ -1101,10 +1273,13 @@ class Tabs {
     return this.#ask({ filters });
   }
 
-  /** @param {string} cursor */
-  rewind(cursor) {
-    if (!this.#connection) this.#say({ kind: "behind", cursor });
-    else if (isAhead(this.#connection.cursor, cursor)) this.#connection.rewind(cursor);
+  /**
+   * @param {string} cursor
+   * @param {boolean} [always]  it is where this tab begins, which need not be a cursor
+   */
+  rewind(cursor, always = false) {
+    if (!this.#connection) this.#say({ kind: "behind", cursor, always });
+    else if (always || isAhead(this.#connection.cursor, cursor)) this.#connection.rewind(cursor);
   }
 
   close() {
@@ -1127,13 +1302,22 @@ class Tabs {
       release();
     };
     const { signal } = controller;
-    navigator.locks
-      .request(this.#name, { signal }, () => {
+    const wait = async () => {
+      await navigator.locks.request(this.#name, { signal }, () => {
         if (!signal.aborted) this.#lead();
         return held;
-      })
-      .catch(() => {}); // resigned before it was given
+      });
+    };
+    // Unless we have resigned, locks are forbidden here: as in a frame with a sandbox.
+    wait().catch(() => signal.aborted || this.#goAlone());
     this.#say({ kind: "hello" });
+  }
+
+  #goAlone() {
+    this.#isAlone = true;
+    this.#channel.close();
+    this.#hooks.alone();
+    this.#lead();
   }
 
   #resign() {
@@ -1179,20 +1363,20 @@ class Tabs {
     const { event, transport } = this.#welcome ?? {};
     const { cursor } = this.#connection ?? {};
     // To one who comes now, the stream begins here. Whether an older one was resumed is no concern of its.
-    const welcome = event && { ...event, cursor, data: { ...event.data, recovered: undefined } };
+    const welcome = event && { ...event, cursor, since: undefined, data: { ...event.data, recovered: undefined } };
     this.#say({ kind: "lead", id: this.#target.id, wanted: this.#target.wanted, welcome, transport });
   }
 
   /** @param {Record<string, any>} said */
   #say(said) {
-    this.#channel.postMessage({ from: this.#me, ...said });
+    if (!this.#isAlone) this.#channel.postMessage({ from: this.#me, ...said });
   }
 
   /** @param {Record<string, any>} said */
   #hear(said) {
     if (this.#connection) {
       if (said.kind === "hello") this.#tell();
-      else if (said.kind === "behind") this.rewind(said.cursor);
+      else if (said.kind === "behind") this.rewind(said.cursor, said.always);
       else if (said.kind === "ask" && said.to === this.#me) this.#serve(said);
       return;
     }
@@ -1378,10 +1562,8 @@ export class Trionotify extends EventTarget {
       over: this.#over.bind(this),
       failed: (/** @type {Error} */ error) => this.#tell("error", { error }),
       cursor: () => this.#cursor,
+      alone: () => (this.#shared = false),
     };
-    if (options.share && target.since !== undefined) {
-      throw new TypeError("since: tabs that share a connection have one place in the stream");
-    }
     this.#shared = Boolean(options.share) && Tabs.possible;
     const name = `trionotify ${options.share} ${target.name}`;
     this.#connection = this.#shared
@@ -1488,20 +1670,24 @@ export class Trionotify extends EventTarget {
    * @param {CloudEvent} event
    * @param {Transport} transport
    */
-  #welcomed({ cursor, data }, transport) {
+  #welcomed({ cursor, data, since }, transport) {
     const here = this.#cursor;
-    const lost = here !== undefined && cursor !== here && (data?.recovered === false || !sameEpoch(cursor, here));
-    if (lost || (here === undefined && data?.recovered === false)) {
+    const begin = here ?? this.#target.since;
+    // The connection is another tab's, too, and may have begun elsewhere.
+    if (here === undefined && begin !== undefined && since !== begin) return this.#connection.rewind(begin, true);
+    const isLost = data?.recovered === false && since === begin;
+    if (here === undefined ? data?.recovered === false : cursor !== here && (isLost || !sameEpoch(cursor, here))) {
       this.#ignoring = false;
-      this.#lose(here ?? this.#target.since, cursor);
+      this.#lose(begin, cursor);
       this.#cursor = cursor;
     } else if (here === undefined) {
       this.#cursor = cursor;
     } else {
       this.#ignoring = isAhead(cursor, here);
     }
+    const isOther = this.#transport !== transport;
     this.#transport = transport;
-    if (this.#state !== "open") {
+    if (this.#state !== "open" || isOther) {
       this.#state = "open";
       this.#tell("open", { id: this.id, cursor: this.#cursor, recovered: data?.recovered, transport });
     }
@@ -1581,6 +1767,7 @@ export class Trionotify extends EventTarget {
  */
 function settingsOf(options) {
   const { id, role, filters, sql, since, lag, echo, params, share, ...given } = options;
+  const others = ["id", "role", "filters", "sql", "since", "lag", "echo", "params", "share"];
   const settings = {
     transport: /** @type {"auto" | Transport} */ ("auto"),
     credentials: /** @type {RequestCredentials} */ ("same-origin"),
@@ -1596,13 +1783,20 @@ function settingsOf(options) {
     streamTimeout: 75_000,
   };
   for (const [name, value] of Object.entries(given)) {
-    if (!(name in settings)) throw new TypeError(`${name}: there is no such option`);
+    if (!Object.hasOwn(settings, name)) {
+      const meant = nearest(name, [...others, ...Object.keys(settings)]);
+      throw new TypeError(`${name}: there is no such option${meant ? `; did you mean ${meant}?` : ""}`);
+    }
     if (value === undefined) continue;
     const key = /** @type {keyof typeof settings} */ (name);
-    if (typeof settings[key] === "number" && !(Number(value) > 0)) {
+    const isNumber = typeof settings[key] === "number";
+    if (isNumber && !(typeof value === "number" && value > 0)) {
       throw new TypeError(`${name}: a number greater than 0 is needed`);
     }
-    Object.assign(settings, { [name]: value });
+    Object.assign(settings, { [name]: /(Delay|Interval|Timeout)$/.test(name) ? Math.min(Number(value), LONGEST) : value });
+  }
+  if (role !== undefined && !["subscriber", "publisher", "both"].includes(role)) {
+    throw new TypeError(`role: subscriber, publisher or both is needed, not ${JSON.stringify(role)}`);
   }
   if (!["auto", "websocket", "sse"].includes(settings.transport)) {
     throw new TypeError("transport: auto, websocket or sse is needed");
@@ -1627,6 +1821,63 @@ function withResolvers() {
     reject = no;
   });
   return { promise, resolve, reject };
+}
+
+/** The time for durations, in milliseconds: it goes on evenly, whatever the time of day is set to. */
+function now() {
+  return performance.now();
+}
+
+/**
+ * Call back after so many milliseconds, `LONGEST` at most: a browser takes 2^31 for none. Returns what stops it.
+ * @param {number} ms
+ * @param {() => void} callback
+ */
+function later(ms, callback) {
+  const timer = setTimeout(callback, Math.min(ms, LONGEST));
+  return () => clearTimeout(timer);
+}
+
+/** @param {unknown} error  anything may be thrown */
+function messageOf(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Where the server is, as a URL of HTTP. @param {string | URL} url */
+function addressOf(url) {
+  if (!url) throw new TypeError('url: say where the server is, for instance "https://example.org/events"');
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+  let address;
+  try {
+    address = new URL(url, base);
+  } catch {
+    const why = base === undefined ? "is no whole URL, and there is no page that it could be relative to" : "is no URL";
+    throw new TypeError(`url: ${JSON.stringify(url)} ${why}; write for instance "https://example.org/events"`);
+  }
+  const { protocol } = address;
+  address.protocol = protocol.replace(/^ws/, "http");
+  if (/^https?:$/.test(address.protocol)) return address;
+  const meant = /^[\w.-]+:\d/.test(String(url)) ? `; did you mean "http://${url}"?` : "";
+  throw new TypeError(`url: http, https, ws or wss is needed, not ${protocol}${meant}`);
+}
+
+/** The word that is nearly this one, if there is one. @param {string} word @param {string[]} words */
+function nearest(word, words) {
+  const [best] = words.map((known) => ({ known, far: distance(word.toLowerCase(), known.toLowerCase()) })).sort((a, b) => a.far - b.far);
+  return best && best.far <= Math.max(1, word.length / 3) ? best.known : undefined;
+}
+
+/** How many letters differ (Levenshtein). @param {string} one @param {string} other */
+function distance(one, other) {
+  let row = Array.from({ length: other.length + 1 }, (_, n) => n);
+  for (const [y, letter] of [...one].entries()) {
+    const above = row;
+    row = [y + 1];
+    for (let x = 0; x < other.length; x += 1) {
+      row.push(Math.min(row[x] + 1, above[x + 1] + 1, above[x] + Number(letter !== other[x])));
+    }
+  }
+  return row[other.length];
 }
 
 /** 96 random bits. (`crypto.randomUUID` is for secure contexts only.) */
@@ -1728,9 +1979,17 @@ function passes(status) {
   return status >= 500 || PASSING_STATUSES.has(status);
 }
 
-/** In milliseconds. @param {Response} response */
+/** In milliseconds, 0 if nothing is said. Either form of RFC 9110: seconds, or a date. @param {Response} response */
 function retryAfter(response) {
-  return Number(response.headers.get("retry-after")) * 1000 || 0;
+  const text = response.headers.get("retry-after")?.trim() ?? "";
+  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - Date.now();
+  return ms > 0 ? ms : 0;
+}
+
+/** What the server would say of an event from one who may only subscribe; and it would close the connection. */
+function notAllowed() {
+  const detail = "role: this client may only subscribe; to publish, connect with role=both, and if the query is signed, sign it with that";
+  return new Problem({ title: "Forbidden", status: 403, detail });
 }
 
 /** @param {Response} response */
