@@ -389,11 +389,15 @@ class Hub:
             nursery.cancel_scope.cancel()
 
     async def close(self) -> None:
-        """Say goodbye to everyone (1001), and wait until they have left. Put a deadline around it."""
+        """Say goodbye to everyone (1001), and wait until they and the listeners have left.
+
+        Put a deadline around it.
+        """
         self.entrance.close("the hub is closed")
+        self.entrance.refuse()
         seconds = self.settings.close_timeout
         await say_goodbye(self, self.connections.values(), CloseCode.GOING_AWAY, seconds)
-        while self.connections:
+        while self.connections or self.entrance.has_listeners:
             await self.entrance.left.park()
 
     def cut_off(self) -> None:
@@ -402,11 +406,12 @@ class Hub:
             connection.cut_off()
 
     def abort(self) -> None:
-        """Cut everyone off, and let the hub's own tasks end. Doesn't block.
+        """Cut everyone off, and let listeners and the hub's own tasks end. Doesn't block.
 
         What is in the channel is still broadcast to subscriptions inside the process.
         """
         self.cut_off()
+        self.entrance.cut_off_listeners()
         self.inbox.close_to_publishers()
         self._closed.set()
 

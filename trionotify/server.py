@@ -21,7 +21,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -36,9 +36,10 @@ from trionotify.drain import say_goodbye
 from trionotify.errors import CloseCode
 from trionotify.exhaustion import Exhaustion
 from trionotify.hub import Authenticate, Hub
-from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix
+from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix, take_over
 from trionotify.logs import open_log
 from trionotify.routes import ADMIN, ALL, PUBLIC, Routes, load_files
+from trionotify.scopes import open_nursery, opening
 from trionotify.secret import Secret
 from trionotify.serving import serve_transport
 from trionotify.sessions import Handler, Session, handler_session, publishing_session
@@ -62,7 +63,7 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 _PAUSE: Final = 0.1
 
 
-@asynccontextmanager
+@opening
 async def open_hub(
     *,
     store: str = "memory:",
@@ -117,7 +118,7 @@ async def open_hub(
             handle=_handle,
             attach=serve_attached,
         )
-        async with trio.open_nursery() as nursery:
+        async with open_nursery() as nursery:
             await nursery.start(hub.run)
             try:
                 yield hub
@@ -281,7 +282,7 @@ class Server:
         else:
             # (No page of a browser reaches a Unix socket.)
             local = self._local and sock.family != _UNIX
-            serve = partial(serve_transport, routes=routes, local=local)
+            serve = partial(serve_transport, routes=routes, local=local, listener=self)
             self._connections.start_soon(serve, self.hub, transport, remote, self._opened)
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -299,7 +300,7 @@ class Server:
     async def _end(self) -> None:
         """Once it is stopped, say goodbye. What is left at the deadline is cut off."""
         await self._stopped.wait()
-        self.hub.entrance.drop_half_open()
+        self.hub.entrance.drop_half_open(self)
         seconds = self.hub.settings.close_timeout
         with trio.move_on_after(seconds):
             await say_goodbye(self.hub, self._opened, CloseCode.GOING_AWAY, seconds)
@@ -344,9 +345,10 @@ async def serve(
     cesql.parse("TRUE")
     load_files()
     public = insecure or hub.authenticate is not None or hub.secret is not None
-    certificate = certificate_of(tls_cert, tls_key, ssl_context)
-    inherited = adopt(sockets, public)
     with contextlib.ExitStack() as undo:
+        inherited = take_over(sockets, undo)
+        certificate = certificate_of(tls_cert, tls_key, ssl_context)
+        adopt(inherited, public)
         if inherited:
             listening = inherited
         elif unix is not None:
@@ -369,8 +371,8 @@ async def serve(
     )
     try:
         with hub.entrance.listening(server):
-            async with trio.open_nursery() as helpers:
-                async with trio.open_nursery() as server._connections:
+            async with open_nursery() as helpers:
+                async with open_nursery() as server._connections:
                     server._accepting = len(places)
                     for sock, at in places:
                         helpers.start_soon(server._accept, sock, at)
@@ -391,7 +393,7 @@ async def serve(
                     os.unlink(unix)
 
 
-@asynccontextmanager
+@opening
 async def open_server(
     *,
     host: str | Iterable[str] = DEFAULT_HOST,
@@ -409,24 +411,24 @@ async def open_server(
 
     Leaving the block stops the server in good order; nothing outlives it.
     """
-    async with open_hub(**options) as hub, trio.open_nursery() as nursery:
-        listen = partial(
-            serve,
-            hub,
-            host=host,
-            port=port,
-            unix=unix,
-            sockets=sockets,
-            ssl_context=ssl_context,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            insecure=insecure,
-            admin_port=admin_port,
-        )
-        server: Server = await nursery.start(listen)
-        yield server
-        hub.entrance.close("the server stops")
-        server.stop()
+    listen = partial(
+        serve,
+        host=host,
+        port=port,
+        unix=unix,
+        ssl_context=ssl_context,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        insecure=insecure,
+        admin_port=admin_port,
+    )
+    with contextlib.ExitStack() as undo:
+        listen = partial(listen, sockets=take_over(sockets, undo))
+        async with open_hub(**options) as hub, open_nursery() as nursery:
+            server: Server = await nursery.start(listen, hub)
+            yield server
+            hub.entrance.close("the server stops")
+            server.stop()
 
 
 def _place(sock: socket.socket, tls: bool) -> tuple[str, int | None]:

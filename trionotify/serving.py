@@ -23,6 +23,7 @@ from trionotify.routes import ALL, Routes
 
 if TYPE_CHECKING:
     from trionotify.connections import ClientConnection
+    from trionotify.entrance import Listener
     from trionotify.hub import Hub
     from trionotify.transport import Transport
 
@@ -40,17 +41,21 @@ async def serve_transport(
     *,
     routes: Routes = ALL,
     local: bool = False,
+    listener: Listener | None = None,
 ) -> None:
     """Serve one connection and close it. Raises nothing but what isn't an Exception: `Cancelled`.
 
-    One that is `local` was let in because it came from this machine, and for no other reason.
+    One that is `local` was let in because it came from this machine, and for no other reason. The
+    `listener` is who has let it in.
     While it is open, it is in `opened`, and the hub may cancel `scope`, which is around the call.
     Cancelled while the request is read, it just closes; later it says goodbye first.
     """
     opened = set() if opened is None else opened
     connection: ClientConnection | None = None
     try:
-        connection = await Conversation(hub, transport, remote, routes, local).client()
+        connection = await Conversation(
+            hub, transport, remote, routes, local, listener=listener
+        ).client()
         if connection is not None:
             connection.scope = scope
             opened.add(connection)
