@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from trionotify.clients import Client
 
 __all__ = [
     "CloseCode",
@@ -153,7 +156,12 @@ class Refused(TrionotifyError):
 
 
 class Disconnected(TrionotifyError):
-    """The client is gone, or going: nothing can be sent to it any more."""
+    """The client is gone, or going: nothing can be sent to it any more.
+
+    `client` is its record, None where that isn't known.
+    """
+
+    client: Client | None = None
 
 
 class Closed(TrionotifyError):

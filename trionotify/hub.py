@@ -279,9 +279,9 @@ class Hub:
         publishing and subscriptions inside the process go on.
 
         Returns when nobody is connected any more. Always a checkpoint. Called again meanwhile, it waits
-        for the same end; the earliest deadline holds. (A session that calls it is waited for, too: let
-        another task do it.) Cancelled, nobody is let in again, and who has not been told stays
-        connected. Raises ValueError for a deadline below 0.
+        for the same end; the earliest deadline holds. A session that calls it isn't waited for, but its
+        client is sent away with the others. Cancelled, nobody is let in again, and who has not been told
+        stays connected. Raises ValueError for a deadline below 0.
         """
         seconds = self.settings.drain_timeout if deadline is None else deadline
         if not seconds >= 0:

@@ -1,0 +1,333 @@
+"""Mistakes that an application makes in Python: each is told at once, or does no harm."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.conftest import Room, open_room
+from tests.kernel import FakeKernel
+from trionotify import (
+    EVERYTHING,
+    Client,
+    Disconnected,
+    Exact,
+    Hub,
+    Notification,
+    StoreError,
+    Subscription,
+    open_hub,
+    open_server,
+)
+
+Clock = trio.testing.MockClock
+
+
+# --- subscriptions ---
+
+
+async def test_a_subscription_that_was_not_entered(autojump_clock: Clock) -> None:
+    """Iterating raises, with the fix, instead of ending at once with nothing."""
+    async with open_hub() as hub:
+        with pytest.raises(RuntimeError, match=r"must be entered first: async with hub\.subscribe\("):
+            async for _ in hub.subscribe():
+                raise AssertionError("there is nothing")
+
+
+async def test_two_tasks_on_one_subscription(autojump_clock: Clock) -> None:
+    """The second one is told; the first one is not harmed."""
+    async with open_hub() as hub, hub.subscribe() as notifications, trio.open_nursery() as nursery:
+        found: list[str] = []
+
+        @nursery.start_soon
+        async def first() -> None:
+            found.append(str((await anext(notifications)).data))
+
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError, match="another task is waiting"):
+            await anext(notifications)
+        await hub.publish("x")
+    assert found == ["x"]
+
+
+async def test_a_subscription_entered_again_begins_anew(autojump_clock: Clock) -> None:
+    """Nothing is left of what it had looked up before; while it is in use, it can't be entered."""
+    async with open_hub() as hub:
+        subscription = hub.subscribe()
+        async with subscription as notifications:
+            with pytest.raises(RuntimeError, match=r"in use: call hub\.subscribe\(\) once for each"):
+                await subscription.__aenter__()
+            for text in ("1", "2", "3"):
+                await hub.publish(text, confirm=True)
+            assert (await anext(notifications)).data == "1"
+        with pytest.raises(StopAsyncIteration):
+            await anext(notifications)
+        async with subscription as notifications:
+            await hub.publish("4")
+            assert (await anext(notifications)).data == "4"
+
+
+async def test_a_predicate_that_raises_is_met_once(autojump_clock: Clock) -> None:
+    """Iterating on continues behind the notification that it can't judge."""
+
+    def judge(notification: Notification) -> bool:
+        if notification.data == "2":
+            raise ZeroDivisionError
+        return True
+
+    async with open_hub() as hub, hub.subscribe(judge) as notifications:
+        for text in ("1", "2", "3"):
+            await hub.publish(text)
+        assert (await anext(notifications)).data == "1"
+        with pytest.raises(ZeroDivisionError):
+            await anext(notifications)
+        assert (await anext(notifications)).data == "3"
+
+
+async def test_the_end_of_the_hub_is_the_end_of_a_subscription_that_is_behind(tmp_path: Path) -> None:
+    """Even where the log would have to be read from its file, which is closed by then."""
+    options: dict[str, Any] = {"store": f"sqlite:{tmp_path / 'log'}", "max_tail_bytes": 1}
+    async with open_hub(**options) as hub:
+        notifications = await hub.subscribe(since="start").__aenter__()
+        for number in range(300):
+            await hub.publish(f"{number}")
+        assert (await anext(notifications)).data == "0"
+    found = [each.data async for each in notifications]
+    assert len(found) < 299
+    assert found == [f"{number}" for number in range(1, len(found) + 1)]
+
+
+# --- predicates that do something ---
+
+
+class Doing:
+    """A predicate that does something to the hub whenever it is asked."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+
+    def __call__(self, _: object) -> bool:
+        self._act()
+        return True
+
+
+def _replace(room: Room, me: Client, other: Client) -> None:
+    me.unsubscribe()
+    me.subscribe(Doing(partial(_replace, room, me, other)))
+
+
+def _kick(room: Room, me: Client, other: Client) -> None:
+    other.close(4000, "kicked")
+
+
+def _leave(room: Room, me: Client, other: Client) -> None:
+    me.close(4000, "done")
+
+
+def _only_once(room: Room, me: Client, other: Client) -> None:
+    me.unsubscribe()
+
+
+def _grow(room: Room, me: Client, other: Client) -> None:
+    me.subscribe(Doing(lambda: None))
+    other.subscribe(Exact(type=f"t{len(other.predicates)}"))
+
+
+def _empty(room: Room, me: Client, other: Client) -> None:
+    for client in room.hub.clients:
+        if client.id != "bystander":
+            client.unsubscribe()
+
+
+def _abort(room: Room, me: Client, other: Client) -> None:
+    room.hub.connections[next(iter(room.hub.connections))].cut_off()
+
+
+_ACTS = [_replace, _kick, _leave, _only_once, _grow, _empty, _abort]
+
+
+@pytest.mark.parametrize("act", _ACTS)
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("lag", ["gap", "latest"])
+async def test_a_predicate_may_do_anything(
+    act: Callable[[Room, Client, Client], None], behind: bool, lag: str, autojump_clock: Clock
+) -> None:
+    """The hub goes on, a bystander gets everything, and nothing comes behind a Close."""
+    async with open_room() as room:
+        target = f"format=cloudevents&lag={lag}"
+        kernels = [FakeKernel(), FakeKernel()]
+        peers = [
+            await room.connect(f"/?id={name}&{target}", kernel=kernel)
+            for name, kernel in zip(("other", "me"), kernels, strict=True)
+        ]
+        bystander = await room.connect("/?id=bystander")
+        other, me = (room.hub.clients.by_id(name)[0] for name in ("other", "me"))
+        me.subscribe(Doing(partial(act, room, me, other)))
+        other.subscribe(Doing(partial(act, room, other, me)))
+        if behind:
+            for kernel in kernels:
+                kernel.stall()
+        for number in range(5):
+            await room.hub.publish(f"{number}")
+        await room.quiet()
+        for kernel in kernels:
+            kernel.grant(None)
+        await room.quiet()
+        for number in range(5, 8):
+            await room.hub.publish(f"{number}", confirm=True)
+        await room.quiet()
+        assert bystander.look().messages == [f"{number}" for number in range(8)]
+        for peer in peers:
+            peer.look()  # raises for whatever comes behind a Close
+
+
+@pytest.mark.parametrize("act", _ACTS)
+async def test_an_audience_may_do_anything(
+    act: Callable[[Room, Client, Client], None], autojump_clock: Clock
+) -> None:
+    """It is asked about each client while the notification is handed out."""
+    async with open_room() as room:
+        for name in ("other", "me"):
+            await room.connect(f"/?id={name}")
+        bystander = await room.connect("/?id=bystander")
+        other, me = (room.hub.clients.by_id(name)[0] for name in ("other", "me"))
+        done: list[Client] = []
+
+        def audience(client: Client) -> bool:
+            if client.id == "me" and not done:
+                done.append(client)
+                act(room, me, other)
+            return True
+
+        async with room.hub.subscribe() as notifications:
+            await room.hub.publish("1", audience=audience, confirm=True)
+            await room.hub.publish("2", confirm=True)
+            assert [(await anext(notifications)).data for _ in range(2)] == ["1", "2"]
+        await room.quiet()
+        assert bystander.look().messages == ["1", "2"]
+
+
+async def test_a_subscriptions_predicate_may_replace_itself_at_each_look(autojump_clock: Clock) -> None:
+    """It is read on by what it is then: neither for ever, nor twice."""
+    async with open_hub() as hub, hub.subscribe() as notifications:
+        position = notifications._reader.position
+
+        def replace() -> None:
+            hub.broadcast.refilter(position, Doing(replace))
+
+        replace()
+        for number in range(5):
+            await hub.publish(f"{number}")
+        with trio.fail_after(5):
+            found = [(await anext(notifications)).data for _ in range(5)]
+        assert found == ["0", "1", "2", "3", "4"]
+
+
+# --- sessions ---
+
+
+async def test_two_tasks_that_receive_from_one_client(autojump_clock: Clock) -> None:
+    """The second one is told, and closing the client still wakes the first one."""
+    told: list[str] = []
+
+    async def first(client: Client) -> None:
+        told.extend([str(message) async for message in client])
+        told.append("the end")
+
+    async def session(client: Client) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first, client)
+            await trio.testing.wait_all_tasks_blocked()
+            for receive in (client.receive_batch, client.__anext__):
+                with pytest.raises(trio.BusyResourceError, match="another task is waiting"):
+                    await receive()
+            client.close(4000)
+
+    async with open_room(session=session) as room:
+        peer = await room.connect()
+        await room.quiet()
+        assert peer.look().close == (4000, "")
+    assert told == ["the end"]
+
+
+async def test_sending_to_another_client_that_has_left(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It doesn't end the session that sends: it is none of its own client's fault."""
+    caplog.set_level(logging.INFO, logger="trionotify")
+    records: list[Client] = []
+
+    async def session(client: Client) -> None:
+        records.append(client)
+        async for message in client:
+            for each in records:
+                await each.send(message)
+            records[0].close()
+
+    async with open_room(session=session) as room:
+        gone, here = await room.connect("/?id=gone"), await room.connect("/?id=here")
+        gone.kernel.hang_up()
+        await room.quiet()
+        here.say("1")
+        here.say("2")
+        await room.quiet()
+        assert here.look().messages == ["1", "2"]
+        assert here.close is None
+        # Elsewhere it is told.
+        with pytest.raises(Disconnected) as caught:
+            await records[0].send("x")
+        assert caught.value.client is records[0]
+    dropped = [record for record in caplog.records if record.__dict__.get("event") == "not_sent"]
+    assert [(record.__dict__["id"], record.__dict__["by"]) for record in dropped] == [("gone", "here")] * 2
+
+
+async def test_what_another_client_that_has_left_ends_is_logged(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A session that publishes for another client has a fault: it isn't how sessions often end."""
+    records: list[Client] = []
+
+    async def session(client: Client) -> None:
+        records.append(client)
+        async for message in client:
+            await records[0].publish(message)
+
+    async with open_room(session=session) as room:
+        gone, here = await room.connect("/?id=gone"), await room.connect("/?id=here")
+        gone.kernel.hang_up()
+        await room.quiet()
+        here.say("1")
+        await room.quiet()
+        assert here.look().close == (1011, "")
+    assert "the session of client 'here' failed" in caplog.text
+
+
+async def test_a_session_that_drains(autojump_clock: Clock) -> None:
+    """It doesn't wait for itself, nor two of them for each other; all are sent away with 1012."""
+    seconds: list[float] = []
+
+    async def session(client: Client) -> None:
+        async for _ in client:
+            begun = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.hub.drain)
+            seconds.append(trio.current_time() - begun)
+
+    async with open_room(session=session) as room:
+        peers = [await room.connect() for _ in range(3)]
+        for peer in peers[:2]:
+            peer.say("drain")
+        await room.quiet()
+        for peer in peers:
+            assert peer.look().close == (1012, "")
+            peer.say_close()
+        await room.hub.drain()
+    assert len(seconds) == 2
+    assert max(seconds) < 5
