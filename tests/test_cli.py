@@ -135,6 +135,11 @@ def test_environment() -> None:
         (["--port=0", "--store=sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
         (["--port=0", "--store=sqllite:x"], "trionotify: store: 'memory:' or 'sqlite:PATH'", 1),
         (["--port=0", "--secret=/dev/null"], "trionotify: secret: /dev/null is empty", 1),
+        (
+            ["--port=0", "--secret=0123456789abcdef0123456789abcdef"],
+            "trionotify: secret: the file can't be read: No such file or directory",
+            1,
+        ),
         (["--port=0", "--secret=/"], "trionotify: secret: / can't be read: Is a directory", 1),
     ],
 )
@@ -263,7 +268,11 @@ def test_sign(tmp_path: Path) -> None:
     assert done.stdout.startswith("wss://example.org/events?id=alice&exp=")
     for arguments, words in [
         ((*secret, "role=admin"), "trionotify: role: one of subscriber, publisher, both is needed"),
-        ((*secret, "--expires=soon", "id=a"), "trionotify: expires: a duration like 15m is needed"),
+        ((*secret, "--expires=0", "id=a"), "trionotify: expires: must be greater than 0"),
+        (
+            (*secret, "--expires=soon", "id=a"),
+            "trionotify: expires: must be seconds or a duration like 15m",
+        ),
         (("--secret", "nowhere", "id=a"), "trionotify: secret: nowhere can't be read: No such file"),
     ]:
         done = run("sign", *arguments)

@@ -15,7 +15,7 @@ from trionotify.config import in_one_line, name_variables
 from trionotify.errors import StoreError
 from trionotify.logs.sqlite import new_epoch as renew
 from trionotify.service import serve
-from trionotify.since import parse_duration
+from trionotify.since import seconds_of
 from trionotify.stdio import Failure, Mistake, keep_numbers, show
 
 __all__ = ["main"]
@@ -122,7 +122,11 @@ def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
     help="The server's: the first line signs.",
 )
 @click.option(
-    "--expires", default="1h", show_default=True, metavar="DURATION", help="In how long: 30s, 15m, 12h."
+    "--expires",
+    default="1h",
+    show_default=True,
+    metavar="DURATION",
+    help="In how long: 30s, 15m, 12h, or seconds.",
 )
 @click.argument("query", nargs=-1, required=True, metavar="KEY=VALUE... | URL")
 def sign(secret: str, expires: str, query: tuple[str, ...]) -> None:
@@ -134,15 +138,11 @@ def sign(secret: str, expires: str, query: tuple[str, ...]) -> None:
     python -m trionotify sign --secret FILE id=alice role=both exact.team=ops
     python -m trionotify sign --secret FILE --expires 12h 'wss://example.org/events?id=alice'
     """
-    seconds = parse_duration(expires)
-    if not seconds:
-        raise Mistake(f"expires: a duration like 15m is needed, not {expires!r}")
     try:
-        key = Path(secret).read_bytes()
-    except OSError as error:
-        raise Mistake(f"secret: {secret} can't be read: {error.strerror}") from None
-    try:
-        signed = trionotify.sign("&".join(query), key, expires_in=seconds)
+        seconds = seconds_of("expires", expires)
+        if not seconds:
+            raise ValueError("expires: must be greater than 0")
+        signed = trionotify.sign("&".join(query), Path(secret), expires_in=seconds)
     except ValueError as error:
         raise Mistake(str(error)) from None
     show(signed)

@@ -166,8 +166,8 @@ class Subscription:
 
     It begins at the head of the log, or at `since`, when it is entered. It sees every notification that
     its predicate wants, whatever their audience: it is the server's own. Iterating never skips silently:
-    it raises `Lagged` when it was too slow, and may be continued after that. One task at a time iterates.
-    When it was left, it may be entered again, and begins anew.
+    it raises `Lagged` when it was too slow, and may be continued after that. One task at a time
+    iterates. When it was left, it may be entered again, and begins anew.
     """
 
     def __init__(self, broadcast: Broadcast, predicate: Wanted, since: int | Moment | None) -> None:

@@ -74,6 +74,7 @@ async def open_hub(
     allow_origin: Iterable[str] = (),
     page: bool = True,
     secret: str | os.PathLike[str] | bytes | None = None,
+    secret_file: str | os.PathLike[str] | None = None,
     trusted_proxy: Iterable[str] = (),
     subprotocol: Iterable[str] = (),
     **options: Any,
@@ -88,8 +89,9 @@ async def open_hub(
     origins like `https://example.org`, `https://*.example.org`, or `*` for all. Without `page` there is
     none for people at `/`. `options` are those of `Settings`.
 
-    With a `secret`, the path of a file or as bytes the secret itself, clients need a query that was
-    signed with it (`sign`), and whoever has the secret may do everything. A `trusted_proxy` (addresses,
+    With a `secret`, clients need a query that was signed with it (`sign`), and whoever has the secret
+    may do everything. Bytes are the secret itself, and so is text that looks like one; a path, and text
+    that names a file, is its file. `secret_file` is always a path. A `trusted_proxy` (addresses,
     networks, `unix`) is believed when it says whose requests it passes on. A client that offers a
     `subprotocol` of these names gets it, and is served as one that offers none.
 
@@ -102,7 +104,11 @@ async def open_hub(
     if handler:
         session = handler_session(handler)
     settings = Settings.of(options)
+    if secret is not None and secret_file is not None:
+        raise TypeError("secret or secret_file, not both: secret_file is for the path of a file")
     keys = None if secret is None else Secret(secret)
+    if secret_file is not None:
+        keys = Secret.of_file(secret_file, "secret_file")
     log = await open_log(store, durability, settings)
     try:
         hub = Hub(

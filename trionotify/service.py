@@ -13,6 +13,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, cast
 
 import attrs
@@ -196,6 +197,8 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     for number in _MEANINGLESS:
         signal.signal(number, signal.SIG_IGN)
     options = {name: value for name, value in given.items() if value is not None}
+    if "secret" in options:
+        options["secret"] = Path(options["secret"])
     # A connection is some hundred objects that stay. Looking at them again and again, as by default,
     # costs a fifth of what connecting does. Looking at all objects stops everyone (for 0.7 s where a
     # thousand clients have long filters), and finds little: a connection that is over leaves no cycles.

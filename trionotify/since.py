@@ -21,10 +21,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 
 import attrs
 
+from trionotify.errors import quoted
 from trionotify.log import Cursor
 from trionotify.notification import moment_of
 
@@ -36,6 +38,7 @@ __all__ = [
     "parse_duration",
     "parse_since",
     "said_since",
+    "seconds_of",
     "where_it_was",
 ]
 
@@ -48,6 +51,7 @@ _SHOWN: Final = 80
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PART: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", re.ASCII)
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
+_NUMBER: Final = re.compile(r"\d{1,15}(?:\.\d{1,9})?", re.ASCII)
 _DATE: Final = re.compile(r"\d{4}-\d\d-", re.ASCII)
 
 
@@ -86,6 +90,25 @@ def parse_duration(text: str) -> float | None:
     if not _DURATION.fullmatch(text):
         return None
     return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+
+
+def seconds_of(name: str, value: object) -> float:
+    """How many seconds a number, a timedelta, or a text like `15m` or `90` are.
+
+    Raises TypeError or ValueError that begins with `name`.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, str):
+        seconds = float(value) if _NUMBER.fullmatch(value) else parse_duration(value)
+        if seconds is not None:
+            return seconds
+        raise ValueError(f"{name}: must be seconds or a duration like 15m, not {quoted(value)}")
+    raise TypeError(
+        f"{name}: must be seconds, a duration like '15m' or a timedelta, not {type(value).__name__}"
+    )
 
 
 def parse_since(text: str) -> Cursor | Moment:
