@@ -21,6 +21,7 @@ from trionotify import (
     Notification,
     open_hub,
 )
+from trionotify.turns import Turn
 
 Clock = trio.testing.MockClock
 
@@ -180,6 +181,25 @@ async def test_a_predicate_may_do_anything(
         assert bystander.look().messages == [f"{number}" for number in range(8)]
         for peer in peers:
             peer.look()  # raises for whatever comes behind a Close
+
+
+async def test_a_predicate_may_replace_itself_at_each_step(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `latest`, which looks at everything before it sends anything, and can't in one turn."""
+    monkeypatch.setattr(Turn, "over", True)
+    async with open_room() as room:
+        peer = await room.connect("/?id=me&lag=latest", kernel=(kernel := FakeKernel()))
+        (me,) = room.hub.clients
+        me.subscribe(Doing(partial(_replace, room, me, me)))
+        kernel.stall()
+        for number in range(5):
+            await room.hub.publish(f"{number}", subject=f"{number % 2}")
+        await room.quiet()
+        kernel.grant(None)
+        with trio.fail_after(5):
+            await room.quiet()
+        assert peer.look().messages[-2:] == ["3", "4"]
 
 
 @pytest.mark.parametrize("act", _ACTS)

@@ -238,10 +238,8 @@ def _read(path: Path, name: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         # Whoever gives a secret where a path is wanted must not find it in the log.
-        known = (
-            path.suffix or len(path.name) < _SHORT or (path.name != str(path) and path.parent.is_dir())
-        )
-        shown = path if known else "the file"
+        is_path = path.suffix or (path.name != str(path) and path.parent.is_dir())
+        shown = path if is_path or len(path.name) < _SHORT else "the file"
         raise ValueError(f"{name}: {shown} can't be read: {error.strerror}") from None
 
 
