@@ -35,7 +35,7 @@ ORDER = [
     *("entrance", "quotas", "expiry", "drain", "sessions", "hub"),
     *("admission", "connections", "handshake", "websocket", "streams", "posting", "roster", "metrics"),
     *("routes", "conversation", "serving", "attached"),
-    *("listening", "tls", "exhaustion", "scopes", "server"),
+    *("listening", "tls", "exhaustion", "checks", "scopes", "server"),
     *("backoff", "outbox", "target", "link", "reconnect", "subscriber", "publisher", "remote"),
     *("fetch", "top", "stdio", "config", "commands", "journal", "systemd", "memory", "service"),
     *("cli", "__main__"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
-from functools import partial
+from datetime import timedelta
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import trio
@@ -20,6 +24,7 @@ from trionotify import (
     Exact,
     Notification,
     open_hub,
+    open_server,
 )
 from trionotify.turns import Turn
 
@@ -347,3 +352,149 @@ async def test_a_session_that_drains(autojump_clock: Clock) -> None:
         await room.hub.drain()
     assert len(seconds) == 2
     assert max(seconds) < 5
+
+
+# --- keywords ---
+
+
+async def plain_async(*_: object) -> None:
+    """Any number of arguments, and nothing to await."""
+
+
+def plain(client: object, message: object) -> None: ...
+
+
+async def one_argument(client: object) -> None: ...
+
+
+async def generator(client: object) -> Any:
+    yield client
+
+
+class Plain:
+    def __call__(self, client: object, message: object) -> None: ...
+
+    async def method(self, client: object, message: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"prot": 0}, TypeError, "there is no option 'prot'; did you mean 'port'?"),
+        ({"handlr": plain_async}, TypeError, "there is no option 'handlr'; did you mean 'handler'?"),
+        (
+            {"log_level": "debug"},
+            TypeError,
+            "there is no option 'log_level' in Python: it is",
+        ),
+        ({"log_format": "json"}, TypeError, "there is no option 'log_format' in Python: it is"),
+        (
+            {"config": "x.toml"},
+            TypeError,
+            "there is no option 'config' in Python: it is",
+        ),
+        ({"port": "0"}, TypeError, "port: must be a whole number, not str; write 0"),
+        ({"port": "http"}, TypeError, "port: must be a whole number, not str"),
+        ({"port": True}, TypeError, "port: must be a whole number, not bool"),
+        ({"port": 65536}, ValueError, "port: must be from 0 to 65535, not 65536"),
+        ({"admin_port": -1}, ValueError, "admin_port: must be from 0 to 65535, not -1"),
+        ({"insecure": "no"}, TypeError, "insecure: must be True or False, not str"),
+        ({"page": 0}, TypeError, "page: must be True or False, not int"),
+        ({"store": Path("log.db")}, TypeError, "store: must be 'memory:' or 'sqlite:PATH', not "),
+        ({"unix": 7}, TypeError, "unix: must be a path, not int"),
+        ({"tls_cert": b"x"}, TypeError, "tls_cert: must be a path, not bytes"),
+        ({"ssl_context": True}, TypeError, "ssl_context: must be an ssl.SSLContext, not bool"),
+        ({"sockets": [7]}, TypeError, "sockets: must be listening sockets of `socket`, not int"),
+        ({"max_log_age": "soon"}, ValueError, "max_log_age: must be seconds or a duration like 15m"),
+        ({"max_log_age": None}, TypeError, "max_log_age: must be seconds, a duration like '15m' or a"),
+        ({"max_log_age": "0s"}, ValueError, "max_log_age must be greater than 0"),
+        (
+            {"handler": "x"},
+            TypeError,
+            "handler: must be a function, not str; write async",
+        ),
+        (
+            {"handler": plain},
+            TypeError,
+            "handler: must be an async function without a yield",
+        ),
+        (
+            {"handler": partial(plain, 7)},
+            TypeError,
+            "handler: it is called with client and",
+        ),
+        ({"handler": Plain}, TypeError, "handler: it is called with client and"),
+        ({"handler": Plain()}, TypeError, "handler: must be an async function without a yield"),
+        (
+            {"handler": one_argument},
+            TypeError,
+            "handler: it is called with client and",
+        ),
+        ({"session": plain}, TypeError, "session: it is called with client, and can't be"),
+        ({"session": generator}, TypeError, "session: must be an async function without a yield"),
+        (
+            {"session": Plain().method},
+            TypeError,
+            "session: it is called with client, and can't be",
+        ),
+        (
+            {"authenticate": lambda: None},
+            TypeError,
+            "authenticate: it is called with request",
+        ),
+    ],
+)
+async def test_a_wrong_option_is_refused_at_once(
+    options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    """It is named, with what is wrong and what to write."""
+    with pytest.raises(error) as caught:
+        async with open_server(**{"port": 0, **options}):
+            raise AssertionError("it opened")
+    assert str(caught.value).startswith(words)
+
+
+async def test_an_option_of_the_listener_given_to_a_hub() -> None:
+    """A hub doesn't listen."""
+    with pytest.raises(TypeError, match=r"^port: this is an option of serve"):
+        async with open_hub(port=0):
+            raise AssertionError("it opened")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"handler": plain_async},
+        {"handler": partial(plain_async, 7)},
+        {"handler": lambda client, message: plain_async(client)},
+        {"handler": wraps(plain_async)(lambda *given: plain_async())},
+        {"handler": Plain().method},
+        {"session": AsyncMock()},
+        {"session": one_argument},
+        {"max_log_age": "1h30m"},
+        {"max_log_age": timedelta(hours=1.5)},
+        {"max_log_age": "5400", "unix": None},
+    ],
+)
+async def test_what_is_right_is_not_refused(options: dict[str, Any]) -> None:
+    """What is made in another way than by `def` may return an awaitable."""
+    async with open_server(**{"port": 0, **options}) as server:
+        if "max_log_age" in options:
+            assert server.hub.settings.max_log_age == 5400
+
+
+def test_limits_of_the_process_stay_as_they_are() -> None:
+    """Children inherit them, and `select` fails with more files; the limits of a hub follow them."""
+    program = """
+import resource, trio, trionotify
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+async def main():
+    async with trionotify.open_server(port=0) as server:
+        settings = server.hub.settings
+        print(settings.max_half_open, settings.max_connections)
+trio.run(main)
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "128 320\n512\n"

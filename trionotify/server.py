@@ -31,6 +31,7 @@ import trio
 from trionotify import cesql
 from trionotify.addresses import name_of, site_of, unix_url
 from trionotify.attached import serve_attached
+from trionotify.checks import check_listening, check_names, check_paths, check_serving
 from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
 from trionotify.errors import CloseCode
@@ -41,12 +42,11 @@ from trionotify.logs import open_log
 from trionotify.routes import ADMIN, ALL, PUBLIC, Routes, load_files
 from trionotify.scopes import open_nursery, opening
 from trionotify.secret import Secret
-from trionotify.serving import serve_transport
+from trionotify.serving import handle_stream, serve_transport
 from trionotify.sessions import Handler, Session, handler_session, publishing_session
 from trionotify.settings import Settings
 from trionotify.tls import Certificate, certificate_of
 from trionotify.tls_transport import transport_of
-from trionotify.transport import StreamTransport
 
 __all__ = ["Server", "open_hub", "open_server", "serve"]
 
@@ -99,11 +99,13 @@ async def open_hub(
     Raises TypeError or ValueError that names a bad option, and `StoreError` when the file can't be
     opened.
     """
+    check_names(options, [open_hub], others=serve)
+    check_serving(session, handler, authenticate, page=page, store=store)
     if session and handler:
         raise TypeError("session or handler, not both: handler is the short form of session")
     if handler:
         session = handler_session(handler)
-    settings = Settings.of(options)
+    settings = Settings(**options)
     if secret is not None and secret_file is not None:
         raise TypeError("secret or secret_file, not both: secret_file is for the path of a file")
     keys = None if secret is None else Secret(secret)
@@ -121,7 +123,7 @@ async def open_hub(
             secret=keys,
             trusted_proxy=trusted_proxy,
             subprotocol=subprotocol,
-            handle=_handle,
+            handle=handle_stream,
             attach=serve_attached,
         )
         async with open_nursery() as nursery:
@@ -135,21 +137,6 @@ async def open_hub(
     finally:
         with trio.move_on_after(settings.close_timeout, shield=True):
             await log.aclose()
-
-
-async def _handle(hub: Hub, stream: trio.abc.Stream) -> None:
-    with trio.CancelScope() as scope:
-        await serve_transport(hub, StreamTransport(stream), _remote_of(stream), scope=scope)
-
-
-def _remote_of(stream: trio.abc.Stream) -> str:
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    if not isinstance(stream, trio.SocketStream):
-        return ""
-    with suppress(OSError):
-        return name_of(stream.socket.getpeername())
-    return ""
 
 
 # --- listening ---
@@ -347,6 +334,8 @@ async def serve(
     Raises OSError when it can't listen there, and TypeError or ValueError for files that won't do, and
     when it would listen beyond loopback with none of `secret`, `authenticate` and `insecure`.
     """
+    check_listening(port, admin_port, insecure, ssl_context)
+    check_paths(unix=unix, tls_cert=tls_cert, tls_key=tls_key)
     # Both now: the parser's tables take 40 ms, and files can't be read when descriptors run out.
     cesql.parse("TRUE")
     load_files()
@@ -417,6 +406,7 @@ async def open_server(
 
     Leaving the block stops the server in good order; nothing outlives it.
     """
+    check_names(options, [open_hub, open_server])
     listen = partial(
         serve,
         host=host,

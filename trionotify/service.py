@@ -28,7 +28,8 @@ from trionotify.journal import FORMATS, LEVELS, configure
 from trionotify.logs import DURABILITIES
 from trionotify.memory import give_memory_back
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, Server, open_server
-from trionotify.settings import Settings, raise_file_limit
+from trionotify.settings import Settings, file_limit, raise_file_limit
+from trionotify.since import seconds_of
 from trionotify.stdio import Terminal, let_go_of_stdout, say
 from trionotify.systemd import inherited_sockets, notify, notify_reloading
 
@@ -64,9 +65,22 @@ def _range(field: attrs.Attribute[Any], fractions: bool) -> click.ParamType[Any]
     """What the settings check once more: here the error can say where the value stands."""
     if not fractions:
         return _whole(1, field.metadata.get("most"))
-    kind = click.FloatRange(0, min_open=True)
-    kind.name = "number"
-    return kind
+    return _Seconds()
+
+
+class _Seconds(click.ParamType[float]):
+    """Seconds, or a duration like 15m."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = seconds_of("", value)
+        except (TypeError, ValueError) as error:
+            self.fail(str(error).removeprefix(": "), param, ctx)
+        if not seconds > 0:
+            self.fail(f"must be greater than 0, not {value}", param, ctx)
+        return seconds
 
 
 def _whole(least: int, most: int | None) -> click.IntRange:
@@ -205,6 +219,7 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     gc.freeze()
     gc.set_threshold(2_000, 20, 100)
     give_memory_back()
+    raise_file_limit()
     listening = trio.Event()
     try:
         options["sockets"] = inherited_sockets()
@@ -293,7 +308,7 @@ def _announce(server: Server, options: dict[str, Any]) -> None:
 
 def _warn_of_few_descriptors(settings: Settings) -> None:
     """All connections that are allowed may come, and each takes a descriptor."""
-    wanted, limit = settings.max_connections + settings.max_half_open, raise_file_limit()
+    wanted, limit = settings.max_connections + settings.max_half_open, file_limit()
     if wanted > limit:
         logger.warning(
             "max_connections and max_half_open: they allow %d connections, and the process may have %d"

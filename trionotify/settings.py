@@ -1,20 +1,21 @@
 """Every limit and timeout, in one record, checked before anything runs.
 
-Sizes are bytes unless the name says otherwise, times are seconds.
+Sizes are bytes unless the name says otherwise. Times are seconds, and may be given as durations (`15m`)
+or timedeltas.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 from trionotify.filters import FilterLimits
+from trionotify.since import seconds_of
 
-__all__ = ["Settings", "raise_file_limit"]
+__all__ = ["Settings", "file_limit", "raise_file_limit"]
 
 #: The most open files that macOS lets a process have where it says "unlimited".
 _MACOS_FILES = 10240
@@ -24,28 +25,40 @@ _KIB = 1024
 _MIB = 1024 * _KIB
 
 
-def raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one, where there is such a thing; return it."""
+def raise_file_limit() -> None:
+    """Raise the soft limit of open files to the hard one, where there is such a thing.
+
+    It is the process's: children inherit it, and `select` fails above 1024. So the command line does
+    this, and an application may, but no hub does.
+    """
     try:
         import resource  # noqa: PLC0415 - absent on Windows
     except ImportError:  # pragma: no cover - Windows
-        return 512
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in (hard, _MACOS_FILES):
         if soft < limit or limit == resource.RLIM_INFINITY:
             with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-                soft = limit
                 break
+
+
+def file_limit() -> int:
+    """How many files the process may have open."""
+    try:
+        import resource  # noqa: PLC0415 - absent on Windows
+    except ImportError:  # pragma: no cover - Windows
+        return 512
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
 def _default_half_open() -> int:
-    return max(min(1024, raise_file_limit() // 4), 1)
+    return max(min(1024, file_limit() // 4), 1)
 
 
 def _default_connections() -> int:
-    return max(raise_file_limit() - _default_half_open() - _OTHER_FILES, 1)
+    return max(file_limit() - _default_half_open() - _OTHER_FILES, 1)
 
 
 def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -60,9 +73,18 @@ def _whole(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         raise TypeError(f"{attribute.name} must be a whole number, not {value!r}")
 
 
+def _seconds(value: object, field: attrs.Attribute[Any]) -> float:
+    return seconds_of(field.name, value)
+
+
 def _limit(default: float, about: str) -> Any:
-    checks = [_positive, _whole] if isinstance(default, int) else [_positive]
-    return attrs.field(default=default, validator=checks, metadata={"help": about})
+    """A limit of bytes or things if the default is an int, else of seconds."""
+    if isinstance(default, int):
+        return attrs.field(default=default, validator=[_positive, _whole], metadata={"help": about})
+    convert = attrs.Converter(_seconds, takes_field=True)
+    return attrs.field(
+        default=default, converter=convert, validator=[_positive], metadata={"help": about}
+    )
 
 
 def _share(of_files: Callable[[], int], about: str) -> Any:
@@ -166,14 +188,3 @@ class Settings:
     def filter_limits(self) -> FilterLimits:
         """Those of them that are about filters."""
         return FilterLimits(self.max_filter_bytes, self.max_filter_depth, self.max_filters)
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> Settings:
-        """Make settings of keyword options; TypeError names an unknown one and the nearest known."""
-        known = [field.name for field in attrs.fields(cls)]
-        for name in options:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"there is no option {name!r}{hint}")
-        return cls(**options)

@@ -51,7 +51,6 @@ _SHOWN: Final = 80
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PART: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", re.ASCII)
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
-_NUMBER: Final = re.compile(r"\d{1,15}(?:\.\d{1,9})?", re.ASCII)
 _DATE: Final = re.compile(r"\d{4}-\d\d-", re.ASCII)
 
 
@@ -102,7 +101,10 @@ def seconds_of(name: str, value: object) -> float:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, str):
-        seconds = float(value) if _NUMBER.fullmatch(value) else parse_duration(value)
+        try:
+            return float(value)
+        except ValueError:
+            seconds = parse_duration(value)
         if seconds is not None:
             return seconds
         raise ValueError(f"{name}: must be seconds or a duration like 15m, not {quoted(value)}")
