@@ -31,7 +31,7 @@ from trionotify.settings import Settings
         ("host = [1, {}]", "host: an array of strings is needed, not [1, {}]"),
         ("allow_origin = 'nowhere'", "allow_origin: 'nowhere' is no page's origin"),
         ("durability = 'some'", "durability: 'some' is not one of 'full', 'normal'"),
-        ("ping_interval = 0", "ping_interval: 0.0 is not in the range x>0"),
+        ("ping_interval = 0", "ping_interval: must be greater than 0, not 0"),
         ("secret = 'nowhere'", "trionotify.toml: secret: nowhere can't be read: No such file"),
         ("tls_key = 'nowhere'", "trionotify.toml: tls_key: it needs tls_cert"),
         ("port = ", "Invalid value (at line 1, column 8)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -481,6 +482,68 @@ async def test_what_is_right_is_not_refused(options: dict[str, Any]) -> None:
     async with open_server(**{"port": 0, **options}) as server:
         if "max_log_age" in options:
             assert server.hub.settings.max_log_age == 5400
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        (
+            {"to": ["al", "bo"]},
+            "to: must be str, the id of one client, not list; for several clients write"
+            " audience=AnyOf([Exact(id='al'), Exact(id='bo')])",
+        ),
+        ({"to": 7}, "to: must be str, the id of one client, not int; write '7'"),
+        ({"to": {"id": "al"}}, "to: must be str, the id of one client, not dict"),
+        (
+            {"audience": {"team": "ops"}},
+            "audience must be a predicate or a callable of the Client, not dict; write Exact(team=",
+        ),
+        (
+            {"audience": {"user-id": "7"}},
+            "audience must be a predicate or a callable of the Client, not dict; write"
+            " Exact({'user-id': '7'})",
+        ),
+        (
+            {"audience": [{"exact": {"team": "ops"}}]},
+            "audience must be a predicate or a callable of the Client, not list; write"
+            " trionotify.from_json([{'exact': {'team': 'ops'}}], audience=True)",
+        ),
+    ],
+)
+async def test_for_whom_it_is_not(attributes: dict[str, Any], words: str, autojump_clock: Clock) -> None:
+    """The error says what to write; nothing is published."""
+    async with open_hub() as hub:
+        with pytest.raises(TypeError, match=f"^{re.escape(words)}"):
+            await hub.publish("x", **attributes)
+        assert hub.log.head == 0
+
+
+async def test_a_filter_that_is_a_mapping(autojump_clock: Clock) -> None:
+    """The same for what is wanted."""
+    async with open_hub() as hub:
+        for wanted, words in [
+            ({"type": "t"}, r"; write Exact\(type='t'\)$"),
+            ([{"prefix": {"type": "t"}}], r"; write trionotify\.from_json\(\[\{'prefix': "),
+        ]:
+            with pytest.raises(TypeError, match=words):
+                hub.subscribe(wanted)  # type: ignore[arg-type] # that is what is tried
+
+
+@pytest.mark.parametrize("found", [None, "al", {"id": "al"}])
+async def test_what_authenticate_must_return(
+    found: Any, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says it, whether it was awaited or not."""
+
+    async def later(_: object) -> Any:
+        return found
+
+    for authenticate in (later, lambda _: found):
+        caplog.clear()
+        async with open_room(authenticate=authenticate) as room:
+            assert (await room.connect()).status == 500
+        words = f"authenticate must return a Client, not {type(found).__name__}: return request.client("
+        assert words in caplog.text
 
 
 def test_limits_of_the_process_stay_as_they_are() -> None:

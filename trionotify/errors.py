@@ -7,7 +7,7 @@ come back. Exceptions carry the sentence that a person needs: the thing at fault
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +25,7 @@ __all__ = [
     "Unreadable",
     "check_headers",
     "cut",
+    "hint_of",
     "is_token",
     "quoted",
     "shortened",
@@ -44,6 +45,17 @@ def quoted(value: object) -> str:
     except Exception:  # an application's own; and an int may have too many digits
         text = f"<{type(value).__name__}>"
     return cut(text)
+
+
+def hint_of(value: object, *, audience: bool = False) -> str:
+    """What to write in place of a mapping or a list that was given as a predicate; or nothing."""
+    if isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values()):
+        named = all(isinstance(name, str) and name.isidentifier() for name in value)
+        given = ", ".join(f"{name}={text!r}" for name, text in value.items()) if named else repr(value)
+        return f"; write {cut(f'Exact({given})')}"
+    if isinstance(value, Mapping | list | str):
+        return f"; write trionotify.from_json({quoted(value)}{', audience=True' * audience})"
+    return ""
 
 
 def cut(text: str) -> str:
