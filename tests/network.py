@@ -176,9 +176,7 @@ class FakeServer:
         await self.websocket.send_message(json.dumps(event))
 
     async def welcome(self, cursor: str = "e:0", **data: Any) -> None:
-        await self.say(
-            "welcome", {"epoch": "e", "head": 0, "id": "al", "role": "subscriber", **data}, cursor
-        )
+        await self.say("welcome", {"epoch": "e", "head": 0, "id": "al", "role": "subscriber", **data}, cursor)
 
     async def hear(self) -> dict[str, Any]:
         """The client's next event."""

@@ -355,6 +355,27 @@ async def test_a_session_that_drains(autojump_clock: Clock) -> None:
     assert max(seconds) < 5
 
 
+async def test_who_drains_outside_of_sessions_waits_for_those_that_drain(autojump_clock: Clock) -> None:
+    """Nobody is connected any more when it returns, though a session waits for the same end."""
+
+    async def session(client: Client) -> None:
+        async for _ in client:
+            await client.hub.drain()
+            await trio.sleep(3)
+
+    async with open_room(session=session) as room:
+        peer = await room.connect()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(room.hub.drain)
+            peer.say("drain")
+            await room.quiet()
+            assert peer.look().close == (1012, "")
+            peer.say_close()
+            begun = trio.current_time()
+        assert trio.current_time() - begun == pytest.approx(3)
+        assert not room.hub.connections
+
+
 # --- keywords ---
 
 

@@ -111,7 +111,7 @@ class Drain:
         hub.entrance.refuse()
         caller = hub.clients.in_session()
         with self._left_out(caller):
-            await self._run(seconds)
+            await self._run(seconds, in_session=caller is not None)
 
     @contextmanager
     def _left_out(self, caller: Client | None) -> Iterator[None]:
@@ -131,14 +131,17 @@ class Drain:
         if not self._waiting:
             return not (connections or entrance.occupied)
         # Their listeners can't be over before they are.
-        left = {connection.client for connection in connections.values()}
-        return left.issubset(self._waiting) and not entrance.half_open
+        clients = {connection.client for connection in connections.values()}
+        return clients.issubset(self._waiting) and not entrance.half_open
 
-    async def _run(self, seconds: float) -> None:
+    async def _run(self, seconds: float, in_session: bool) -> None:
         hub = self._hub
         with trio.move_on_after(seconds) as scope:
             async with self._working:
                 await self._send_away(scope.deadline - trio.current_time())
+            while not in_session and (hub.connections or hub.entrance.occupied):
+                # Sessions that wait here, too: they go on as soon as this task lets them.
+                await hub.entrance.left.park()
         if scope.cancelled_caught:
             self._log_end()
             hub.cut_off()
