@@ -14,6 +14,10 @@ import trio.testing
 from tests.kernel import FakeKernel, Peer, upgrade
 from trionotify import Hub, open_hub
 from trionotify.serving import serve_transport
+from trionotify.settings import raise_file_limit
+
+# Some tests have a thousand connections, and both ends of them.
+raise_file_limit()
 
 
 @attrs.define

@@ -148,6 +148,11 @@ def test_it_says_all_addresses() -> None:
         (["--port=0", "--store=sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
         (["--port=0", "--store=sqllite:x"], "trionotify: store: 'memory:' or 'sqlite:PATH'", 1),
         (["--port=0", "--secret=/dev/null"], "trionotify: secret: /dev/null is empty", 1),
+        (
+            ["--port=0", "--secret=0123456789abcdef0123456789abcdef"],
+            "trionotify: secret: the file can't be read: No such file or directory",
+            1,
+        ),
         (["--port=0", "--secret=/"], "trionotify: secret: / can't be read: Is a directory", 1),
     ],
 )

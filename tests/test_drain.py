@@ -561,14 +561,14 @@ async def test_a_slow_client_gets_what_has_begun(autojump_clock: Clock) -> None:
 
 
 async def test_a_client_that_takes_nothing_is_not_waited_for(autojump_clock: Clock) -> None:
-    """It has `close_timeout` to catch up, and as long for what has begun."""
+    """What has begun goes out within `close_timeout`, or the client is dropped."""
     async with open_room(close_timeout=2) as room:
         peer = await room.connect("/")
         peer.kernel.stall()
         await room.hub.publish("x" * 100_000, confirm=True)
         begun = trio.current_time()
         await room.hub.drain(60)
-        assert trio.current_time() - begun == 4
+        assert trio.current_time() - begun == 2
         assert peer.kernel.was_reset
 
 

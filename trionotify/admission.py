@@ -7,6 +7,7 @@ that concerns one request alone.
 from __future__ import annotations
 
 import logging
+from inspect import isawaitable
 from typing import TYPE_CHECKING
 
 from trionotify.addresses import site_of
@@ -67,9 +68,12 @@ async def _identify(hub: Hub, request: Request) -> tuple[Client, Query]:
 
 async def _authenticated(authenticate: Authenticate, request: Request) -> Client:
     found = authenticate(request)
-    client = found if isinstance(found, Client) else await found
+    client = await found if isawaitable(found) else found
     if not isinstance(client, Client):
-        raise TypeError(f"authenticate must return a Client, not {type(client).__name__}")
+        raise TypeError(
+            f"authenticate must return a Client, not {type(client).__name__}: return"
+            " request.client('the id'), or raise Refused(401, 'why')"
+        )
     if client.position:
         raise ValueError("authenticate must make a new Client for each request: this one is in use")
     return client

@@ -104,7 +104,10 @@ def _note(
     for entry in log.read(position.scanned, SCAN):
         if entry.offset > taken or len(notes) == KINDS or (turn.over and position.scanned > begun):
             break
-        if position.predicate is not NOTHING and wants(position, entry):
+        wanted = position.predicate is not NOTHING and wants(position, entry)
+        # A predicate that has replaced itself begins behind this entry: not anew, or it might never end.
+        position.latest = notes
+        if wanted:
             # Behind all others: notes are in the order of the log.
             lag.thinned += notes.pop(_kind(entry), None) is not None
             notes[_kind(entry)] = entry.offset

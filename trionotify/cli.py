@@ -139,11 +139,7 @@ def sign(secret: str, expires_in: float, query: tuple[str, ...]) -> None:
     python -m trionotify sign --secret FILE --expires 12h 'wss://example.org/events?id=alice'
     """
     try:
-        key = Path(secret).read_bytes()
-    except OSError as error:
-        raise Mistake(f"secret: {secret} can't be read: {error.strerror}") from None
-    try:
-        signed = trionotify.sign("&".join(query), key, expires_in=expires_in)
+        signed = trionotify.sign("&".join(query), Path(secret), expires_in=expires_in)
     except ValueError as error:
         raise Mistake(str(error)) from None
     show(signed)

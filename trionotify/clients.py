@@ -8,9 +8,10 @@ notifications, never inside one.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Collection, Iterator, Mapping
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from trionotify.positions import Position
 
 __all__ = ["ROLES", "Client", "Link", "Registry"]
+
+logger = logging.getLogger("trionotify")
 
 ROLES: Final = ("subscriber", "publisher", "both")
 
@@ -130,6 +133,10 @@ class Client:
     _predicates: tuple[Wanted, ...] | None = attrs.field(default=None, init=False)
     _link: Link | None = attrs.field(default=None, init=False)
     _received: deque[Message] | None = attrs.field(default=None, init=False)
+    #: A task waits for messages.
+    _busy: bool = attrs.field(default=False, init=False)
+    #: The task of its connection, in which its session runs.
+    _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
 
     @property
     def position(self) -> Position | None:
@@ -220,9 +227,16 @@ class Client:
         return self
 
     async def __anext__(self) -> str | bytes:
-        """The next message. Checkpoints only when a new read is needed: messages come in batches."""
+        """The next message. Checkpoints only when a new read is needed: messages come in batches.
+
+        Raises `trio.BusyResourceError` when another task waits for one.
+        """
         if not self._received:
-            self._received = deque(await self._connection().receive()) or None
+            self._be_busy()
+            try:
+                self._received = deque(await self._connection().receive()) or None
+            finally:
+                self._busy = False
             if not self._received:
                 raise StopAsyncIteration
         message = self._received.popleft()
@@ -234,15 +248,27 @@ class Client:
         """The messages of one read, or of a part of it, at least one; empty when it is over.
 
         Each is `str` or `bytes`, or of a client that speaks CloudEvents, a whole `Notification`.
-        Always a checkpoint. Cancelled, it loses none.
+        Always a checkpoint. Cancelled, it loses none. Raises `trio.BusyResourceError` when another task
+        waits for messages.
         """
-        if self._received:
-            await trio.lowlevel.checkpoint()
-            batch, self._received = list(self._received or ()), None
-            return batch
-        return await self._connection().receive()
+        self._be_busy()
+        try:
+            if self._received:
+                await trio.lowlevel.checkpoint()
+                batch, self._received = list(self._received or ()), None
+                return batch
+            return await self._connection().receive()
+        finally:
+            self._busy = False
 
-    async def send(self, message: Message) -> None:
+    def _be_busy(self) -> None:
+        if self._busy:
+            raise trio.BusyResourceError(
+                f"another task is waiting for messages of client {self.id!r}: let one task receive them"
+            )
+        self._busy = True
+
+    async def send(self, message: Message) -> bool:
         """Send this client alone `message`, outside of the log, and wait until the kernel has it.
 
         Of a `Notification` a raw client gets the data. What isn't one, a client that speaks CloudEvents
@@ -250,10 +276,27 @@ class Client:
 
         Always a checkpoint. When the client is slow this waits; cancelled then, the message
         still goes out whole, or the connection ends. Raises `Disconnected` when the client is gone.
+
+        In the session of another client, one that is gone is no error, because it isn't that one's:
+        the message is dropped, with a line in the log. Returns whether the kernel has it.
         """
         if not isinstance(message, str | bytes | Notification):
             raise TypeError(f"message must be str, bytes or Notification, not {type(message).__name__}")
-        await self._connection().send(message)
+        try:
+            await self._connection().send(message)
+        except Disconnected as error:
+            error.client = self
+            session = None if self.hub is None else self.hub.clients.in_session()
+            if session is None or session is self:
+                raise
+            logger.info(
+                "client %.64r has left: what the session of client %.64r sent to it is dropped",
+                *(self.id, session.id),
+                extra={"event": "not_sent", "id": self.id, "by": session.id},
+            )
+            await trio.lowlevel.checkpoint()
+            return False
+        return True
 
     async def publish(self, *messages: Message) -> None:
         """Publish messages of this client: with the attributes that its query gives, `echo` in force.
@@ -265,16 +308,23 @@ class Client:
         `Disconnected` when the client is gone, `trio.ClosedResourceError` when the hub is closed, and
         ValueError when a message isn't what the query's `datacontenttype` says; then none was published.
         """
-        await self._connection().publish(messages)
+        try:
+            await self._connection().publish(messages)
+        except Disconnected as error:
+            error.client = self
+            raise
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection with `code` and `reason` (cut at 123 bytes). Doesn't block.
 
         The session's iteration ends, what was received and not handled is dropped, and nothing more is
-        sent. Raises ValueError for a code that must not be sent.
+        sent. Nothing happens to a client that has left. Raises ValueError for a code that must not be
+        sent, and `Disconnected` when it was never connected.
         """
         check_close(code, reason)
         self._received = None
+        if self._link is None and self.hub is not None:
+            return
         self._connection().end(code, reason.encode(errors="replace").decode())
 
     def connect(self, hub: Any, link: Link | None) -> None:
@@ -285,6 +335,11 @@ class Client:
         if link is not None and self._link is not None:
             raise ValueError(f"client {self.id!r} is connected: make a new Client for each connection")
         self.hub, self._link = hub, link
+        self._task = None if link is None else trio.lowlevel.current_task()
+
+    def is_served_in(self, tasks: Collection[trio.lowlevel.Task]) -> bool:
+        """Whether one of these is the task in which its session runs."""
+        return self._task in tasks
 
     def _refilter(self, predicates: tuple[Wanted, ...] | None) -> str | None:
         self._predicates = predicates
@@ -351,6 +406,15 @@ class Registry:
                     index.add(found, client)
         self._by_param[name] = index  # at the end: in front is what was not asked for longest
         return tuple(index.get(value))
+
+    def in_session(self) -> Client | None:
+        """The client in whose session, or in a task that it has started, this is called; or None."""
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        around = set()
+        while task is not None:
+            around.add(task)
+            task = task.parent_nursery.parent_task if task.parent_nursery else None
+        return next((client for client in self if client.is_served_in(around)), None)
 
     def page(self, after: int, limit: int) -> list[tuple[int, Client]]:
         """At most `limit` clients with their keys, oldest first, behind the key `after`."""

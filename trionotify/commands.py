@@ -82,7 +82,7 @@ _secret_option = click.option(
 def _headers(secret: str | None) -> tuple[tuple[str, str], ...]:
     """What says that we have the server's secret."""
     try:
-        return () if secret is None else (Secret(secret).bearer,)
+        return () if secret is None else (Secret.of_file(secret).bearer,)
     except ValueError as error:
         raise Mistake(str(error)) from None
 

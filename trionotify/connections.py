@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import quote
@@ -92,12 +93,16 @@ def log_unread(client: Client, error: StoreError) -> None:
     )
 
 
+def _is_its_own(client: Client) -> Callable[[Exception], bool]:
+    """Whether an exception says that this client is gone, and not another one."""
+    return lambda error: isinstance(error, Disconnected) and error.client in {None, client}
+
+
 def blame(client: Client, error: Exception) -> CloseCode:
     """What to close with after the client's session raised `error`, which is logged if it is a fault."""
-    if isinstance(error, Disconnected):
-        return CloseCode.NORMAL  # it sent to a client that was gone: how sessions often end
-    if isinstance(error, ExceptionGroup) and error.split(Disconnected)[1] is None:
-        return CloseCode.NORMAL
+    others = error.split(_is_its_own(client))[1] if isinstance(error, ExceptionGroup) else error
+    if others is None or _is_its_own(client)(others):
+        return CloseCode.NORMAL  # it sent to its client when that was gone: how sessions often end
     log_failing(client, error, "session_failed", "the session of client %.64r failed")
     return CloseCode.INTERNAL_ERROR
 

@@ -41,6 +41,7 @@ from trionotify.websocket import WebSocketConnection
 
 if TYPE_CHECKING:
     from trionotify.connections import ClientConnection
+    from trionotify.entrance import Listener
     from trionotify.hub import Hub
 
 __all__ = ["Conversation"]
@@ -62,10 +63,18 @@ class Conversation:
     """Made by the connection's task, which alone uses it."""
 
     def __init__(
-        self, hub: Hub, transport: Transport, remote: str, routes: Routes, local: bool = False
+        self,
+        hub: Hub,
+        transport: Transport,
+        remote: str,
+        routes: Routes,
+        local: bool = False,
+        *,
+        listener: Listener | None = None,
     ) -> None:
         self._hub = hub
         self._transport = transport
+        self._listener = listener
         self._peer = self._remote = remote
         self._routes = routes
         #: Who reaches the server may use it, for that is this machine alone.
@@ -110,7 +119,7 @@ class Conversation:
         return None
 
     def _half_opened(self, scope: trio.CancelScope, stage: Stage) -> AbstractContextManager[Place]:
-        return self._hub.entrance.half_opened(scope, self._address, stage)
+        return self._hub.entrance.half_opened(scope, self._address, stage, self._listener)
 
     async def _next(self) -> Answer | ClientConnection | None:
         """What the next request leads to; None when there is to be no answer."""

@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -34,6 +35,7 @@ import trio
 from trionotify.errors import CloseCode
 
 if TYPE_CHECKING:
+    from trionotify.clients import Client
     from trionotify.entrance import Connection
     from trionotify.hub import Hub
 
@@ -96,6 +98,8 @@ class Drain:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._working = trio.Lock()
+        #: Clients whose sessions wait in `run`: it doesn't wait for these.
+        self._waiting: list[Client] = []
         # Of whoever is at work: when it began, with how many clients, and how many were lost before.
         self._begun = 0.0
         self._clients = self._lost = 0
@@ -105,9 +109,39 @@ class Drain:
         hub = self._hub
         hub.entrance.close("draining: nobody is let in any more")
         hub.entrance.refuse()
+        caller = hub.clients.in_session()
+        with self._left_out(caller):
+            await self._run(seconds, in_session=caller is not None)
+
+    @contextmanager
+    def _left_out(self, caller: Client | None) -> Iterator[None]:
+        """Nobody waits for the client whose session calls this."""
+        if caller is None:
+            yield
+            return
+        self._waiting.append(caller)
+        self._hub.entrance.left.unpark_all()
+        try:
+            yield
+        finally:
+            self._waiting.remove(caller)
+
+    def _all_have_left(self) -> bool:
+        entrance, connections = self._hub.entrance, self._hub.connections
+        if not self._waiting:
+            return not (connections or entrance.occupied)
+        # Their listeners can't be over before they are.
+        clients = {connection.client for connection in connections.values()}
+        return clients.issubset(self._waiting) and not entrance.half_open
+
+    async def _run(self, seconds: float, in_session: bool) -> None:
+        hub = self._hub
         with trio.move_on_after(seconds) as scope:
             async with self._working:
                 await self._send_away(scope.deadline - trio.current_time())
+            while not in_session and (hub.connections or hub.entrance.occupied):
+                # Sessions that wait here, too: they go on as soon as this task lets them.
+                await hub.entrance.left.park()
         if scope.cancelled_caught:
             self._log_end()
             hub.cut_off()
@@ -124,7 +158,7 @@ class Drain:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._report)
             await say_goodbye(hub, hub.connections.values(), CloseCode.SERVICE_RESTART, seconds)
-            while hub.connections or hub.entrance.occupied:
+            while not self._all_have_left():
                 await hub.entrance.left.park()
             nursery.cancel_scope.cancel()
         self._log_end()

@@ -94,6 +94,8 @@ class Place:
     #: Its peer's address; None if the peer has none.
     address: str | None
     stage: Stage
+    #: Who has let it in; None: it came by `hub.handle`.
+    listener: Listener | None = None
     #: When it began, on Trio's clock.
     since: float = attrs.field(factory=trio.current_time)
 
@@ -206,13 +208,22 @@ class Entrance:
         return len(self._places)
 
     @property
+    def has_listeners(self) -> bool:
+        """Whether anybody accepts connections on behalf of the hub."""
+        return bool(self._listeners)
+
+    @property
     def occupied(self) -> bool:
         """Whether there are half-open connections, or listeners."""
         return bool(self._places or self._listeners)
 
     @contextmanager
     def half_opened(
-        self, scope: trio.CancelScope, address: str | None = None, stage: Stage = Stage.HEAD
+        self,
+        scope: trio.CancelScope,
+        address: str | None = None,
+        stage: Stage = Stage.HEAD,
+        listener: Listener | None = None,
     ) -> Iterator[Place]:
         """Count a connection as half-open; where there are too many, one is dropped for it.
 
@@ -222,7 +233,7 @@ class Entrance:
         """
         if len(self._places) >= self._settings.max_half_open:
             self.make_room()
-        place = Place(scope, address, stage)
+        place = Place(scope, address, stage, listener)
         self._places.add(place)
         if self.closed:
             self._hurry(place)
@@ -264,14 +275,19 @@ class Entrance:
         place.scope.cancel()
         return True
 
-    def drop_half_open(self) -> None:
-        """Drop half-open connections, without an answer."""
+    def drop_half_open(self, listener: Listener | None = None) -> None:
+        """Drop the half-open connections of one listener, or all of them, without an answer."""
         for place in self._places:
-            place.scope.cancel()
+            if listener is None or place.listener is listener:
+                place.scope.cancel()
 
     def cut_off(self) -> None:
-        """Drop them, and all that listeners have let in."""
+        """Drop all half-open connections, and end the listeners."""
         self.drop_half_open()
+        self.cut_off_listeners()
+
+    def cut_off_listeners(self) -> None:
+        """End the listeners, with all that they have let in."""
         for listener in self._listeners:
             listener.cut_off()
 

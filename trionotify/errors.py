@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
+
+if TYPE_CHECKING:
+    from trionotify.clients import Client
 
 __all__ = [
     "CloseCode",
@@ -27,6 +30,7 @@ __all__ = [
     "check_trio",
     "cut",
     "did_you_mean",
+    "hint_of",
     "is_token",
     "quoted",
     "shortened",
@@ -46,6 +50,17 @@ def quoted(value: object) -> str:
     except Exception:  # an application's own; and an int may have too many digits
         text = f"<{type(value).__name__}>"
     return cut(text)
+
+
+def hint_of(value: object, *, audience: bool = False) -> str:
+    """What to write in place of a mapping or a list that was given as a predicate; or nothing."""
+    if isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values()):
+        named = all(isinstance(name, str) and name.isidentifier() for name in value)
+        given = ", ".join(f"{name}={text!r}" for name, text in value.items()) if named else repr(value)
+        return f"; write {cut(f'Exact({given})')}"
+    if isinstance(value, Mapping | list | str):
+        return f"; write trionotify.from_json({quoted(value)}{', audience=True' * audience})"
+    return ""
 
 
 def cut(text: str) -> str:
@@ -174,7 +189,12 @@ class Refused(TrionotifyError):
 
 
 class Disconnected(TrionotifyError):
-    """The client is gone, or going: nothing can be sent to it any more."""
+    """The client is gone, or going: nothing can be sent to it any more.
+
+    `client` is its record, None where that isn't known.
+    """
+
+    client: Client | None = None
 
 
 class Closed(TrionotifyError):

@@ -286,9 +286,9 @@ class Hub:
         publishing and subscriptions inside the process go on.
 
         Returns when nobody is connected any more. Always a checkpoint. Called again meanwhile, it waits
-        for the same end; the earliest deadline holds. (A session that calls it is waited for, too: let
-        another task do it.) Cancelled, nobody is let in again, and who has not been told stays
-        connected. Raises ValueError for a deadline below 0.
+        for the same end; the earliest deadline holds. A session that calls it isn't waited for, but its
+        client is sent away with the others. Cancelled, nobody is let in again, and who has not been told
+        stays connected. Raises ValueError for a deadline below 0.
         """
         seconds = self.settings.drain_timeout if deadline is None else deadline
         if not seconds >= 0:
@@ -396,11 +396,15 @@ class Hub:
             nursery.cancel_scope.cancel()
 
     async def close(self) -> None:
-        """Say goodbye to everyone (1001), and wait until they have left. Put a deadline around it."""
+        """Say goodbye to everyone (1001), and wait until they and the listeners have left.
+
+        Put a deadline around it.
+        """
         self.entrance.close("the hub is closed")
+        self.entrance.refuse()
         seconds = self.settings.close_timeout
         await say_goodbye(self, self.connections.values(), CloseCode.GOING_AWAY, seconds)
-        while self.connections:
+        while self.connections or self.entrance.has_listeners:
             await self.entrance.left.park()
 
     def cut_off(self) -> None:
@@ -409,11 +413,12 @@ class Hub:
             connection.cut_off()
 
     def abort(self) -> None:
-        """Cut everyone off, and let the hub's own tasks end. Doesn't block.
+        """Cut everyone off, and let listeners and the hub's own tasks end. Doesn't block.
 
         What is in the channel is still broadcast to subscriptions inside the process.
         """
         self.cut_off()
+        self.entrance.cut_off_listeners()
         self.inbox.close_to_publishers()
         self._closed.set()
 

@@ -6,6 +6,7 @@ meant.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import itertools
@@ -21,7 +22,7 @@ import trio
 
 from trionotify.addresses import name_of, unix_url
 
-__all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix", "place_of"]
+__all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix", "place_of", "take_over"]
 
 logger = logging.getLogger("trionotify")
 
@@ -182,23 +183,27 @@ def listen_unix(path: str) -> socket.socket:
     return sock
 
 
-def adopt(sockets: Iterable[socket.socket], public: bool) -> list[socket.socket]:
-    """Sockets that listen already, as they are; they are closed when this raises ValueError."""
-    adopted = list(sockets)
-    try:
-        for sock in adopted:
-            if sock.type != socket.SOCK_STREAM or not sock.getsockopt(
-                socket.SOL_SOCKET, socket.SO_ACCEPTCONN
-            ):
-                raise ValueError(f"sockets: {sock!r} doesn't listen for streams")
-            if sock.family != _UNIX:
-                _check_reach(str(sock.getsockname()[0]), public)
-            sock.setblocking(False)
-    except BaseException:
-        for sock in adopted:
-            sock.close()
-        raise
-    return adopted
+def take_over(sockets: Iterable[socket.socket], undo: contextlib.ExitStack) -> list[socket.socket]:
+    """Sockets that `undo` closes; raises TypeError for something else."""
+    taken = []
+    for sock in sockets:
+        if not isinstance(sock, socket.socket):
+            raise TypeError(f"sockets: must be listening sockets of `socket`, not {type(sock).__name__}")
+        taken.append(sock)
+        undo.callback(sock.close)
+    return taken
+
+
+def adopt(sockets: Iterable[socket.socket], public: bool) -> None:
+    """Make sockets that listen already ready to be served; raises ValueError for one that won't do."""
+    for sock in sockets:
+        if sock.type != socket.SOCK_STREAM or not sock.getsockopt(
+            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+        ):
+            raise ValueError(f"sockets: {sock!r} doesn't listen for streams; call its listen() first")
+        if sock.family != _UNIX:
+            _check_reach(str(sock.getsockname()[0]), public)
+        sock.setblocking(False)
 
 
 def place_of(sock: socket.socket, tls: bool) -> tuple[str, int | None]:

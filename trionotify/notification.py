@@ -13,8 +13,10 @@ import secrets
 import time as clock
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import attrs
 
@@ -28,7 +30,7 @@ from trionotify.attributes import (
     checked_time,
     moment_of,
 )
-from trionotify.errors import quoted
+from trionotify.errors import cut, hint_of, quoted
 from trionotify.jsontext import check_json
 from trionotify.media import read_media
 
@@ -142,7 +144,7 @@ class Notification:
         if self.audience is not None and not callable(self.audience):
             raise TypeError(
                 "audience must be a predicate or a callable of the Client, not"
-                f" {_kind_of(self.audience)}"
+                f" {_kind_of(self.audience)}{hint_of(self.audience, audience=True)}"
             )
         if self.extensions is not _NO_EXTENSIONS:
             _set(self, "extensions", checked_extensions(self.extensions))
@@ -165,6 +167,10 @@ class Notification:
         given = {name: value for name, value in attributes.items() if value is not None}
         core: dict[str, Any] = {name: given.pop(name) for name in _CORE if name in given}
         if to is not None:
+            if not isinstance(to, str):
+                raise TypeError(
+                    f"to: must be str, the id of one client, not {_kind_of(to)}{_fix_of(to)}"
+                )
             given["to"] = to
         if given:
             core["extensions"] = given
@@ -413,6 +419,17 @@ def _width(text: str) -> int:
     units = len(text.encode("utf-16-le", "surrogatepass")) // 2
     widest = 2 if units == len(text) else 4
     return widest * len(text) + len(_encoded(text))
+
+
+def _fix_of(to: object) -> str:
+    """How to say for whom it is by what isn't one client's id."""
+    if isinstance(to, int | UUID):
+        return f"; write {str(to)!r}"
+    if isinstance(to, list | tuple | set | frozenset):
+        several = ", ".join(f"Exact(id={str(id)!r})" for id in islice(to, 3))
+        several += ", …" * (len(to) > 3)
+        return cut(f"; for several clients write audience=AnyOf([{several}])")
+    return ""
 
 
 def _kind_of(value: object) -> str:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final, Protocol
 import attrs
 
 from trionotify import cesql
-from trionotify.errors import cut, quoted
+from trionotify.errors import cut, hint_of, quoted
 
 __all__ = [
     "EVERYTHING",
@@ -160,7 +160,7 @@ def _checked_parts(parts: Iterable[Wanted]) -> tuple[Wanted, ...]:
 def check_callable(part: object) -> None:
     """Raise TypeError for what can be no predicate."""
     if not callable(part):
-        raise TypeError(f"{quoted(part)} is neither a predicate nor a callable")
+        raise TypeError(f"{quoted(part)} is neither a predicate nor a callable{hint_of(part)}")
 
 
 @attrs.frozen(eq=False)

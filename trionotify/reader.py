@@ -14,7 +14,7 @@ import trio
 
 from trionotify.catchup import wants
 from trionotify.entries import Entry
-from trionotify.errors import Lagged
+from trionotify.errors import Lagged, StoreError
 from trionotify.log import Evicted, NotLoaded
 from trionotify.positions import Position
 from trionotify.since import Moment
@@ -47,19 +47,38 @@ class Reader:
         self._broadcast = broadcast
         self.position = Position(self, predicate, None, _takes_nothing, client)
         self._woken = trio.Event()
+        #: A task is in `next`.
+        self._busy = False
         #: What it has looked up already, and the predicate that wanted it.
         self._ahead: deque[Entry] = deque()
         self._ahead_for = predicate
+
+    def begin(self, offset: int) -> None:
+        """Join behind `offset`, with nothing left of an earlier time."""
+        self._ahead.clear()
+        self._broadcast.join(self.position, offset)
 
     async def next(self) -> Notification:
         """Wait for the next notification that the position wants.
 
         Always a checkpoint; cancelled, it loses nothing. Raises `Evicted` when what comes next has
         left the log (`skip` goes on behind the gap), whatever the position's predicate raises at what
-        comes next, `StoreError` when the log can't be read, and `trio.ClosedResourceError` once it has
-        left, or the hub has nothing more.
+        comes next (the call after goes on behind that), `StoreError` when the log can't be read,
+        `trio.ClosedResourceError` once it has left, or the hub has nothing more, and
+        `trio.BusyResourceError` when another task waits here.
         """
-        await trio.lowlevel.checkpoint()
+        if self._busy:
+            raise trio.BusyResourceError(
+                "another task is waiting for the next notification; let each task subscribe on its own"
+            )
+        self._busy = True
+        try:
+            await trio.lowlevel.checkpoint()
+            return await self._next()
+        finally:
+            self._busy = False
+
+    async def _next(self) -> Notification:
         position, broadcast = self.position, self._broadcast
         while True:
             if not position.joined:
@@ -80,10 +99,18 @@ class Reader:
             try:
                 self._look_ahead()
             except NotLoaded as absent:
-                await broadcast.log.load(absent.after)
+                await self._load(absent.after)
             else:
                 if not self._ahead:
                     await trio.lowlevel.checkpoint()
+
+    async def _load(self, after: int) -> None:
+        try:
+            await self._broadcast.log.load(after)
+        except StoreError:
+            if self._broadcast.over:  # the log is closed, too
+                raise trio.ClosedResourceError("the hub is closed") from None
+            raise
 
     def skip(self) -> tuple[str, str]:
         """Go on at the head; return the cursors between which all is lost to this reader."""
@@ -103,11 +130,16 @@ class Reader:
             except Exception:  # an application's own callable may raise anything
                 if self._ahead:
                     return  # first what stands before it
+                position.cursor = entry.offset
                 raise
             if wanted:
                 self._ahead.append(entry)
             elif not self._ahead:
                 position.cursor = entry.offset
+            if position.predicate is not self._ahead_for:
+                # The predicate has replaced itself: what it has said so far holds.
+                self._ahead_for = position.predicate
+                return
 
     # As an outlet of the broadcast.
 
@@ -138,22 +170,29 @@ class Subscription:
 
     It begins at the head of the log, or at `since`, when it is entered. It sees every notification that
     its predicate wants, whatever their audience: it is the server's own. Iterating never skips silently:
-    it raises `Lagged` when it was too slow, and may be continued after that.
+    it raises `Lagged` when it was too slow, and may be continued after that. One task at a time
+    iterates. When it was left, it may be entered again, and begins anew.
     """
 
     def __init__(self, broadcast: Broadcast, predicate: Wanted, since: int | Moment | None) -> None:
         self._broadcast = broadcast
         self._reader = Reader(broadcast, predicate)
         self._since = since
+        self._entered = False
 
     async def __aenter__(self) -> Self:
-        """Begin. A checkpoint."""
+        """Begin. A checkpoint. Raises RuntimeError when it has begun already."""
         broadcast, since = self._broadcast, self._since
+        if self._reader.position.joined:
+            raise RuntimeError(
+                "this subscription is in use: call hub.subscribe() once for each `async with`"
+            )
         if isinstance(since, Moment):
             since = await broadcast.find(since)
         else:
             await trio.lowlevel.checkpoint()
-        broadcast.join(self._reader.position, broadcast.taken if since is None else since)
+        self._reader.begin(broadcast.taken if since is None else since)
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -171,8 +210,15 @@ class Subscription:
     async def __anext__(self) -> Notification:
         """The next notification. Always a checkpoint; cancelled, it loses nothing.
 
-        Raises `Lagged`, `StoreError` or what the predicate raised; ends when the subscription does.
+        Raises `Lagged`, `StoreError` or what the predicate raised, and iterating on continues behind
+        that. Raises `trio.BusyResourceError` when another task waits for the next one, and RuntimeError
+        when the subscription was never entered. Ends when the subscription or the hub does.
         """
+        if not self._entered:
+            raise RuntimeError(
+                "hub.subscribe() must be entered first: async with hub.subscribe(...) as notifications:"
+                " async for notification in notifications:"
+            )
         try:
             return await self._reader.next()
         except Evicted:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +20,7 @@ import trio
 from trionotify.errors import check_trio
 from trionotify.publisher import Publisher
 from trionotify.reconnect import stay_connected
+from trionotify.scopes import open_nursery, opening
 from trionotify.since import Duration, Since, written_since
 from trionotify.subscriber import Subscriber
 from trionotify.target import AskParams, Target, filters_of
@@ -140,7 +140,7 @@ class Remote:
         return self._subscriber
 
 
-@asynccontextmanager
+@opening
 async def connect(
     url: str,
     *,
@@ -213,7 +213,7 @@ async def connect(
     subscriber = None if target.role == "publisher" else Subscriber(target)
     publisher = None if target.role == "subscriber" else Publisher(target, eager=subscriber is None)
     parts = [part for part in (subscriber, publisher) if part is not None]
-    async with _ungrouped_nursery() as nursery:
+    async with open_nursery() as nursery:
         for part in parts:
             stay = partial(stay_connected, part, target, keep_trying=keep_trying)
             if part.eager:
@@ -225,6 +225,7 @@ async def connect(
         finally:
             for part in parts:
                 part.close()
+            nursery.cancel_scope.cancel()
 
 
 def _one_of(filters: Any, filter: Any) -> Any:
@@ -232,20 +233,3 @@ def _one_of(filters: Any, filter: Any) -> Any:
     if filters is not None and filter is not None:
         raise ValueError("filters: given twice; filter is the old name for it")
     return filter if filters is None else filters
-
-
-@asynccontextmanager
-async def _ungrouped_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery whose tasks raise nothing: what the block raises comes out of it bare.
-
-    The end of the block cancels the tasks.
-    """
-    raised: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            yield nursery
-        except BaseException as error:  # noqa: ASYNC103 - raised again below, `Cancelled` as well
-            raised = error
-        nursery.cancel_scope.cancel()
-    if raised is not None:
-        raise raised

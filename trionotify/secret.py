@@ -18,16 +18,18 @@ import hashlib
 import hmac
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-from trionotify.errors import Refused
+from trionotify.errors import Refused, cut, quoted
 from trionotify.query import Query, parse_query
-from trionotify.since import SPELLINGS
+from trionotify.since import SPELLINGS, seconds_of
 from trionotify.text import check_seconds, without_mark
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ UNSIGNED: Final = frozenset({*SPELLINGS, "lag", "format", "echo", "narrow"})
 
 #: Shorter ones can be found by trying, even without asking the server, in characters.
 _SHORT: Final = 16
+#: What text is taken for the secret itself: what `openssl rand -hex` prints, and the like. No path has
+#: only these letters, if it has a folder or an extension.
+_MADE_BY_CHANCE: Final = re.compile(r"[A-Za-z0-9_=+-]+")
 #: Digits of a time that is meant.
 _DIGITS: Final = 15
 #: Seconds, some thirty years. A larger number is a time and not a duration, or it is in milliseconds.
@@ -52,17 +57,25 @@ _SPACES: Final = ("%20", "+")
 
 
 class Secret:
-    """The secret of a server: the path of a file with it, or as bytes the secret itself.
+    """The secret of a server: itself, or the path of a file with it (see `_source_of`).
 
     Each line is a secret. The first one signs, and all are good: so it can be changed while queries that
     were signed with the old one are about. Raises ValueError for a file that can't be read, is empty, or
-    is no text; of a line that could be guessed it warns.
+    is no text; of a line that could be guessed it warns. No error tells what could be a secret.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
-        self._source = source
+    def __init__(self, source: str | os.PathLike[str] | bytes, name: str = "secret") -> None:
+        self._name = name
+        self._source = _source_of(source, name)
         self._keys: tuple[bytes, ...] = ()
         self.reload()
+
+    @classmethod
+    def of_file(cls, path: str | os.PathLike[str], name: str = "secret") -> Secret:
+        """The one in a file, whatever the path looks like."""
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"{name}: must be the path of a file, not {type(path).__name__}")
+        return cls(Path(path), name)
 
     @property
     def bearer(self) -> tuple[str, str]:
@@ -75,15 +88,10 @@ class Secret:
         Returns its path; nothing when there is none.
         """
         if isinstance(self._source, bytes):
-            self._keys = _keys(self._source, "secret")
+            self._keys = _keys(self._source, self._name)
             return []
-        path = os.fspath(self._source)
-        try:
-            text = Path(path).read_bytes()
-        except OSError as error:
-            raise ValueError(f"secret: {path} can't be read: {error.strerror}") from None
-        self._keys = _keys(text, f"secret: {path}")
-        return [path]
+        self._keys = _keys(_read(self._source, self._name), f"{self._name}: {self._source}")
+        return [str(self._source)]
 
     @property
     def key(self) -> bytes:
@@ -143,36 +151,106 @@ class Secret:
         return float(until)
 
 
-def sign(params: Mapping[str, str] | str, secret: str | bytes, *, expires_in: float = 3600.0) -> str:
-    """Sign a query: return it with `exp`, so many seconds from now, and `sig`.
+def sign(
+    params: Mapping[str, str] | str,
+    secret: str | bytes | os.PathLike[str],
+    *,
+    expires_in: float | str | timedelta = 3600.0,
+) -> str:
+    """Sign a query: return it with `exp`, so long from now, and `sig`.
 
     `params` are parameters, a query as text, or a whole URL, which is returned as such. `secret` is the
-    secret itself; of several lines, the first. Of one that could be guessed the first call warns. What
-    is in `UNSIGNED` stays as it is. Raises ValueError that begins with the key at fault for what a
-    server would refuse.
+    secret itself, or a path of its file, as `open_server` takes it; of several lines, the first. Of one
+    that could be guessed the first call warns. `expires_in` is in seconds, a duration like `15m`, or a
+    timedelta. What is in `UNSIGNED` stays as it is. Raises TypeError that names the argument at fault,
+    and ValueError that begins with the key at fault for what a server would refuse.
     """
+    key = _signing_key(_secret_itself(secret))
+    seconds = seconds_of("expires_in", expires_in)
+    if not 0 < seconds <= _LONGEST:
+        raise ValueError(
+            f"expires_in must be greater than 0 and at most {_LONGEST} seconds, not {quoted(expires_in)}"
+        )
+    return _sign(params, key, seconds)
+
+
+def _sign(params: Mapping[str, str] | str, key: bytes, seconds: float) -> str:
     if isinstance(params, str) and params[:5].lower() == "unix:":
         path, _, query = params.partition("?")
-        return f"{path}?{sign(query, secret, expires_in=expires_in)}"
+        return f"{path}?{_sign(query, key, seconds)}"
     if isinstance(params, str) and ("://" in params or params.startswith("/")):
         url = urlsplit(params)
-        return urlunsplit(url._replace(query=sign(url.query, secret, expires_in=expires_in)))
+        return urlunsplit(url._replace(query=_sign(url.query, key, seconds)))
     try:
-        given = dict(parse_query(params) if isinstance(params, str) else params)
+        given = dict(parse_query(params)) if isinstance(params, str) else _checked(params)
         for name in ("sig", "exp"):
             if name in given:
                 raise ValueError(f"{name}: this is what signing adds")
         Query.of(given)
     except Refused as refused:
         raise ValueError(refused.detail) from None
-    if not 0 < expires_in <= _LONGEST:
-        raise ValueError(
-            f"expires_in must be greater than 0 and at most {_LONGEST} seconds, not {expires_in}"
-        )
-    given["exp"] = str(int(time.time() + expires_in))
-    key = _signing_key(secret.encode() if isinstance(secret, str) else secret)
+    given["exp"] = str(int(time.time() + seconds))
     given["sig"] = _signature(key, _signed(_binding(given))).decode()
     return urlencode(given, quote_via=quote, safe="")
+
+
+def _checked(params: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            f"params: must be a mapping, a query or a URL, not {type(params).__name__};"
+            " write {'id': 'alice'} or 'id=alice'"
+        )
+    for name, value in params.items():
+        if not isinstance(name, str):
+            raise TypeError(f"params: names must be str, not {type(name).__name__}")
+        if not isinstance(value, str):
+            raise TypeError(
+                f"params: {cut(name)} must be str, not {type(value).__name__}; write {str(value)!r:.80}"
+            )
+    return dict(params)
+
+
+def _source_of(source: str | os.PathLike[str] | bytes, name: str) -> Path | bytes:
+    """The secret itself, or the path of its file.
+
+    Bytes are the secret itself, and a `Path` is a path. Text that names a file is its path. Other text
+    is the secret itself, unless it may be a path that was misspelt: that would be easy to guess.
+    """
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, os.PathLike):
+        return Path(source)
+    if not isinstance(source, str):
+        raise TypeError(
+            f"{name}: must be str, bytes or a path, not {type(source).__name__}; give the secret itself"
+            " as bytes, or the path of its file as a pathlib.Path"
+        )
+    if os.path.exists(source):
+        return Path(source)
+    if len(source) < _SHORT or not _MADE_BY_CHANCE.fullmatch(source):
+        raise ValueError(
+            f"{name}: no file has this name; if it is the secret itself, give it as bytes, and if it is"
+            " a path, correct it (secret_file=PATH names a file, too)"
+        )
+    return source.encode()
+
+
+def _secret_itself(secret: str | bytes | os.PathLike[str]) -> bytes:
+    """For signing, where text that names no file is the secret itself, whatever it looks like."""
+    if isinstance(secret, str) and not os.path.exists(secret):
+        return secret.encode()
+    source = _source_of(secret, "secret")
+    return source if isinstance(source, bytes) else _read(source, "secret")
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        # Whoever gives a secret where a path is wanted must not find it in the log.
+        is_path = path.suffix or (path.name != str(path) and path.parent.is_dir())
+        shown = path if is_path or len(path.name) < _SHORT else "the file"
+        raise ValueError(f"{name}: {shown} can't be read: {error.strerror}") from None
 
 
 def _binding(params: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -31,21 +31,22 @@ import trio
 from trionotify import cesql
 from trionotify.addresses import name_of, site_of
 from trionotify.attached import serve_attached
+from trionotify.checks import check_listening, check_names, check_paths, check_serving
 from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
 from trionotify.errors import CloseCode, check_trio
 from trionotify.exhaustion import Exhaustion
 from trionotify.hub import Authenticate, Hub
-from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix, place_of
+from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix, place_of, take_over
 from trionotify.logs import open_log
 from trionotify.routes import ADMIN, ALL, PUBLIC, Routes, load_files
+from trionotify.scopes import open_nursery, opening
 from trionotify.secret import Secret
-from trionotify.serving import serve_transport
+from trionotify.serving import handle_stream, serve_transport
 from trionotify.sessions import Handler, Session, handler_session, publishing_session
 from trionotify.settings import Settings
 from trionotify.tls import Certificate, certificate_of
 from trionotify.tls_transport import transport_of
-from trionotify.transport import StreamTransport
 
 __all__ = ["Server", "open_hub", "open_server", "serve"]
 
@@ -62,7 +63,7 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 _PAUSE: Final = 0.1
 
 
-@asynccontextmanager
+@opening
 async def open_hub(
     *,
     store: str = "memory:",
@@ -74,6 +75,7 @@ async def open_hub(
     allow_params: str | Iterable[str] | None = None,
     page: bool = True,
     secret: str | os.PathLike[str] | bytes | None = None,
+    secret_file: str | os.PathLike[str] | None = None,
     trusted_proxy: Iterable[str] = (),
     subprotocol: Iterable[str] = (),
     **options: Any,
@@ -89,8 +91,9 @@ async def open_hub(
     none for people at `/`. With `allow_params`, a query may have only these keys besides the server's.
     `options` are those of `Settings`.
 
-    With a `secret`, the path of a file or as bytes the secret itself, clients need a query that was
-    signed with it (`sign`), and whoever has the secret may do everything. A `trusted_proxy` (addresses,
+    With a `secret`, clients need a query that was signed with it (`sign`), and whoever has the secret
+    may do everything. Bytes are the secret itself, and so is text that looks like one; a path, and text
+    that names a file, is its file. `secret_file` is always a path. A `trusted_proxy` (addresses,
     networks, `unix`) is believed when it says whose requests it passes on. A client that offers a
     `subprotocol` of these names gets it, and is served as one that offers none.
 
@@ -99,12 +102,18 @@ async def open_hub(
     opened.
     """
     check_trio("trionotify.open_hub")
+    check_names(options, [open_hub], others=serve)
+    check_serving(session, handler, authenticate, page=page, store=store)
     if session and handler:
         raise TypeError("session or handler, not both: handler is the short form of session")
     if handler:
         session = handler_session(handler)
-    settings = Settings.of(options)
+    settings = Settings(**options)
+    if secret is not None and secret_file is not None:
+        raise TypeError("secret or secret_file, not both: secret_file is for the path of a file")
     keys = None if secret is None else Secret(secret)
+    if secret_file is not None:
+        keys = Secret.of_file(secret_file, "secret_file")
     log = await open_log(store, durability, settings)
     try:
         hub = Hub(
@@ -118,10 +127,10 @@ async def open_hub(
             secret=keys,
             trusted_proxy=trusted_proxy,
             subprotocol=subprotocol,
-            handle=_handle,
+            handle=handle_stream,
             attach=serve_attached,
         )
-        async with trio.open_nursery() as nursery:
+        async with open_nursery() as nursery:
             await nursery.start(hub.run)
             try:
                 yield hub
@@ -132,21 +141,6 @@ async def open_hub(
     finally:
         with trio.move_on_after(settings.close_timeout, shield=True):
             await log.aclose()
-
-
-async def _handle(hub: Hub, stream: trio.abc.Stream) -> None:
-    with trio.CancelScope() as scope:
-        await serve_transport(hub, StreamTransport(stream), _remote_of(stream), scope=scope)
-
-
-def _remote_of(stream: trio.abc.Stream) -> str:
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    if not isinstance(stream, trio.SocketStream):
-        return ""
-    with suppress(OSError):
-        return name_of(stream.socket.getpeername())
-    return ""
 
 
 # --- listening ---
@@ -290,7 +284,7 @@ class Server:
         else:
             # (No page of a browser reaches a Unix socket.)
             local = self._local and sock.family != _UNIX
-            serve = partial(serve_transport, routes=routes, local=local)
+            serve = partial(serve_transport, routes=routes, local=local, listener=self)
             self._connections.start_soon(serve, self.hub, transport, remote, self._opened)
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -308,7 +302,7 @@ class Server:
     async def _end(self) -> None:
         """Once it is stopped, say goodbye. What is left at the deadline is cut off."""
         await self._stopped.wait()
-        self.hub.entrance.drop_half_open()
+        self.hub.entrance.drop_half_open(self)
         seconds = self.hub.settings.close_timeout
         with trio.move_on_after(seconds):
             await say_goodbye(self.hub, self._opened, CloseCode.GOING_AWAY, seconds)
@@ -349,13 +343,16 @@ async def serve(
     Raises OSError when it can't listen there, and TypeError or ValueError for files that won't do, and
     when it would listen beyond loopback with none of `secret`, `authenticate` and `insecure`.
     """
+    check_listening(port, admin_port, insecure, ssl_context)
+    check_paths(unix=unix, tls_cert=tls_cert, tls_key=tls_key)
     # Both now: the parser's tables take 40 ms, and files can't be read when descriptors run out.
     cesql.parse("TRUE")
     load_files()
     public = insecure or hub.authenticate is not None or hub.secret is not None
-    certificate = certificate_of(tls_cert, tls_key, ssl_context)
-    inherited = adopt(sockets, public)
     with contextlib.ExitStack() as undo:
+        inherited = take_over(sockets, undo)
+        certificate = certificate_of(tls_cert, tls_key, ssl_context)
+        adopt(inherited, public)
         if inherited:
             listening = inherited
         elif unix is not None:
@@ -379,8 +376,8 @@ async def serve(
     )
     try:
         with hub.entrance.listening(server):
-            async with trio.open_nursery() as helpers:
-                async with trio.open_nursery() as server._connections:
+            async with open_nursery() as helpers:
+                async with open_nursery() as server._connections:
                     server._accepting = len(places)
                     for sock, at in places:
                         helpers.start_soon(server._accept, sock, at)
@@ -401,7 +398,7 @@ async def serve(
                     os.unlink(unix)
 
 
-@asynccontextmanager
+@opening
 async def open_server(
     *,
     host: str | Iterable[str] = DEFAULT_HOST,
@@ -420,21 +417,22 @@ async def open_server(
     Leaving the block stops the server in good order; nothing outlives it.
     """
     check_trio("trionotify.open_server")
-    async with open_hub(**options) as hub, trio.open_nursery() as nursery:
-        listen = partial(
-            serve,
-            hub,
-            host=host,
-            port=port,
-            unix=unix,
-            sockets=sockets,
-            ssl_context=ssl_context,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            insecure=insecure,
-            admin_port=admin_port,
-        )
-        server: Server = await nursery.start(listen)
-        yield server
-        hub.entrance.close("the server stops")
-        server.stop()
+    check_names(options, [open_hub, open_server])
+    listen = partial(
+        serve,
+        host=host,
+        port=port,
+        unix=unix,
+        ssl_context=ssl_context,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        insecure=insecure,
+        admin_port=admin_port,
+    )
+    with contextlib.ExitStack() as undo:
+        listen = partial(listen, sockets=take_over(sockets, undo))
+        async with open_hub(**options) as hub, open_nursery() as nursery:
+            server: Server = await nursery.start(listen, hub)
+            yield server
+            hub.entrance.close("the server stops")
+            server.stop()

@@ -13,6 +13,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, cast
 
 import attrs
@@ -28,7 +29,7 @@ from trionotify.journal import FORMATS, LEVELS, configure
 from trionotify.logs import DURABILITIES
 from trionotify.memory import give_memory_back
 from trionotify.server import DEFAULT_HOST, DEFAULT_PORT, Server, open_server
-from trionotify.settings import OTHER_FILES, Settings, raise_file_limit
+from trionotify.settings import OTHER_FILES, Settings, file_limit, raise_file_limit
 from trionotify.stdio import Mistake, Terminal, let_go_of_stdout, say
 from trionotify.systemd import inherited_sockets, notify, notify_reloading
 
@@ -209,12 +210,15 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     if not options["allow_params"]:
         del options["allow_params"]
     _check_place()
+    if "secret" in options:
+        options["secret"] = Path(options["secret"])
     # A connection is some hundred objects that stay. Looking at them again and again, as by default,
     # costs a fifth of what connecting does. Looking at all objects stops everyone (for 0.7 s where a
     # thousand clients have long filters), and finds little: a connection that is over leaves no cycles.
     gc.freeze()
     gc.set_threshold(2_000, 20, 100)
     give_memory_back()
+    raise_file_limit()
     listening = trio.Event()
     try:
         options["sockets"] = inherited_sockets()
@@ -322,7 +326,7 @@ def _announce(server: Server, options: dict[str, Any]) -> None:
 def _warn_of_few_descriptors(settings: Settings) -> None:
     """All connections that are allowed may come, and each takes a descriptor."""
     wanted = settings.max_connections + settings.max_half_open + OTHER_FILES
-    limit = raise_file_limit()
+    limit = file_limit()
     if wanted > limit:
         logger.warning(
             "max_connections and max_half_open: the server may need %d open files, and the process"

@@ -11,22 +11,24 @@ where the application's own code comes in: `authenticate`, the session, a predic
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
-from trionotify.addresses import site_of
+from trionotify.addresses import name_of, site_of
 from trionotify.connections import blame
 from trionotify.conversation import Conversation
 from trionotify.errors import CloseCode
 from trionotify.routes import ALL, Routes
+from trionotify.transport import StreamTransport, Transport
 
 if TYPE_CHECKING:
     from trionotify.connections import ClientConnection
+    from trionotify.entrance import Listener
     from trionotify.hub import Hub
-    from trionotify.transport import Transport
 
-__all__ = ["serve_transport"]
+__all__ = ["handle_stream", "serve_transport"]
 
 logger = logging.getLogger("trionotify")
 
@@ -40,17 +42,21 @@ async def serve_transport(
     *,
     routes: Routes = ALL,
     local: bool = False,
+    listener: Listener | None = None,
 ) -> None:
     """Serve one connection and close it. Raises nothing but what isn't an Exception: `Cancelled`.
 
-    One that is `local` was let in because it came from this machine, and for no other reason.
+    One that is `local` was let in because it came from this machine, and for no other reason. The
+    `listener` is who has let it in.
     While it is open, it is in `opened`, and the hub may cancel `scope`, which is around the call.
     Cancelled while the request is read, it just closes; later it says goodbye first.
     """
     opened = set() if opened is None else opened
     connection: ClientConnection | None = None
     try:
-        connection = await Conversation(hub, transport, remote, routes, local).client()
+        connection = await Conversation(
+            hub, transport, remote, routes, local, listener=listener
+        ).client()
         if connection is not None:
             connection.scope = scope
             opened.add(connection)
@@ -70,6 +76,22 @@ async def serve_transport(
         transport.reset()  # does nothing to one that was closed in good order
         with trio.move_on_after(0, shield=True):  # at once, whoever waits for what
             await transport.aclose()
+
+
+async def handle_stream(hub: Hub, stream: trio.abc.Stream) -> None:
+    """Serve one connection on any stream: see `Hub.handle`."""
+    with trio.CancelScope() as scope:
+        await serve_transport(hub, StreamTransport(stream), _remote_of(stream), scope=scope)
+
+
+def _remote_of(stream: trio.abc.Stream) -> str:
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, trio.SocketStream):
+        return ""
+    with suppress(OSError):
+        return name_of(stream.socket.getpeername())
+    return ""
 
 
 async def _run_session(connection: ClientConnection) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 
 import attrs
 
-from trionotify.errors import did_you_mean
 from trionotify.filters import FilterLimits
 from trionotify.since import duration_of
 
-__all__ = ["OTHER_FILES", "Settings", "duration", "raise_file_limit"]
+__all__ = ["OTHER_FILES", "Settings", "duration", "file_limit", "raise_file_limit"]
 
 #: The most open files that macOS lets a process have where it says "unlimited".
 _MACOS_FILES = 10240
@@ -26,28 +25,40 @@ _KIB = 1024
 _MIB = 1024 * _KIB
 
 
-def raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one, where there is such a thing; return it."""
+def raise_file_limit() -> None:
+    """Raise the soft limit of open files to the hard one, where there is such a thing.
+
+    It is the process's: children inherit it, and `select` fails above 1024. So the command line does
+    this, and an application may, but no hub does.
+    """
     try:
         import resource  # noqa: PLC0415 - absent on Windows
     except ImportError:  # pragma: no cover - Windows
-        return 512
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in (hard, _MACOS_FILES):
         if soft < limit or limit == resource.RLIM_INFINITY:
             with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-                soft = limit
                 break
+
+
+def file_limit() -> int:
+    """How many files the process may have open."""
+    try:
+        import resource  # noqa: PLC0415 - absent on Windows
+    except ImportError:  # pragma: no cover - Windows
+        return 512
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
 def _default_half_open() -> int:
-    return max(min(1024, raise_file_limit() // 4), 1)
+    return max(min(1024, file_limit() // 4), 1)
 
 
 def _default_connections() -> int:
-    return max(raise_file_limit() - _default_half_open() - OTHER_FILES, 1)
+    return max(file_limit() - _default_half_open() - OTHER_FILES, 1)
 
 
 def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -191,12 +202,3 @@ class Settings:
     def filter_limits(self) -> FilterLimits:
         """Those of them that are about filters."""
         return FilterLimits(self.max_filter_bytes, self.max_filter_depth, self.max_filters)
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> Settings:
-        """Make settings of keyword options; TypeError names an unknown one and the nearest known."""
-        known = [field.name for field in attrs.fields(cls)]
-        for name in options:
-            if name not in known:
-                raise TypeError(f"there is no option {name!r}{did_you_mean(name, known)}")
-        return cls(**options)

@@ -41,6 +41,7 @@ __all__ = [
     "parse_duration",
     "parse_since",
     "said_since",
+    "seconds_of",
     "where_it_was",
     "written_since",
 ]
@@ -115,6 +116,14 @@ def duration_of(value: object) -> float:
         raise ValueError(
             f"must be a duration: seconds like 90, or a text like 15m or 1h30m, not {quoted(value)}"
         ) from None
+
+
+def seconds_of(name: str, value: object) -> float:
+    """The same; raises TypeError or ValueError that begins with `name`."""
+    try:
+        return duration_of(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
 
 
 def written_since(since: Since | None) -> str | None:

@@ -1,0 +1,92 @@
+"""How `open_hub`, `open_server` and `connect` are entered and left.
+
+`opening` makes an async context manager of an async generator, as `contextlib.asynccontextmanager` does.
+What is done with it in another way than by `async with` raises an error that says so.
+
+`open_nursery` is Trio's, but an exception leaves it as it was raised. Trio puts even a single one into
+an `ExceptionGroup`, because several tasks may raise at once. Here the tasks are an implementation
+detail: the application sees one block, and one exception that it raised there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+
+import trio
+
+__all__ = ["Opening", "open_nursery", "opening"]
+
+P = ParamSpec("P")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Opening(AbstractAsyncContextManager[T_co, bool | None], Generic[T_co]):
+    """What `open_server()` and its like return: it is entered with `async with`, once."""
+
+    def __init__(self, manager: AbstractAsyncContextManager[T_co, bool | None], name: str) -> None:
+        self._manager = manager
+        self._name = name
+
+    async def __aenter__(self) -> T_co:
+        """Run the function up to its `yield`; return what it yields."""
+        return await self._manager.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Run the function to its end."""
+        return await self._manager.__aexit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        return f"<{self._name}(), to be entered with `async with`>"
+
+    if not TYPE_CHECKING:  # a type checker finds the mistake by itself, if it doesn't see these
+
+        def __getattr__(self, name):
+            raise AttributeError(f"{name}: {self._fix()}", name=name, obj=self)
+
+        def _refuse(self, *_):
+            raise TypeError(self._fix())
+
+        __await__ = __aiter__ = __enter__ = __exit__ = _refuse
+
+    def _fix(self) -> str:
+        return f"{self._name}() must be entered first: async with {self._name}(...) as it:"
+
+
+def opening(function: Callable[P, AsyncIterator[T_co]]) -> Callable[P, Opening[T_co]]:
+    """Make an async generator function that yields once one that returns an `Opening`."""
+    manager = asynccontextmanager(function)
+
+    @wraps(function)
+    def open_it(*args: P.args, **kwargs: P.kwargs) -> Opening[T_co]:
+        return Opening(manager(*args, **kwargs), function.__name__)
+
+    return open_it
+
+
+@asynccontextmanager
+async def open_nursery() -> AsyncGenerator[trio.Nursery, None]:
+    """A nursery out of which a single exception comes bare, whether the block or a task raised it.
+
+    Where several were raised, they come in their group.
+    """
+    bare: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseExceptionGroup as group:
+        _, errors = group.split(trio.Cancelled)
+        if errors is None or len(errors.exceptions) != 1:
+            raise
+        bare = errors.exceptions[0]
+    # Outside of the handler: else the group would become the context of what was raised.
+    if bare is not None:
+        raise bare
