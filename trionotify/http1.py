@@ -71,7 +71,7 @@ class HttpConnection:
         self._max_head_bytes = max_head_bytes
         self._hold = hold
         #: The last request has a body that was not read to its end.
-        self.body_to_come = False
+        self.body_to_come: bool = False
         #: How long that is, if it said so.
         self._length = 0
         #: The bytes of a body that are kept.

@@ -23,7 +23,7 @@ from trionotify.addresses import name_of
 
 __all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: How many connections the kernel keeps until they are accepted.
 BACKLOG: Final = 4096

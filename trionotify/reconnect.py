@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "refusal", "stay_connected"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: A connection that has lasted for so many seconds was a good one: what comes next is the first failure.
 _LASTING: Final = 10.0

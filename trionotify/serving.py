@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve_transport"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 
 async def serve_transport(

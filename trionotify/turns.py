@@ -44,7 +44,7 @@ class Turn:
 
     def __init__(self) -> None:
         #: How many times it was passed on.
-        self.passed = 0
+        self.passed: int = 0
         self._end = perf_counter() + SECONDS
 
     @property
@@ -70,7 +70,7 @@ class Lane:
 
     def __init__(self, width: int = 1) -> None:
         #: The number of tasks that may still enter.
-        self.free = width
+        self.free: int = width
         #: Who waits, by address. The address that is served next is in front, as is the first of each.
         self._lines: dict[str, dict[trio.lowlevel.Task, None]] = {}
 
