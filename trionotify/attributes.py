@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from trionotify.errors import cut, quoted
+from trionotify.jsontext import json_text
 from trionotify.text import FORBIDDEN, check_id
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "check_text",
     "checked_extensions",
     "checked_time",
+    "data_of_json",
     "is_json",
+    "joined_extensions",
     "moment_of",
 ]
 
@@ -141,6 +144,30 @@ def checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
         if name == "expirytime":
             moment_of(name, value)
     return MappingProxyType(dict(values))
+
+
+def data_of_json(data: object, given: dict[str, Any]) -> str:
+    """The data that `json`, which is taken out of the attributes, stands for."""
+    if data is not None:
+        raise TypeError("json: can't be given together with data: give one of the two")
+    kind = given.setdefault("datacontenttype", "application/json")
+    if isinstance(kind, str) and not is_json(kind):
+        raise ValueError(
+            f"datacontenttype: {quoted(kind)} is not a type of JSON: leave it out, as json is given, or"
+            " name one like 'application/ld+json'"
+        )
+    return json_text(given.pop("json"))
+
+
+def joined_extensions(extensions: object, keywords: dict[str, Any]) -> dict[str, Any]:
+    """All extensions; none may be given in both places."""
+    if not isinstance(extensions, Mapping):
+        raise TypeError(
+            f"extensions must be a mapping, like {{'tenant': 'acme'}}, not {_kind_of(extensions)}"
+        )
+    for name in keywords.keys() & extensions.keys():
+        raise TypeError(f"{name} is given twice, as a keyword and in extensions: give it once")
+    return {**extensions, **keywords}
 
 
 def _kind_of(value: object) -> str:

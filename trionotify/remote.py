@@ -11,10 +11,10 @@ subscribes or publishes. So what is raised in the block comes out of it as it is
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import trio
 
@@ -26,6 +26,7 @@ from trionotify.target import OpenStream, Target, filters_of
 if TYPE_CHECKING:
     from trionotify.entries import Receipt
     from trionotify.notification import Data, Notification
+    from trionotify.options import Attributes, Lag, Role
     from trionotify.predicates import Wanted
 
 __all__ = ["Remote", "connect"]
@@ -84,16 +85,15 @@ class Remote:
         self,
         data: Data | Notification = None,
         *,
-        to: str | None = None,
-        audience: Callable[[Any], object] | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-        **attributes: Any,
+        **attributes: Unpack[Attributes],
     ) -> Receipt:
         """Publish `data` with these attributes, or a `Notification` as it is; return the
         acknowledgement.
 
-        `to` and `audience` (a predicate) say for whom it is. What isn't given here is as the URL has it
-        (`type=…`), the rest as the server has it for its publishers; an `id` is made up.
+        `to` and `audience` (a predicate) say for whom it is. `json` is a value that becomes the data,
+        written as JSON, and `extensions` are attributes of your own. What isn't given here is as the
+        URL has it (`type=…`), the rest as the server has it for its publishers; an `id` is made up.
 
         Always a checkpoint. Waits for the server, over reconnects: it is repeated until it is
         acknowledged, and published once. Also waits while `max_unacknowledged` are on their way. To have
@@ -109,7 +109,7 @@ class Remote:
         publisher = self._publisher
         if publisher is None:
             raise RuntimeError("this client was connected with the role subscriber: it can't publish")
-        id, text = publisher.make(data, self.id, to, audience, attributes)
+        id, text = publisher.make(data, self.id, attributes)
         return await publisher.outbox.ask(id, text, task_status.started)
 
     def _subscribing(self) -> Subscriber:
@@ -125,8 +125,8 @@ async def connect(
     id: str | None = None,
     filter: Wanted | list[Any] | None = None,
     since: str | None = None,
-    role: str | None = None,
-    lag: str | None = None,
+    role: Role | None = None,
+    lag: Lag | None = None,
     params: Mapping[str, str] | None = None,
     extra_headers: Iterable[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None = None,

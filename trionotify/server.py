@@ -23,7 +23,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import attrs
 import trio
@@ -35,13 +35,15 @@ from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
 from trionotify.errors import CloseCode
 from trionotify.exhaustion import Exhaustion
-from trionotify.hub import Authenticate, Hub
+from trionotify.hub import Hub
 from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix
 from trionotify.logs import open_log
+from trionotify.logs.sqlite import Durability
+from trionotify.options import HubOptions, SettingsOptions
 from trionotify.routes import ADMIN, ALL, PUBLIC, Routes, load_files
 from trionotify.secret import Secret
 from trionotify.serving import serve_transport
-from trionotify.sessions import Handler, Session, handler_session, publishing_session
+from trionotify.sessions import Authenticate, Handler, Session, handler_session, publishing_session
 from trionotify.settings import Settings
 from trionotify.tls import Certificate, certificate_of
 from trionotify.tls_transport import transport_of
@@ -49,7 +51,7 @@ from trionotify.transport import StreamTransport
 
 __all__ = ["Server", "open_hub", "open_server", "serve"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8765
@@ -66,7 +68,7 @@ _PAUSE: Final = 0.1
 async def open_hub(
     *,
     store: str = "memory:",
-    durability: str = "full",
+    durability: Durability = "full",
     session: Session | None = None,
     handler: Handler | None = None,
     authenticate: Authenticate | None = None,
@@ -75,7 +77,7 @@ async def open_hub(
     secret: str | os.PathLike[str] | bytes | None = None,
     trusted_proxy: Iterable[str] = (),
     subprotocol: Iterable[str] = (),
-    **options: Any,
+    **options: Unpack[SettingsOptions],
 ) -> AsyncIterator[Hub]:
     """Open a hub: its log and its broadcast run while the block does.
 
@@ -403,7 +405,7 @@ async def open_server(
     tls_key: str | os.PathLike[str] | None = None,
     insecure: bool = False,
     admin_port: int | None = None,
-    **options: Any,
+    **options: Unpack[HubOptions],
 ) -> AsyncIterator[Server]:
     """A hub and its listener together: `serve` and `open_hub`, whose keywords it takes.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -168,7 +168,7 @@ class Settings:
         return FilterLimits(self.max_filter_bytes, self.max_filter_depth, self.max_filters)
 
     @classmethod
-    def of(cls, options: dict[str, Any]) -> Settings:
+    def of(cls, options: Mapping[str, Any]) -> Settings:
         """Make settings of keyword options; TypeError names an unknown one and the nearest known."""
         known = [field.name for field in attrs.fields(cls)]
         for name in options:
