@@ -642,14 +642,14 @@ async def test_how_long_it_was_here(
 async def test_publishing_without_waiting(room: Room, autojump_clock: trio.testing.MockClock) -> None:
     """In the order of the calls, among those that wait; for the same clients."""
     al, bo = await room.connect("/?id=al"), await room.connect("/?id=bo")
-    await room.hub.publish("1")
-    room.hub.publish_nowait("2", to="al")
-    room.hub.publish_nowait(Notification("3"))
-    room.hub.publish_nowait(json=[4])
+    room.hub.publish_nowait("1", to="al")
+    room.hub.publish_nowait(Notification("2"))
+    room.hub.publish_nowait(json=[3])
     assert al.look().messages == []
+    await room.hub.publish("4")
     await room.quiet()
-    assert al.look().messages == ["1", "2", "3", "[4]"]
-    assert bo.look().messages == ["1", "3", "[4]"]
+    assert al.look().messages == ["1", "2", "[3]", "4"]
+    assert bo.look().messages == ["2", "[3]", "4"]
 
 
 async def test_publishing_without_waiting_into_a_full_channel(

@@ -149,12 +149,12 @@ def checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
 def data_of_json(data: object, given: dict[str, Any]) -> str:
     """The data that `json`, which is taken out of the attributes, stands for."""
     if data is not None:
-        raise TypeError("json: can't be given together with data: give one of the two")
+        raise TypeError("json: can't be combined with data: give one or the other")
     kind = given.setdefault("datacontenttype", "application/json")
     if isinstance(kind, str) and not is_json(kind):
         raise ValueError(
-            f"datacontenttype: {quoted(kind)} is not a type of JSON: leave it out, as json is given, or"
-            " name one like 'application/ld+json'"
+            f"datacontenttype: {quoted(kind)} is not a media type of JSON: with json, leave it out or"
+            " give one like 'application/ld+json'"
         )
     return json_text(given.pop("json"))
 

@@ -93,10 +93,9 @@ def json_text(value: object) -> str:
     except TypeError as error:
         raise TypeError(f"json: {error}") from None
     except ValueError as error:
-        circle = "Circular" in str(error)
-        reason = (
-            "a part contains itself: leave it out" if circle else "NaN or Infinity: give None instead"
-        )
+        reason = "NaN and Infinity can't be written as JSON: use None instead"
+        if "Circular" in str(error):
+            reason = "it contains itself: leave that part out"
         raise ValueError(f"json: {reason}") from None
 
 
@@ -109,7 +108,10 @@ def _not_json(value: object) -> NoReturn:
         way = "list(value)"
     else:
         way = "value.isoformat()" if isinstance(value, date | time) else "str(value)"
-    raise TypeError(f"{type(value).__name__} is no type of JSON's: convert it first, as with {way}")
+    kind = type(value).__name__
+    raise TypeError(
+        f"a value of type {kind} can't be written as JSON: convert it, for example with {way}"
+    )
 
 
 class TooMany(ValueError):

@@ -397,7 +397,7 @@ def _check_data(data: object) -> None:
             raise ValueError(f"data can't be written as UTF-8: {error}") from None
     elif not isinstance(data, bytes | None):
         kind = _kind_of(data)
-        raise TypeError(f"data must be str, bytes or None, not {kind}: to send it as JSON, give json=")
+        raise TypeError(f"data must be str, bytes or None, not {kind}: to publish it as JSON, use json=")
 
 
 def _check_json(data: object, kind: str) -> None:
