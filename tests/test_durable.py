@@ -368,6 +368,23 @@ async def test_a_fault_refuses_what_waits_and_goes_away(caplog: pytest.LogCaptur
     ]
 
 
+async def test_what_nobody_waits_for_is_counted_when_it_is_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`publish_nowait` can't tell its caller that the file didn't take it, so the log has a line."""
+    store = FakeStore()
+    async with open_hub(store) as hub:
+        hub.publish_nowait("1")
+        await hub.inbox.settled()
+        store.fault = FULL
+        hub.publish_nowait("2")
+        hub.publish_nowait("3")
+        await hub.inbox.settled()
+        assert hub.log.head == 1
+    lost = [record for record in caplog.records if getattr(record, "event", "") == "unpublished"]
+    assert [record.message for record in lost] == [f"2 not published, and no publisher waits: {FULL}"]
+
+
 async def test_publishers_at_the_other_end_are_told() -> None:
     """An event is answered with an error that names it, a raw publisher is closed; no path is named."""
     store = FakeStore(fault=FULL)

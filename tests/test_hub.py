@@ -639,3 +639,84 @@ async def test_how_long_it_was_here(
     (record,) = [record for record in caplog.records if getattr(record, "event", "") == "left"]
     assert record.seconds == pytest.approx(5.0)  # type: ignore[attr-defined] # extra
     assert "left after 5.0 s" in record.message
+
+
+async def test_publishing_without_waiting(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """In the order of the calls, among those that wait; for the same clients."""
+    al, bo = await room.connect("/?id=al"), await room.connect("/?id=bo")
+    room.hub.publish_nowait("1", to="al")
+    room.hub.publish_nowait(Notification("2"))
+    room.hub.publish_nowait(json=[3])
+    assert al.look().messages == []
+    await room.hub.publish("4")
+    await room.quiet()
+    assert al.look().messages == ["1", "2", "[3]", "4"]
+    assert bo.look().messages == ["2", "[3]", "4"]
+
+
+async def test_publishing_without_waiting_into_a_full_channel(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It isn't published then, nor when the hub is closed."""
+    async with open_room(max_waiting=1) as room:
+        peer = await room.connect("/")
+        room.hub.publish_nowait("1")
+        with pytest.raises(trio.WouldBlock):
+            room.hub.publish_nowait("2")
+        await room.quiet()
+        room.hub.publish_nowait("3")
+        await room.quiet()
+        assert peer.look().messages == ["1", "3"]
+    with pytest.raises(trio.ClosedResourceError):
+        room.hub.publish_nowait("4")
+
+
+@pytest.mark.parametrize(
+    ("data", "attributes", "named"),
+    [
+        ({"a": 1}, {}, "data must be"),
+        ("x", {"type": ""}, "type must"),
+        ("x", {"type": "trionotify.mine"}, "type: "),
+        ("x", {"json": 1}, "json: "),
+        (Notification("x"), {"to": "al"}, "published as it is"),
+    ],
+)
+async def test_what_is_wrong_is_raised_without_waiting(
+    room: Room, data: Any, attributes: dict[str, Any], named: str
+) -> None:
+    """The same as by `publish`, and nothing is in the channel."""
+    with pytest.raises((TypeError, ValueError), match=named) as waiting:
+        await room.hub.publish(data, **attributes)
+    with pytest.raises((TypeError, ValueError), match=named) as without:
+        room.hub.publish_nowait(data, **attributes)
+    assert repr(waiting.value) == repr(without.value)
+    assert room.hub.inbox.count == 0
+
+
+async def test_a_failing_audience_without_waiting(
+    room: Room, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nobody is there to be told, so the log is; the others get it."""
+    peers = [await room.connect("/?id=al"), await room.connect("/?id=bo")]
+
+    def audience(client: Client) -> bool:
+        if client.id == "al":
+            raise KeyError("level")
+        return True
+
+    room.hub.publish_nowait("x", audience=audience)
+    await room.quiet()
+    assert [peer.look().messages for peer in peers] == [[], ["x"]]
+    (record,) = [one for one in caplog.records if getattr(one, "event", "") == "audience_failed"]
+    assert "KeyError: 'level'" in caplog.text
+    assert record.levelno == logging.ERROR
+
+
+async def test_publishing_json(room: Room, autojump_clock: trio.testing.MockClock) -> None:
+    """A value in place of the data, and its type said."""
+    async with room.hub.subscribe() as notifications:
+        receipt = await room.hub.publish(json={"amount": 12.5, "to": "Zoë"}, type="paid", confirm=True)
+        found = await anext(notifications)
+    assert receipt.wanted == 0
+    assert (found.data, found.type) == ('{"amount":12.5,"to":"Zoë"}', "paid")
+    assert found.datacontenttype == "application/json"

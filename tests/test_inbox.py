@@ -173,3 +173,26 @@ async def test_leaving_the_line() -> None:
     assert closed == [3]
     with pytest.raises(trio.ClosedResourceError):
         await inbox.put(entries(1))
+
+
+async def test_without_waiting() -> None:
+    """What has no room is not put in. Those that wait in line come first, also when there is room."""
+    inbox = Inbox(1, 1 << 20)
+    inbox.put_nowait(entries(1, "first"))
+    with pytest.raises(trio.WouldBlock):
+        inbox.put_nowait(entries(1, "no room"))
+    assert [entry.notification.data for entry in await inbox.take_all()] == ["first"]
+    inbox.put_nowait(entries(1, "second"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(inbox.put, entries(1, "third"))
+        await trio.testing.wait_all_tasks_blocked()
+        inbox._max_count = 2
+        assert not inbox.full
+        with pytest.raises(trio.WouldBlock):
+            inbox.put_nowait(entries(1, "in front of the third"))
+        got = await inbox.take_all()
+        got += await inbox.take_all()
+    assert [entry.notification.data for entry in got] == ["second", "third"]
+    inbox.close()
+    with pytest.raises(trio.ClosedResourceError):
+        inbox.put_nowait(entries(1))

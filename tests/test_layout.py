@@ -32,7 +32,7 @@ ORDER = [
     *("transport", "tls_transport", "wire", "tally", "broadcast", "reader"),
     *("faults", "keys", "query", "addresses", "events", "authorities", "http", "http1", "secret"),
     *("origins", "explain"),
-    *("entrance", "quotas", "expiry", "drain", "sessions", "hub"),
+    *("entrance", "quotas", "expiry", "drain", "sessions", "options", "hub"),
     *("admission", "connections", "handshake", "websocket", "streams", "posting", "roster", "metrics"),
     *("routes", "conversation", "serving", "attached"),
     *("listening", "tls", "exhaustion", "checks", "scopes", "server"),

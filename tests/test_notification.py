@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -300,3 +302,98 @@ def test_repr_shows_what_was_said() -> None:
     """And nothing that was not."""
     shown = repr(Notification("x", id="1", subject="s", extensions={"to": "al"}))
     assert shown == "Notification('x', type='message', source='/hub', id='1', subject='s', to='al')"
+
+
+def test_json_in_place_of_data() -> None:
+    """Any value that JSON has, None too; another type of JSON's may be named."""
+    made = Notification.of(json={"ä": [1, None, True], 2: "\n"}, to="al")
+    assert made.data == '{"ä":[1,null,true],"2":"\\n"}'
+    assert (made.datacontenttype, made.to) == ("application/json", "al")
+    assert Notification.of(json=None).data == "null"
+    assert Notification.of(json=1, datacontenttype=None).datacontenttype == "application/json"
+    linked = Notification.of(json={}, datacontenttype="application/ld+json")
+    assert linked.datacontenttype == "application/ld+json"
+
+
+@attrs.define
+class Point:
+    x: int = 1
+
+
+@dataclass
+class Order:
+    amount: int = 1
+
+
+_CIRCLE: list[Any] = []
+_CIRCLE.append(_CIRCLE)
+_DEEP: list[Any] = []
+for _ in range(200):
+    _DEEP = [_DEEP]
+_DEEPER: list[Any] = []
+for _ in range(100_000):
+    _DEEPER = [_DEEPER]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (
+            datetime(2026, 1, 2),
+            TypeError,
+            "json: a value of type datetime can't be written as JSON: .*value.isoformat()",
+        ),
+        ({"ids": {1, 2}}, TypeError, r"json: a value of type set .*list\(value\)"),
+        (Point(), TypeError, r"json: .* Point .*attrs\.asdict\(value\)"),
+        ([Order()], TypeError, r"json: .* Order .*dataclasses\.asdict\(value\)"),
+        (Decimal(1), TypeError, r"json: .* Decimal .*str\(value\)"),
+        (b"x", TypeError, "json: a value of type bytes can't"),
+        ({(1, 2): 3}, TypeError, "json: keys must be str, .*not tuple"),
+        (float("nan"), ValueError, "json: NaN and Infinity .*: use None instead"),
+        (_CIRCLE, ValueError, "json: it contains itself"),
+        (_DEEP, ValueError, "nested too deep"),
+        (_DEEPER, ValueError, "json: nested too deep"),
+        ("\ud800", ValueError, "can't be written as UTF-8"),
+    ],
+    ids=lambda value: None if isinstance(value, list) else str(value)[:20],
+)
+def test_what_has_no_json(value: Any, error: type[Exception], message: str) -> None:
+    """It is named, and so is what to do."""
+    with pytest.raises(error, match=message):
+        Notification.of(json=value)
+
+
+@pytest.mark.parametrize(
+    ("data", "attributes", "error", "message"),
+    [
+        ("x", {"json": 1}, TypeError, "json: can't be combined with data"),
+        ("", {"json": None}, TypeError, "json: can't be combined with data"),
+        (
+            None,
+            {"json": 1, "datacontenttype": "text/plain"},
+            ValueError,
+            "datacontenttype: 'text/plain'",
+        ),
+        ({"a": 1}, {}, TypeError, "not dict: to publish it as JSON, use json="),
+        ("x", {"extensions": "acme"}, TypeError, "extensions must be a mapping"),
+        ("x", {"extensions": {"a": 1}, "a": 2}, TypeError, "a is given twice"),
+        ("x", {"extensions": {"to": "al"}, "to": "bo"}, TypeError, "to is given twice"),
+        ("x", {"extensions": {"type": "t"}}, ValueError, "type has a field of its own"),
+        ("x", {"extensions": {"a": None}}, TypeError, "a must be str, int or bool"),
+    ],
+)
+def test_attributes_that_exclude_each_other(
+    data: Any, attributes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """The error names the one at fault."""
+    with pytest.raises(error, match=message):
+        Notification.of(data, **attributes)
+
+
+def test_extensions_apart_from_the_attributes() -> None:
+    """In a mapping, as a type checker wants them, or among the keywords."""
+    apart = Notification.of("x", type="t", to="al", extensions={"tenant": "acme", "json": 1})
+    assert apart.extensions == {"to": "al", "tenant": "acme", "json": 1}
+    both: dict[str, Any] = {"level": 3, "extensions": {"tenant": "acme"}}
+    assert Notification.of("x", **both).extensions == {"level": 3, "tenant": "acme"}
+    assert Notification.of("x", extensions={}).extensions == {}

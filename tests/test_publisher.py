@@ -51,6 +51,25 @@ async def test_an_audience_goes_along(autojump_clock: Clock) -> None:
             assert await take(other, 1) == ["2"]
 
 
+async def test_json_goes_along(autojump_clock: Clock) -> None:
+    """As the data, with its type, whatever type the URL says; the URL's `to` holds."""
+    async with open_both() as (_, network):
+        given = {"datacontenttype": "text/x", "type": "t", "to": "al"}
+        async with network.connect(id="al", params=given) as client, network.connect() as other:
+            await client.publish(json=[1, "é"], extensions={"level": 3})
+            await client.publish("text", to=None)
+            await client.publish(json=None, type=None, datacontenttype="text/json")
+            found = [await anext(client) for _ in range(3)]
+            await client.publish("for all", to="bo")
+            assert (await other.publish("the end")).wanted == 2
+            assert await take(other, 1) == ["the end"]
+    assert [one.data for one in found] == ['[1,"é"]', "text", "null"]
+    kinds = [one.datacontenttype for one in found]
+    assert kinds == ["application/json", "text/x", "text/json"]
+    assert {(one.type, one.to) for one in found} == {("t", "al")}
+    assert found[0].extensions == {"level": 3, "to": "al"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -60,6 +79,9 @@ async def test_an_audience_goes_along(autojump_clock: Clock) -> None:
             "type: what begins with trionotify",
         ),
         (("x", {"subject": ""}), ValueError, "subject must not be empty"),
+        (("x", {"json": 1}), TypeError, "json: can't be combined with data"),
+        ((None, {"json": {1}}), TypeError, "json: a value of type set"),
+        ((Notification("x"), {"json": None}), TypeError, "published as it is"),
         (("x", {"audience": len}), TypeError, "audience: .* has no JSON"),
         ((Notification("x"), {"type": "t"}), TypeError, "published as it is"),
         (("x", {f"x{n}": "y" for n in range(92)}), ValueError, "extensions: at most 91"),

@@ -428,7 +428,6 @@ class Plain:
         ({"ssl_context": True}, TypeError, "ssl_context: must be an ssl.SSLContext, not bool"),
         ({"sockets": [7]}, TypeError, "sockets: must be listening sockets of `socket`, not int"),
         ({"max_log_age": "soon"}, ValueError, "max_log_age must be a duration: seconds like 90"),
-        ({"max_log_age": None}, TypeError, "max_log_age must be a number of seconds, or a text like '15m'"),
         ({"max_log_age": "0s"}, ValueError, "max_log_age must be greater than 0"),
         (
             {"handler": "x"},

@@ -4,7 +4,9 @@ async with trionotify.open_server() as server:
     await server.hub.publish("disk is full", type="disk.full", to="alice")
 """
 
+from trionotify.attached import AcceptedWebSocket
 from trionotify.clients import Client
+from trionotify.counts import Statistics
 from trionotify.entries import Receipt
 from trionotify.errors import (
     CloseCode,
@@ -21,6 +23,7 @@ from trionotify.filters import from_json
 from trionotify.http import Request
 from trionotify.hub import Hub
 from trionotify.notification import Notification
+from trionotify.options import Attributes, HubOptions, SettingsOptions
 from trionotify.predicates import (
     EVERYTHING,
     NOTHING,
@@ -38,21 +41,28 @@ from trionotify.reader import Subscription
 from trionotify.remote import Remote, connect
 from trionotify.secret import sign
 from trionotify.server import Server, open_hub, open_server, serve
+from trionotify.sessions import Authenticate, Handler, Session
+from trionotify.settings import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
     "EVERYTHING",
     "NOTHING",
+    "AcceptedWebSocket",
     "AllOf",
     "AnyOf",
+    "Attributes",
+    "Authenticate",
     "Client",
     "CloseCode",
     "Closed",
     "Disconnected",
     "Exact",
     "Explanation",
+    "Handler",
     "Hub",
+    "HubOptions",
     "Lagged",
     "Not",
     "Notification",
@@ -63,7 +73,11 @@ __all__ = [
     "Remote",
     "Request",
     "Server",
+    "Session",
+    "Settings",
+    "SettingsOptions",
     "Sql",
+    "Statistics",
     "StoreError",
     "Subscription",
     "Suffix",

@@ -18,12 +18,13 @@ from trionotify.http import client_of
 
 if TYPE_CHECKING:
     from trionotify.http import Request
-    from trionotify.hub import Authenticate, Hub
+    from trionotify.hub import Hub
     from trionotify.query import Query
+    from trionotify.sessions import Authenticate
 
 __all__ = ["admit"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 
 async def _read_filters(hub: Hub, request: Request) -> None:

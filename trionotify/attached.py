@@ -8,8 +8,8 @@ business. Two tasks serve it in a nursery of the call: one runs the session, whi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 from urllib.parse import parse_qsl
 
 import trio
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trionotify.hub import Hub
     from trionotify.predicates import Wanted
 
-__all__ = ["serve_attached"]
+__all__ = ["AcceptedWebSocket", "serve_attached"]
 
 _SUBPROTOCOLS = "sec-websocket-protocol"
 #: What a refusal is called where the handshake is over; any other is 1008.
@@ -46,7 +46,39 @@ _CODES: Final[Mapping[int, CloseCode]] = {
 }
 
 
-async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> None:
+class AcceptedWebSocket(Protocol):
+    """What `hub.attach` needs of a connection: a `trio_websocket.WebSocketConnection` has it.
+
+    A closed one raises `trio_websocket.ConnectionClosed` from the first two.
+    """
+
+    async def get_message(self) -> str | bytes:
+        """Wait for the next message. For one task."""
+
+    async def send_message(self, message: str | bytes) -> None:
+        """Send a message, and wait until it is on its way."""
+
+    async def aclose(self, code: int = 1000, reason: str | None = None) -> None:
+        """Close it with this code and reason, and wait until it is closed."""
+
+    @property
+    def path(self) -> str | None:
+        """What was requested, with the query."""
+
+    @property
+    def handshake_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The request's headers, names in lower case."""
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What was agreed on, if anything."""
+
+    @property
+    def remote(self) -> object:
+        """The peer: what has an `address` and a `port`, or else text."""
+
+
+async def serve_attached(hub: Hub, websocket: AcceptedWebSocket, client: Client | None) -> None:
     """Serve `websocket`, a `trio_websocket.WebSocketConnection`, until it is over: see `Hub.attach`."""
     path, _, query_text = (websocket.path or "/").partition("?")
     remote = _name_of(websocket.remote)
@@ -92,7 +124,7 @@ async def serve_attached(hub: Hub, websocket: Any, client: Client | None) -> Non
         log_leaving(connection, connection.received, connection.code, connection.reason)
 
 
-def _request(hub: Hub, websocket: Any, path: str, query_text: str, remote: str) -> Request:
+def _request(hub: Hub, websocket: AcceptedWebSocket, path: str, query_text: str, remote: str) -> Request:
     """What it was asked for with; raises `Refused`."""
     headers = [(n.decode(), v.decode("latin-1")) for n, v in websocket.handshake_headers]
     # What was offered is of no interest any more, but what was agreed on.
@@ -118,7 +150,7 @@ class _AttachedConnection:
 
     transport_name: ClassVar[str] = "websocket"
 
-    def __init__(self, hub: Hub, websocket: Any, client: Client, query: Query) -> None:
+    def __init__(self, hub: Hub, websocket: AcceptedWebSocket, client: Client, query: Query) -> None:
         self.hub = hub
         self.client = client
         self.entered_at = trio.current_time()

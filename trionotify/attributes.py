@@ -10,9 +10,11 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from trionotify.errors import cut, quoted
+from trionotify.jsontext import json_text
+from trionotify.media import read_media
 from trionotify.text import FORBIDDEN, check_id
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "check_text",
     "checked_extensions",
     "checked_time",
+    "data_of_json",
+    "joined_extensions",
     "moment_of",
 ]
 
@@ -133,6 +137,30 @@ def checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
         if name == "expirytime":
             moment_of(name, value)
     return MappingProxyType(dict(values))
+
+
+def data_of_json(data: object, given: dict[str, Any]) -> str:
+    """The data that `json`, which is taken out of the attributes, stands for."""
+    if data is not None:
+        raise TypeError("json: can't be combined with data: give one or the other")
+    kind = given.setdefault("datacontenttype", "application/json")
+    if isinstance(kind, str) and not read_media(kind).is_json:
+        raise ValueError(
+            f"datacontenttype: {quoted(kind)} is not a media type of JSON: with json, leave it out or"
+            " give one like 'application/ld+json'"
+        )
+    return json_text(given.pop("json"))
+
+
+def joined_extensions(extensions: object, keywords: dict[str, Any]) -> dict[str, Any]:
+    """All extensions; none may be given in both places."""
+    if not isinstance(extensions, Mapping):
+        raise TypeError(
+            f"extensions must be a mapping, like {{'tenant': 'acme'}}, not {_kind_of(extensions)}"
+        )
+    for name in keywords.keys() & extensions.keys():
+        raise TypeError(f"{name} is given twice, as a keyword and in extensions: give it once")
+    return {**extensions, **keywords}
 
 
 def _kind_of(value: object) -> str:

@@ -30,7 +30,7 @@ from trionotify.audience import Audiences
 from trionotify.catchup import read_latest, read_on
 from trionotify.clients import Registry
 from trionotify.costs import Allowance, Price
-from trionotify.counts import Counts
+from trionotify.counts import Counts, Lag
 from trionotify.entries import Entry
 from trionotify.inbox import Inbox
 from trionotify.index import Filed, PredicateIndex
@@ -62,13 +62,14 @@ class Broadcast:
     def __init__(self, log: Log, registry: Registry, inbox: Inbox) -> None:
         self.log = log
         self.inbox = inbox
-        self.counts = Counts()
+        self.counts: Counts = Counts()
         #: What became of those who were too slow.
-        self.lag = self.counts.lag
+        self.lag: Lag = self.counts.lag
         #: The end of the last batch taken, and of the last that was handed to everyone live.
-        self.taken = self.done = log.head
+        self.taken: int = log.head
+        self.done: int = log.head
         #: There will be nothing more.
-        self.over = False
+        self.over: bool = False
         self._index: PredicateIndex[Group] = PredicateIndex()
         self._groups: dict[tuple[Hashable, object], Group] = {}
         self._audiences = Audiences(registry)

@@ -32,7 +32,7 @@ class Budget:
     def __init__(self, most: int) -> None:
         self._most = most
         #: Bytes that are kept at the moment, altogether and by connection.
-        self.held = 0
+        self.held: int = 0
         self._holders: dict[Holder, int] = {}
 
     def hold(self, holder: Holder, change: int) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Collection, Iterator, Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 import attrs
 import trio
@@ -29,6 +29,7 @@ from trionotify.text import check_id, check_seconds
 
 if TYPE_CHECKING:
     from trionotify.formats import Message
+    from trionotify.hub import Hub
     from trionotify.positions import Position
 
 __all__ = ["ROLES", "Client", "Link", "Registry"]
@@ -124,7 +125,8 @@ class Client:
     format: str = attrs.field(default="raw", on_setattr=_fixed)
     connected_at: float = attrs.field(factory=time.time, on_setattr=_fixed)
     expires_at: float | None = attrs.field(default=None, validator=_moment, on_setattr=_fixed)
-    hub: Any = attrs.field(default=None, init=False)
+    #: (Sessions see it only when there is one: so they needn't ask.)
+    hub: Hub = attrs.field(default=cast("Any", None), init=False)
     #: What its query wants is registered already: see `Request.client`.
     made_of_query: bool = attrs.field(default=False, init=False)
     #: What `authenticate` allows it: whatever it asks for itself, it gets no more than this.
@@ -327,7 +329,7 @@ class Client:
             return
         self._connection().end(code, reason.encode(errors="replace").decode())
 
-    def connect(self, hub: Any, link: Link | None) -> None:
+    def connect(self, hub: Hub, link: Link | None) -> None:
         """Tie the record to its connection, or with None untie it: for the hub alone.
 
         Raises ValueError when it has one already.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientConnection", "blame", "log_failing", "log_leaving", "log_unread"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: A message of which fewer bytes than this arrive within `stall_timeout` is not waited for.
 _PROGRESS: Final = 1 << 10

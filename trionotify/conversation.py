@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversation"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: Of HTTP.
 _VERSIONS: Final = ("1.0", "1.1")

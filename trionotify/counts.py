@@ -17,7 +17,7 @@ from trionotify.errors import CloseCode
 if TYPE_CHECKING:
     from trionotify.entries import Entry
 
-__all__ = ["SECONDS", "Counts", "Histogram", "Lag"]
+__all__ = ["SECONDS", "Counts", "Histogram", "Lag", "Statistics"]
 
 #: Upper bounds, in seconds, and in notifications.
 SECONDS: Final = (
@@ -95,3 +95,20 @@ class Counts:
     def close(self, code: int | None) -> None:
         """Count a connection that has ended."""
         self.closed[code if code is None or code in _CODES else 0] += 1
+
+
+@attrs.frozen
+class Statistics:
+    """What a hub holds at one moment."""
+
+    clients: int
+    behind: int
+    log_entries: int
+    log_bytes: int
+    waiting: int
+    head: str
+    #: How often clients were too slow for the log: told of a gap, closed, and notifications that a
+    #: client under `lag=latest` was spared.
+    gaps: int
+    slow_closed: int
+    thinned: int

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Drain", "say_goodbye"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: Goodbyes a second, unless there is not the time: a server takes as many connections.
 _RATE: Final = 1000

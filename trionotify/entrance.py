@@ -161,9 +161,9 @@ class Entrance:
         #: Why nobody is let in any more; None while the entrance is open.
         self.closed: str | None = None
         #: Where to wait for connections to leave, open ones and half-open ones, and for listeners.
-        self.left = trio.lowlevel.ParkingLot()
+        self.left: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         #: Listeners shall accept nothing.
-        self.refusing = False
+        self.refusing: bool = False
         self._listeners: set[Listener] = set()
         self._settings = settings
         self._connections = connections

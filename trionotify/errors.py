@@ -182,7 +182,7 @@ class Refused(TrionotifyError):
         self.status = status
         self.detail = detail
         self.headers = headers
-        self.logged = detail.partition(":")[0] if logged is None else logged
+        self.logged: str = detail.partition(":")[0] if logged is None else logged
 
     def __str__(self) -> str:
         return f"{self.status}: {self.detail}"
@@ -243,7 +243,7 @@ class Unreadable(Lagged):
 
     def __init__(self, after: str, upto: str, reason: str) -> None:
         super().__init__(after, upto)
-        self.args = (after, upto, reason)
+        self.args: tuple[object, ...] = (after, upto, reason)
         self.reason = reason
 
     def __str__(self) -> str:
@@ -269,7 +269,7 @@ class StoreError(TrionotifyError):
         super().__init__(status, detail, told)
         self.status = status
         self.detail = detail
-        self.told = told or _TOLD[status]
+        self.told: str = told or _TOLD[status]
 
     def __str__(self) -> str:
         return self.detail

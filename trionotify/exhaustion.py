@@ -18,7 +18,7 @@ import trio
 
 __all__ = ["Exhaustion"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: A spell is over when nothing has failed for this many seconds.
 _SPELL: Final = 30.0

@@ -17,7 +17,7 @@ from trionotify.errors import Refused
 
 __all__ = ["log_fault", "log_refusal", "redacted"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: Characters of a refusal's reason.
 _REASON: Final = 200

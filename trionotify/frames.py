@@ -246,7 +246,7 @@ class FrameParser:
         self._final = False
         self._discarding = False
         #: Bytes are left that were not parsed yet.
-        self.behind = False
+        self.behind: bool = False
 
     def discard(self) -> None:
         """Keep nothing of messages any more. Frames are still understood: a Close may come."""

@@ -81,7 +81,7 @@ class HttpConnection:
         self._deadline = math.inf
         self._put_off = False
         #: The last request has a body that was not read to its end.
-        self.body_to_come = False
+        self.body_to_come: bool = False
         #: How long that is, if it said so.
         self._length = 0
         #: What the parser has taken of a body in chunks since its last part.

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, Literal, overload
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final, Literal, Unpack, overload
 
 import attrs
 import trio
@@ -29,35 +29,37 @@ from trionotify.blocks import stream_formats, unchunked
 from trionotify.broadcast import Broadcast
 from trionotify.budget import Budget
 from trionotify.clients import Client, Registry
+from trionotify.counts import Statistics
 from trionotify.drain import Drain, say_goodbye
 from trionotify.entrance import Connection, Entrance
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, Refused
 from trionotify.expiry import Expiry
 from trionotify.explain import Explanation, explain_delivery
-from trionotify.filters import check_filter
+from trionotify.filters import FilterLimits, check_filter
 from trionotify.formats import CloudEventsFormat, Format, RawFormat, served
 from trionotify.inbox import Inbox
 from trionotify.keys import allowed_params
 from trionotify.log import Cursor, Log
-from trionotify.notification import Data, Notification, check_publishable
+from trionotify.notification import Data, Notification, publishable
 from trionotify.origins import Origins
 from trionotify.predicates import EVERYTHING, Wanted, is_value
 from trionotify.query import Query
 from trionotify.quotas import Quotas
 from trionotify.reader import Subscription
 from trionotify.secret import Secret
-from trionotify.sessions import Session
+from trionotify.sessions import Authenticate, Session
 from trionotify.since import Moment, Since, parse_since
 from trionotify.turns import OPERATORS, Lane
 
 if TYPE_CHECKING:
-    from trionotify.http import Request
+    from trionotify.attached import AcceptedWebSocket
+    from trionotify.options import Attributes
     from trionotify.settings import Settings
 
-__all__ = ["Hub", "Statistics"]
+__all__ = ["Hub"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: Steps of clients that catch up, or that have sent much, of a turn each at most, between two turns of
 #: all other tasks.
@@ -66,25 +68,6 @@ _STEPS: Final = 2
 _AT_THE_DOOR: Final = 4
 #: Connections that the sweep checks in one turn.
 _CHECKS: Final = 256
-
-Authenticate = Callable[["Request"], "Client | Awaitable[Client]"]
-
-
-@attrs.frozen
-class Statistics:
-    """What a hub holds at one moment."""
-
-    clients: int
-    behind: int
-    log_entries: int
-    log_bytes: int
-    waiting: int
-    head: str
-    #: How often clients were too slow for the log: told of a gap, closed, and notifications that a
-    #: client under `lag=latest` was spared.
-    gaps: int
-    slow_closed: int
-    thinned: int
 
 
 class Hub:
@@ -107,50 +90,52 @@ class Hub:
         trusted_proxy: Iterable[str] = (),
         subprotocol: Iterable[str] = (),
         handle: Callable[[Hub, trio.abc.Stream], Awaitable[None]],
-        attach: Callable[[Hub, Any, Client | None], Awaitable[None]],
+        attach: Callable[[Hub, AcceptedWebSocket, Client | None], Awaitable[None]],
     ) -> None:
         self.settings = settings
-        self.filter_limits = settings.filter_limits
+        self.filter_limits: FilterLimits = settings.filter_limits
         self.session = session
-        self.origins = Origins(allow_origin)
+        self.origins: Origins = Origins(allow_origin)
         #: The application's keys of a query, if it may have no others.
-        self.allow_params = allowed_params(allow_params)
+        self.allow_params: frozenset[str] | None = allowed_params(allow_params)
         #: Whether there is a page for people.
         self.page = page
         self.authenticate = authenticate
         #: Who has it may do everything; others need a query that was signed with it.
         self.secret = secret
-        self.proxies = Proxies(trusted_proxy)
+        self.proxies: Proxies = Proxies(trusted_proxy)
         #: Names that clients may offer besides that of events, and get: they are served as raw.
-        self.subprotocols = served(subprotocol)
-        self.clients = Registry()
+        self.subprotocols: tuple[str, ...] = served(subprotocol)
+        self.clients: Registry = Registry()
         self.log = log
-        self.inbox = Inbox(settings.max_waiting, settings.max_waiting_bytes)
-        self.broadcast = Broadcast(self.log, self.clients, self.inbox)
+        self.inbox: Inbox = Inbox(settings.max_waiting, settings.max_waiting_bytes)
+        self.broadcast: Broadcast = Broadcast(self.log, self.clients, self.inbox)
         self.formats: dict[str, Format] = {
             format.name: format for format in (RawFormat(), CloudEventsFormat(self.log.epoch))
         }
-        self.stream_formats = stream_formats(self.log.epoch)
+        self.stream_formats: Mapping[tuple[str, str], Format] = stream_formats(self.log.epoch)
         #: For HTTP/1.0.
-        self.unchunked_formats = stream_formats(self.log.epoch, unchunked)
+        self.unchunked_formats: Mapping[tuple[str, str], Format] = stream_formats(
+            self.log.epoch, unchunked
+        )
         #: Open connections, by the key that they have in the registry too.
         self.connections: dict[int, Connection] = {}
         #: Clients that catch up without waiting for their network make their steps in here: between two
         #: turns of the broadcast there are few of them, however many come back at once.
-        self.pace = Lane(_STEPS)
+        self.pace: Lane = Lane(_STEPS)
         #: Where peers wait that have sent more than what is done in a turn.
-        self.crowd = Lane(_STEPS)
+        self.crowd: Lane = Lane(_STEPS)
         #: Work that takes longer than a turn and can't be divided: one piece at a time, see `turns`.
-        self.slow_lane = Lane()
+        self.slow_lane: Lane = Lane()
         #: Where requests, and clients that leave, wait for their turn: thousands may come at once.
-        self.door = Lane(_AT_THE_DOOR)
+        self.door: Lane = Lane(_AT_THE_DOOR)
         #: Bytes of bodies and messages that aren't complete yet.
-        self.arriving = Budget(settings.max_arriving_bytes)
+        self.arriving: Budget = Budget(settings.max_arriving_bytes)
         #: Whether anybody is let in, and who is on the way.
-        self.entrance = Entrance(settings, self.connections)
-        self.quotas = Quotas(settings)
+        self.entrance: Entrance = Entrance(settings, self.connections)
+        self.quotas: Quotas = Quotas(settings)
         self._expiry = Expiry(self.connections)
-        self.next_key = itertools.count(1).__next__
+        self.next_key: Callable[[], int] = itertools.count(1).__next__
         self._handle = handle
         self._attach = attach
         self._nursery: trio.Nursery | None = None
@@ -162,10 +147,8 @@ class Hub:
         self,
         data: Data | Notification = None,
         *,
-        to: str | None = None,
-        audience: Callable[[Any], object] | None = None,
         confirm: Literal[True],
-        **attributes: Any,
+        **attributes: Unpack[Attributes],
     ) -> Receipt: ...
 
     @overload
@@ -173,25 +156,23 @@ class Hub:
         self,
         data: Data | Notification = None,
         *,
-        to: str | None = None,
-        audience: Callable[[Any], object] | None = None,
         confirm: bool = False,
-        **attributes: Any,
+        **attributes: Unpack[Attributes],
     ) -> Receipt | None: ...
 
     async def publish(
         self,
         data: Data | Notification = None,
         *,
-        to: str | None = None,
-        audience: Callable[[Any], object] | None = None,
         confirm: bool = False,
-        **attributes: Any,
+        **attributes: Unpack[Attributes],
     ) -> Receipt | None:
         """Publish `data` with these attributes, or a `Notification` as it is.
 
         `to` restricts it to the clients with that `id`, `audience` to those that meet a condition: a
         predicate over the client's query, or any callable of the `Client`; with both, both must hold.
+        `json`, in place of the data, is a value that is written as JSON, and sets `datacontenttype`.
+        `extensions` are attributes of your own.
         Returns when it is in the channel, if the log is durable when it is committed and broadcast; with
         `confirm`, always then, and with the receipt.
 
@@ -205,19 +186,12 @@ class Hub:
         With an `id` that this process has published under the same `source` before, and that the log
         still has, it is a repetition: it isn't published again, and the receipt has the first cursor.
         """
-        if not isinstance(data, Notification):
-            data = Notification.of(data, to=to, audience=audience, **attributes)
-        elif to is not None or audience is not None or attributes:
-            raise TypeError("a Notification is published as it is: give it its attributes")
-        check_publishable(data)
-        durable = self.log.durable
-        judged = data.audience is not None and not is_value(data.audience)
-        if judged and durable:
-            raise TypeError("audience: a durable log keeps predicates only, like Exact(team='ops')")
-        pending = Pending(counted=confirm) if confirm or judged or durable else None
-        entry = Entry(data, None, pending, repetition_key(data, ""))
-        if refusal := self.log.refusal(entry):
-            raise refusal
+        entry = self._entry(data, attributes)
+        audience, durable = entry.notification.audience, self.log.durable
+        judged = audience is not None and not is_value(audience)
+        if confirm or judged or durable:
+            entry.pending = Pending(counted=confirm)
+        pending = entry.pending
         await trio.lowlevel.checkpoint_if_cancelled()
         await self.broadcast.put([entry], OPERATORS)
         if pending is None:
@@ -229,6 +203,24 @@ class Hub:
         if pending.place is None:
             raise trio.ClosedResourceError("the hub was closed before this was broadcast")
         return pending.receipt if confirm else None
+
+    def publish_nowait(self, data: Data | Notification = None, **attributes: Unpack[Attributes]) -> None:
+        """Publish as `publish` does, but without waiting: for functions that are not async.
+
+        It is in the channel when this returns, and what happens there later isn't told to the caller:
+        that a callable `audience` raises, or that a durable log doesn't take it, goes to the logger.
+        Doesn't block. Raises `trio.WouldBlock` when the channel is full, also while publishers wait for
+        their turn, who come first; otherwise as `publish` does. Call it in Trio's thread.
+        """
+        self.inbox.put_nowait([self._entry(data, attributes)])
+
+    def _entry(self, data: Data | Notification, attributes: Attributes) -> Entry:
+        """What is to be published; raises what `publish` raises before anything is in the channel."""
+        notification = publishable(data, attributes)
+        entry = Entry(notification, None, None, repetition_key(notification, ""))
+        if refusal := self.log.refusal(entry):
+            raise refusal
+        return entry
 
     def subscribe(self, predicate: Wanted = EVERYTHING, *, since: Since | None = None) -> Subscription:
         """Receive, inside the process, the notifications that `predicate` wants.
@@ -256,7 +248,7 @@ class Hub:
         """
         await self._handle(self, stream)
 
-    async def attach(self, websocket: Any, client: Client | None = None) -> None:
+    async def attach(self, websocket: AcceptedWebSocket, client: Client | None = None) -> None:
         """Serve a connection that an application accepted with trio-websocket, until it is over.
 
         `websocket` is a `trio_websocket.WebSocketConnection`, read and written by the hub alone from

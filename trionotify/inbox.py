@@ -42,10 +42,10 @@ class Inbox:
         self._max_count = max_count
         self._max_bytes = max_bytes
         #: Entries inside.
-        self.count = 0
+        self.count: int = 0
         self._bytes = 0
         #: Nothing can be put in any more.
-        self.closed = False
+        self.closed: bool = False
         #: Publishers that wait for a place, the first in front. (A cancelled one leaves from anywhere.)
         self._line: dict[_Publisher, None] = {}
         # Entries ever put in, and those of them that were dealt with.
@@ -66,12 +66,22 @@ class Inbox:
         """
         if not entries:
             return
+        if (self.full or self._line) and not self.closed:
+            await self._wait_in_line(entries)
+        else:
+            self.put_nowait(entries)
+
+    def put_nowait(self, entries: list[Entry]) -> None:
+        """Put a list in, whole. Raises `trio.WouldBlock` when the channel is full.
+
+        It also does when others wait in line: they come first. Raises `trio.ClosedResourceError` after
+        `close`.
+        """
         if self.closed:
             raise trio.ClosedResourceError
         if self.full or self._line:
-            await self._wait_in_line(entries)
-        else:
-            self._insert(entries)
+            raise trio.WouldBlock
+        self._insert(entries)
 
     async def _wait_in_line(self, entries: list[Entry]) -> None:
         """Wait until `_serve_line` has put `entries` in.

@@ -9,11 +9,16 @@ is counted, without recursion, and is far below what any client's parser takes.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
+from collections.abc import Callable, Set
+from datetime import date, time
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
+import attrs
 import msgspec
 
 from trionotify.text import without_mark
@@ -24,6 +29,7 @@ __all__ = [
     "TooMany",
     "Verbatim",
     "check_json",
+    "json_text",
     "read_items",
     "read_json",
     "read_members",
@@ -43,7 +49,7 @@ Verbatim = msgspec.Raw
 _read: Any = msgspec.json.Decoder().decode
 _read_members: Any = msgspec.json.Decoder(dict[str, Verbatim]).decode
 _check: Any = msgspec.json.Decoder(Verbatim).decode
-write_json = msgspec.json.Encoder().encode
+write_json: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
 
 def read_json(text: str | bytes | Verbatim) -> Any:
@@ -70,6 +76,42 @@ def check_json(text: str | bytes) -> None:
     if text != without_mark(text):
         raise ValueError("not JSON that can be read: it begins with a byte order mark")
     _not_deep(_guarded(_check, text), text)
+
+
+def json_text(value: object) -> str:
+    """The JSON of an application's value, by Python's own `json`, which applications know.
+
+    (msgspec would write NaN as `null`, and bytes as Base64.) Raises TypeError or ValueError that begins
+    with `json`, and says what to do.
+    """
+    try:
+        return json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_not_json
+        )
+    except RecursionError:
+        raise ValueError(f"json: {_TOO_DEEP}") from None
+    except TypeError as error:
+        raise TypeError(f"json: {error}") from None
+    except ValueError as error:
+        reason = "NaN and Infinity can't be written as JSON: use None instead"
+        if "Circular" in str(error):
+            reason = "it contains itself: leave that part out"
+        raise ValueError(f"json: {reason}") from None
+
+
+def _not_json(value: object) -> NoReturn:
+    if dataclasses.is_dataclass(value):
+        way = "dataclasses.asdict(value)"
+    elif attrs.has(type(value)):
+        way = "attrs.asdict(value)"
+    elif isinstance(value, Set):
+        way = "list(value)"
+    else:
+        way = "value.isoformat()" if isinstance(value, date | time) else "str(value)"
+    kind = type(value).__name__
+    raise TypeError(
+        f"a value of type {kind} can't be written as JSON: convert it, for example with {way}"
+    )
 
 
 class TooMany(ValueError):

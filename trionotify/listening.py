@@ -24,7 +24,7 @@ from trionotify.addresses import name_of, unix_url
 
 __all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix", "place_of", "take_over"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: How many connections the kernel keeps until they are accepted.
 BACKLOG: Final = 4096

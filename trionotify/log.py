@@ -158,13 +158,13 @@ class MemoryLog:
         epoch: str | None = None,
         head: int = 0,
     ) -> None:
-        self.epoch = epoch or secrets.token_hex(6)
+        self.epoch: str = epoch or secrets.token_hex(6)
         #: The offset of the newest entry, 0 before the first.
-        self.head = head
+        self.head: int = head
         #: Bytes held, by `Notification.size`.
-        self.bytes = 0
+        self.bytes: int = 0
         #: There are none.
-        self.commits = Histogram(SECONDS)
+        self.commits: Histogram = Histogram(SECONDS)
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._max_age = max_age

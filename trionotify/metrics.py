@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["CONTENT_TYPE", "figures", "render"]
 
 #: Of what `render` returns.
-CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+CONTENT_TYPE: Final[str] = CONTENT_TYPE_PLAIN_0_0_4
 
 
 def render(hub: Hub) -> bytes:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 from uuid import UUID
 
 import attrs
@@ -28,6 +28,8 @@ from trionotify.attributes import (
     check_text,
     checked_extensions,
     checked_time,
+    data_of_json,
+    joined_extensions,
     moment_of,
 )
 from trionotify.errors import cut, hint_of, quoted
@@ -36,6 +38,8 @@ from trionotify.media import read_media
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from trionotify.options import Attributes
 
 __all__ = [
     "ATTRIBUTES",
@@ -49,6 +53,7 @@ __all__ = [
     "check_publishable",
     "moment_of",
     "new_id",
+    "publishable",
 ]
 
 Data = str | bytes | None
@@ -64,7 +69,8 @@ _OVERHEAD: Final = 768
 #: The same for each extension.
 _EXTENSION_OVERHEAD: Final = 160
 
-_CORE: Final = frozenset({"id", "source", "type", "subject", "time", "datacontenttype"})
+#: The attributes that the constructor takes by these names.
+_CORE: Final = frozenset({"id", "source", "type", "subject", "time", "datacontenttype", "audience"})
 
 #: Types that begin with this are the server's own, and can't be published.
 RESERVED_TYPE: Final = "trionotify."
@@ -78,7 +84,6 @@ _count: Final = itertools.count(_FIRST).__next__
 
 _NO_EXTENSIONS: Final[Mapping[str, ExtensionValue]] = MappingProxyType({})
 #: What to do with data that is no text.
-_AS_JSON: Final = '; publish JSON as json.dumps(data), with datacontenttype="application/json"'
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _set: Final = object.__setattr__
 _bind: Final = object.__setattr__.__get__  # how attrs does it, too: bound once, called for each field
@@ -150,31 +155,31 @@ class Notification:
             _set(self, "extensions", checked_extensions(self.extensions))
 
     @classmethod
-    def of(
-        cls,
-        data: Data,
-        *,
-        to: str | None = None,
-        audience: Callable[[Any], object] | None = None,
-        **attributes: Any,
-    ) -> Notification:
-        """Make one of `data` and attributes of any name; those that have no field are extensions.
+    def of(cls, data: Data = None, **attributes: Unpack[Attributes]) -> Notification:
+        """Make one of `data`, or of `json`, and attributes.
 
-        An attribute that is None counts as not given. Raises as the constructor does.
+        `json` is a value that becomes the data, written as JSON; `datacontenttype` is then
+        `application/json`, or another type of JSON's that you give. `extensions` are attributes of your
+        own. (An extension may be a keyword, too, but a type checker takes it for a typo.) An attribute
+        that is None counts as not given. Raises as the constructor does, and TypeError for `json`
+        together with data, for a value that has no JSON, and for an extension that is given twice.
         """
-        if to is None and _CORE.issuperset(attributes) and None not in attributes.values():
-            return cls(data, audience=audience, **attributes)  # the everyday case, at half the price
-        given = {name: value for name, value in attributes.items() if value is not None}
+        given: Any = attributes
+        if _CORE.issuperset(given) and None not in given.values():
+            return cls(data, **given)  # the everyday case, at half the price
+        given = {name: value for name, value in given.items() if value is not None or name == "json"}
+        if "json" in given:
+            data = data_of_json(data, given)
+        extensions = given.pop("extensions", None)
         core: dict[str, Any] = {name: given.pop(name) for name in _CORE if name in given}
-        if to is not None:
-            if not isinstance(to, str):
-                raise TypeError(
-                    f"to: must be str, the id of one client, not {_kind_of(to)}{_fix_of(to)}"
-                )
-            given["to"] = to
+        if extensions is not None:
+            given = joined_extensions(extensions, given)
+        to = given.get("to")
+        if to is not None and not isinstance(to, str):
+            raise TypeError(f"to: must be str, the id of one client, not {_kind_of(to)}{_fix_of(to)}")
         if given:
             core["extensions"] = given
-        return cls(data, audience=audience, **core)
+        return cls(data, **core)
 
     @classmethod
     def with_json(cls, data: str, kind: str, **fields: Any) -> Notification:
@@ -370,6 +375,19 @@ class Notification:
         )
 
 
+def publishable(data: Data | Notification, attributes: Attributes) -> Notification:
+    """`data` with these attributes, or a `Notification` as it is.
+
+    Raises TypeError or ValueError that names the attribute at fault.
+    """
+    if not isinstance(data, Notification):
+        data = Notification.of(data, **attributes)
+    elif "json" in attributes or any(value is not None for value in attributes.values()):
+        raise TypeError("a Notification is published as it is: give it its attributes")
+    check_publishable(data)
+    return data
+
+
 def check_publishable(notification: Notification) -> None:
     """Raise ValueError if its type is one of the server's own."""
     if notification.type.startswith(RESERVED_TYPE):
@@ -383,7 +401,7 @@ def _check_data(data: object) -> None:
         except UnicodeEncodeError as error:
             raise ValueError(f"data can't be written as UTF-8: {error}") from None
     elif not isinstance(data, bytes | None):
-        hint = "" if isinstance(data, bytearray | memoryview) else _AS_JSON
+        hint = "" if isinstance(data, bytearray | memoryview) else "; to publish it as JSON, use json="
         raise TypeError(f"data must be str, bytes or None, not {_kind_of(data)}{hint}")
 
 

@@ -13,24 +13,24 @@ first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
 from trionotify.cloudevents import MAX_MEMBERS, encode
 from trionotify.entries import Receipt
 from trionotify.errors import Refused
-from trionotify.notification import Data, Notification, check_publishable
+from trionotify.notification import Data, Notification, publishable
 from trionotify.outbox import Outbox
 from trionotify.query import defaults
 from trionotify.reconnect import is_too_big, refusal
 from trionotify.target import FILTERS, START, without
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from trionotify.link import Event, Unread
+    from trionotify.options import Attributes
     from trionotify.target import Target
 
 __all__ = ["Publisher"]
@@ -47,7 +47,7 @@ class Publisher:
     def __init__(self, target: Target, *, eager: bool) -> None:
         self.outbox: Outbox[Receipt] = Outbox(target.max_unacknowledged)
         self.eager = eager
-        self.id = target.params["id"]
+        self.id: str = target.params["id"]
         self._target = target
         self._at_once = eager
 
@@ -55,25 +55,26 @@ class Publisher:
         self,
         data: Data | Notification,
         client_id: str,
-        to: str | None,
-        audience: Callable[[Any], object] | None,
-        attributes: Mapping[str, Any],
+        attributes: Attributes,
     ) -> tuple[str, str]:
         """The `id` and the JSON of what is to be published by this client.
 
         Raises TypeError or ValueError that names a bad attribute.
         """
         if not isinstance(data, Notification):
-            given = {**defaults(self._target.params, client_id), **attributes}
-            if to is not None:
-                given["to"] = to
-            data = Notification.of(data, audience=audience, **given)
-        elif to is not None or audience is not None or attributes:
-            raise TypeError("a Notification is published as it is: give it its attributes")
-        check_publishable(data)
+            attributes = self._completed(attributes, client_id)
+        data = publishable(data, attributes)
         if len(data.extensions) + _OTHER_MEMBERS > MAX_MEMBERS:
             raise ValueError(f"extensions: at most {MAX_MEMBERS - _OTHER_MEMBERS} are allowed")
         return data.id, encode(data, None, audience=True).decode()
+
+    def _completed(self, attributes: Attributes, client_id: str) -> Attributes:
+        """With what the URL says where these don't."""
+        given: dict[str, Any] = {**attributes}
+        for name, value in defaults(self._target.params, client_id).items():
+            if given.get(name) is None and not (name == "datacontenttype" and "json" in given):
+                given[name] = value
+        return cast("Attributes", given)
 
     # As a part that stays connected.
 

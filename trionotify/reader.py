@@ -45,7 +45,7 @@ class Reader:
 
     def __init__(self, broadcast: Broadcast, predicate: Wanted, client: Client | None = None) -> None:
         self._broadcast = broadcast
-        self.position = Position(self, predicate, None, _takes_nothing, client)
+        self.position: Position = Position(self, predicate, None, _takes_nothing, client)
         self._woken = trio.Event()
         #: A task is in `next`.
         self._busy = False

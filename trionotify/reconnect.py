@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "is_too_big", "refusal", "stay_connected"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: A connection that has lasted for so many seconds was a good one: what comes next is the first failure.
 _LASTING: Final = 10.0

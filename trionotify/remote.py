@@ -11,9 +11,9 @@ subscribes or publishes. So what is raised in the block comes out of it as it is
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import trio
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trionotify.endpoint import OpenStream
     from trionotify.entries import Receipt
     from trionotify.notification import Data, Notification
+    from trionotify.options import Attributes, Lag, Role
     from trionotify.predicates import Wanted
 
 __all__ = ["Remote", "connect"]
@@ -100,16 +101,15 @@ class Remote:
         self,
         data: Data | Notification = None,
         *,
-        to: str | None = None,
-        audience: Callable[[Any], object] | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-        **attributes: Any,
+        **attributes: Unpack[Attributes],
     ) -> Receipt:
         """Publish `data` with these attributes, or a `Notification` as it is; return the
         acknowledgement.
 
-        `to` and `audience` (a predicate) say for whom it is. What isn't given here is as the URL has it
-        (`type=…`), the rest as the server has it for its publishers; an `id` is made up.
+        `to` and `audience` (a predicate) say for whom it is. `json` is a value that becomes the data,
+        written as JSON, and `extensions` are attributes of your own. What isn't given here is as the
+        URL has it (`type=…`), the rest as the server has it for its publishers; an `id` is made up.
 
         Always a checkpoint. Waits for the server, over reconnects: it is repeated until it is
         acknowledged, and published once. Also waits while `max_unacknowledged` are on their way. To have
@@ -128,7 +128,7 @@ class Remote:
                 "this client was connected with the role subscriber, so it can't publish: connect with"
                 " role='both'; a signed query must be signed with that role"
             )
-        id, text = publisher.make(data, self.id, to, audience, attributes)
+        id, text = publisher.make(data, self.id, attributes)
         return await publisher.outbox.ask(id, text, task_status.started)
 
     def _subscribing(self) -> Subscriber:
@@ -148,8 +148,8 @@ async def connect(
     filters: Wanted | list[Any] | None = None,
     sql: str | None = None,
     since: Since | None = None,
-    role: str | None = None,
-    lag: str | None = None,
+    role: Role | None = None,
+    lag: Lag | None = None,
     params: Mapping[str, str] | AskParams | None = None,
     extra_headers: Iterable[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None = None,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNSIGNED", "Secret", "sign"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: What its bearer may choose: how it gets what it may have, and less of it.
 UNSIGNED: Final = frozenset({*SPELLINGS, "lag", "format", "echo", "narrow"})

@@ -23,7 +23,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack, cast
 
 import attrs
 import trio
@@ -36,21 +36,23 @@ from trionotify.connections import ClientConnection
 from trionotify.drain import say_goodbye
 from trionotify.errors import CloseCode, check_trio
 from trionotify.exhaustion import Exhaustion
-from trionotify.hub import Authenticate, Hub
+from trionotify.hub import Hub
 from trionotify.listening import BACKLOG, adopt, listen_tcp, listen_unix, place_of, take_over
 from trionotify.logs import open_log
+from trionotify.logs.sqlite import Durability
+from trionotify.options import HubOptions, SettingsOptions
 from trionotify.routes import ADMIN, ALL, PUBLIC, Routes, load_files
 from trionotify.scopes import open_nursery, opening
 from trionotify.secret import Secret
 from trionotify.serving import handle_stream, serve_transport
-from trionotify.sessions import Handler, Session, handler_session, publishing_session
+from trionotify.sessions import Authenticate, Handler, Session, handler_session, publishing_session
 from trionotify.settings import Settings
 from trionotify.tls import Certificate, certificate_of
 from trionotify.tls_transport import transport_of
 
 __all__ = ["Server", "open_hub", "open_server", "serve"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8765
@@ -67,7 +69,7 @@ _PAUSE: Final = 0.1
 async def open_hub(
     *,
     store: str = "memory:",
-    durability: str = "full",
+    durability: Durability = "full",
     session: Session | None = None,
     handler: Handler | None = None,
     authenticate: Authenticate | None = None,
@@ -78,7 +80,7 @@ async def open_hub(
     secret_file: str | os.PathLike[str] | None = None,
     trusted_proxy: Iterable[str] = (),
     subprotocol: Iterable[str] = (),
-    **options: Any,
+    **options: Unpack[SettingsOptions],
 ) -> AsyncIterator[Hub]:
     """Open a hub: its log and its broadcast run while the block does.
 
@@ -108,7 +110,7 @@ async def open_hub(
         raise TypeError("session or handler, not both: handler is the short form of session")
     if handler:
         session = handler_session(handler)
-    settings = Settings(**options)
+    settings = Settings(**cast("dict[str, Any]", options))
     if secret is not None and secret_file is not None:
         raise TypeError("secret or secret_file, not both: secret_file is for the path of a file")
     keys = None if secret is None else Secret(secret)
@@ -410,7 +412,7 @@ async def open_server(
     tls_key: str | os.PathLike[str] | None = None,
     insecure: bool = False,
     admin_port: int | None = None,
-    **options: Any,
+    **options: Unpack[HubOptions],
 ) -> AsyncIterator[Server]:
     """A hub and its listener together: `serve` and `open_hub`, whose keywords it takes.
 

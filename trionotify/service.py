@@ -35,7 +35,7 @@ from trionotify.systemd import inherited_sockets, notify, notify_reloading
 
 __all__ = ["serve"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 _MISTAKES: Final = (OSError, ValueError, TypeError, StoreError)
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
@@ -48,9 +48,7 @@ _SOURCES: Final = (
 #: Windows has no such signals.
 _RELOADING: Final = getattr(signal, "SIGHUP", None)
 #: Those of which a process dies that doesn't know them: of a script that means another one.
-_MEANINGLESS: Final = [
-    number for name in ("SIGUSR1", "SIGUSR2") if (number := getattr(signal, name, None)) is not None
-]
+_MEANINGLESS: Final = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["handle_stream", "serve_transport"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 
 async def serve_transport(

@@ -14,11 +14,16 @@ from trionotify.errors import CloseCode, StoreError
 
 if TYPE_CHECKING:
     from trionotify.formats import Message
+    from trionotify.http import Request
 
-__all__ = ["Handler", "Session", "handler_session", "publishing_session"]
+__all__ = ["Authenticate", "Handler", "Session", "handler_session", "publishing_session"]
 
+#: Serves a client, from its beginning to its end.
 Session = Callable[[Client], Awaitable[None]]
+#: Is called with each message of a client.
 Handler = Callable[[Client, str | bytes], Awaitable[None]]
+#: Says who is behind a request: returns its `Client`, or raises `Refused`. Plain or async.
+Authenticate = Callable[["Request"], Client | Awaitable[Client]]
 
 
 async def publishing_session(client: Client) -> None:

@@ -139,9 +139,9 @@ class Subscriber:
 
     def __init__(self, target: Target) -> None:
         self.outbox: Outbox[str] = Outbox(_MAX_UNANSWERED)
-        self.buffer = Buffer(target.max_buffered)
+        self.buffer: Buffer = Buffer(target.max_buffered)
         #: Who the server says that we are.
-        self.id = target.params["id"]
+        self.id: str = target.params["id"]
         #: Resume behind this: all up to here was received. None before the first welcome.
         self.since: str | None = None
         self._target = target

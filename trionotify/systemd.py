@@ -13,7 +13,7 @@ from typing import Final
 
 __all__ = ["inherited_sockets", "notify", "notify_reloading"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: The first of the file descriptors that are passed on.
 _FIRST: Final = 3

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from trionotify.entries import Entry
 from trionotify.positions import Position
 
 __all__ = ["Tally"]
+
+logger: logging.Logger = logging.getLogger("trionotify")
 
 
 class Tally:
@@ -14,7 +18,7 @@ class Tally:
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
         #: Whether any of them will ask how many clients there were.
-        self.counted = any(entry.pending.counted for entry in entries if entry.pending)
+        self.counted: bool = any(entry.pending.counted for entry in entries if entry.pending)
 
     @staticmethod
     def count(
@@ -33,9 +37,12 @@ class Tally:
 
     @staticmethod
     def fail(entry: Entry, error: Exception | None) -> None:
-        """The audience raised; its publisher will be told."""
+        """The audience raised; its publisher will be told, or if it doesn't wait, the logger."""
         if error and entry.pending:
             entry.pending.error = error
+        elif error:
+            said = {"event": "audience_failed"}
+            logger.error("an audience failed; its publisher has gone on", exc_info=error, extra=said)
 
     def tell(self, epoch: str, upto: int) -> None:
         """Wake the publishers that wait for the first `upto` of the entries."""

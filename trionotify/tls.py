@@ -26,8 +26,8 @@ class Certificate:
         self._cert = os.fspath(cert)
         self._key = self._cert if key is None else os.fspath(key)
         #: Its files.
-        self.paths = list(dict.fromkeys([self._cert, self._key]))
-        self.context = self.read()
+        self.paths: list[str] = list(dict.fromkeys([self._cert, self._key]))
+        self.context: ssl.SSLContext = self.read()
 
     def read(self) -> ssl.SSLContext:
         """A context with what is in the files now; raises ValueError."""

@@ -78,7 +78,9 @@ class TlsTransport(SocketTransport):
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, lane: Lane = nullcontext) -> None:
         super().__init__(sock)
         self._lane = lane
-        self.send = self._send  # the base class has the socket's own in its place
+        self.send: Callable[[Sendable], int] = (
+            self._send
+        )  # the base class has the socket's own in its place
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         #: The handshake is done.

@@ -175,7 +175,7 @@ class StreamTransport:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self.half_closes = isinstance(stream, trio.abc.HalfCloseableStream)
+        self.half_closes: bool = isinstance(stream, trio.abc.HalfCloseableStream)
         self._reset = False
         #: Of those who wait for the stream: a reset wakes them.
         self._waiting: set[trio.CancelScope] = set()

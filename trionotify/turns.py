@@ -50,7 +50,7 @@ class Turn:
     def __init__(self, wait: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint) -> None:
         self._wait = wait
         #: How many times it was passed on.
-        self.passed = 0
+        self.passed: int = 0
         self._end = perf_counter() + SECONDS
 
     @property
@@ -76,7 +76,7 @@ class Lane:
 
     def __init__(self, width: int = 1) -> None:
         #: The number of tasks that may still enter.
-        self.free = width
+        self.free: int = width
         #: Who waits, by address. The address that is served next is in front. In a line it is the task
         #: that has had least so far, and of equals the first one.
         self._lines: dict[str, list[tuple[float, int, trio.lowlevel.Task]]] = {}

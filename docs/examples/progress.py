@@ -51,8 +51,8 @@ def digest(job: Job) -> str:
 
 
 async def say(hub: trionotify.Hub, job: Job, state: str, **more: str) -> None:
-    data = json.dumps({"state": state, "file": job.path.name, "done": job.done, **more})
-    await hub.publish(data, type=f"job.{state}", subject=job.id, datacontenttype="application/json")
+    found = {"state": state, "file": job.path.name, "done": job.done, **more}
+    await hub.publish(json=found, type=f"job.{state}", subject=job.id)
 
 
 async def report(hub: trionotify.Hub, job: Job) -> None:

@@ -90,8 +90,7 @@ class Plan:
 
 async def tell(client: Client, seat: str, what: str) -> None:
     """Let everybody know."""
-    data = msgspec.json.encode({"seat": seat, "is": what}).decode()
-    await client.hub.publish(data, type=f"seat.{what}", subject=seat)
+    await client.hub.publish(json={"seat": seat, "is": what}, type=f"seat.{what}", subject=seat)
 
 
 async def main(port: int) -> None:

@@ -28,7 +28,7 @@ import attrs
 
 __all__ = ["CORRECTION", "SETTLED", "LogClock", "steady", "time_of_day"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 #: What the wall clock may be corrected by at a time, in seconds: the larger steps are jumps.
 CORRECTION: Final = 2.0

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DurableLog"]
 
-logger = logging.getLogger("trionotify")
+logger: logging.Logger = logging.getLogger("trionotify")
 
 Result = TypeVar("Result")
 
@@ -66,11 +66,11 @@ class DurableLog:
     durable = True
 
     def __init__(self, store: SqliteStore, tail: MemoryLog, clock: LogClock | None = None) -> None:
-        self.epoch = store.epoch
+        self.epoch: str = store.epoch
         #: Why nothing can be published at the moment.
         self.problem: str | None = None
-        self.commits = Histogram(SECONDS)
-        self.failed_commits = 0
+        self.commits: Histogram = Histogram(SECONDS)
+        self.failed_commits: int = 0
         self._store = store
         self._tail = tail
         self._clock = clock or LogClock()
@@ -301,10 +301,16 @@ class DurableLog:
 
 def _refuse(entries: list[Entry], error: StoreError | None) -> None:
     """Tell those who wait that nothing became of it; with None, that nobody knows."""
+    unheard = 0
     for entry in entries:
         if entry.pending:
             entry.pending.refuse(error)
             entry.pending = None
+        else:
+            unheard += 1
+    if unheard and error:
+        said = {"event": "unpublished", "count": unheard, "reason": str(error)}
+        logger.error("%d not published, and no publisher waits: %s", unheard, error, extra=said)
 
 
 def _all_restored(store: SqliteStore, rows: list[Any]) -> list[Entry]:
