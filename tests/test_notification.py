@@ -53,7 +53,7 @@ def test_it_is_immutable() -> None:
         (
             {"data": 5},
             TypeError,
-            r"data must be str, bytes or None, not int; publish JSON as json\.dumps\(data\)",
+            r"data must be str, bytes or None, not int; to publish it as JSON, use json=",
         ),
         ({"data": "\ud800"}, ValueError, "data can't be written as UTF-8"),
         ({"type": ""}, ValueError, "type must not be empty"),
@@ -374,7 +374,7 @@ def test_what_has_no_json(value: Any, error: type[Exception], message: str) -> N
             ValueError,
             "datacontenttype: 'text/plain'",
         ),
-        ({"a": 1}, {}, TypeError, "not dict: to publish it as JSON, use json="),
+        ({"a": 1}, {}, TypeError, "not dict; to publish it as JSON, use json="),
         ("x", {"extensions": "acme"}, TypeError, "extensions must be a mapping"),
         ("x", {"extensions": {"a": 1}, "a": 2}, TypeError, "a is given twice"),
         ("x", {"extensions": {"to": "al"}, "to": "bo"}, TypeError, "to is given twice"),

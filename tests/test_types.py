@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -48,7 +49,10 @@ def pyright(*arguments: str | Path) -> Any:
     need(script.exists(), "npm install --prefix tests/peers wasn't run, so there is no pyright")
     options = ["--pythonpath", sys.executable, "--outputjson"]
     command = [str(node), str(script), *options, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # It follows the link to the interpreter, and so misses the packages of a virtual environment.
+    paths = [str(ROOT), *[path for path in sys.path if path.endswith("site-packages")]]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
     assert done.stdout, done.stderr
     return json.loads(done.stdout)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final
+from uuid import UUID
 
 from trionotify.errors import cut, quoted
 from trionotify.jsontext import json_text
@@ -24,6 +26,7 @@ __all__ = [
     "ExtensionValue",
     "check_attribute_name",
     "check_text",
+    "check_to",
     "checked_extensions",
     "checked_time",
     "data_of_json",
@@ -165,3 +168,20 @@ def joined_extensions(extensions: object, keywords: dict[str, Any]) -> dict[str,
 
 def _kind_of(value: object) -> str:
     return type(value).__name__
+
+
+def check_to(to: object) -> None:
+    """Raise TypeError for what isn't the id of one client, with what to write; None is no id."""
+    if to is not None and not isinstance(to, str):
+        raise TypeError(f"to: must be str, the id of one client, not {type(to).__name__}{_fix_of(to)}")
+
+
+def _fix_of(to: object) -> str:
+    """How to say for whom it is by what isn't one client's id."""
+    if isinstance(to, int | UUID):
+        return f"; write {str(to)!r}"
+    if isinstance(to, list | tuple | set | frozenset):
+        several = ", ".join(f"Exact(id={str(id)!r})" for id in islice(to, 3))
+        several += ", …" * (len(to) > 3)
+        return cut(f"; for several clients write audience=AnyOf([{several}])")
+    return ""

@@ -16,12 +16,13 @@ from typing import Final
 
 import attrs
 
-from trionotify.clients import Client, Registry
+from trionotify.clients import Client
 from trionotify.costs import Allowance, Price, price_of
 from trionotify.entries import Entry
 from trionotify.notification import Notification
 from trionotify.positions import Position
 from trionotify.predicates import AllOf, AnyOf, Exact, Wanted, is_value
+from trionotify.registry import Registry
 from trionotify.turns import Lane, Turn
 
 __all__ = ["Audiences", "is_meant"]

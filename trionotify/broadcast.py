@@ -12,10 +12,9 @@ So a long batch that meets expensive filters doesn't hold up the others. `taken`
 slice: it moves to each entry before that entry is matched. Other tasks run at the checkpoints inside a
 slice, and only there do they see `done < taken`.
 
-Everyone waits for what is evaluated here. So whom an audience means is found out before, in its
-publisher's task (`put`). And costly evaluations have an `Allowance` for each list that is handed out.
-When it is spent, a reader whose filter is costly, or for whom an audience is, is put off: it falls
-behind, finds out in its own time whether it gets the notification, and comes back.
+Everyone waits for what is evaluated here. So whom an audience means is found out in its publisher's
+task (`put`), and when an `Allowance` for costly filters is spent, their readers are put off: they fall
+behind, and find out in their own time what they get.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ import trio
 
 from trionotify.audience import Audiences
 from trionotify.catchup import read_latest, read_on
-from trionotify.clients import Registry
 from trionotify.costs import Allowance, Price
 from trionotify.counts import Counts, Lag
 from trionotify.entries import Entry
@@ -37,6 +35,7 @@ from trionotify.index import Filed, PredicateIndex
 from trionotify.log import Cursor, Log
 from trionotify.positions import Chunk, Group, Position, cut, join_frames
 from trionotify.predicates import NOTHING, Wanted, key_of
+from trionotify.registry import Registry
 from trionotify.since import Moment
 from trionotify.tally import Tally
 from trionotify.turns import Turn
@@ -76,8 +75,6 @@ class Broadcast:
         #: What costly evaluations may still take of the list that is being handed out.
         self._allowance = Allowance()
 
-    # --- publishing ---
-
     async def put(self, entries: list[Entry], site: str) -> None:
         """Put a publisher's list into the channel: see `Inbox.put`.
 
@@ -94,9 +91,8 @@ class Broadcast:
 
     def resume(self, cursor: Cursor) -> int | None:
         """The offset to go on behind, or None when not everything since `cursor` is there."""
-        if cursor.epoch != self.log.epoch:
-            return None
-        return cursor.offset if self.log.start <= cursor.offset <= self.taken else None
+        there = cursor.epoch == self.log.epoch and self.log.start <= cursor.offset <= self.taken
+        return cursor.offset if there else None
 
     async def find(self, moment: Moment) -> int:
         """The offset behind which all stands that was published then or later. A checkpoint."""
@@ -147,7 +143,6 @@ class Broadcast:
         position.latest = None
         self._enter_group(position)
         if position.live:
-            # In the middle of a batch its position is not at the end of it: then it catches up.
             self._settle_or_wake(position)
         return offset
 

@@ -28,7 +28,7 @@ from trionotify.addresses import Proxies
 from trionotify.blocks import stream_formats, unchunked
 from trionotify.broadcast import Broadcast
 from trionotify.budget import Budget
-from trionotify.clients import Client, Registry
+from trionotify.clients import Client
 from trionotify.counts import Statistics
 from trionotify.drain import Drain, say_goodbye
 from trionotify.entrance import Connection, Entrance
@@ -47,6 +47,7 @@ from trionotify.predicates import EVERYTHING, Wanted, is_value
 from trionotify.query import Query
 from trionotify.quotas import Quotas
 from trionotify.reader import Subscription
+from trionotify.registry import Registry
 from trionotify.secret import Secret
 from trionotify.sessions import Authenticate, Session
 from trionotify.since import Moment, Since, parse_since

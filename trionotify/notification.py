@@ -13,10 +13,8 @@ import secrets
 import time as clock
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Unpack
-from uuid import UUID
 
 import attrs
 
@@ -26,13 +24,14 @@ from trionotify.attributes import (
     ExtensionValue,
     check_attribute_name,
     check_text,
+    check_to,
     checked_extensions,
     checked_time,
     data_of_json,
     joined_extensions,
     moment_of,
 )
-from trionotify.errors import cut, hint_of, quoted
+from trionotify.errors import hint_of, quoted
 from trionotify.jsontext import check_json
 from trionotify.media import read_media
 
@@ -174,9 +173,7 @@ class Notification:
         core: dict[str, Any] = {name: given.pop(name) for name in _CORE if name in given}
         if extensions is not None:
             given = joined_extensions(extensions, given)
-        to = given.get("to")
-        if to is not None and not isinstance(to, str):
-            raise TypeError(f"to: must be str, the id of one client, not {_kind_of(to)}{_fix_of(to)}")
+        check_to(given.get("to"))
         if given:
             core["extensions"] = given
         return cls(data, **core)
@@ -437,17 +434,6 @@ def _width(text: str) -> int:
     units = len(text.encode("utf-16-le", "surrogatepass")) // 2
     widest = 2 if units == len(text) else 4
     return widest * len(text) + len(_encoded(text))
-
-
-def _fix_of(to: object) -> str:
-    """How to say for whom it is by what isn't one client's id."""
-    if isinstance(to, int | UUID):
-        return f"; write {str(to)!r}"
-    if isinstance(to, list | tuple | set | frozenset):
-        several = ", ".join(f"Exact(id={str(id)!r})" for id in islice(to, 3))
-        several += ", …" * (len(to) > 3)
-        return cut(f"; for several clients write audience=AnyOf([{several}])")
-    return ""
 
 
 def _kind_of(value: object) -> str:

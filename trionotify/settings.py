@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from trionotify.filters import FilterLimits
-from trionotify.since import duration_of
+from trionotify.since import Duration, duration_of
 
 __all__ = ["OTHER_FILES", "Settings", "duration", "file_limit", "raise_file_limit"]
 
@@ -73,7 +73,7 @@ def _whole(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         raise TypeError(f"{attribute.name} must be a whole number, not {value!r}")
 
 
-def _read_duration(value: Any) -> Any:
+def _read_duration(value: Duration) -> Any:
     """What can't be read is left to `_check_duration`, which knows the name."""
     try:
         return duration_of(value)
