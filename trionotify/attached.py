@@ -152,6 +152,7 @@ class _AttachedConnection:
         """Run the session; what it raises ends this connection alone."""
         try:
             await self.hub.session(self.client)
+            self.client.accept()
         except Exception as error:
             # The boundary: the application's session may raise anything.
             self.end(blame(self.client, error))
@@ -239,6 +240,15 @@ class _AttachedConnection:
         if self._over:
             raise Disconnected("the connection is closed")
         await self._write(self.format.message(message))
+
+    def tell(self, kind: str, data: Mapping[str, object]) -> None:
+        self.answer(self.format.say(kind, data, None))
+
+    async def say(self, kind: str, data: Mapping[str, object]) -> None:
+        if self._over:
+            raise Disconnected("the connection is closed")
+        if (text := self.format.say(kind, data, None)) is not None:
+            await self._write(text)
 
     async def _write(self, message: str | bytes) -> None:
         try:

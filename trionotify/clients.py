@@ -8,20 +8,23 @@ notifications, never inside one.
 
 from __future__ import annotations
 
+import base64
 import time
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 import attrs
 import trio
 
 from trionotify.bags import Bags
-from trionotify.errors import CloseCode, Disconnected, quoted
+from trionotify.cloudevents import REQUEST
+from trionotify.errors import CloseCode, Disconnected, problem_document, quoted
 from trionotify.filters import check_filter
 from trionotify.frames import check_close
+from trionotify.jsontext import write_json
 from trionotify.notification import Notification
 from trionotify.predicates import EVERYTHING, NOTHING, AllOf, AnyOf, Wanted, key_of
 from trionotify.text import check_id, check_seconds
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "Client", "Link", "Registry"]
 
 ROLES: Final = ("subscriber", "publisher", "both")
+
+#: Requests of one client that may wait for a reply.
+_MAX_REQUESTS: Final = 1000
 
 
 class Link(Protocol):
@@ -48,6 +54,12 @@ class Link(Protocol):
     async def send(self, message: Message) -> None:
         """Send one message, and wait until the kernel has it."""
 
+    def tell(self, kind: str, data: Mapping[str, object]) -> None:
+        """Tell the client the server's own event `kind`, if it speaks CloudEvents. Doesn't block."""
+
+    async def say(self, kind: str, data: Mapping[str, object]) -> None:
+        """The same, and wait until the kernel has it."""
+
     async def publish(self, messages: tuple[Message, ...]) -> None:
         """Publish what the client sent, as the client's."""
 
@@ -56,6 +68,56 @@ class Link(Protocol):
 
     def refilter(self, predicate: Wanted) -> str:
         """From here on the client wants this; "here" is returned."""
+
+
+class Unanswered:
+    """Events that a session was given and has not answered, each with the message that it got for it."""
+
+    def __init__(self) -> None:
+        self._requests: deque[tuple[Message, Notification]] = deque()
+        self._others: deque[tuple[Message, Notification]] = deque()
+
+    def __contains__(self, message: object) -> bool:
+        return any(given is message for line in self._lines() for given, _ in line)
+
+    def add(self, message: Message, event: Notification) -> Notification | None:
+        """Note it down; returns a request that has to go for it, if there are too many."""
+        if REQUEST not in event.extensions:
+            self._others.append((message, event))
+            return None
+        self._requests.append((message, event))
+        return self._requests.popleft()[1] if len(self._requests) > _MAX_REQUESTS else None
+
+    def take(self, message: Message) -> Notification:
+        """The event for which the session was given `message`; raises ValueError if there is none."""
+        for line in self._lines():
+            for place, (given, event) in enumerate(line):
+                if given is message:
+                    del line[place]
+                    return event
+        raise ValueError("message: it is none of this client's, or it was answered already")
+
+    def take_all(self) -> list[Notification]:
+        """All but the requests."""
+        events = [event for _, event in self._others]
+        self._others.clear()
+        return events
+
+    def forget(self, messages: tuple[Message, ...]) -> None:
+        """These were answered in another way."""
+        for line in self._lines():
+            if line:
+                gone = {id(message) for message in messages}
+                kept = [pair for pair in line if id(pair[0]) not in gone]
+                line.clear()
+                line.extend(kept)
+
+    def _lines(self) -> tuple[deque[tuple[Message, Notification]], ...]:
+        return self._requests, self._others
+
+
+def _receipt(event: Notification) -> dict[str, object]:
+    return {"source": event.source, "id": event.id}
 
 
 def _identity(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -130,6 +192,8 @@ class Client:
     _predicates: tuple[Wanted, ...] | None = attrs.field(default=None, init=False)
     _link: Link | None = attrs.field(default=None, init=False)
     _received: deque[Message] | None = attrs.field(default=None, init=False)
+    #: What its session has and has not answered.
+    _unanswered: Unanswered = attrs.field(factory=Unanswered, init=False)
 
     @property
     def position(self) -> Position | None:
@@ -220,27 +284,95 @@ class Client:
         return self
 
     async def __anext__(self) -> str | bytes:
-        """The next message. Checkpoints only when a new read is needed: messages come in batches."""
+        """The next message. Checkpoints only when a new read is needed: messages come in batches.
+
+        To ask for it is to accept the one before: see `reply`.
+        """
+        self.accept()
         if not self._received:
             self._received = deque(await self._connection().receive()) or None
             if not self._received:
                 raise StopAsyncIteration
         message = self._received.popleft()
-        if isinstance(message, Notification):
-            return "" if message.data is None else message.data
-        return message
+        if not isinstance(message, Notification):
+            return message
+        data = "" if message.data is None else message.data
+        self._hand(data, message)
+        return data
 
     async def receive_batch(self) -> list[Message]:
         """The messages of one read, or of a part of it, at least one; empty when it is over.
 
         Each is `str` or `bytes`, or of a client that speaks CloudEvents, a whole `Notification`.
-        Always a checkpoint. Cancelled, it loses none.
+        Always a checkpoint. Cancelled, it loses none. To ask for it is to accept the one before: see
+        `reply`.
         """
+        self.accept()
         if self._received:
             await trio.lowlevel.checkpoint()
             batch, self._received = list(self._received or ()), None
-            return batch
-        return await self._connection().receive()
+        else:
+            batch = await self._connection().receive()
+        if self.format != "raw":
+            for message in batch:
+                self._hand(message, cast("Notification", message))
+        return batch
+
+    async def reply(self, message: Message, data: object = None) -> None:
+        """Answer `message`, which this client sent, with `data`: text, bytes or a value for JSON.
+
+        The client's `request` returns that. An event that isn't a request is acknowledged, and a raw
+        client gets `data` as a message, if it isn't None. `message` is what the session was given.
+
+        Of the events that a session was given, each is answered: by this, by `reject`, or by `publish`.
+        The rest is acknowledged when the session asks for more, or ends. But requests wait for their
+        reply, so another task may give it: up to 1,000 for each client, above that the oldest is
+        refused (503).
+
+        Always a checkpoint; waits while the client is slow. Cancelled, it was answered or it was not.
+        Raises `Disconnected` when the client is gone, TypeError for data that JSON can't hold, and
+        ValueError for a message that isn't this client's, or that was answered.
+        """
+        if isinstance(data, bytes):
+            answer: dict[str, object] = {"reply_base64": base64.b64encode(data).decode()}
+        else:
+            answer = {"reply": data}
+        text = write_json(answer)  # a value that can't be JSON is refused before anything happens
+        if self.format != "raw":
+            event = self._unanswered.take(message)
+            await self._connection().say("ack", {**_receipt(event), **answer})
+        elif data is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            json = text[len(b'{"reply":') : -1].decode()
+            await self._connection().send(data if isinstance(data, str | bytes) else json)
+
+    def reject(self, message: Message, reason: str, status: int = 422) -> None:
+        """Refuse `message`, which this client sent: its `publish` or `request` raises `Refused`.
+
+        `status` is an HTTP status from 400 to 599. A raw client hears nothing. Doesn't block. Raises
+        ValueError for another status, and for a message that isn't this client's, or that was answered.
+        """
+        if not 400 <= status <= 599:
+            raise ValueError(f"status: an HTTP status from 400 to 599 is needed, not {status!r}")
+        if self.format != "raw":
+            event = self._unanswered.take(message)
+            problem = {**problem_document(status, reason), "id": event.id}
+            self._connection().tell("error", problem)
+
+    def accept(self) -> None:
+        """Acknowledge all that the session was given, but for requests: for the hub alone."""
+        for event in self._unanswered.take_all():
+            self._connection().tell("ack", _receipt(event))
+
+    def is_unanswered(self, message: Message) -> bool:
+        """Whether `message`, which this client sent, is an event without an answer."""
+        return message in self._unanswered
+
+    def _hand(self, message: Message, event: Notification) -> None:
+        if (oldest := self._unanswered.add(message, event)) is not None:
+            problem = problem_document(503, "too many requests of this client wait for a reply")
+            self._connection().tell("error", {**problem, "id": oldest.id})
 
     async def send(self, message: Message) -> None:
         """Send this client alone `message`, outside of the log, and wait until the kernel has it.
@@ -266,6 +398,7 @@ class Client:
         ValueError when a message isn't what the query's `datacontenttype` says; then none was published.
         """
         await self._connection().publish(messages)
+        self._unanswered.forget(messages)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection with `code` and `reason` (cut at 123 bytes). Doesn't block.

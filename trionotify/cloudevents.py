@@ -26,6 +26,7 @@ from trionotify.predicates import to_json
 __all__ = [
     "MAX_MEMBERS",
     "POSITION",
+    "REQUEST",
     "SUBSCRIBE",
     "AudienceReader",
     "Draft",
@@ -42,6 +43,9 @@ __all__ = [
 #: The types of events that a client sends to the server itself: these filters from now on; where am I?
 SUBSCRIBE: Final = RESERVED_TYPE + "subscribe"
 POSITION: Final = RESERVED_TYPE + "position"
+
+#: The extension attribute of an event whose sender waits for a reply.
+REQUEST: Final = "request"
 
 #: Of an event: whoever sends thousands of attributes doesn't mean well.
 MAX_MEMBERS: Final = 100

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import quote
 
@@ -210,6 +211,13 @@ class ClientConnection:
 
     async def send(self, message: Message) -> None:
         await self.wire.send(self.format.message(message))
+
+    def tell(self, kind: str, data: Mapping[str, object]) -> None:
+        self.answer(self.format.say(kind, data, None))
+
+    async def say(self, kind: str, data: Mapping[str, object]) -> None:
+        if (text := self.format.say(kind, data, None)) is not None:
+            await self.wire.send(text)
 
     async def publish(self, messages: tuple[Message, ...]) -> None:
         """Publish what the client sent, if it can send anything."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import IntEnum
+from http import HTTPStatus
 from typing import Final
 
 __all__ = [
@@ -23,7 +24,9 @@ __all__ = [
     "check_headers",
     "cut",
     "is_token",
+    "problem_document",
     "quoted",
+    "reason_of",
     "shortened",
 ]
 
@@ -46,6 +49,20 @@ def quoted(value: object) -> str:
 def cut(text: str) -> str:
     """`text`, or of a long one the first 100 characters and an ellipsis."""
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
+
+
+def reason_of(status: int) -> str:
+    """A status in words."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Refused"
+
+
+def problem_document(status: int, detail: str) -> dict[str, object]:
+    """An RFC 9457 problem document."""
+    title = reason_of(status)
+    return {"type": "about:blank", "title": title, "status": int(status), "detail": shortened(detail)}
 
 
 class CloseCode(IntEnum):

@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from trionotify.clients import Client
+from trionotify.cloudevents import REQUEST
 from trionotify.errors import CloseCode, StoreError
+from trionotify.notification import Notification
 
 if TYPE_CHECKING:
     from trionotify.formats import Message
@@ -18,17 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "Session", "handler_session", "publishing_session"]
 
 Session = Callable[[Client], Awaitable[None]]
-Handler = Callable[[Client, str | bytes], Awaitable[None]]
+#: What it returns is the reply.
+Handler = Callable[[Client, str | bytes], Awaitable[object]]
 
 
 async def publishing_session(client: Client) -> None:
-    """The default session: publish what publishers send, refuse others with 1008.
+    """The default session: publish what publishers send, refuse what others send.
 
-    What isn't what the query's `datacontenttype` says ends it with 1007, and what the log doesn't take
-    with 1013: one who speaks CloudEvents is told in an event instead.
+    A raw client is closed: with 1008 if it may not publish, with 1007 for what isn't what the query's
+    `datacontenttype` says, with 1013 for what the log doesn't take. One that speaks CloudEvents is told
+    in an event.
     """
     while batch := await client.receive_batch():
-        if client.role == "subscriber":
+        batch = [message for message in batch if not _rejected(client, message)]
+        if client.role == "subscriber" and batch:
             client.close(
                 CloseCode.POLICY_VIOLATION,
                 "a subscriber may not publish: connect with role=publisher or role=both",
@@ -42,6 +47,23 @@ async def publishing_session(client: Client) -> None:
             client.close(CloseCode.TRY_AGAIN_LATER, error.told)
 
 
+def _rejected(client: Client, message: Message) -> bool:
+    """Whether it is an event that this session can do nothing with."""
+    if not isinstance(message, Notification):
+        return False
+    if client.role == "subscriber":
+        client.reject(
+            message, "a subscriber may not publish: connect with role=publisher or role=both", 403
+        )
+    elif REQUEST in message.extensions:
+        client.reject(
+            message, "this server publishes and gives no replies: requests need a session", 501
+        )
+    else:
+        return False
+    return True
+
+
 async def _publish_all(client: Client, batch: list[Message]) -> None:
     """Publish them together, or where one won't do, those before it."""
     try:
@@ -52,10 +74,15 @@ async def _publish_all(client: Client, batch: list[Message]) -> None:
 
 
 def handler_session(handler: Handler) -> Session:
-    """The session that calls `handler(client, message)` for one message after the other."""
+    """The session that calls `handler(client, message)` for one message after the other.
+
+    What the handler returns is the reply, unless it has answered by itself: see `Client.reply`.
+    """
 
     async def session(client: Client) -> None:
         async for message in client:
-            await handler(client, message)
+            data = await handler(client, message)
+            if data is not None or client.is_unanswered(message):
+                await client.reply(message, data)
 
     return session
