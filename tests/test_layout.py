@@ -28,7 +28,7 @@ ORDER = [
     ),
     *("index", "entries", "counts", "turns", "budget", "inbox"),
     *("log", "since", "logs", "formats", "blocks", "settings"),
-    *("positions", "clients", "registry", "audience", "catchup"),
+    *("positions", "replies", "clients", "registry", "audience", "catchup"),
     *("transport", "tls_transport", "wire", "tally", "broadcast", "reader"),
     *("faults", "keys", "query", "addresses", "events", "authorities", "http", "http1", "secret"),
     *("origins", "explain"),

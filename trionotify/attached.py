@@ -17,10 +17,10 @@ import trio_websocket
 
 from trionotify.addresses import name_of, site_of
 from trionotify.admission import admit
-from trionotify.connections import blame, log_failing, log_leaving, log_unread
+from trionotify.connections import blame
 from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
 from trionotify.events import drain, publish, understand, welcome
-from trionotify.faults import log_refusal
+from trionotify.faults import log_failing, log_leaving, log_refusal, log_unread
 from trionotify.frames import cut_reason
 from trionotify.http import Request
 from trionotify.log import Evicted
@@ -185,6 +185,7 @@ class _AttachedConnection:
         """Run the session; what it raises ends this connection alone."""
         try:
             await self.hub.session(self.client)
+            self.client.accept()
         except Exception as error:
             # The boundary: the application's session may raise anything.
             self.end(blame(self.client, error))
@@ -272,6 +273,15 @@ class _AttachedConnection:
         if self._over:
             raise Disconnected("the connection is closed")
         await self._write(self.format.message(message))
+
+    def tell(self, kind: str, data: Mapping[str, object]) -> None:
+        self.answer(self.format.say(kind, data, None))
+
+    async def say(self, kind: str, data: Mapping[str, object]) -> None:
+        if self._over:
+            raise Disconnected("the connection is closed")
+        if (text := self.format.say(kind, data, None)) is not None:
+            await self._write(text)
 
     async def _write(self, message: str | bytes) -> None:
         try:

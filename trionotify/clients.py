@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 import attrs
 import trio
 
-from trionotify.errors import CloseCode, Disconnected, quoted
+from trionotify.errors import CloseCode, Disconnected, problem_document, quoted
 from trionotify.filters import check_filter
 from trionotify.frames import check_close
+from trionotify.jsontext import write_json
 from trionotify.notification import Notification
 from trionotify.predicates import EVERYTHING, NOTHING, AllOf, AnyOf, Wanted, key_of
+from trionotify.replies import Unanswered, acknowledged, reply_of
 from trionotify.text import check_id, check_seconds
 
 if TYPE_CHECKING:
@@ -49,6 +51,12 @@ class Link(Protocol):
 
     async def send(self, message: Message) -> None:
         """Send one message, and wait until the kernel has it."""
+
+    def tell(self, kind: str, data: Mapping[str, object]) -> None:
+        """Tell the client the server's own event `kind`, if it speaks CloudEvents. Doesn't block."""
+
+    async def say(self, kind: str, data: Mapping[str, object]) -> None:
+        """The same, and wait until the kernel has it."""
 
     async def publish(self, messages: tuple[Message, ...]) -> None:
         """Publish what the client sent, as the client's."""
@@ -137,6 +145,8 @@ class Client:
     _busy: bool = attrs.field(default=False, init=False)
     #: The task of its connection, in which its session runs.
     _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+    #: What its session has and has not answered.
+    _unanswered: Unanswered | None = attrs.field(default=None, init=False)
 
     @property
     def position(self) -> Position | None:
@@ -229,8 +239,10 @@ class Client:
     async def __anext__(self) -> str | bytes:
         """The next message. Checkpoints only when a new read is needed: messages come in batches.
 
-        Raises `trio.BusyResourceError` when another task waits for one.
+        To ask for it is to accept the one before: see `reply`. Raises `trio.BusyResourceError` when
+        another task waits for one.
         """
+        self.accept()
         if not self._received:
             self._be_busy()
             try:
@@ -240,26 +252,90 @@ class Client:
             if not self._received:
                 raise StopAsyncIteration
         message = self._received.popleft()
-        if isinstance(message, Notification):
-            return "" if message.data is None else message.data
-        return message
+        if not isinstance(message, Notification):
+            return message
+        data = "" if message.data is None else message.data
+        self._hand(data, message)
+        return data
 
     async def receive_batch(self) -> list[Message]:
         """The messages of one read, or of a part of it, at least one; empty when it is over.
 
         Each is `str` or `bytes`, or of a client that speaks CloudEvents, a whole `Notification`.
-        Always a checkpoint. Cancelled, it loses none. Raises `trio.BusyResourceError` when another task
-        waits for messages.
+        Always a checkpoint. Cancelled, it loses none. To ask for it is to accept the one before: see
+        `reply`. Raises `trio.BusyResourceError` when another task waits for messages.
         """
         self._be_busy()
+        self.accept()
         try:
             if self._received:
                 await trio.lowlevel.checkpoint()
                 batch, self._received = list(self._received or ()), None
-                return batch
-            return await self._connection().receive()
+            else:
+                batch = await self._connection().receive()
         finally:
             self._busy = False
+        for message in batch if self.format != "raw" else ():
+            self._hand(message, cast("Notification", message))
+        return batch
+
+    async def reply(self, message: Message, data: object = None) -> None:
+        """Answer `message`, which this client sent, with `data`: text, bytes or a value for JSON.
+
+        The client's `request` returns that. An event that isn't a request is acknowledged, and a raw
+        client gets `data` as a message, if it isn't None. `message` is what the session was given.
+
+        Each event that a session was given is answered: by this, by `reject`, or by `publish`. The rest
+        is acknowledged when the session asks for more, or ends. But a request waits for its reply, so
+        another task may give it. Up to 1,000 of one client wait; above that the oldest is refused (503).
+
+        Always a checkpoint; waits while the client is slow. Cancelled, it was answered or it was not.
+        Raises `Disconnected` when the client is gone, TypeError for data that JSON can't hold, and
+        ValueError for a message that isn't this client's, or that was answered.
+        """
+        reply = reply_of(data)
+        if self.format != "raw":
+            event = self._answered(message)
+            await self._connection().say("ack", acknowledged(event, reply))
+        elif data is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            text = data if isinstance(data, str | bytes) else write_json(data).decode()
+            await self._connection().send(text)
+
+    def reject(self, message: Message, reason: str, status: int = 422) -> None:
+        """Refuse `message`, which this client sent: its `publish` or `request` raises `Refused`.
+
+        `status` is an HTTP status from 400 to 599. A raw client hears nothing. Doesn't block. Raises
+        ValueError for another status, and for a message that isn't this client's, or that was answered.
+        """
+        if not 400 <= status <= 599:
+            raise ValueError(f"status: an HTTP status from 400 to 599 is needed, not {status!r}")
+        if self.format != "raw":
+            self._refuse(self._answered(message), status, reason)
+
+    def accept(self) -> None:
+        """Acknowledge all that the session was given, but for requests: for the hub alone."""
+        for event in () if self._unanswered is None else self._unanswered.take_all():
+            self._connection().tell("ack", acknowledged(event))
+
+    def is_unanswered(self, message: Message) -> bool:
+        """Whether `message`, which this client sent, is an event without an answer."""
+        return self._unanswered is not None and message in self._unanswered
+
+    def _answered(self, message: Message) -> Notification:
+        if self._unanswered is None:
+            self._unanswered = Unanswered()
+        return self._unanswered.take(message)
+
+    def _hand(self, message: Message, event: Notification) -> None:
+        if self._unanswered is None:
+            self._unanswered = Unanswered()
+        if (oldest := self._unanswered.add(message, event)) is not None:
+            self._refuse(oldest, 503, "too many requests of this client wait for a reply")
+
+    def _refuse(self, event: Notification, status: int, reason: str) -> None:
+        self._connection().tell("error", {**problem_document(status, reason), "id": event.id})
 
     def _be_busy(self) -> None:
         if self._busy:
@@ -313,6 +389,8 @@ class Client:
         except Disconnected as error:
             error.client = self
             raise
+        if self._unanswered is not None:
+            self._unanswered.forget(messages)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection with `code` and `reason` (cut at 123 bytes). Doesn't block.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import quote
@@ -24,21 +24,20 @@ from trionotify.addresses import site_of
 from trionotify.clients import Client
 from trionotify.errors import CloseCode, Disconnected, StoreError
 from trionotify.events import drain, understand, welcome
-from trionotify.faults import log_fault
+from trionotify.faults import log_failing, log_leaving, log_unread
 from trionotify.log import Evicted, NotLoaded
 from trionotify.positions import Position
 from trionotify.query import Query
 from trionotify.wire import Wire
 
 if TYPE_CHECKING:
-    from trionotify.entrance import Connection
     from trionotify.filters import FilterLimits
     from trionotify.formats import Format, Message
     from trionotify.hub import Hub
     from trionotify.predicates import Wanted
     from trionotify.transport import Transport
 
-__all__ = ["ClientConnection", "blame", "log_failing", "log_leaving", "log_unread"]
+__all__ = ["ClientConnection", "blame"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
@@ -46,51 +45,6 @@ logger: logging.Logger = logging.getLogger("trionotify")
 _PROGRESS: Final = 1 << 10
 #: What may stand in a head as it is.
 _SAFE: Final = "!#$&'()*+,/:;=?@[]~"
-
-
-def log_leaving(connection: Connection, received: int, code: int | None, reason: str) -> None:
-    """The one line about a connection at its end: who, for how long, how many, why."""
-    client, position = connection.client, connection.position
-    # An application, or what it was told, may have written it.
-    reason = reason if reason.isprintable() else ascii(reason)
-    seconds = trio.current_time() - connection.entered_at
-    logger.info(
-        "client %.64r from %s left after %.1f s, %d sent, %d received: %s",
-        *(client.id, client.remote or "a stream", seconds, position.sent, received),
-        (reason or "the connection was lost") if code is None else f"{code} {reason}".rstrip(),
-        extra={
-            "event": "left",
-            "id": client.id,
-            "remote": client.remote,
-            "role": client.role,
-            "transport": connection.transport_name,
-            "format": client.format,
-            "seconds": round(seconds, 3),
-            "sent": position.sent,
-            "received": received,
-            "code": code,
-            "reason": reason,
-        },
-    )
-
-
-def log_failing(client: Client, error: Exception, event: str, message: str) -> None:
-    """What the application's code raised while it had to do with this client."""
-    log_fault(error, client.params, message, client.id, event=event, id=client.id, remote=client.remote)
-
-
-def log_unread(client: Client, error: StoreError) -> None:
-    """The log couldn't be read for this client."""
-    logger.error(
-        "serving client %.64r failed: %s",
-        *(client.id, error),
-        extra={
-            "event": "log_unread",
-            "id": client.id,
-            "remote": client.remote,
-            "reason": str(error),
-        },
-    )
 
 
 def _is_its_own(client: Client) -> Callable[[Exception], bool]:
@@ -219,6 +173,13 @@ class ClientConnection:
 
     async def send(self, message: Message) -> None:
         await self.wire.send(self.format.message(message))
+
+    def tell(self, kind: str, data: Mapping[str, object]) -> None:
+        self.answer(self.format.say(kind, data, None))
+
+    async def say(self, kind: str, data: Mapping[str, object]) -> None:
+        if (text := self.format.say(kind, data, None)) is not None:
+            await self.wire.send(text)
 
     async def publish(self, messages: tuple[Message, ...]) -> None:
         """Publish what the client sent, if it can send anything."""

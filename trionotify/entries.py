@@ -25,11 +25,12 @@ __all__ = ["Entry", "Pending", "Receipt", "repetition_key"]
 class Receipt:
     """What became of a notification: its `cursor`, and how many clients.
 
+    (The `cursor` that a client gets is None where the server's session took what it published.)
     `wanted` of them want it; the kernel took it at once for `written`; `behind` are catching up and get
     it later, if they don't leave.
     """
 
-    cursor: str
+    cursor: str | None
     wanted: int
     written: int
     behind: int

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -32,7 +33,9 @@ __all__ = [
     "did_you_mean",
     "hint_of",
     "is_token",
+    "problem_document",
     "quoted",
+    "reason_of",
     "shortened",
 ]
 
@@ -82,6 +85,20 @@ def check_trio(name: str) -> None:
         raise RuntimeError(
             f"{name} needs Trio: run the program with trio.run(main), not with asyncio.run(main())"
         ) from None
+
+
+def reason_of(status: int) -> str:
+    """A status in words."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Refused"
+
+
+def problem_document(status: int, detail: str) -> dict[str, object]:
+    """An RFC 9457 problem document."""
+    title = reason_of(status)
+    return {"type": "about:blank", "title": title, "status": int(status), "detail": shortened(detail)}
 
 
 class CloseCode(IntEnum):

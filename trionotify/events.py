@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from trionotify.addresses import site_of
 from trionotify.cloudevents import POSITION, SUBSCRIBE, AudienceReader, Draft, NotAnEvent, read_event
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
-from trionotify.errors import CloseCode, StoreError, shortened
+from trionotify.errors import CloseCode, StoreError, problem_document
 from trionotify.filters import FilterLimits, from_json
 from trionotify.jsontext import LONG, read_json
 from trionotify.log import Cursor
@@ -193,14 +193,9 @@ def _refuse(peer: Peer, error: NotAnEvent) -> None:
     peer.answer(_problem(peer, HTTPStatus.BAD_REQUEST, str(error), error.id))
 
 
-def _problem(peer: Peer, status: HTTPStatus, detail: str, id: str | None) -> str | None:
+def _problem(peer: Peer, status: int, detail: str, id: str | None) -> str | None:
     """What is wrong with the event `id`, as an RFC 9457 problem document."""
-    problem: dict[str, object] = {
-        "type": "about:blank",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": shortened(detail),
-    }
+    problem = problem_document(status, detail)
     if id is not None and len(id) <= _MAX_ID:
         problem["id"] = id
     return peer.format.say("error", problem, peer.here())
@@ -260,7 +255,7 @@ def _unpublished(peer: Peer, entry: Entry, error: Exception) -> str | None:
     """The publisher is a stranger: it is told what concerns it, and the server's log has the rest."""
     id = entry.notification.id
     if isinstance(error, StoreError):
-        return _problem(peer, HTTPStatus(error.status), error.told, id)
+        return _problem(peer, error.status, error.told, id)
     return _problem(peer, HTTPStatus.BAD_REQUEST, str(error), id)
 
 

@@ -1,4 +1,4 @@
-"""Faults in the log: what the application's code raised, without what came in a query.
+"""What the log says of clients: how they left, and what the application's code raised.
 
 An exception may say what it failed at: `KeyError: '5f0c…'`. So the values of the client's query are
 taken out of the text of its traceback. The record still has the exception itself.
@@ -10,12 +10,19 @@ import logging
 import re
 import traceback
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, quote_plus
+
+import trio
 
 from trionotify.errors import Refused
 
-__all__ = ["log_fault", "log_refusal", "redacted"]
+if TYPE_CHECKING:
+    from trionotify.clients import Client
+    from trionotify.entrance import Connection
+    from trionotify.errors import StoreError
+
+__all__ = ["log_failing", "log_fault", "log_leaving", "log_refusal", "log_unread", "redacted"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
@@ -70,3 +77,48 @@ def redacted(text: str, params: Mapping[str, str]) -> str:
         for form in (value, repr(value)[1:-1], *encoded):
             text = text.replace(form, "…")
     return re.sub(r"\w+", lambda found: "…" if found[0] in words else found[0], text) if words else text
+
+
+def log_leaving(connection: Connection, received: int, code: int | None, reason: str) -> None:
+    """The one line about a connection at its end: who, for how long, how many, why."""
+    client, position = connection.client, connection.position
+    # An application, or what it was told, may have written it.
+    reason = reason if reason.isprintable() else ascii(reason)
+    seconds = trio.current_time() - connection.entered_at
+    logger.info(
+        "client %.64r from %s left after %.1f s, %d sent, %d received: %s",
+        *(client.id, client.remote or "a stream", seconds, position.sent, received),
+        (reason or "the connection was lost") if code is None else f"{code} {reason}".rstrip(),
+        extra={
+            "event": "left",
+            "id": client.id,
+            "remote": client.remote,
+            "role": client.role,
+            "transport": connection.transport_name,
+            "format": client.format,
+            "seconds": round(seconds, 3),
+            "sent": position.sent,
+            "received": received,
+            "code": code,
+            "reason": reason,
+        },
+    )
+
+
+def log_failing(client: Client, error: Exception, event: str, message: str) -> None:
+    """What the application's code raised while it had to do with this client."""
+    log_fault(error, client.params, message, client.id, event=event, id=client.id, remote=client.remote)
+
+
+def log_unread(client: Client, error: StoreError) -> None:
+    """The log couldn't be read for this client."""
+    logger.error(
+        "serving client %.64r failed: %s",
+        *(client.id, error),
+        extra={
+            "event": "log_unread",
+            "id": client.id,
+            "remote": client.remote,
+            "reason": str(error),
+        },
+    )

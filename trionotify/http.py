@@ -7,7 +7,6 @@ is in `http1`, who answers what in `routes`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import unquote
 
@@ -15,7 +14,7 @@ import attrs
 
 from trionotify.authorities import parse_authority
 from trionotify.clients import Client
-from trionotify.errors import Refused, shortened
+from trionotify.errors import Refused, problem_document, reason_of
 from trionotify.filters import DEFAULT_LIMITS, FilterLimits
 from trionotify.formats import chosen
 from trionotify.jsontext import write_json
@@ -222,14 +221,6 @@ class Answer:
         return cls(status, write_json(value), "application/json", NO_STORE)
 
 
-def reason_of(status: int) -> str:
-    """A status in words."""
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Refused"
-
-
 #: What is said is true now.
 NO_STORE: Final = (("Cache-Control", "no-store"),)
 #: A 401 must have one (RFC 9110, section 15.5.2). An application may have another.
@@ -238,13 +229,8 @@ _CHALLENGE: Final = ("WWW-Authenticate", 'Bearer realm="trionotify"')
 
 def problem(refused: Refused, *, close: bool) -> Answer:
     """The answer to a request that is refused: a problem document."""
-    document = {
-        "type": "about:blank",
-        "title": reason_of(refused.status),
-        "status": refused.status,
-        # An application may say anything.
-        "detail": shortened(refused.detail).encode(errors="replace").decode(),
-    }
+    # An application may say anything.
+    document = problem_document(refused.status, refused.detail.encode(errors="replace").decode())
     body, headers = write_json(document), (*NO_STORE, *refused.headers)
     if refused.status == 401 and not any(name.lower() == "www-authenticate" for name, _ in headers):
         headers = (*headers, _CHALLENGE)

@@ -50,6 +50,7 @@ from trionotify.keys import OF_TEMPLATE, OURS, is_filter
 from trionotify.media import Media, read_media
 from trionotify.notification import Data, Notification, check_publishable
 from trionotify.query import said, source_of
+from trionotify.replies import is_request
 from trionotify.text import without_mark
 from trionotify.turns import Turn
 
@@ -253,6 +254,10 @@ async def _understand(
         found = [_plain(otherwise, kind, body, id)]
     for notification in found:
         check_publishable(notification)
+        if is_request(notification):
+            raise Refused(
+                501, "request: a reply needs a WebSocket, and a server with a session or a handler"
+            )
     return found
 
 

@@ -24,10 +24,11 @@ from trionotify.notification import Data, Notification, publishable
 from trionotify.outbox import Outbox
 from trionotify.query import defaults
 from trionotify.reconnect import is_too_big, refusal
+from trionotify.replies import as_request
 from trionotify.target import FILTERS, START, without
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from trionotify.link import Event, Unread
     from trionotify.options import Attributes
@@ -45,7 +46,8 @@ class Publisher:
     role = "publisher"
 
     def __init__(self, target: Target, *, eager: bool) -> None:
-        self.outbox: Outbox[Receipt] = Outbox(target.max_unacknowledged)
+        #: The answers are the data of acknowledgements.
+        self.outbox: Outbox[dict[str, Any]] = Outbox(target.max_unacknowledged)
         self.eager = eager
         self.id: str = target.params["id"]
         self._target = target
@@ -56,14 +58,18 @@ class Publisher:
         data: Data | Notification,
         client_id: str,
         attributes: Attributes,
+        *,
+        request: bool = False,
     ) -> tuple[str, str]:
-        """The `id` and the JSON of what is to be published by this client.
+        """The `id` and the JSON of what is to be published by this client, or of a `request`.
 
         Raises TypeError or ValueError that names a bad attribute.
         """
         if not isinstance(data, Notification):
             attributes = self._completed(attributes, client_id)
         data = publishable(data, attributes)
+        if request:
+            data = as_request(data)
         if len(data.extensions) + _OTHER_MEMBERS > MAX_MEMBERS:
             raise ValueError(f"extensions: at most {MAX_MEMBERS - _OTHER_MEMBERS} are allowed")
         return data.id, encode(data, None, audience=True).decode()
@@ -75,6 +81,12 @@ class Publisher:
             if given.get(name) is None and not (name == "datacontenttype" and "json" in given):
                 given[name] = value
         return cast("Attributes", given)
+
+    async def publish(self, id: str, text: str, placed: Callable[[], None]) -> Receipt:
+        """Publish what was made; return the acknowledgement. See `Outbox.ask`."""
+        answer = await self.outbox.ask(id, text, placed)
+        counts = (answer.get(name, 0) for name in ("wanted", "written", "behind"))
+        return Receipt(answer.get("cursor"), *counts)
 
     # As a part that stays connected.
 
@@ -104,10 +116,7 @@ class Publisher:
 
     def heard(self, event: Event) -> None:
         if event.kind == "ack":
-            data = event.data
-            wanted, written, behind = (data.get(name, 0) for name in ("wanted", "written", "behind"))
-            receipt = Receipt(str(data.get("cursor")), wanted, written, behind)
-            self.outbox.answer(data.get("id"), receipt)
+            self.outbox.answer(event.data.get("id"), event.data)
         elif event.kind == "error":
             data = event.data
             self.outbox.refuse(data.get("id"), refusal(data.get("status"), data.get("detail")))

@@ -20,8 +20,9 @@ import trio
 from trionotify.errors import check_trio
 from trionotify.publisher import Publisher
 from trionotify.reconnect import stay_connected
+from trionotify.replies import reply_in
 from trionotify.scopes import open_nursery, opening
-from trionotify.since import Duration, Since, written_since
+from trionotify.since import Duration, Since, seconds_of, written_since
 from trionotify.subscriber import Subscriber
 from trionotify.target import AskParams, Target, filters_of
 
@@ -122,14 +123,39 @@ class Remote:
         (its log may be full, 507, or away, 503); `Refused` or `Closed` when there is no way to connect;
         and `trio.ClosedResourceError` once the block is left.
         """
-        publisher = self._publisher
-        if publisher is None:
+        publisher = self._publishing()
+        id, text = publisher.make(data, self.id, attributes)
+        return await publisher.publish(id, text, task_status.started)
+
+    async def request(
+        self,
+        data: Data | Notification = None,
+        *,
+        timeout: Duration = 30.0,  # noqa: ASYNC109 - without one, a session that never replies would be waited for
+        **attributes: Unpack[Attributes],
+    ) -> Any:
+        """Send a request to the server's session, with attributes as in `publish`; return its reply.
+
+        That is text, bytes, or what JSON has: see `Client.reply`.
+
+        Always a checkpoint. Waits over reconnects: without a reply, the request is repeated on the next
+        connection, so the session may get it again, with the same `id`. Cancelled, or after `timeout`
+        seconds, which raises `trio.TooSlowError`, the session may have got it or not. Raises `Refused`
+        with the session's reason when it rejects the request, with 501 when there is no session that
+        replies, and otherwise what `publish` raises.
+        """
+        publisher = self._publishing()
+        id, text = publisher.make(data, self.id, attributes, request=True)
+        with trio.fail_after(seconds_of("timeout", timeout)):
+            return reply_in(await publisher.outbox.ask(id, text))
+
+    def _publishing(self) -> Publisher:
+        if self._publisher is None:
             raise RuntimeError(
                 "this client was connected with the role subscriber, so it can't publish: connect with"
                 " role='both'; a signed query must be signed with that role"
             )
-        id, text = publisher.make(data, self.id, attributes)
-        return await publisher.outbox.ask(id, text, task_status.started)
+        return self._publisher
 
     def _subscribing(self) -> Subscriber:
         if self._subscriber is None:

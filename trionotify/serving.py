@@ -126,6 +126,7 @@ async def _outcome(connection: ClientConnection) -> CloseCode:
     """Run the session; return what to close with."""
     try:
         await connection.hub.session(connection.client)
+        connection.client.accept()
     except Exception as error:
         # The boundary: what a session raises ends its connection alone.
         return blame(connection.client, error)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from trionotify.clients import Client
 from trionotify.errors import CloseCode, StoreError
+from trionotify.notification import Notification
+from trionotify.replies import is_request
 
 if TYPE_CHECKING:
     from trionotify.formats import Message
@@ -20,19 +22,23 @@ __all__ = ["Authenticate", "Handler", "Session", "handler_session", "publishing_
 
 #: Serves a client, from its beginning to its end.
 Session = Callable[[Client], Awaitable[None]]
-#: Is called with each message of a client.
-Handler = Callable[[Client, str | bytes], Awaitable[None]]
+#: Is called with each message of a client. What it returns is the reply.
+Handler = Callable[[Client, str | bytes], Awaitable[object]]
 #: Says who is behind a request: returns its `Client`, or raises `Refused`. Plain or async.
 Authenticate = Callable[["Request"], Client | Awaitable[Client]]
 
 
 async def publishing_session(client: Client) -> None:
-    """The default session: publish what publishers send, refuse others with 1008.
+    """The default session: publish what publishers send, refuse what others send.
 
-    What isn't what the query's `datacontenttype` says ends it with 1007, and what the log doesn't take
-    with 1013: one who speaks CloudEvents is told in an event instead.
+    A raw client is closed: with 1008 if it may not publish, with 1007 for what isn't what the query's
+    `datacontenttype` says, with 1013 for what the log doesn't take. One that speaks CloudEvents is told
+    in an event.
     """
-    while batch := await client.receive_batch():
+    while received := await client.receive_batch():
+        batch = [message for message in received if not _rejected(client, message)]
+        if not batch:
+            continue
         if client.role == "subscriber":
             client.close(
                 CloseCode.POLICY_VIOLATION,
@@ -47,6 +53,25 @@ async def publishing_session(client: Client) -> None:
             client.close(CloseCode.TRY_AGAIN_LATER, error.told)
 
 
+def _rejected(client: Client, message: Message) -> bool:
+    """Whether it is an event that this session can do nothing with."""
+    if not isinstance(message, Notification):
+        return False
+    if client.role == "subscriber":
+        client.reject(
+            message, "a subscriber may not publish: connect with role=publisher or role=both", 403
+        )
+    elif is_request(message):
+        client.reject(
+            message,
+            "this server gives no replies: a request needs a server with a session or a handler",
+            501,
+        )
+    else:
+        return False
+    return True
+
+
 async def _publish_all(client: Client, batch: list[Message]) -> None:
     """Publish them together, or where one won't do, those before it."""
     try:
@@ -57,10 +82,15 @@ async def _publish_all(client: Client, batch: list[Message]) -> None:
 
 
 def handler_session(handler: Handler) -> Session:
-    """The session that calls `handler(client, message)` for one message after the other."""
+    """The session that calls `handler(client, message)` for one message after the other.
+
+    What the handler returns is the reply, unless it has answered by itself: see `Client.reply`.
+    """
 
     async def session(client: Client) -> None:
         async for message in client:
-            await handler(client, message)
+            data = await handler(client, message)
+            if data is not None or client.is_unanswered(message):
+                await client.reply(message, data)
 
     return session

@@ -87,8 +87,8 @@ export interface Attributes {
 
 /** The server's acknowledgement: it is in the log. */
 export interface Receipt {
-  /** Where it is in the log. */
-  cursor: string;
+  /** Where it is in the log; missing if the server's session took it. */
+  cursor?: string;
   /** How many clients want it; */
   wanted: number;
   /** of these, to how many it went at once, */
@@ -213,6 +213,12 @@ export class Trionotify extends EventTarget {
    * 403 if this client may not publish; the connection goes on.
    */
   publish(data?: unknown, attributes?: Attributes): Promise<Receipt>;
+  /**
+   * Send a request to the server's session, and wait for its reply, over reconnects: a value of JSON, a string, or bytes as a
+   * `Uint8Array`. Rejects with a `Problem` if the session rejects it or gives no reply, and with an `Error` after `timeout` milliseconds
+   * (30000 if missing). The session may get a request twice, with the same `id`, if its reply was lost.
+   */
+  request(data?: unknown, options?: Attributes & { timeout?: number }): Promise<any>;
   /** Replace all filters, those of the URL too; gives the cursor behind which they hold. */
   setFilters(filters: Filter | Filter[]): Promise<string>;
   /** Say goodbye. What has no answer yet is rejected; iterations end when all was taken. */

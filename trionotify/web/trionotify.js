@@ -1622,6 +1622,22 @@ export class Trionotify extends EventTarget {
   }
 
   /**
+   * Send a request to the server's session, and wait for the reply, over reconnects.
+   * @param {unknown} [data]  as in `publish`
+   * @param {Attributes & { timeout?: number }} [options]  attributes, and the milliseconds that the reply may take
+   * @returns {Promise<any>}
+   */
+  async request(data, { timeout = 30_000, ...attributes } = {}) {
+    const asked = this.publish(data, { ...attributes, request: true });
+    const receipt = await new Promise((resolve, reject) => {
+      const stop = later(timeout, () => reject(new Error(`no reply within ${timeout} ms`)));
+      asked.finally(stop).then(resolve, reject);
+    });
+    if ("reply" in receipt) return receipt.reply;
+    throw new Problem({ status: 501, detail: "the request was acknowledged without a reply: the server's session gives none" });
+  }
+
+  /**
    * Replace all filters, those of the URL too.
    * @param {Filter | Filter[]} filters
    * @returns {Promise<string>}  the cursor behind which they hold
@@ -1907,8 +1923,10 @@ function keyOf({ source, id }) {
 }
 
 /** @param {Record<string, any>} data @returns {Receipt} */
-function receiptOf({ cursor, wanted = 0, written = 0, behind = 0 }) {
-  return { cursor, wanted, written, behind };
+function receiptOf({ cursor, wanted = 0, written = 0, behind = 0, reply, reply_base64 }) {
+  const bytes = typeof reply_base64 === "string" && Uint8Array.from(atob(reply_base64), (one) => one.charCodeAt(0));
+  const replied = bytes ? { reply: bytes } : reply !== undefined && { reply };
+  return { cursor, wanted, written, behind, ...replied };
 }
 
 /** @param {Filter | Filter[]} filters */
