@@ -35,7 +35,7 @@ async def test_what_is_counted(room: Room, autojump_clock: Clock) -> None:
         await Web(room).ask(post(f"/events?type={type}", "hello"))
     event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "b"}
     for _ in range(2):
-        request = post("/events", json.dumps(event), "Content-Type: application/cloudevents+json")
+        request = post("/events?id=p", json.dumps(event), "Content-Type: application/cloudevents+json")
         await Web(room).ask(request)
     one.kernel.hang_up()
     await room.quiet()

@@ -19,6 +19,7 @@ from trionotify import (
     Notification,
     Refused,
     Request,
+    open_hub,
 )
 
 Clock = trio.testing.MockClock
@@ -296,3 +297,17 @@ async def test_a_publish_into_a_dead_connection(autojump_clock: Clock) -> None:
             network.made[0].die()
             await client.publish("x")
     assert [entry.notification.data for entry in hub.log.read(0, 9)] == ["x"]
+
+
+async def test_a_publisher_that_keeps_trying(autojump_clock: Clock) -> None:
+    """Until it is connected for the first time, before it has anything to say."""
+    async with open_hub() as hub, open_network() as network:
+
+        async def come_late() -> None:
+            await network.dials(5)
+            network.serve = hub.handle
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(come_late)
+            async with network.connect(role="publisher", keep_trying=True) as client:
+                assert (await client.publish("at last")).cursor == f"{hub.log.epoch}:1"

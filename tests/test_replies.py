@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +18,12 @@ import trio
 import trio.testing
 
 from tests.conftest import Room, open_room
+from tests.fleet.server import free_port
 from tests.network import open_both
 from tests.test_events import event, join, own, say
+from tests.test_peers import need
 from tests.web import Web, post
-from trionotify import Client, Notification, Refused
+from trionotify import Client, Notification, Refused, connect
 from trionotify.replies import _MAX_REQUESTS
 
 Clock = trio.testing.MockClock
@@ -255,3 +264,67 @@ async def test_nobody_replies(autojump_clock: Clock) -> None:
     async with open_both() as (_, network), network.connect() as client:
         with pytest.raises(Refused, match="needs a server with a session or a handler"):
             await client.request("x")
+
+
+# --- through restarts ---
+
+PEERS = Path(__file__).parent / "peers"
+PATIENCE = 120
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the signals of POSIX")
+async def test_each_request_is_answered_through_restarts() -> None:
+    """By clients of both kinds, while the server is stopped once and killed once: none hangs."""
+    node = shutil.which("node")
+    need(node, "no Node.js is installed")
+    need((PEERS / "node_modules" / "ws").exists(), "npm install --prefix tests/peers wasn't run")
+    port, clients, requests = free_port(), 10, 50
+    url = f"http://127.0.0.1:{port}"
+    texts = [f"{number} {at}" for number in range(clients) for at in range(requests)]
+    replies: dict[str, Any] = {}
+    some, more = trio.Event(), trio.Event()
+
+    async def ask(number: int) -> None:
+        async with connect(url, role="publisher", id=f"py{number}", keep_trying=True) as client:
+            for at in range(requests):
+                text = f"{number} {at}"
+                replies[text] = await client.request(text, timeout=60)
+                for share, reached in ((0.3, some), (0.6, more)):
+                    if len(replies) >= share * len(texts):
+                        reached.set()
+
+    async def ask_all() -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(clients):
+                nursery.start_soon(ask, number)
+
+    async def serve(
+        number: signal.Signals, until: Callable[[], Awaitable[object]], nursery: trio.Nursery
+    ) -> None:
+        command = [sys.executable, str(PEERS / "replying.py"), str(port)]
+        start = partial(trio.run_process, command, check=False, stdout=subprocess.PIPE)
+        server = await nursery.start(start)
+        assert (await server.stdout.receive_some()).startswith(b"listening")
+        await until()
+        server.send_signal(number)
+        await server.wait()
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            command = [str(node), str(PEERS / "asking.mjs"), url, str(clients), str(requests)]
+            asking = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))
+            nursery.start_soon(ask_all)
+            output = b""
+
+            async def the_end() -> None:
+                nonlocal output
+                async for chunk in asking.stdout:
+                    output += chunk
+                while len(replies) < len(texts):
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+
+            await serve(signal.SIGTERM, some.wait, nursery)
+            await serve(signal.SIGKILL, more.wait, nursery)
+            await serve(signal.SIGKILL, the_end, nursery)
+    assert replies == {text: {"reply": text} for text in texts}
+    assert json.loads(output) == {"right": len(texts), "wrong": 0, "raised": 0}

@@ -91,9 +91,7 @@ class Publisher:
     # As a part that stays connected.
 
     async def needed(self) -> None:
-        if self._at_once:
-            self._at_once = False
-        else:
+        if not self._at_once:
             await self.outbox.asked()
 
     def query(self, given: object) -> Mapping[str, str]:
@@ -110,6 +108,7 @@ class Publisher:
             # What it publishes would end the connection.
             raise Refused(403, "role: the server doesn't let this client publish; it may only subscribe")
         self.id = str(event.data.get("id", self.id))
+        self._at_once = False
 
     async def room(self) -> None:
         """What comes is small, and somebody waits for it."""

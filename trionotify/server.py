@@ -419,7 +419,6 @@ async def open_server(
     Leaving the block stops the server in good order; nothing outlives it.
     """
     check_trio("trionotify.open_server")
-    check_names(options, [open_hub, open_server])
     listen = partial(
         serve,
         host=host,
@@ -433,6 +432,7 @@ async def open_server(
     )
     with contextlib.ExitStack() as undo:
         listen = partial(listen, sockets=take_over(sockets, undo))
+        check_names(options, [open_hub, open_server])
         async with open_hub(**options) as hub, open_nursery() as nursery:
             server: Server = await nursery.start(listen, hub)
             yield server

@@ -321,3 +321,40 @@ test("a request that publishes and is never answered is repeated", async (t) => 
   await has(client, 1);
   assert.deepEqual(fake.requests.map(({ method }) => method), ["GET", "POST", "POST"]);
 });
+
+// Requests.
+
+test("a request outlives its connection, and gets its own reply", async (t) => {
+  const world = new World(t);
+  const heard = [];
+  const address = await scripted(world, ({ socket, say, count }) => {
+    say("welcome", { id: "x", role: "both" }, { cursor: "e:0" });
+    socket.on("message", (text) => {
+      const { id, source, request, data } = JSON.parse(text);
+      heard.push([request, data]);
+      if (count === 1) return socket.terminate();
+      if (data === "bytes") say("ack", { id, source, reply_base64: "AAE=" });
+      else if (data === "bad") say("error", { id, status: 404, detail: "no such thing" });
+      else if (data === "none") say("ack", { id, source });
+      else if (data !== "never") say("ack", { id, source, reply: data.a === 1 ? { b: 2 } : null });
+    });
+  });
+  const client = await world.open(address);
+  assert.deepEqual(await client.request({ a: 1 }), { b: 2 });
+  assert.deepEqual(heard, [[true, { a: 1 }], [true, { a: 1 }]]);
+  assert.deepEqual(await client.request("bytes", { type: "order" }), new Uint8Array([0, 1]));
+  assert.equal(await client.request({}), null);
+  await assert.rejects(client.request("bad"), (error) => error instanceof Problem && error.status === 404);
+  await assert.rejects(client.request("none"), (error) => error instanceof Problem && error.status === 501);
+  await assert.rejects(client.request("never", { timeout: 50 }), /no reply within 50 ms/);
+});
+
+test("a server without a session refuses a request, over each transport", async (t) => {
+  const world = new World(t);
+  const { url } = await world.server();
+  for (const transport of ["websocket", "sse"]) {
+    const client = await world.open(url, { transport });
+    await assert.rejects(client.request("x"), (error) => error instanceof Problem && error.status === 501);
+    assert.ok(await client.publish("y"));
+  }
+});
