@@ -232,7 +232,10 @@ async def test_a_batch_is_counted_while_it_is_read(autojump_clock: Clock) -> Non
     """Nothing behind the first event too many is looked at, not even whether it is JSON."""
     async with open_room(max_batch=3) as room:
         event = json.dumps({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"})
-        for text, status in ((f"[{event},{event},{event}]", 200), (f"[{event},1,1,1 nonsense", 413)):
+        for text, status in (
+            (f"[{event},{event},{event}]", 200),
+            (f"[{event},{event},{event},1,1 nonsense", 413),
+        ):
             assert (await Web(room).ask(post("/events", text, BATCH))).status == status
 
 

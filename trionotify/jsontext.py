@@ -12,9 +12,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from datetime import date, time
-from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -26,11 +25,12 @@ from trionotify.text import without_mark
 __all__ = [
     "LONG",
     "MAX_DEPTH",
+    "TooLong",
     "TooMany",
     "Verbatim",
     "check_json",
+    "cut_items",
     "json_text",
-    "read_items",
     "read_json",
     "read_members",
     "write_json",
@@ -118,38 +118,73 @@ class TooMany(ValueError):
     """An array has more items than there may be."""
 
 
-def read_items(text: bytes, most: int) -> list[Verbatim]:
-    """The items of a JSON array, each as its text; raises as `read_json` does. How deep they are isn't
-    looked at.
+class TooLong(ValueError):
+    """The item with this number is longer than it may be."""
 
-    Raises `TooMany` at the first item beyond the `most` that there may be, and reads no further: eight
-    million of them fit into a body, and would take half a gigabyte.
+    def __init__(self, number: int) -> None:
+        super().__init__(f"the item number {number} is too long")
+        self.number = number
+
+
+def cut_items(text: bytes, most: int, longest: int) -> Iterator[bytes | None]:
+    """Cut a JSON array into its items, each as its text; None in between, where others may have a turn.
+
+    Only what stands around the items is checked: they are to be read one by one. Raises ValueError for
+    what is no array, `TooMany` at the first item beyond `most`, and `TooLong` for one of more than
+    `longest` bytes. Nothing behind that is looked at.
     """
-    decoder = _items_decoder(most)
+    text = without_mark(text)
+    opened = _ARRAY.match(text)
+    if opened is None:
+        raise ValueError("not JSON that can be read: it isn't an array")
+    begun, number, closed = opened.end(), 0, False
+    for at, mark in _marks(text, begun, longest):
+        if mark is None:
+            if at - begun <= _WINDOW and not text[begun:at].strip(_SPACE):
+                begun = at
+            elif at - begun > longest + _WINDOW:
+                raise TooLong(number + 1)
+            yield None
+            continue
+        if mark == b"}":
+            raise ValueError("not JSON that can be read: it closes an object that isn't open")
+        item, closed = text[begun:at].strip(_SPACE), mark == b"]"
+        begun = at + 1
+        if item or number or not closed:  # else the array is empty
+            number += 1
+            if number > most:
+                raise TooMany(f"at most {most} items are allowed")
+            if len(item) > longest:
+                raise TooLong(number)
+            yield item
+        if closed:
+            break
+    if not closed or text[begun:].strip(_SPACE):
+        raise ValueError("not JSON that can be read: the array has no end, or something behind it")
 
-    def read(text: bytes) -> Any:
-        try:
-            return decoder.decode(text)
-        except msgspec.ValidationError:
-            if not _ARRAY.match(text):
-                raise
-            raise TooMany(f"at most {most} items are allowed") from None
 
-    items = _guarded(read, without_mark(text))
-    return [item for item in msgspec.structs.astuple(items) if item is not msgspec.UNSET]
+def _marks(text: bytes, at: int, longest: int) -> Iterator[tuple[int, bytes | None]]:
+    """Where the commas and the end of an array are that begins in front of `at`.
 
-
-@lru_cache(maxsize=8)
-def _items_decoder(most: int) -> msgspec.json.Decoder[Any]:
-    """A decoder that stops at the first item too many.
-
-    It reads a record of so many optional fields that is written as an array. (A list that has a
-    `max_length` is read to its end before that is checked.)
+    And None behind each window; a string of more than `longest` bytes is not looked into.
     """
-    fields = [(f"item{number}", msgspec.UnsetType | Verbatim, msgspec.UNSET) for number in range(most)]
-    return msgspec.json.Decoder(
-        msgspec.defstruct("Items", fields, array_like=True, forbid_unknown_fields=True)
-    )
+    depth = 0
+    while at < len(text):
+        ahead = min(at + _WINDOW, len(text))
+        for token in _TOKEN.finditer(text, at, ahead):
+            mark = token[0]
+            if mark == b'"':  # its end isn't within this window
+                string = _STRING.match(text, token.start(), token.start() + longest + _WINDOW)
+                ahead = token.start() + longest + _WINDOW if string is None else string.end()
+                break
+            if mark in _OPENING:
+                depth += 1
+            elif depth and mark in _CLOSING:
+                depth -= 1
+            elif not depth and len(mark) == 1:
+                yield token.start(), mark
+        at = ahead
+        yield min(at, len(text)), None
 
 
 def _guarded(read: Any, text: str | bytes | Verbatim) -> Any:
@@ -195,6 +230,13 @@ _TOO_DEEP: Final = f"nested too deep, at most {MAX_DEPTH} levels are allowed"
 _ARRAY: Final = re.compile(rb"[ \t\r\n]*\[")
 #: (The quantifiers are possessive: without a way back, there is nothing to remember for each character.)
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+#: What stands between the items of an array. (A quotation mark by itself: its string goes on.)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
+_OPENING: Final = (b"[", b"{")
+_CLOSING: Final = (b"]", b"}")
+_SPACE: Final = b" \t\r\n"
+#: Bytes of an array that are looked at within a turn.
+_WINDOW: Final = 1 << 13
 #: One up, one down, as signed bytes.
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _PAIR: Final = b"\x01\xff"

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -45,7 +45,7 @@ from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import Refused, StoreError, cut, did_you_mean
 from trionotify.filters import SLOW
 from trionotify.http import Answer
-from trionotify.jsontext import LONG, TooMany, read_items, read_members
+from trionotify.jsontext import LONG, TooLong, TooMany, cut_items, read_members
 from trionotify.keys import OF_TEMPLATE, OURS, is_filter
 from trionotify.media import Media, read_media
 from trionotify.notification import Data, Notification, check_publishable
@@ -275,15 +275,13 @@ async def _batch(hub: Hub, site: str, body: bytes, otherwise: Mapping[str, Any])
     audiences = AudienceReader(hub.filter_limits)
     found: list[Notification] = []
     size = 0
-    for at, item in enumerate(await _items(hub, site, body), 1):
+    at = 0
+    for text in _items(hub, body):
         if turn.over:
             await turn.pass_on()
-        if len(text := bytes(item)) > settings.max_message_bytes:
-            raise Refused(
-                413,
-                f"the event number {at}: a message may have at most {settings.max_message_bytes} bytes,"
-                f" not {len(text)}",
-            )
+        if text is None:
+            continue
+        at += 1
         try:
             made = await _made(hub, site, text, otherwise, audiences)
         except TooMuch as error:
@@ -312,15 +310,18 @@ async def _made(
         return (draft or read_event(text)).notification(audiences, otherwise)
 
 
-async def _items(hub: Hub, site: str, body: bytes) -> list[Any]:
-    most = hub.settings.max_batch
+def _items(hub: Hub, body: bytes) -> Iterator[bytes | None]:
+    settings = hub.settings
     try:
-        if len(body) <= LONG:
-            return read_items(body, most)
-        async with hub.slow_lane.one_of(site):
-            return read_items(body, most)
+        yield from cut_items(body, settings.max_batch, settings.max_message_bytes)
     except TooMany:
-        raise Refused(413, f"a batch may have at most {most} events") from None
+        raise Refused(413, f"a batch may have at most {settings.max_batch} events") from None
+    except TooLong as error:
+        raise Refused(
+            413,
+            f"the event number {error.number}: a message may have at most {settings.max_message_bytes}"
+            " bytes",
+        ) from None
 
 
 def _binary(
