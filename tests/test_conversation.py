@@ -709,3 +709,38 @@ async def test_an_answer_goes_on_after_a_stop(room: Room, autojump_clock: Clock)
     await room.quiet()
     (answer,) = web.answers()
     assert answer.status == 200
+
+
+async def test_cookies_in_several_headers_are_one_list(autojump_clock: Clock) -> None:
+    """HTTP/2 splits them, and a proxy passes that on; other headers are joined by commas."""
+    seen: list[tuple[str | None, str | None]] = []
+
+    def authenticate(request: Request) -> Client:
+        seen.append((request.header("cookie"), request.header("x-tag")))
+        return request.client()
+
+    async with open_room(authenticate=authenticate) as room:
+        await room.connect("/", "Cookie: a=1", "X-Tag: one", "Cookie: b=2; c=3", "X-Tag: two")
+    assert seen == [("a=1; b=2; c=3", "one, two")]
+
+
+class Stubborn(FakeKernel):
+    """A transport that doesn't close until it is made to."""
+
+    async def aclose(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._close()
+
+
+async def test_closing_has_a_deadline_and_is_counted(autojump_clock: Clock) -> None:
+    """Also where a connection ends because no other request came on it."""
+    async with open_room(keep_alive_timeout=5, close_timeout=2) as room:
+        web = Web(room, Stubborn())
+        await web.ask(get("/livez"))
+        await trio.sleep(5.5)
+        assert not web.kernel.closed
+        await trio.sleep(2)
+        assert web.kernel.closed
+        assert not room.hub.entrance.half_open

@@ -587,3 +587,18 @@ def test_an_array_is_cut_in_pieces() -> None:
             for item in cut_items(part + b"]", 1000, 1 << 20):
                 looks += item is None
         assert looks > 100
+
+
+@pytest.mark.parametrize("depth", [129, 400, 967])
+async def test_data_that_is_nested_too_deep(room: Room, autojump_clock: Clock, depth: int) -> None:
+    """No parser of a client's takes it, so it isn't published, whichever way it comes."""
+    data = "[" * depth + "]" * depth
+    event = json.dumps(EVENT)[:-1] + f', "data": {data}}}'
+    for body, kind in (
+        (event, STRUCTURED),
+        (f"[{event}]", BATCH),
+        (data, "Content-Type: application/json"),
+    ):
+        status, detail = await refused(room, "/events", body, kind)
+        assert (status, "nested too deep" in detail) == (400, True)
+    assert room.hub.log.head == 0
