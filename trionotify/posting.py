@@ -275,13 +275,16 @@ async def _batch(hub: Hub, site: str, body: bytes, otherwise: Mapping[str, Any])
     audiences = AudienceReader(hub.filter_limits)
     found: list[Notification] = []
     size = 0
-    at = 0
-    for text in _items(hub, body):
+    # All are counted before the first one is read.
+    items = []
+    for item in _items(hub, body):
+        if item is not None:
+            items.append(item)
         if turn.over:
             await turn.pass_on()
-        if text is None:
-            continue
-        at += 1
+    for at, text in enumerate(items, 1):
+        if turn.over:
+            await turn.pass_on()
         try:
             made = await _made(hub, site, text, otherwise, audiences)
         except TooMuch as error:
