@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.conftest import Room, cancel_at_every_await
 from tests.kernel import masked
 from tests.web import Web, post
-from trionotify.hub import _STEPS
+from trionotify.hub import _CROWD
 from trionotify.turns import OPERATORS, Lane
 
 
@@ -155,4 +155,4 @@ async def test_a_crowd_costs_a_round_no_more_than_a_few_turns(room: Room, autoju
     steps = [after - before for before, after in pairwise(pongs)]
     # What is here at first is a turn of 64 for each. Behind that a few go on in a round, and those of
     # two rounds may come together.
-    assert sum(step > 3 * _STEPS * 64 for step in steps) <= 3
+    assert sum(step > 3 * _CROWD * 64 for step in steps) <= 3

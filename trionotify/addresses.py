@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
@@ -108,6 +109,7 @@ class Proxies:
         return address is not None and any(address in network for network in self._networks)
 
 
+@lru_cache(maxsize=256)  # a connection asks several times at its beginning
 def neighbourhood(remote: str) -> str | None:
     """What counts as one address when connections are counted; None where there is none.
 

@@ -313,8 +313,12 @@ class _AttachedConnection:
 
     # As one who takes part in a conversation of events.
 
+    @property
+    def site(self) -> str:
+        return site_of(self.client.remote)
+
     async def pass_on(self) -> None:
-        await self.hub.crowd.turn(site_of(self.client.remote))
+        await self.hub.crowd.turn(self.site)
 
     def here(self) -> str:
         broadcast = self.hub.broadcast

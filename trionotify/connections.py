@@ -82,6 +82,7 @@ class ClientConnection:
     position: Position = attrs.field(init=False)
     #: The task that catches up is running.
     _catching_up: bool = attrs.field(default=False, init=False)
+    _site: str | None = attrs.field(default=None, init=False)
     #: Seconds that it took: who has had least goes first.
     _caught_up_for: float = attrs.field(default=0.0, init=False)
     #: Behind this offset it must be loaded what the next step reads.
@@ -235,7 +236,9 @@ class ClientConnection:
 
     @property
     def site(self) -> str:
-        return site_of(self.client.remote)
+        if self._site is None:  # (an address is parsed: that takes as long as publishing a message)
+            self._site = site_of(self.client.remote)
+        return self._site
 
     def give_up_arriving(self) -> None:
         self.wire.end(CloseCode.TRY_AGAIN_LATER, "too much is arriving at once")

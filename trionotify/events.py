@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from trionotify.addresses import site_of
 from trionotify.cloudevents import POSITION, SUBSCRIBE, AudienceReader, Draft, NotAnEvent, read_event
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, StoreError, problem_document
@@ -62,6 +61,10 @@ class Peer(Protocol):
     @property
     def filter_limits(self) -> FilterLimits:
         """How large its filters may be."""
+
+    @property
+    def site(self) -> str:
+        """Where its client comes from."""
 
     async def pass_on(self) -> None:
         """Let the others go on. A checkpoint."""
@@ -111,7 +114,7 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
             elif found:
                 break
             else:
-                async with peer.hub.slow_lane.one_of(site_of(peer.client.remote)):
+                async with peer.hub.slow_lane.one_of(peer.site):
                     event = _act(peer, draft or _read(unread[0]), otherwise) if unread else None
         except NotAnEvent as error:
             _refuse(peer, error)
@@ -231,7 +234,7 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
         if answered or durable:
             entry.pending = Pending(counted=answered)
             waiting.append((entry, entry.pending, answered))
-    await peer.hub.broadcast.put(entries, site_of(peer.client.remote))
+    await peer.hub.broadcast.put(entries, peer.site)
     for entry, pending, answered in waiting:
         if not pending.done.is_set():  # else it would be a checkpoint
             await pending.done.wait()
@@ -247,7 +250,7 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
 
 async def _another(peer: Peer, template: Notification, message: str | bytes) -> Notification:
     """A long message that is to be checked, with the attributes of `template`. A checkpoint."""
-    async with peer.hub.slow_lane.one_of(site_of(peer.client.remote)):
+    async with peer.hub.slow_lane.one_of(peer.site):
         return template.another(message)
 
 

@@ -62,9 +62,10 @@ __all__ = ["Hub"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
-#: Steps of clients that catch up, or that have sent much, of a turn each at most, between two turns of
-#: all other tasks.
+#: Steps of clients that catch up, of a turn each at most, between two turns of all other tasks; and of
+#: those that have sent much, which mostly take a quarter of a turn.
 _STEPS: Final = 2
+_CROWD: Final = 8
 #: How many requests are served between two turns of the other tasks. Each takes about 0.3 ms.
 _AT_THE_DOOR: Final = 4
 #: Connections that the sweep checks in one turn.
@@ -125,7 +126,7 @@ class Hub:
         #: turns of the broadcast there are few of them, however many come back at once.
         self.pace: Lane = Lane(_STEPS)
         #: Where peers wait that have sent more than what is done in a turn.
-        self.crowd: Lane = Lane(_STEPS)
+        self.crowd: Lane = Lane(_CROWD)
         #: Work that takes longer than a turn and can't be divided: one piece at a time, see `turns`.
         self.slow_lane: Lane = Lane()
         #: Where requests, and clients that leave, wait for their turn: thousands may come at once.
