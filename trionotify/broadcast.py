@@ -8,9 +8,8 @@ task goes on from the log, step by step (`advance`). The rule that keeps this fr
 is in `positions`.
 
 A batch is handed out in slices: as many entries as one turn suffices to match, at most `SLICE` of them.
-So a long batch that meets expensive filters doesn't hold up the others. `taken` is the end of the
-slice: it moves to each entry before that entry is matched. Other tasks run at the checkpoints inside a
-slice, and only there do they see `done < taken`.
+`taken` is the end of the slice: it moves to each entry before that entry is matched. Other tasks run at
+the checkpoints inside a slice, and only there do they see `done < taken`.
 
 Everyone waits for what is evaluated here. So whom an audience means is found out in its publisher's
 task (`put`), and when an `Allowance` for costly filters is spent, their readers are put off: they fall
@@ -82,8 +81,6 @@ class Broadcast:
         """
         await self._audiences.judge(entries, site)
         await self.inbox.put(entries)
-
-    # --- places in the log ---
 
     def cursor(self, offset: int) -> str:
         """`offset` as the text of a cursor."""
@@ -275,13 +272,16 @@ class Broadcast:
         singled: dict[Position, list[Entry]] = {}
         failed: dict[Group, Exception] = {}
         passed, size, at = turn.passed, 0, start
+        origin, deaf = None, None
         for entry in entries[start : start + SLICE]:
             size += entry.size
             if at > start and (size > SLICE_BYTES or turn.passed > passed or turn.over):
                 break
             at += 1
             self.taken = entry.offset
-            if deaf := self._audiences.deaf(entry.origin):
+            if entry.origin != origin:
+                origin, deaf = entry.origin, self._audiences.deaf(entry.origin)
+            if deaf:
                 singled.setdefault(deaf, [])
             if self._audiences.is_for_all(entry.notification):
                 for filed in self._index.candidates(entry.notification):

@@ -36,7 +36,9 @@ async def publishing_session(client: Client) -> None:
     in an event.
     """
     while received := await client.receive_batch():
-        batch = [message for message in received if not _rejected(client, message)]
+        batch = received
+        if client.format != "raw":
+            batch = [message for message in received if not _rejected(client, message)]
         if not batch:
             continue
         if client.role == "subscriber":
