@@ -134,6 +134,19 @@ async def test_a_message_must_go_on(autojump_clock: Clock) -> None:
         assert flows.look().close is None
 
 
+async def test_a_message_has_its_time_from_the_beginning(room: Room, autojump_clock: Clock) -> None:
+    """Also where the first look at a connection finds it in the middle of one."""
+    autojump_clock.jump(10_000)
+    peer = await room.connect("/?role=publisher")
+    frame = masked(b"\x81\x05hello")
+    peer.kernel.feed(frame[:1])
+    await trio.sleep(30)
+    assert peer.look().close is None
+    peer.kernel.feed(frame[1:])
+    await room.quiet()
+    assert room.hub.log.head == 1
+
+
 async def test_short_messages_are_progress(autojump_clock: Clock) -> None:
     """Also where every read ends in the middle of one, and what is here of it is always as long."""
     async with open_room(stall_timeout=10) as room:

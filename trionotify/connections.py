@@ -126,7 +126,7 @@ class ClientConnection:
         if recovered is not None:
             fields += f"Trionotify-Recovered: {'true' if recovered else 'false'}\r\n"
         self._lag = query.lag or self.format.default_lag
-        self._told, self._told_at = offset, self._silent_since
+        self._told, self._told_at, self._arrived_at = offset, self._silent_since, self._silent_since
         self.wire = wire
         self.position = Position(
             self,
