@@ -645,7 +645,7 @@ async def test_one_message_is_too_big(autojump_clock: Clock) -> None:
     """It alone is refused: what was published beside it is in the log once, and the stream goes on."""
     refused: list[tuple[int, int]] = []
 
-    async def publish(client: Remote, n: int, task_status: trio.TaskStatus[None]) -> None:
+    async def publish(client: Remote, n: int, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128 - it is not meant to be started
         try:
             await client.publish("x" * (10_000 if n in (3, 6) else n), task_status=task_status)
         except Closed as closed:

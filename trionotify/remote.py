@@ -247,7 +247,7 @@ async def connect(
             else:
                 nursery.start_soon(stay)
         try:
-            yield Remote(subscriber, publisher)
+            yield Remote(subscriber, publisher)  # noqa: ASYNC119 - `opening` makes a context manager of it
         finally:
             for part in parts:
                 part.close()

@@ -42,7 +42,7 @@ class Opening(AbstractAsyncContextManager[T_co, bool | None], Generic[T_co]):
         traceback: TracebackType | None,
     ) -> bool | None:
         """Run the function to its end."""
-        return await self._manager.__aexit__(kind, error, traceback)
+        return await self._manager.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - it passes on what the block was left with
 
     def __repr__(self) -> str:
         return f"<{self._name}(), to be entered with `async with`>"

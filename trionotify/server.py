@@ -135,7 +135,7 @@ async def open_hub(
         async with open_nursery() as nursery:
             await nursery.start(hub.run)
             try:
-                yield hub
+                yield hub  # noqa: ASYNC119 - `opening` makes a context manager of it
             finally:
                 with trio.move_on_after(settings.close_timeout, shield=True):
                     await hub.close()
@@ -435,6 +435,6 @@ async def open_server(
         check_names(options, [open_hub, open_server])
         async with open_hub(**options) as hub, open_nursery() as nursery:
             server: Server = await nursery.start(listen, hub)
-            yield server
+            yield server  # noqa: ASYNC119 - the same
             hub.entrance.close("the server stops")
             server.stop()
