@@ -1,4 +1,4 @@
-"""What costs much is paid by whoever asked for it: nobody else waits for costly filters and audiences.
+"""Only the client or publisher that brings a costly filter or audience waits for it.
 
 Nothing here measures time. What is asserted is how often predicates were evaluated, and what had been
 sent by then.
@@ -174,7 +174,7 @@ async def test_an_audience_that_was_not_judged_before(
 
 @pytest.mark.parametrize("leaving", [0, 1, 2])
 async def test_who_comes_behind_the_judgement(leaving: int, room: Room, autojump_clock: Clock) -> None:
-    """It is asked about them, too, and nobody gets anything twice, whoever has left."""
+    """It is asked about them, too. Some leave meanwhile, and no client gets anything twice."""
     peers = [await room.connect(f"/?team=red&n={number}") for number in range(3)]
     put, late = room.hub.inbox.put, FakeKernel()
 

@@ -696,7 +696,7 @@ async def test_what_is_wrong_is_raised_without_waiting(
 async def test_a_failing_audience_without_waiting(
     room: Room, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Nobody is there to be told, so the log is; the others get it."""
+    """No publisher waits for the error, so it is logged. The other clients get the notification."""
     peers = [await room.connect("/?id=al"), await room.connect("/?id=bo")]
 
     def audience(client: Client) -> bool:

@@ -148,7 +148,7 @@ async def test_only_what_is_allowed(autojump_clock: Clock) -> None:
 
 
 async def test_operators_have_keys_of_their_own(autojump_clock: Clock) -> None:
-    """`/clients` takes a page's, whatever clients may have, and whoever is asked."""
+    """`/clients` takes its own keys, with `allow_params` and with `authenticate`."""
 
     def authenticate(request: Request) -> Client:
         return request.client("operator")

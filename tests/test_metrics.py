@@ -130,7 +130,7 @@ async def test_the_roster(room: Room, autojump_clock: Clock) -> None:
 
 
 async def test_a_page_of_the_roster_is_bounded(room: Room, autojump_clock: Clock) -> None:
-    """By its bytes, too, and nobody is left out between two pages."""
+    """Its bytes are limited, too, and no client is missing between two pages."""
     filters = json.dumps([{"exact": {"subject": "s" * 4000}}])
     for number in range(150):
         await room.connect(f"/?id=c{number}&filters={filters.replace(' ', '%20')}")

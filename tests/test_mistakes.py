@@ -56,7 +56,7 @@ def in_the_log(method: str, target: str, *fields: str, **options: Any) -> Told:
     async def told(directory: Path) -> str:
         lines: list[str] = []
         handler = logging.Handler()
-        handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+        handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign] # shorter than a class
         logger = logging.getLogger("trionotify")
         level = logger.level
         logger.addHandler(handler)
@@ -247,7 +247,7 @@ async def test_a_mistake_is_answered(mistake: Row, tmp_path: Path) -> None:
 
 def test_a_terminal_is_told_what_is_read() -> None:
     """`publish` without a text waits for lines: it says so, before anything else."""
-    pty = pytest.importorskip("pty")
+    pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
     master, slave = pty.openpty()
     try:
         with subprocess.Popen(

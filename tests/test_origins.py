@@ -119,7 +119,7 @@ def test_what_can_never_match(text: str, why: str) -> None:
 def test_an_origin_is_text() -> None:
     """The name of the option is in the error."""
     with pytest.raises(TypeError, match=r"^allow_origin must be str, not bytes"):
-        Origins([b"https://example.org"])  # type: ignore[list-item]
+        Origins([b"https://example.org"])  # type: ignore[list-item] # the mistake is the point
 
 
 @pytest.mark.parametrize(

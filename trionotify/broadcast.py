@@ -140,7 +140,7 @@ class Broadcast:
         position.latest = None
         self._enter_group(position)
         if position.live:
-            self._settle_or_wake(position)
+            self._settle_or_wake(position)  # in the middle of a batch, it isn't where that ends
         return offset
 
     def fall_behind(self, position: Position) -> None:

@@ -6,7 +6,6 @@ is checked there: limits in `settings`, hosts and sockets in `listening`, certif
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import ssl
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 import attrs
 
+from trionotify.errors import did_you_mean
 from trionotify.settings import Settings
 
 __all__ = ["check_listening", "check_names", "check_paths", "check_serving"]
@@ -46,9 +46,7 @@ def check_names(
             raise TypeError(
                 f"there is no option {name!r} in Python: it is one of the command line; {hint}"
             )
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise TypeError(f"there is no option {name!r}{hint}")
+        raise TypeError(f"there is no option {name!r}{did_you_mean(name, known)}")
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:

@@ -265,8 +265,8 @@ class Client:
         Always a checkpoint. Cancelled, it loses none. To ask for it is to accept the one before: see
         `reply`. Raises `trio.BusyResourceError` when another task waits for messages.
         """
-        self._be_busy()
         self.accept()
+        self._be_busy()
         try:
             if self._received:
                 await trio.lowlevel.checkpoint()
@@ -323,15 +323,16 @@ class Client:
         """Whether `message`, which this client sent, is an event without an answer."""
         return self._unanswered is not None and message in self._unanswered
 
-    def _answered(self, message: Message) -> Notification:
-        if self._unanswered is None:
+    def _handed(self) -> Unanswered:
+        if self._unanswered is None:  # most clients never send anything
             self._unanswered = Unanswered()
-        return self._unanswered.take(message)
+        return self._unanswered
+
+    def _answered(self, message: Message) -> Notification:
+        return self._handed().take(message)
 
     def _hand(self, message: Message, event: Notification) -> None:
-        if self._unanswered is None:
-            self._unanswered = Unanswered()
-        if (oldest := self._unanswered.add(message, event)) is not None:
+        if (oldest := self._handed().add(message, event)) is not None:
             self._refuse(oldest, 503, "too many requests of this client wait for a reply")
 
     def _refuse(self, event: Notification, status: int, reason: str) -> None:

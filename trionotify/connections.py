@@ -82,7 +82,6 @@ class ClientConnection:
     position: Position = attrs.field(init=False)
     #: The task that catches up is running.
     _catching_up: bool = attrs.field(default=False, init=False)
-    _site: str | None = attrs.field(default=None, init=False)
     #: Seconds that it took: who has had least goes first.
     _caught_up_for: float = attrs.field(default=0.0, init=False)
     #: Behind this offset it must be loaded what the next step reads.
@@ -91,6 +90,8 @@ class ClientConnection:
     _lag: str = attrs.field(default="", init=False)
     #: Messages that were not understood yet. They are events, and reading one may take a turn.
     _unread: deque[str | bytes] | None = attrs.field(default=None, init=False)
+    #: Where it comes from, once somebody has asked.
+    _site: str | None = attrs.field(default=None, init=False)
     #: Messages in a row that were no events.
     bad: int = attrs.field(default=0, init=False)
     #: Why the sweep has dropped it.

@@ -82,7 +82,6 @@ _FIRST: Final = 1 << 62
 _count: Final = itertools.count(_FIRST).__next__
 
 _NO_EXTENSIONS: Final[Mapping[str, ExtensionValue]] = MappingProxyType({})
-#: What to do with data that is no text.
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _set: Final = object.__setattr__
 _bind: Final = object.__setattr__.__get__  # how attrs does it, too: bound once, called for each field

@@ -7,7 +7,7 @@ own; here are the default one, and the short form for one that looks at one mess
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trionotify.clients import Client
 from trionotify.errors import CloseCode, StoreError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from trionotify.http import Request
 
 __all__ = ["Authenticate", "Handler", "Session", "handler_session", "publishing_session"]
+
+_MAY_NOT_PUBLISH: Final = "a subscriber may not publish: connect with role=publisher or role=both"
 
 #: Serves a client, from its beginning to its end.
 Session = Callable[[Client], Awaitable[None]]
@@ -42,10 +44,7 @@ async def publishing_session(client: Client) -> None:
         if not batch:
             continue
         if client.role == "subscriber":
-            client.close(
-                CloseCode.POLICY_VIOLATION,
-                "a subscriber may not publish: connect with role=publisher or role=both",
-            )
+            client.close(CloseCode.POLICY_VIOLATION, _MAY_NOT_PUBLISH)
             return
         try:
             await _publish_all(client, batch)
@@ -60,9 +59,7 @@ def _rejected(client: Client, message: Message) -> bool:
     if not isinstance(message, Notification):
         return False
     if client.role == "subscriber":
-        client.reject(
-            message, "a subscriber may not publish: connect with role=publisher or role=both", 403
-        )
+        client.reject(message, _MAY_NOT_PUBLISH, 403)
     elif is_request(message):
         client.reject(
             message,

@@ -78,9 +78,8 @@ class TlsTransport(SocketTransport):
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, lane: Lane = nullcontext) -> None:
         super().__init__(sock)
         self._lane = lane
-        self.send: Callable[[Sendable], int] = (
-            self._send
-        )  # the base class has the socket's own in its place
+        # The base class has the socket's own here.
+        self.send: Callable[[Sendable], int] = self._send
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         #: The handshake is done.
