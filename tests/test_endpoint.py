@@ -67,6 +67,40 @@ def test_paths_in_the_other_client() -> None:
     assert json.loads(done.stdout) == [events for _, events, _ in PATHS]
 
 
+#: URLs with a fragment, which a server never sees.
+FRAGMENTS = ["https://host/#", "https://host/events?exact.subject=#17", "ws://host/events#top"]
+
+
+@pytest.mark.parametrize("url", FRAGMENTS)
+def test_no_url_has_a_fragment(url: str) -> None:
+    """A `#` in a value would cut off the rest of the query; written as it should be, it is kept."""
+    with pytest.raises(ValueError, match=r"^url: a '#' must be written as %23$"):
+        Endpoint.of(url)
+    escaped = Endpoint.of(url.replace("#", "%23"))
+    assert "%23" in escaped.path + escaped.query
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node")
+def test_no_url_has_a_fragment_in_the_other_client() -> None:
+    """It says the same."""
+    script = f"""
+        import {{ Trionotify }} from {json.dumps(MODULE.as_uri())};
+        const told = (url) => {{
+            try {{
+                return new Trionotify(url, {{ transport: "sse" }}).state;
+            }} catch (error) {{
+                return String(error);
+            }}
+        }};
+        const urls = {json.dumps(FRAGMENTS)};
+        console.log(JSON.stringify([...urls, ...urls.map((url) => new URL(url))].map(told)));
+    """
+    command = ["node", "--input-type=module", "--eval", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    told = ["TypeError: url: a '#' must be written as %23"]
+    assert json.loads(done.stdout) == told * 2 * len(FRAGMENTS)
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [

@@ -162,7 +162,7 @@ def _split(url: str) -> SplitResult:
         raise ValueError(f"url: the port must be a number from 0 to 65535, not {port!r}") from None
     if split.username is not None:
         raise ValueError("url: credentials belong into extra_headers, as Authorization")
-    if split.fragment:
+    if "#" in url:
         raise ValueError("url: a '#' must be written as %23")
     return split
 

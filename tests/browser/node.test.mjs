@@ -51,6 +51,7 @@ test("bad options and attributes are named, and nothing is sent", async (t) => {
   assert.throws(say({}, "ftp://x/"), /^TypeError: url: http, https, ws or wss is needed, not ftp:$/);
   assert.throws(say({}, "localhost:8765/events"), /not localhost:; did you mean "http:\/\/localhost:8765\/events"\?$/);
   assert.throws(say({}, "/events"), /^TypeError: url: "\/events" is no whole URL, and there is no page .*; write for instance "https:/);
+  assert.throws(say({}, `${url}events?exact.subject=#17`), /^TypeError: url: a '#' must be written as %23$/);
   for (const nothing of [undefined, ""]) {
     assert.throws(() => new Trionotify(nothing, QUICK), /^TypeError: url: say where the server is, for instance "https:/);
   }

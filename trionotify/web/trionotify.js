@@ -343,7 +343,6 @@ class Target {
   constructor(url, options) {
     this.url = addressOf(url);
     if (this.url.pathname.endsWith("/")) this.url.pathname += "events";
-    this.url.hash = "";
     this.#query = this.url.searchParams;
     if (this.#query.has("sig")) {
       this.#signed = Object.fromEntries([...this.#query].filter(([key]) => !UNSIGNED.includes(key)));
@@ -1872,7 +1871,11 @@ function addressOf(url) {
   }
   const { protocol } = address;
   address.protocol = protocol.replace(/^ws/, "http");
-  if (/^https?:$/.test(address.protocol)) return address;
+  if (/^https?:$/.test(address.protocol)) {
+    // A fragment is never sent, so the rest of the query would be lost.
+    if (address.href.includes("#")) throw new TypeError("url: a '#' must be written as %23");
+    return address;
+  }
   const meant = /^[\w.-]+:\d/.test(String(url)) ? `; did you mean "http://${url}"?` : "";
   throw new TypeError(`url: http, https, ws or wss is needed, not ${protocol}${meant}`);
 }
