@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { Closed, Problem, Trionotify } from "../../trionotify/web/trionotify.js";
-import { QUICK, World, has, scripted, until } from "./world.mjs";
+import { QUICK, World, has, scripted, until, ws } from "./world.mjs";
 
 const sqlite = () => ["--store", `sqlite:${join(tmpdir(), `${randomUUID()}.db`)}`, "--durability", "normal"];
 const numbers = (count, from = 0) => Array.from({ length: count }, (_, n) => n + from);
@@ -61,6 +61,25 @@ test("bad options and attributes are named, and nothing is sent", async (t) => {
   await assert.rejects(client.publish("x", { type: "trionotify.ack" }), /^TypeError: type: /);
   const reader = await world.open(url, { role: "subscriber" });
   await assert.rejects(reader.publish("x"), /^TypeError: role: /);
+});
+
+test("where there is no WebSocket, as in Node 20, the error says what to pass", async (t) => {
+  const world = new World(t);
+  const { url } = await world.server();
+  const { WebSocket: own } = globalThis;
+  delete globalThis.WebSocket;
+  t.after(() => Object.assign(globalThis, own && { WebSocket: own }));
+  const words = 'WebSocket: there is none here; write { WebSocket: ws.WebSocket } with the package ws, or { transport: "sse" }';
+  for (const transport of [undefined, "auto", "websocket"]) {
+    assert.throws(() => new Trionotify(url, { transport }), { name: "TypeError", message: words });
+  }
+  // Both of what it says will do.
+  const options = [{ WebSocket: ws.WebSocket }, { WebSocket: undefined, transport: "sse" }];
+  for (const each of options) {
+    const client = await world.open(url, each);
+    await client.publish("x");
+    await has(client, 1);
+  }
 });
 
 test("a server with its log in memory is killed: the gap is told, in its place, and it goes on", async (t) => {

@@ -1817,7 +1817,7 @@ function settingsOf(options) {
     throw new TypeError("transport: auto, websocket or sse is needed");
   }
   if (settings.transport !== "sse" && settings.WebSocket === undefined) {
-    throw new TypeError("WebSocket: there is none here; give one, for instance that of Node's ws");
+    throw new TypeError('WebSocket: there is none here; write { WebSocket: ws.WebSocket } with the package ws, or { transport: "sse" }');
   }
   const tick = Math.min(5000, settings.probeInterval / 2, settings.probeTimeout / 2);
   return { ...settings, tick };
