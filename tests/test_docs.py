@@ -324,7 +324,7 @@ class Terminal:
         """The next command. What it says is to be read."""
         command = self._steps[0].partition("\n")[0]
         self.seen += f"$ {command}\n"
-        real = command.replace("python -m", f"{shlex.quote(sys.executable)} -m")
+        real = command.replace(".venv/bin/python -m", f"{shlex.quote(sys.executable)} -m")
         end = "; echo" if command.startswith("curl") else ""  # it prints no end of line
         assert self._bash.stdin is not None
         self._bash.stdin.write(f"{real.replace('curl ', 'curl -s ').replace('8765', self._port)}{end}\n")
@@ -360,12 +360,28 @@ def _without_luck(text: str) -> str:
     return re.sub(r'(EPOCH:5","wanted":)\d,"written":\d,"behind":\d', r"\1SOME", text)
 
 
+def test_the_readme_starts_with_what_starts_the_server() -> None:
+    """Nothing stands in front of the two commands that a new user could type instead."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", _README, _ALL)
+    assert [language for language, _ in blocks[:3]] == ["sh", "sh", "console"]
+    for (_, command), end in zip(blocks, ["-m trionotify\n", "-m pytest\n"], strict=False):
+        assert command.startswith("python3 -m venv .venv && ")
+        assert command.endswith(end)
+        assert command.count("\n") == 1
+    # All that follows runs in what they have set up.
+    assert set(re.findall(r"(\S*python) -m", "".join(block for _, block in blocks[2:]))) == {
+        ".venv/bin/python"
+    }
+
+
 def test_the_readme_shows_what_happens(tmp_path: Path) -> None:
     """Its two terminals: filters by query, one client alone, and a restart that loses nothing."""
     need(shutil.which("curl"), "no curl is installed")
     port = free_port()
-    hers, ours = [Terminal(block, tmp_path, port) for block in _CONSOLE.findall(_README)[:2]]
+    first, second, rest = _CONSOLE.findall(_README)
+    ours, hers = [Terminal(block, tmp_path, port) for block in (first + rest, second)]
     try:
+        # Typed from the top: none of it needs what comes later.
         ours.type()
         ours.read()
         hers.type()

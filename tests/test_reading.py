@@ -1,4 +1,4 @@
-"""The course in docs/reading.md, and the README's patterns: what they name is there, exercises work."""
+"""The course in docs/reading.md, and docs/patterns.md: what they name is there, exercises work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.test_layout import ORDER, files
 ROOT = Path(__file__).parent.parent
 COURSE = (ROOT / "docs" / "reading.md").read_text()
 CHAPTERS = re.split(r"^(?=## \d)", COURSE, flags=re.MULTILINE)[1:]
-_PATTERNS = (ROOT / "README.md").read_text().partition("## Patterns to study\n")[2].partition("\n## ")[0]
+_PATTERNS = (ROOT / "docs" / "patterns.md").read_text()
 ROWS = re.findall(r"^\| (?!-|pattern)(.*) \| (.*) \|$", _PATTERNS, re.MULTILINE)
 
 _TEST = re.compile(r"`(tests/\w+\.py)::(\w+)`")
@@ -111,8 +111,9 @@ def test_what_the_patterns_name_is_there() -> None:
     """A row has a file, and what to look at in it."""
     assert len(ROWS) > 30
     for _, where in ROWS:
-        found = list(named(where, ROOT))
-        assert {file for file, _ in found} == {ROOT / link for link in _LINK.findall(where)}, where
+        found = list(named(where, ROOT / "docs"))
+        links = {(ROOT / "docs" / link).resolve() for link in _LINK.findall(where)}
+        assert {file for file, _ in found} == links, where
         for file, name in found:
             assert name in defined(file), (file.name, name)
 
