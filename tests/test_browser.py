@@ -311,6 +311,34 @@ async def test_tabs_that_share_and_begin_elsewhere(browser: Browser) -> None:
             assert await has(page, len(expected) + 2) == [*expected, "four", "five"]
 
 
+#: When this tab asks the others to begin elsewhere, it isn't heard before it has heard something itself.
+HELD = """
+    const post = BroadcastChannel.prototype.postMessage;
+    BroadcastChannel.prototype.postMessage = function (said) {
+        if (said.kind !== "behind") return post.call(this, said);
+        window.held = true;
+        this.addEventListener("message", () => post.call(this, said), { once: true });
+    };
+"""
+
+
+async def test_a_tab_that_begins_elsewhere_while_the_stream_goes_on(browser: Browser) -> None:
+    """What it hears before the stream was wound back for it says nothing about where it is."""
+    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+        first = await connected(browser, server.url, options="share: true")
+        for text in ("one", "two"):
+            await server.hub.publish(text, confirm=True)
+        await has(first, 2)
+        late = await browser.open(f"{server.url}/livez", before=HELD)
+        connect = CONNECT.format(query="", options="share: true, since: 'start'")
+        nursery.start_soon(late.run, connect)
+        await late.run("window.held", wait=True)
+        await server.hub.publish("three", confirm=True)
+        for page in (first, late):
+            assert await has(page, 3) == ["one", "two", "three"]
+        assert len(server.hub.clients) == 1
+
+
 FORBIDDEN = {
     "locks": "navigator.locks.request = async () => { throw new DOMException(); };",
     "locks at once": "navigator.locks.request = () => { throw new DOMException(); };",

@@ -1688,14 +1688,18 @@ export class Trionotify extends EventTarget {
   #welcomed({ cursor, data, since }, transport) {
     const here = this.#cursor;
     const begin = here ?? this.#target.since;
-    // The connection is another tab's, too, and may have begun elsewhere.
-    if (here === undefined && begin !== undefined && since !== begin) return this.#connection.rewind(begin, true);
+    if (here === undefined && begin !== undefined && since !== begin) {
+      // The connection is another tab's, too, and began elsewhere. What comes before it is wound back says nothing about this tab's place.
+      this.#ignoring = true;
+      return this.#connection.rewind(begin, true);
+    }
     const isLost = data?.recovered === false && since === begin;
     if (here === undefined ? data?.recovered === false : cursor !== here && (isLost || !sameEpoch(cursor, here))) {
       this.#ignoring = false;
       this.#lose(begin, cursor);
       this.#cursor = cursor;
     } else if (here === undefined) {
+      this.#ignoring = false;
       this.#cursor = cursor;
     } else {
       this.#ignoring = isAhead(cursor, here);
