@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ import trio
 import trio_websocket
 
 import trionotify
-from tests.chromium import CHROMIUM, open_browser
+from tests.chromium import CHROMIUM, Page, open_browser
 from tests.conftest import raw_client
 from tests.fleet.server import free_port
 from tests.kernel import masked
@@ -556,6 +557,99 @@ async def accepts(port: int) -> bool:
         return False
     await stream.aclose()
     return True
+
+
+# --- a bell ---
+
+
+async def post(url: str, body: str) -> int:
+    """The status of the answer."""
+    need(shutil.which("curl"), "no curl is installed")
+    command = ["curl", "-s", "-o", os.devnull, "-w", "%{http_code}", "-d", body, url]
+    return int((await trio.run_process(command, capture_stdout=True)).stdout)
+
+
+BELL = """(() => {
+    const [unread, items] = [document.querySelector("b"), [...document.querySelectorAll("li")]];
+    return `${unread?.textContent}: ${items.map((item) => item.textContent)}`;
+})()"""
+
+
+async def rings(*pages: Page, shown: str) -> None:
+    """Each page shows this, as soon as it has come: how many are unread, and the last ones."""
+    for page in pages:
+        await page.run(f"{BELL} === {shown!r}", wait=True)
+
+
+async def test_a_bell(tmp_path: Path) -> None:
+    """Tabs and devices of one user show the same, after a restart too; another user sees none of it."""
+    need(CHROMIUM, "no Chromium is installed")
+    ports = free_port(), free_port()
+    for name in ("log", "laptop", "phone"):
+        (tmp_path / name).mkdir()
+    async with (
+        open_browser(tmp_path / "laptop") as laptop,
+        open_browser(tmp_path / "phone") as phone,
+    ):
+        async with example("bell.py", tmp_path / "log", *ports) as running:
+            al = f"{running.url}/al"
+            for text in ("one", "two"):
+                assert await post(f"{al}/tell", text) == 204
+            pages = [await browser.open(f"{al}/") for browser in (laptop, laptop, phone)]
+            await rings(*pages, shown="2: two,one")
+            await pages[0].run("document.querySelector('button').click()")
+            await rings(*pages, shown="0: two,one")
+            await post(f"{al}/tell", "three")
+            await rings(*pages, shown="1: three,two,one")
+            await rings(await laptop.open(f"{running.url}/bo/"), shown="0: ")
+            assert not laptop.complaints
+            await running.ends(signal.SIGTERM)
+        async with example("bell.py", tmp_path / "log", *ports):
+            await post(f"{al}/tell", "four")
+            # Those that were open come back with new tickets; one that is opened begins with the mark.
+            await rings(*pages, await phone.open(f"{al}/"), shown="2: four,three,two,one")
+            await pages[2].run("document.querySelector('button').click()")
+            await rings(*pages, shown="0: four,three,two,one")
+
+
+async def test_a_mark_never_goes_back(tmp_path: Path) -> None:
+    """Whatever a device sends that was asleep; and what is no cursor of this log is refused."""
+    async with example("bell.py", tmp_path, free_port(), 0) as running:
+
+        async def mark() -> str | None:
+            done = await trio.run_process(["curl", "-s", f"{al}/bell"], capture_stdout=True)
+            found: str | None = json.loads(done.stdout)["read"]
+            return found
+
+        al = f"{running.url}/al"
+        epoch = await epoch_of(al)
+        assert await mark() is None
+        for place, kept in ((5, 5), (3, 5), (6, 6)):
+            assert await post(f"{al}/read", f"{epoch}:{place}") == 204
+            assert await mark() == f"{epoch}:{kept}"
+        for bad in ("", "7", "other:7", f"{epoch}:x", f"{epoch}:-7", f"{epoch}:{'9' * 20}"):
+            assert await post(f"{al}/read", bad) == 400
+        assert await mark() == f"{epoch}:6"
+
+
+async def epoch_of(user: str) -> str:
+    """That of the log, as the user's ticket lets one see it."""
+    command = ["curl", "-s", f"{user}/bell", f"{user}/ticket"]
+    done = await trio.run_process(command, capture_stdout=True)
+    about, ticket = done.stdout.decode().replace("}{", "}\n{").splitlines()
+    async with trionotify.connect(json.loads(about)["url"], params=json.loads(ticket)) as client:
+        return client.cursor.partition(":")[0]
+
+
+def test_the_page_about_the_bell_shows_its_code() -> None:
+    """Each block is a part of the example, as it stands there."""
+    page = (EXAMPLES.parent / "howto" / "bell.md").read_text()
+    code = "".join((EXAMPLES / f"bell.{kind}").read_text() for kind in ("py", "html"))
+    blocks = re.findall(r"^```(?:js|py|text)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 3
+    lines = [line.strip() for line in code.splitlines()]
+    for block in blocks:
+        assert "\n".join(map(str.strip, block.splitlines())) in "\n".join(lines), block
 
 
 # --- progress ---
