@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import attrs
 
-from trionotify.filters import DEFAULT_LIMITS, SLOW, FilterLimits, from_json
+from trionotify.filters import AUDIENCE, DEFAULT_LIMITS, SLOW, FilterLimits, from_json
 from trionotify.jsontext import Verbatim, read_json, read_members, write_json
 from trionotify.media import read_media
 from trionotify.notification import RESERVED_TYPE, Data, Notification, new_id
@@ -227,7 +227,7 @@ def audience_of(value: object, limits: FilterLimits) -> Any:
     if not isinstance(value, str):
         raise TypeError("audience must be a string that holds a JSON array of filters")
     if not value.lstrip().startswith("["):
-        raise ValueError("audience: a JSON array of filters is needed")
+        raise ValueError(f"audience: a JSON array of filters is needed; write {AUDIENCE}, for instance")
     try:
         return from_json(value, limits, audience=True)
     except ValueError as error:

@@ -13,7 +13,7 @@ import attrs
 
 from trionotify.attributes import check_attribute_name
 from trionotify.costs import time_of
-from trionotify.errors import cut
+from trionotify.errors import cut, did_you_mean
 from trionotify.jsontext import read_json
 from trionotify.predicates import (
     EVERYTHING,
@@ -30,7 +30,19 @@ from trionotify.predicates import (
     check_callable,
 )
 
-__all__ = ["DEFAULT_LIMITS", "ON_ATTRIBUTES", "SLOW", "FilterLimits", "check_filter", "from_json"]
+__all__ = [
+    "AUDIENCE",
+    "DEFAULT_LIMITS",
+    "ON_ATTRIBUTES",
+    "SLOW",
+    "FilterLimits",
+    "check_filter",
+    "from_json",
+]
+
+#: What filters look like, for messages: those of an audience, and of a subscriber.
+AUDIENCE: Final = '[{"exact":{"team":"ops"}}]'
+_FILTERS: Final = '[{"exact":{"type":"order.paid"}}]'
 
 #: The dialects that are conditions on attributes, by their names.
 ON_ATTRIBUTES: Final[dict[str, type[OnAttributes]]] = {
@@ -39,8 +51,8 @@ ON_ATTRIBUTES: Final[dict[str, type[OnAttributes]]] = {
     "suffix": Suffix,
 }
 _OF_PARTS: Final[dict[str, type[AllOf | AnyOf]]] = {"all": AllOf, "any": AnyOf}
-_DIALECTS: Final = ", ".join([*ON_ATTRIBUTES, *_OF_PARTS, "not", "sql"])
-
+_NAMES: Final = (*ON_ATTRIBUTES, *_OF_PARTS, "not", "sql")
+_DIALECTS: Final = ", ".join(_NAMES)
 
 #: Characters of filters that are parsed within a turn. Longer ones are parsed one at a time (`turns`).
 SLOW: Final = 160
@@ -97,7 +109,11 @@ def from_json(
         size = len(value.encode(errors="replace") if isinstance(value, str) else value)
         if size > limits.max_filter_bytes:
             raise ValueError(f"max_filter_bytes: at most {limits.max_filter_bytes} bytes, not {size}")
-        value = read_json(value)
+        try:
+            value = read_json(value)
+        except ValueError as error:
+            example = AUDIENCE if audience else _FILTERS
+            raise ValueError(f"{error}; write {example}, for instance") from None
     made = _Reader(limits, audience).read(value)
     if (cost := time_of(made)) > limits.max_filter_cost:
         raise ValueError(
@@ -165,7 +181,8 @@ class _Reader:
                     f"max_filter_bytes: at most {limits.max_filter_bytes} bytes are allowed"
                 )
             return self._made(Sql, content, where)
-        raise ValueError(f"{where}: no such dialect; there are {_DIALECTS}")
+        meant = did_you_mean(cut(str(dialect)), _NAMES) or f"; there are {_DIALECTS}"
+        raise ValueError(f"{where}: no such dialect{meant}")
 
     def _add(self, count: int) -> None:
         self._count += count

@@ -67,7 +67,8 @@ def check_keys(params: Mapping[str, str], allowed: frozenset[str] | None = None)
         elif meant := _meant(key):
             raise _no_such(key, f"; did you mean {meant!r}?")
         elif allowed is not None and key not in allowed:
-            raise _no_such(key, did_you_mean(key, OURS | allowed) or "; allow_params has no such name")
+            hint = "; leave it out, or add it to the server's allow_params"
+            raise _no_such(key, did_you_mean(key, OURS | allowed) or hint)
 
 
 def _no_such(key: str, hint: str) -> Refused:

@@ -250,7 +250,9 @@ def _read(path: Path, name: str) -> bytes:
         # Whoever gives a secret where a path is wanted must not find it in the log.
         is_path = path.suffix or (path.name != str(path) and path.parent.is_dir())
         shown = path if is_path or len(path.name) < _SHORT else "the file"
-        raise ValueError(f"{name}: {shown} can't be read: {error.strerror}") from None
+        hint = "; name the file of the secret, or make one: openssl rand -hex 32 > FILE"
+        missing = hint if isinstance(error, FileNotFoundError) else ""
+        raise ValueError(f"{name}: {shown} can't be read: {error.strerror}{missing}") from None
 
 
 def _binding(params: Mapping[str, str]) -> dict[str, str]:
