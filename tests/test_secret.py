@@ -258,7 +258,6 @@ def test_how_long_a_signature_is_good(expires_in: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (({"id": 7}, KEY), "params: id must be str, not int; write '7'"),
         (({7: "x"}, KEY), "params: names must be str, not int"),
         (
             (None, KEY),

@@ -35,13 +35,6 @@ Clock = trio.testing.MockClock
 # --- subscriptions ---
 
 
-async def test_a_subscription_that_was_not_entered(autojump_clock: Clock) -> None:
-    """Iterating raises, with the fix, instead of ending at once with nothing."""
-    async with open_hub() as hub:
-        with pytest.raises(RuntimeError, match=r"must be entered first: async with hub\.subscribe\("):
-            _ = [each async for each in hub.subscribe()]
-
-
 async def test_two_tasks_on_one_subscription(autojump_clock: Clock) -> None:
     """The second one is told; the first one is not harmed."""
     async with open_hub() as hub, hub.subscribe() as notifications, trio.open_nursery() as nursery:
@@ -402,20 +395,13 @@ class Plain:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"prot": 0}, TypeError, "there is no option 'prot'; did you mean 'port'?"),
         ({"handlr": plain_async}, TypeError, "there is no option 'handlr'; did you mean 'handler'?"),
-        (
-            {"log_level": "debug"},
-            TypeError,
-            "there is no option 'log_level' in Python: it is",
-        ),
         ({"log_format": "json"}, TypeError, "there is no option 'log_format' in Python: it is"),
         (
             {"config": "x.toml"},
             TypeError,
             "there is no option 'config' in Python: it is",
         ),
-        ({"port": "0"}, TypeError, "port: must be a whole number, not str; write 0"),
         ({"port": "http"}, TypeError, "port: must be a whole number, not str"),
         ({"port": True}, TypeError, "port: must be a whole number, not bool"),
         ({"port": 65536}, ValueError, "port: must be from 0 to 65535, not 65536"),
@@ -435,22 +421,12 @@ class Plain:
             "handler: must be a function, not str; write async",
         ),
         (
-            {"handler": plain},
-            TypeError,
-            "handler: must be an async function without a yield",
-        ),
-        (
             {"handler": partial(plain, 7)},
             TypeError,
             "handler: it is called with client and",
         ),
         ({"handler": Plain}, TypeError, "handler: it is called with client and"),
         ({"handler": Plain()}, TypeError, "handler: must be an async function without a yield"),
-        (
-            {"handler": one_argument},
-            TypeError,
-            "handler: it is called with client and",
-        ),
         ({"session": plain}, TypeError, "session: it is called with client, and can't be"),
         ({"session": generator}, TypeError, "session: must be an async function without a yield"),
         (
@@ -507,17 +483,7 @@ async def test_what_is_right_is_not_refused(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
-        (
-            {"to": ["al", "bo"]},
-            "to: must be str, the id of one client, not list; for several clients write"
-            " audience=AnyOf([Exact(id='al'), Exact(id='bo')])",
-        ),
-        ({"to": 7}, "to: must be str, the id of one client, not int; write '7'"),
         ({"to": {"id": "al"}}, "to: must be str, the id of one client, not dict"),
-        (
-            {"audience": {"team": "ops"}},
-            "audience must be a predicate or a callable of the Client, not dict; write Exact(team=",
-        ),
         (
             {"audience": {"user-id": "7"}},
             "audience must be a predicate or a callable of the Client, not dict; write"
