@@ -221,9 +221,8 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
             entry = Entry(message, key, None, repetition_key(message, peer.client.id))
             answered = answers
         else:
-            quick = not checked or len(message) <= LONG
-            made = another(message) if quick else await _another(peer, template, message)
-            entry = Entry(made, key)
+            slow = checked and len(message) > LONG
+            entry = Entry(await _another(peer, template, message) if slow else another(message), key)
             answered = False
         if durable and (refusal := log.refusal(entry)):
             if not answered:
