@@ -240,8 +240,11 @@ _TOO_DEEP: Final = f"nested too deep, at most {MAX_DEPTH} levels are allowed"
 _ARRAY: Final = re.compile(rb"[ \t\r\n]*\[")
 #: (The quantifiers are possessive: without a way back, there is nothing to remember for each character.)
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+#: Arrays and objects that hold no others, or none but such. Most items are that, and are one token.
+_FLAT: Final = rb'[\[{](?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+[\]}]'
+_LOW: Final = rb'[\[{](?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+"|' + _FLAT + rb")*+[\]}]"
 #: What stands between the items of an array. (A quotation mark by itself: its string goes on.)
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|' + _LOW + rb'|["\[\]{},]', re.DOTALL)
 _OPENING: Final = (b"[", b"{")
 _CLOSING: Final = (b"]", b"}")
 _SPACE: Final = b" \t\r\n"

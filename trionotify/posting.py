@@ -424,7 +424,8 @@ async def _publish(
             waiting.append(pending)
         await hub.broadcast.put(entries, site)
         for pending in waiting:
-            await pending.done.wait()
+            if not pending.done.is_set():  # else it would be a checkpoint
+                await pending.done.wait()
             if pending.error:
                 raise pending.error
     except StoreError as error:
