@@ -45,7 +45,7 @@ __all__ = ["TURN", "Broadcast"]
 #: How many clients are served between two looks at the clock.
 TURN = 64
 #: The most entries, and bytes of them, that are handed out together. (The first one may be longer.)
-SLICE: Final = 128
+SLICE: Final = 1024
 SLICE_BYTES: Final = 1 << 20
 #: Bytes that were joined for single clients of a slice and may be kept for others that want the same.
 _JOINED_BYTES: Final = 4 << 20
