@@ -109,8 +109,11 @@ class Audiences:
 
         For a publisher at this `site`, in turns with others that do the same.
         """
+        entries = [entry for entry in entries if entry.notification.audience is not None]
+        if not entries:
+            return
         turn, judged, noted = Turn(), None, 0
-        for entry in [entry for entry in entries if entry.notification.audience is not None]:
+        for entry in entries:
             if judged is None or not judged.is_of(entry.notification):
                 judged = _Judged(entry.notification.to, entry.notification.audience)
                 if not judged.lasts:

@@ -45,7 +45,7 @@ __all__ = ["TURN", "Broadcast"]
 #: How many clients are served between two looks at the clock.
 TURN = 64
 #: The most entries, and bytes of them, that are handed out together. (The first one may be longer.)
-SLICE: Final = 128
+SLICE: Final = 1024
 SLICE_BYTES: Final = 1 << 20
 #: Bytes that were joined for single clients of a slice and may be kept for others that want the same.
 _JOINED_BYTES: Final = 4 << 20
@@ -215,12 +215,12 @@ class Broadcast:
         self._allowance = Allowance()
         start = 0
         while start < len(fresh):
-            tally = Tally(fresh[start : start + SLICE])
-            shared, singled, end = await self._match(fresh, start, tally, turn)
+            shared, singled, end = await self._match(fresh, start, turn)
+            tally = Tally(fresh[start:end])
             await self._send_all(shared, singled, tally, turn)
             self.done = self.taken
             self.log.evict(self.done, trio.current_time())
-            tally.tell(self.log.epoch, end - start)
+            tally.tell(self.log.epoch)
             start = end
             if turn.over:
                 await turn.pass_on()
@@ -229,7 +229,7 @@ class Broadcast:
         self.counts.hand_out(entries, fresh, trio.current_time())
         if len(fresh) < len(entries):
             # Repetitions: the log had them already.
-            Tally(entries).tell(self.log.epoch, len(entries))
+            Tally(entries).tell(self.log.epoch)
         self.inbox.settle(entries)
 
     async def _send_all(
@@ -260,7 +260,7 @@ class Broadcast:
             await self._send(members[group], wants, join_frames(wants, group.encode), tally, turn)
 
     async def _match(
-        self, entries: list[Entry], start: int, tally: Tally, turn: Turn
+        self, entries: list[Entry], start: int, turn: Turn
     ) -> tuple[dict[Group, list[Entry]], dict[Position, list[Entry]], int]:
         """Find the groups that want the next slice, and what goes to single positions in addition.
 
@@ -274,7 +274,7 @@ class Broadcast:
         passed, size, at = turn.passed, 0, start
         origin, deaf = None, None
         for entry in entries[start : start + SLICE]:
-            size += entry.size
+            notification, size = entry.notification, size + entry.size
             if at > start and (size > SLICE_BYTES or turn.passed > passed or turn.over):
                 break
             at += 1
@@ -283,26 +283,26 @@ class Broadcast:
                 origin, deaf = entry.origin, self._audiences.deaf(entry.origin)
             if deaf:
                 singled.setdefault(deaf, [])
-            if self._audiences.is_for_all(entry.notification):
-                for filed in self._index.candidates(entry.notification):
-                    if turn.over:
+            if self._audiences.is_for_all(notification):
+                for filed in (found := self._index.candidates(notification)):
+                    if len(found) > 1 and turn.over:  # for one, the look above will do
                         await turn.pass_on()
                     if filed.price and self._puts_off(filed, filed.price, entry):
                         continue
-                    for group in self._index.holding(filed, entry.notification, failed):
+                    for group in self._index.holding(filed, notification, failed):
                         shared.setdefault(group, []).append(entry)
                 continue
-            for position in await self._match_chosen(entry, tally, turn):
+            for position in await self._match_chosen(entry, turn):
                 singled.setdefault(position, []).append(entry)
         for group, reason in failed.items():
             for position in tuple(group.members):
                 position.outlet.fail(reason)
         return shared, singled, at
 
-    async def _match_chosen(self, entry: Entry, tally: Tally, turn: Turn) -> list[Position]:
+    async def _match_chosen(self, entry: Entry, turn: Turn) -> list[Position]:
         """Those for whom it is, and who want it."""
         chosen, late, error = await self._audiences.choose(entry, turn, self._allowance)
-        tally.fail(entry, error)
+        Tally.fail(entry, error)
         for position in late:
             self._put_off(position)
         found = []

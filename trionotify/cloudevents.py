@@ -13,13 +13,14 @@ import binascii
 import sys
 import time as clock
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
 
 from trionotify.filters import AUDIENCE, DEFAULT_LIMITS, SLOW, FilterLimits, from_json
-from trionotify.jsontext import Verbatim, read_json, read_members, write_json
+from trionotify.jsontext import Verbatim, read_json, read_members, read_values, write_json
 from trionotify.media import read_media
 from trionotify.notification import RESERVED_TYPE, Data, Notification, new_id
 from trionotify.predicates import to_json
@@ -80,7 +81,7 @@ def decode(
     The attribute `audience`, a JSON array of filters as a string, becomes the notification's audience;
     `cursor` is the server's to say, and is dropped.
     """
-    return read_event(text).notification(AudienceReader(limits), defaults)
+    return read_event(text).notification(partial(audience_of, limits=limits), defaults)
 
 
 def read_event(text: str | bytes) -> Draft:
@@ -89,17 +90,18 @@ def read_event(text: str | bytes) -> Draft:
         members = read_members(text)
         if len(members) > MAX_MEMBERS:
             raise ValueError(f"an event may have at most {MAX_MEMBERS} members, not {len(members)}")
-        attributes = _attributes(members)
+        attributes = read_values(members, but=_DATA)
     except ValueError as error:
         raise NotAnEvent(str(error)) from None
     return Draft(attributes, members)
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Draft:
     """An event of which the JSON was read, and nothing else: neither checked nor understood.
 
-    To read is cheap. To understand may not be: the filters in it are parsed then.
+    To read is cheap. To understand may not be: the filters in it are parsed then. Nothing changes it.
+    (It isn't frozen, because making one is on the path of every event, and that takes twice as long.)
     """
 
     attributes: Mapping[str, Any]
@@ -117,23 +119,27 @@ class Draft:
         return size > SLOW
 
     def notification(
-        self, audiences: AudienceReader, defaults: Mapping[str, Any] = _NO_DEFAULTS
+        self, read_audience: Callable[[object], Any], defaults: Mapping[str, Any] = _NO_DEFAULTS
     ) -> Notification:
-        """The notification that it is, its audience read by `audiences`; raises NotAnEvent.
+        """The notification that it is, its audience read by `read_audience`; raises NotAnEvent.
 
         `defaults` are attributes that it has where it doesn't say them: an `audience` as a predicate.
         """
         try:
-            return self._notification(audiences, defaults)
+            return self._notification(read_audience, defaults)
         except TooMuch:
             raise
         except (TypeError, ValueError) as error:
             id = self.attributes.get("id")
             raise NotAnEvent(str(error), id if isinstance(id, str) else None) from None
 
-    def _notification(self, audiences: AudienceReader, defaults: Mapping[str, Any]) -> Notification:
-        # A null attribute is one that isn't there (section 2.2 of the format).
-        said = {name: value for name, value in self.attributes.items() if value is not None}
+    def _notification(
+        self, read_audience: Callable[[object], Any], defaults: Mapping[str, Any]
+    ) -> Notification:
+        said = self.attributes
+        if None in said.values():
+            # A null attribute is one that isn't there (section 2.2 of the format).
+            said = {name: value for name, value in said.items() if value is not None}
         given = {**defaults, **said}
         for name in _REQUIRED:
             if name not in given:
@@ -143,10 +149,12 @@ class Draft:
         given.pop("cursor", None)
         audience = given.pop("audience", None)
         if audience is not None and "audience" in said:
-            audience = audiences.read(audience)
+            audience = read_audience(audience)
         data, kind = _typed(self.members, given.pop("datacontenttype", None))
         fields: dict[str, Any] = {name: given.pop(name) for name in _FIELDS if name in given}
-        fields |= {"audience": audience, "extensions": given}
+        fields["audience"] = audience
+        if given:
+            fields["extensions"] = given
         if isinstance(data, str) and isinstance(kind, str) and read_media(kind).is_json:
             return Notification.with_json(data, kind, **fields)
         return Notification(data, datacontenttype=kind, **fields)
@@ -191,15 +199,11 @@ def decode_sent(text: str | bytes) -> tuple[Notification, str | None]:
     """
     try:
         members = read_members(text, sys.maxsize)
-        attributes = _attributes(members)
+        attributes = read_values(members, but=_DATA)
         cursor = attributes.pop("cursor", None)
         return _sent(attributes, members), cursor if isinstance(cursor, str) else None
     except (TypeError, ValueError) as error:
         raise NotAnEvent(str(error)) from None
-
-
-def _attributes(members: Mapping[str, Verbatim]) -> dict[str, Any]:
-    return {name: read_json(raw) for name, raw in members.items() if name not in _DATA}
 
 
 def _sent(attributes: dict[str, Any], members: Mapping[str, Verbatim]) -> Notification:
@@ -260,7 +264,7 @@ def _data(members: Mapping[str, Verbatim], kind: object) -> Data:
         return None
     text = members["data"]
     if not isinstance(kind, str) or read_media(kind).is_json:
-        return bytes(text).decode()
+        return str(text, "utf-8")
     value = read_json(text)
     if value is not None and not isinstance(value, str):
         raise TypeError(f"data must be a string, for {kind} isn't JSON")
@@ -318,4 +322,5 @@ def encode_own(kind: str, data: Mapping[str, object], cursor: str | None) -> byt
     }
     if cursor is not None:
         event["cursor"] = cursor
-    return write_json({**event, "data": data})
+    event["data"] = data
+    return write_json(event)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import quote
 
 import attrs
@@ -159,10 +159,13 @@ class ClientConnection:
 
     # As the link of the client's record.
 
-    async def receive(self) -> list[Message]:
+    def receive(self) -> Awaitable[list[Message]]:
         """The messages for the session: see `Link.receive`."""
-        if self.format.name == "raw":
-            return cast("list[Message]", await self.wire.receive())
+        if self.format.name != "raw":
+            return self._events()
+        return self.wire.receive()  # type: ignore[return-value] # a list of some messages is one of any
+
+    async def _events(self) -> list[Message]:
         while True:
             if self._unread:
                 await trio.lowlevel.checkpoint()

@@ -96,8 +96,9 @@ class Entry:
     #: The moment when it came into the channel, on the same clock.
     put_at: float = attrs.field(default=0.0, init=False)
     #: Encoded frames, one per format, because whoever is a little behind sends the same bytes.
-    #: None: too old for its frames to be kept.
-    _frames: dict[object, bytes] | None = attrs.field(factory=dict, init=False)
+    #: None: there are none, because no client was sent it yet, or because it is too `_old` to keep any.
+    _frames: dict[object, bytes] | None = attrs.field(default=None, init=False)
+    _old: bool = attrs.field(default=False, init=False)
     #: What is known already of whom it is for: see `audience`.
     judged: Any = attrs.field(default=None, init=False)
     _longest: int | None = attrs.field(default=None, init=False)
@@ -119,8 +120,10 @@ class Entry:
 
     def frame(self, encode: Callable[[Entry], bytes]) -> bytes:
         """This entry's bytes in one format: encoded the first time, remembered for a while."""
-        if self._frames is None:
+        if self._old:
             return encode(self)
+        if self._frames is None:
+            self._frames = {}
         frame = self._frames.get(encode)
         if frame is None:
             frame = self._frames[encode] = encode(self)
@@ -128,4 +131,4 @@ class Entry:
 
     def forget_frames(self) -> None:
         """From now on, encode whenever a frame is asked for."""
-        self._frames = None
+        self._frames, self._old = None, True

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from trionotify.cloudevents import POSITION, SUBSCRIBE, AudienceReader, Draft, NotAnEvent, read_event
+from trionotify.cloudevents import POSITION, SUBSCRIBE, Draft, NotAnEvent, audience_of, read_event
 from trionotify.entries import Entry, Pending, Receipt, repetition_key
 from trionotify.errors import CloseCode, StoreError, problem_document
 from trionotify.filters import FilterLimits, from_json
@@ -99,6 +100,7 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
     """
     found: list[Message] = []
     otherwise = said(peer.client.params)
+    read_audience = partial(audience_of, limits=peer.filter_limits)
     turn = Turn(peer.pass_on)
     while unread:
         if turn.over:
@@ -110,12 +112,13 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
         try:
             draft = None if len(unread[0]) > LONG else _read(unread[0])
             if draft is not None and not draft.slow:
-                event = _act(peer, draft, otherwise)
+                event = _act(peer, draft, read_audience, otherwise)
             elif found:
                 break
             else:
                 async with peer.hub.slow_lane.one_of(peer.site):
-                    event = _act(peer, draft or _read(unread[0]), otherwise) if unread else None
+                    draft = draft or _read(unread[0]) if unread else None
+                    event = _act(peer, draft, read_audience, otherwise) if draft else None
         except NotAnEvent as error:
             _refuse(peer, error)
             event = None
@@ -137,8 +140,13 @@ def _read(message: str | bytes) -> Draft:
     return read_event(message)
 
 
-def _act(peer: Peer, draft: Draft, otherwise: Mapping[str, str]) -> Notification | None:
-    event = draft.notification(AudienceReader(peer.filter_limits), otherwise)
+def _act(
+    peer: Peer, draft: Draft, read_audience: Callable[[object], Any], otherwise: Mapping[str, str]
+) -> Notification | None:
+    """Do what an event asks of the server; return one that is for the session."""
+    event = draft.notification(read_audience, otherwise)
+    if not event.type.startswith(RESERVED_TYPE):
+        return event
     if event.type == SUBSCRIBE:
         _subscribe(peer, event)
         return None
@@ -146,13 +154,11 @@ def _act(peer: Peer, draft: Draft, otherwise: Mapping[str, str]) -> Notification
         # A browser's page sees no Ping: so it finds out whether anybody is there.
         peer.answer(peer.format.say("position", {"id": event.id}, peer.here()))
         return None
-    if event.type.startswith(RESERVED_TYPE):
-        raise NotAnEvent(
-            f"type: what begins with {RESERVED_TYPE} is the server's own, but for {SUBSCRIBE} and"
-            f" {POSITION}",
-            event.id,
-        )
-    return event
+    raise NotAnEvent(
+        f"type: what begins with {RESERVED_TYPE} is the server's own, but for {SUBSCRIBE} and"
+        f" {POSITION}",
+        event.id,
+    )
 
 
 def _subscribe(peer: Peer, event: Notification) -> None:
@@ -221,9 +227,8 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
             entry = Entry(message, key, None, repetition_key(message, peer.client.id))
             answered = answers
         else:
-            quick = not checked or len(message) <= LONG
-            made = another(message) if quick else await _another(peer, template, message)
-            entry = Entry(made, key)
+            slow = checked and len(message) > LONG
+            entry = Entry(await _another(peer, template, message) if slow else another(message), key)
             answered = False
         if durable and (refusal := log.refusal(entry)):
             if not answered:

@@ -283,15 +283,14 @@ class FrameParser:
     def _parse(self, data: bytes, events: list[Event], most: int) -> None:
         at = self._continue_payload(data, 0, events) if self._left else 0
         end = len(data)
-        everyday = () if self._discarding else _WHOLE
+        everyday, longest = () if self._discarding else _WHOLE, self._max_message_bytes
         self.behind = False
-        while not self._over and end - at >= 2:
+        while end - at >= 2:
             if most <= 0:
                 self.behind = True
                 break
             most -= 1
             first, second = data[at], data[at + 1]
-            size = second & 0x7F
             # The everyday frame, a whole message below 64 KiB that is all here, goes the short way.
             # Whatever is odd about it goes the long way, which knows what to say.
             if first in everyday and second >= _MASKED and self._message is None:
@@ -299,8 +298,8 @@ class FrameParser:
                 if size == 126 and start + 2 <= end:
                     size, start = data[at + 2] << 8 | data[at + 3], at + 8
                     if size < 126:
-                        size = self._max_message_bytes + 1
-                if size != 127 and start + size <= end and size <= self._max_message_bytes:
+                        size = longest + 1
+                if size != 127 and start + size <= end and size <= longest:
                     at = start + size
                     payload = _unmasked(data[start:at], data[start - 4 : start])
                     events.append(payload.decode() if first == 0x81 else payload)
@@ -317,6 +316,8 @@ class FrameParser:
                     break
                 at = start + size
                 self._control(opcode, _unmasked(data[start:at], mask), events)
+                if self._over:
+                    break
                 continue
             self._begin(opcode, size)
             self._final, self._left, self._mask = bool(first & _FIN), size, mask

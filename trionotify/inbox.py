@@ -66,10 +66,10 @@ class Inbox:
         """
         if not entries:
             return
-        if (self.full or self._line) and not self.closed:
-            await self._wait_in_line(entries)
-        else:
+        try:
             self.put_nowait(entries)
+        except trio.WouldBlock:
+            await self._wait_in_line(entries)
 
     def put_nowait(self, entries: list[Entry]) -> None:
         """Put a list in, whole. Raises `trio.WouldBlock` when the channel is full.
@@ -112,10 +112,11 @@ class Inbox:
 
     def _insert(self, entries: list[Entry]) -> None:
         self._send.send_nowait(entries)
-        now = trio.current_time()
+        now, size = trio.current_time(), 0
         for entry in entries:
             entry.put_at = now
-            self._bytes += entry.size
+            size += entry.size
+        self._bytes += size
         self.count += len(entries)
         self._accepted += len(entries)
 

@@ -163,7 +163,7 @@ class PredicateIndex(Generic[Member]):
     def candidates(self, subject: Subject) -> Sequence[Filed[Member]]:
         """The predicates that may hold for `subject`, as filed now. Ask `holding` about each."""
         found = self._unanchored
-        if not any(self._shelves.values()):
+        if len(found) == len(self._filed):
             return tuple(found)
         found = found.copy()
         shelves = self._shelves[Exact]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Container, Iterator, Mapping, Set
 from datetime import date, time
 from itertools import accumulate
 from typing import Any, Final, NoReturn, TypeVar
@@ -33,6 +33,7 @@ __all__ = [
     "json_text",
     "read_json",
     "read_members",
+    "read_values",
     "write_json",
 ]
 
@@ -66,6 +67,15 @@ def read_members(text: str | bytes, max_depth: int = MAX_DEPTH + 1) -> dict[str,
     """
     members: dict[str, Verbatim] = _guarded(_read_members, without_mark(text))
     return _not_deep(members, text, max_depth)
+
+
+def read_values(members: Mapping[str, Verbatim], but: Container[str]) -> dict[str, Any]:
+    """The values of the members that `read_members` has found, `but` for some; raises as it does."""
+
+    def read(found: Mapping[str, Verbatim]) -> dict[str, Any]:
+        return {name: _read(raw) for name, raw in found.items() if name not in but}
+
+    return _guarded(read, members)  # type: ignore[no-any-return] # it is what `read` returns
 
 
 def check_json(text: str | bytes) -> None:
@@ -187,7 +197,7 @@ def _marks(text: bytes, at: int, longest: int) -> Iterator[tuple[int, bytes | No
         yield min(at, len(text)), None
 
 
-def _guarded(read: Any, text: str | bytes | Verbatim) -> Any:
+def _guarded(read: Any, text: object) -> Any:
     try:
         return read(text)
     except msgspec.MsgspecError as error:
@@ -230,8 +240,11 @@ _TOO_DEEP: Final = f"nested too deep, at most {MAX_DEPTH} levels are allowed"
 _ARRAY: Final = re.compile(rb"[ \t\r\n]*\[")
 #: (The quantifiers are possessive: without a way back, there is nothing to remember for each character.)
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+#: Arrays and objects that hold no others, or none but such. Most items are that, and are one token.
+_FLAT: Final = rb'[\[{](?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+[\]}]'
+_LOW: Final = rb'[\[{](?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+"|' + _FLAT + rb")*+[\]}]"
 #: What stands between the items of an array. (A quotation mark by itself: its string goes on.)
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|' + _LOW + rb'|["\[\]{},]', re.DOTALL)
 _OPENING: Final = (b"[", b"{")
 _CLOSING: Final = (b"]", b"}")
 _SPACE: Final = b" \t\r\n"

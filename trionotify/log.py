@@ -250,32 +250,38 @@ class MemoryLog:
 
     def evict(self, upto: int, now: float) -> None:
         """Drop the oldest entries, as the bounds ask, none behind the offset `upto`; and old frames."""
-        while self._young > FRAMES_KEPT:
-            entry = self._entries[self._old - self.head]
-            assert entry is not None  # young ones are evicted below, and then they are old
-            entry.forget_frames()
-            self._young -= entry.size
-            self._old += 1
-        entries, at = self._entries, self._blank
+        self._forget_frames()
+        entries, at, size = self._entries, self._blank, self.bytes
         too_many = len(self) - self._max_entries
         too_old = now - self._max_age
         while at < len(entries):
             oldest = entries[at]
             assert oldest is not None  # blanks are only in front of `_blank`
             if oldest.offset > upto or not (
-                too_many > 0 or self.bytes > self._max_bytes or oldest.at < too_old
+                too_many > 0 or size > self._max_bytes or oldest.at < too_old
             ):
                 break
             entries[at] = None
             at += 1
             too_many -= 1
-            self.bytes -= oldest.size
+            size -= oldest.size
             if oldest.key is not None:
                 del self._offsets[oldest.key]
             if oldest.offset > self._old:
                 self._old = oldest.offset
                 self._young -= oldest.size
-        self._blank = at
+        self._blank, self.bytes = at, size
         if self._blank * 2 > len(self._entries):
             del self._entries[: self._blank]
             self._blank = 0
+
+    def _forget_frames(self) -> None:
+        """Keep the frames of the youngest entries only."""
+        young, at = self._young, self._old - self.head
+        while young > FRAMES_KEPT:
+            entry = self._entries[at]
+            assert entry is not None  # young ones are evicted after this, and then they are old
+            entry.forget_frames()
+            young -= entry.size
+            at += 1
+        self._young, self._old = young, at + self.head

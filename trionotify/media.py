@@ -41,6 +41,13 @@ class Media:
 
     essence: str
     parameters: Mapping[str, str]
+    #: Whether it is one of JSON's (RFC 6839, section 3.1). Every event is asked that.
+    is_json: bool = attrs.field(init=False)
+
+    @is_json.default
+    def _look(self) -> bool:
+        subtype = self.essence.rpartition("/")[2]
+        return subtype == "json" or subtype.endswith("+json")
 
     @property
     def is_xml(self) -> bool:
@@ -52,12 +59,6 @@ class Media:
     def charset(self) -> str | None:
         """The encoding that it names, in lower case; None for none."""
         return self.parameters.get("charset", "").strip().lower() or None
-
-    @property
-    def is_json(self) -> bool:
-        """Whether it is one of JSON's (RFC 6839, section 3.1)."""
-        subtype = self.essence.rpartition("/")[2]
-        return subtype == "json" or subtype.endswith("+json")
 
     @property
     def is_utf_8(self) -> bool:

@@ -34,6 +34,7 @@ from trionotify.attributes import (
 from trionotify.errors import hint_of, quoted
 from trionotify.jsontext import check_json
 from trionotify.media import read_media
+from trionotify.text import memory_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,6 +113,8 @@ class Notification:
     _datacontenttype: str | None = attrs.field(default=None, kw_only=True)
     audience: Callable[[Any], object] | None = attrs.field(default=None, kw_only=True)
     extensions: Mapping[str, ExtensionValue] = attrs.field(default=_NO_EXTENSIONS, kw_only=True)
+    #: The part of `weight` that isn't the data's, once it was asked for.
+    _bare_weight: int | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         # `x.__class__ is str` first: it is the everyday case, and half the price of isinstance.
@@ -209,6 +212,7 @@ class Notification:
         set_field("_datacontenttype", self._datacontenttype)
         set_field("audience", self.audience)
         set_field("extensions", self.extensions)
+        set_field("_bare_weight", self._bare_weight or self._weigh())
         return made
 
     def state(self) -> State:
@@ -237,6 +241,7 @@ class Notification:
         set_field("_datacontenttype", datacontenttype)
         set_field("audience", audience)
         set_field("extensions", extensions)
+        set_field("_bare_weight", None)
         return made
 
     @property
@@ -295,12 +300,17 @@ class Notification:
 
         A bound, not a measurement: the same on every machine, and a little more than the truth.
         """
-        text, data = self._texts(), self.data
-        weight = _OVERHEAD + (len(text) if text.isascii() else _width(text))
-        if data is not None:
-            weight += len(data) if isinstance(data, bytes) or data.isascii() else _width(data)
+        weight, data = self._bare_weight or self._weigh(), self.data
+        if data is None:
+            return weight
+        return weight + (len(data) if data.isascii() or isinstance(data, bytes) else memory_of(data))
+
+    def _weigh(self) -> int:
+        """Work out what it weighs without its data, and remember that: see `another`."""
+        weight = _OVERHEAD + memory_of(self._texts())
         if self.extensions is not _NO_EXTENSIONS:
             weight += _EXTENSION_OVERHEAD * len(self.extensions)
+        _set(self, "_bare_weight", weight)
         return weight
 
     def _texts(self) -> str:
@@ -423,16 +433,6 @@ def _text_of(id: int | str | bytes) -> str:
 
 def _encoded(text: str) -> bytes:
     return text.encode(errors="surrogatepass")
-
-
-def _width(text: str) -> int:
-    """Bytes of a text that isn't ASCII: each character takes what the widest does.
-
-    The UTF-8 comes on top: Python keeps it beside a text that msgspec or SQLite has once asked for it.
-    """
-    units = len(text.encode("utf-16-le", "surrogatepass")) // 2
-    widest = 2 if units == len(text) else 4
-    return widest * len(text) + len(_encoded(text))
 
 
 def _kind_of(value: object) -> str:

@@ -308,9 +308,9 @@ async def _made(
 ) -> Notification:
     draft = None if len(text) > LONG else read_event(text)
     if draft is not None and (not draft.slow or audiences.knows(draft)):
-        return draft.notification(audiences, otherwise)
+        return draft.notification(audiences.read, otherwise)
     async with hub.slow_lane.one_of(site):
-        return (draft or read_event(text)).notification(audiences, otherwise)
+        return (draft or read_event(text)).notification(audiences.read, otherwise)
 
 
 def _items(hub: Hub, body: bytes) -> Iterator[bytes | None]:
@@ -424,7 +424,8 @@ async def _publish(
             waiting.append(pending)
         await hub.broadcast.put(entries, site)
         for pending in waiting:
-            await pending.done.wait()
+            if not pending.done.is_set():  # else it would be a checkpoint
+                await pending.done.wait()
             if pending.error:
                 raise pending.error
     except StoreError as error:

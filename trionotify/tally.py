@@ -16,9 +16,9 @@ class Tally:
     """What is told to the publishers that wait, and counted for those who want a receipt."""
 
     def __init__(self, entries: list[Entry]) -> None:
-        self.entries = entries
+        self.asked: list[Entry] = [entry for entry in entries if entry.pending]
         #: Whether any of them will ask how many clients there were.
-        self.counted: bool = any(entry.pending.counted for entry in entries if entry.pending)
+        self.counted: bool = any(entry.pending.counted for entry in self.asked if entry.pending)
 
     @staticmethod
     def count(
@@ -44,10 +44,10 @@ class Tally:
             said = {"event": "audience_failed"}
             logger.error("an audience failed; its publisher has gone on", exc_info=error, extra=said)
 
-    def tell(self, epoch: str, upto: int) -> None:
-        """Wake the publishers that wait for the first `upto` of the entries."""
-        for entry in self.entries[:upto]:
+    def tell(self, epoch: str) -> None:
+        """Wake the publishers that wait."""
+        for entry in self.asked:
             pending, entry.pending = entry.pending, None
-            if pending is not None:
-                pending.place = (epoch, entry.offset)
-                pending.done.set()
+            assert pending is not None  # that is why it is here
+            pending.place = (epoch, entry.offset)
+            pending.done.set()

@@ -1,4 +1,4 @@
-"""Text from outside: the byte order mark in front of it, and the characters that a name may have.
+"""Text from outside: the byte order mark in front of it, what a name may have in it, and its memory.
 
 Editors on Windows put a byte order mark in front of what they save as UTF-8. It is no part of the text
 (RFC 8259, section 8.1: a reader of JSON may ignore it), so it is taken off where text is read from
@@ -11,7 +11,7 @@ import codecs
 import re
 from typing import Final, overload
 
-__all__ = ["FORBIDDEN", "MAX_ID", "check_id", "check_seconds", "decoded", "without_mark"]
+__all__ = ["FORBIDDEN", "MAX_ID", "check_id", "check_seconds", "decoded", "memory_of", "without_mark"]
 
 #: Characters of an `id`, and of a `to`.
 MAX_ID: Final = 255
@@ -71,3 +71,17 @@ def decoded(data: bytes) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError("it begins with the byte order mark of UTF-16: save it as UTF-8")
     return without_mark(data).decode()
+
+
+def memory_of(text: str) -> int:
+    """Bytes of memory that a text takes, beside the head of its object.
+
+    Unless all are ASCII, each character takes what the widest does. And the UTF-8 comes on top: Python
+    keeps it beside a text that msgspec or SQLite has once asked for it.
+    """
+    size = len(text)
+    if text.isascii():
+        return size
+    units = len(text.encode("utf-16-le", "surrogatepass")) // 2
+    widest = 2 if units == size else 4
+    return widest * size + len(text.encode(errors="surrogatepass"))
