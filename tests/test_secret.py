@@ -64,6 +64,7 @@ def test_a_query_or_a_url_is_signed_as_such() -> None:
         ("id=a&exact.Type=x", "^exact.Type: "),
         ({"id": "a", "exp": "1"}, "^exp: this is what signing adds"),
         ({"id": "a", "sig": "1"}, "^sig: this is what signing adds"),
+        ("https://a.example/events?id=a#top", "^url: a .#. must be written as %23"),
         ({"id": "a", "role": "admin"}, "^role: one of"),
     ],
 )

@@ -179,6 +179,8 @@ def _sign(params: Mapping[str, str] | str, key: bytes, seconds: float) -> str:
         path, _, query = params.partition("?")
         return f"{path}?{_sign(query, key, seconds)}"
     if isinstance(params, str) and ("://" in params or params.startswith("/")):
+        if "#" in params:
+            raise ValueError("url: a '#' must be written as %23")
         url = urlsplit(params)
         return urlunsplit(url._replace(query=_sign(url.query, key, seconds)))
     try:
