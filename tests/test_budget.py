@@ -16,6 +16,7 @@ from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, masked
 from tests.web import Web, get, post
 from trionotify.budget import Budget
+from trionotify.jsontext import LONG
 
 Clock = trio.testing.MockClock
 
@@ -77,6 +78,30 @@ async def test_bodies_have_one_budget(autojump_clock: Clock) -> None:
         assert (await second.ask(b"y")).status == 200
         assert room.hub.arriving.held == 0
         assert (await third.ask(post("/events?type=x", "y" * 600))).status == 200
+
+
+@pytest.mark.parametrize(("letter", "times"), [("x", 2), ("é", 3), ("€", 3), ("😀", 5)])
+async def test_a_body_counts_as_the_text_that_is_made_of_it(
+    letter: str, times: int, room: Room, autojump_clock: Clock
+) -> None:
+    """Until it is answered: a text of ASCII with one emoji takes four times its bytes, beside them."""
+    body = letter + "x" * (2 * LONG)
+    size = len(body.encode())
+    web = Web(room)
+    async with room.hub.slow_lane.one_of("elsewhere"):
+        web.kernel.feed(post("/events?type=x", body))
+        await room.quiet()
+        assert room.hub.arriving.held == times * size
+    await room.quiet()
+    (answer,) = web.answers()
+    assert answer.status == 200
+    assert room.hub.arriving.held == 0
+
+
+async def test_one_that_is_alone_may_have_more(autojump_clock: Clock) -> None:
+    """A body that may be so long can be sent, however narrow the budget of all is."""
+    async with open_room(max_arriving_bytes=1000) as room:
+        assert (await Web(room).ask(post("/events?type=x", "😀" + "x" * 900))).status == 200
 
 
 async def test_a_body_that_stops_is_given_back(autojump_clock: Clock) -> None:

@@ -4,7 +4,8 @@ Each body of a request and each message of a WebSocket has a limit of its own. A
 that each stop one byte short of it would still take gigabytes, so all together have a limit, too.
 
 When that is exceeded, the address that holds most loses its largest holder. If the newcomer had to go
-instead, a few connections that hold on to all there is would lock everyone else out.
+instead, a few connections that hold on to all there is would lock everyone else out. A connection that
+holds something alone keeps it, whatever its size: what it may have by itself has a limit of its own.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Budget:
         held = self._holders.pop(holder, 0) + change
         if held:
             self._holders[holder] = held
-        if change > 0 and self.held > self._most:
+        if change > 0 and self.held > self._most and len(self._holders) > 1:
             self._largest().give_up_arriving()
 
     def _largest(self) -> Holder:

@@ -36,6 +36,7 @@ from trionotify.streams import (
     stream_head,
     stream_request,
 )
+from trionotify.text import decoded_memory
 from trionotify.transport import Transport, linger
 from trionotify.websocket import WebSocketConnection
 
@@ -170,6 +171,7 @@ class Conversation:
         entrance.serve(self._place, math.inf)  # a body that is here must not be late because we are
         self._http.expect(seconds)
         body = await self._http.read_body(max_bytes, self._hold)
+        self._hold(decoded_memory(body))  # while it is understood, it is there twice
         entrance.serve(self._place, seconds)
         return body
 

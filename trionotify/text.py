@@ -11,7 +11,16 @@ import codecs
 import re
 from typing import Final, overload
 
-__all__ = ["FORBIDDEN", "MAX_ID", "check_id", "check_seconds", "decoded", "memory_of", "without_mark"]
+__all__ = [
+    "FORBIDDEN",
+    "MAX_ID",
+    "check_id",
+    "check_seconds",
+    "decoded",
+    "decoded_memory",
+    "memory_of",
+    "without_mark",
+]
 
 #: Characters of an `id`, and of a `to`.
 MAX_ID: Final = 255
@@ -71,6 +80,21 @@ def decoded(data: bytes) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError("it begins with the byte order mark of UTF-16: save it as UTF-8")
     return without_mark(data).decode()
+
+
+def decoded_memory(data: bytes) -> int:
+    """The most bytes of memory that `data` can take as text, as soon as it is decoded.
+
+    CPython gives each character of a text as much room as its widest one needs: one that is encoded in
+    four bytes, such as an emoji, makes a text four times as large.
+    """
+    if data.isascii():
+        return len(data)
+    return len(data) * (4 if any(lead in data for lead in _WIDE) else 2)
+
+
+#: The first byte of a character that is encoded in four bytes.
+_WIDE: Final = [bytes([lead]) for lead in range(0xF0, 0xF5)]
 
 
 def memory_of(text: str) -> int:
