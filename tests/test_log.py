@@ -76,8 +76,9 @@ def test_nothing_is_evicted_before_it_was_broadcast() -> None:
     assert log.start == 4
 
 
-def test_frames_are_kept_on_young_entries_only() -> None:
+def test_frames_are_kept_on_young_entries_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """So the log weighs what its bound says, and not twice as much."""
+    monkeypatch.setattr("trionotify.log.FRAMES_KEPT", 4 << 20)
     log = make(entries=20, size=100 << 20)
     encoded: list[int] = []
 

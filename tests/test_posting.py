@@ -550,23 +550,33 @@ JSON_VALUES = st.recursive(
 )
 
 
-@given(st.lists(JSON_VALUES, max_size=6), st.sampled_from([None, 1]), st.booleans(), st.integers(1, 40))
+@given(
+    st.lists(JSON_VALUES, max_size=6),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+    st.integers(1, 40),
+    st.sampled_from([0, jsontext.LONG]),
+)
 @settings(max_examples=200, deadline=None)
 def test_an_array_is_cut_into_its_items(
-    values: list[Any], indent: int | None, is_ascii: bool, window: int
+    values: list[Any], indent: int | None, is_ascii: bool, window: int, long: int
 ) -> None:
-    """Whatever is in them, and wherever a look at the clock comes."""
+    """Whatever is in them, all at once or in pieces, and wherever a look at the clock comes."""
     text = json.dumps(values, indent=indent, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsontext, "_WINDOW", window)
-        items = [item for item in cut_items(text, 6, len(text)) if item is not None]
+        patch.setattr(jsontext, "LONG", long)
+        items = [item for some in cut_items(text, 6, len(text)) for item in some]
     assert [json.loads(item) for item in items] == values
 
 
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        *[(text, ValueError) for text in (b"", b"{}", b"[", b"[1", b"[1] x", b'["a', b"[1}", b"[1}]")],
+        *[
+            (text, ValueError)
+            for text in (b"", b"{}", b"[", b"[1", b"[1] x", b'["a', b'["\\', b"[1}", b"[1}]")
+        ],
         (b"[1,2,3,x", TooMany),
         (b"[1, " + b"9" * 101 + b"]", TooLong),
         (b'["' + b"9" * 20_000, TooLong),
@@ -581,11 +591,16 @@ def test_what_can_not_be_cut(text: bytes, error: type[ValueError]) -> None:
 
 def test_an_array_is_cut_in_pieces() -> None:
     """However it is made: there is a turn for others every few thousand bytes."""
-    for part in (b"[[" + b"{}," * 300_000, b"[[" + b'"",' * 300_000, b"[" + b" " * 900_000):
+    for part in (
+        b"[[" + b"{}," * 300_000,
+        b"[[" + b'"",' * 300_000,
+        b"[" + b" " * 900_000,
+        b'["' + b"\\n" * 400_000,
+    ):
         looks = 0
         with suppress(ValueError):
-            for item in cut_items(part + b"]", 1000, 1 << 20):
-                looks += item is None
+            for _ in cut_items(part + b"]", 1000, 1 << 20):
+                looks += 1
         assert looks > 100
 
 

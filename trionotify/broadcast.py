@@ -222,13 +222,13 @@ class Broadcast:
             self.log.evict(self.done, trio.current_time())
             tally.tell(self.log.epoch)
             start = end
-            if turn.over:
+            # To serve many takes longer than a checkpoint, in which publishers bring more for next time.
+            if turn.over or any(len(group.members) >= TURN for group in shared):
                 await turn.pass_on()
         self._audiences.forget()
         self.taken = self.done = self.log.head
         self.counts.hand_out(entries, fresh, trio.current_time())
-        if len(fresh) < len(entries):
-            # Repetitions: the log had them already.
+        if len(fresh) < len(entries):  # repetitions: the log had them already
             Tally(entries).tell(self.log.epoch)
         self.inbox.settle(entries)
 

@@ -49,6 +49,7 @@ Verbatim = msgspec.Raw
 
 _read: Any = msgspec.json.Decoder().decode
 _read_members: Any = msgspec.json.Decoder(dict[str, Verbatim]).decode
+_read_items: Any = msgspec.json.Decoder(list[Verbatim]).decode
 _check: Any = msgspec.json.Decoder(Verbatim).decode
 write_json: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
@@ -136,25 +137,51 @@ class TooLong(ValueError):
         self.number = number
 
 
-def cut_items(text: bytes, most: int, longest: int) -> Iterator[bytes | None]:
-    """Cut a JSON array into its items, each as its text; None in between, where others may have a turn.
+def cut_items(text: bytes, most: int, longest: int) -> Iterator[list[bytes]]:
+    """Cut a JSON array into its items, each as its text; yields some at a time, or none.
 
-    Only what stands around the items is checked: they are to be read one by one. Raises ValueError for
-    what is no array, `TooMany` at the first item beyond `most`, and `TooLong` for one of more than
-    `longest` bytes. Nothing behind that is looked at.
+    In between others may have a turn. Only what stands around the items is checked: they are to be read
+    one by one. Raises ValueError for what is no array, `TooMany` at the first item beyond `most`, and
+    `TooLong` for one of more than `longest` bytes. Nothing behind that is looked at.
     """
     text = without_mark(text)
+    items = _all_items(text, most, longest) if len(text) <= LONG else None
+    if items is None:
+        yield from _cut(text, most, longest)
+    else:
+        yield items
+
+
+def _all_items(text: bytes, most: int, longest: int) -> list[bytes] | None:
+    """The items of an array that can be read within a turn; None if anything is wrong with it.
+
+    To cut it piece by piece takes longer, but tells what is wrong, and with which item.
+    """
+    try:
+        items = _read_items(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    if len(items) > most:
+        return None
+    found = [bytes(item) for item in items]
+    return found if max(map(len, found), default=0) <= longest else None
+
+
+def _cut(text: bytes, most: int, longest: int) -> Iterator[list[bytes]]:
+    """See `cut_items`: the items that end within a piece of the text, for one piece after the other."""
     opened = _ARRAY.match(text)
     if opened is None:
         raise ValueError("not JSON that can be read: it isn't an array")
     begun, number, closed = opened.end(), 0, False
-    for at, mark in _marks(text, begun, longest):
+    found: list[bytes] = []
+    for at, mark in _marks(text, begun):
         if mark is None:
             if at - begun <= _WINDOW and not text[begun:at].strip(_SPACE):
                 begun = at
             elif at - begun > longest + _WINDOW:
                 raise TooLong(number + 1)
-            yield None
+            yield found
+            found = []
             continue
         if mark == b"}":
             raise ValueError("not JSON that can be read: it closes an object that isn't open")
@@ -166,26 +193,36 @@ def cut_items(text: bytes, most: int, longest: int) -> Iterator[bytes | None]:
                 raise TooMany(f"at most {most} items are allowed")
             if len(item) > longest:
                 raise TooLong(number)
-            yield item
+            found.append(item)
         if closed:
             break
+    yield found
     if not closed or text[begun:].strip(_SPACE):
         raise ValueError("not JSON that can be read: the array has no end, or something behind it")
 
 
-def _marks(text: bytes, at: int, longest: int) -> Iterator[tuple[int, bytes | None]]:
+def _marks(text: bytes, at: int) -> Iterator[tuple[int, bytes | None]]:
     """Where the commas and the end of an array are that begins in front of `at`.
 
-    And None behind each window; a string of more than `longest` bytes is not looked into.
+    And None behind each window.
     """
-    depth = 0
+    depth, in_string = 0, False
     while at < len(text):
+        if in_string:
+            # (One byte more than a window: so there is always a whole escape in it.)
+            at = _INSIDE.match(text, at, at + _WINDOW + 1).end()  # type: ignore[union-attr] # or it is empty
+            if text[at : at + 1] == b'"':
+                in_string = False
+                at += 1
+            elif at + 1 >= len(text):
+                return
+            yield at, None
+            continue
         ahead = min(at + _WINDOW, len(text))
         for token in _TOKEN.finditer(text, at, ahead):
             mark = token[0]
             if mark == b'"':  # its end isn't within this window
-                string = _STRING.match(text, token.start(), token.start() + longest + _WINDOW)
-                ahead = token.start() + longest + _WINDOW if string is None else string.end()
+                in_string, ahead = True, token.start() + 1
                 break
             if mark in _OPENING:
                 depth += 1
@@ -194,7 +231,7 @@ def _marks(text: bytes, at: int, longest: int) -> Iterator[tuple[int, bytes | No
             elif not depth and len(mark) == 1:
                 yield token.start(), mark
         at = ahead
-        yield min(at, len(text)), None
+        yield at, None
 
 
 def _guarded(read: Any, text: object) -> Any:
@@ -240,6 +277,7 @@ _TOO_DEEP: Final = f"nested too deep, at most {MAX_DEPTH} levels are allowed"
 _ARRAY: Final = re.compile(rb"[ \t\r\n]*\[")
 #: (The quantifiers are possessive: without a way back, there is nothing to remember for each character.)
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_INSIDE: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 #: Arrays and objects that hold no others, or none but such. Most items are that, and are one token.
 _FLAT: Final = rb'[\[{](?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+[\]}]'
 _LOW: Final = rb'[\[{](?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+"|' + _FLAT + rb")*+[\]}]"
@@ -249,7 +287,7 @@ _OPENING: Final = (b"[", b"{")
 _CLOSING: Final = (b"]", b"}")
 _SPACE: Final = b" \t\r\n"
 #: Bytes of an array that are looked at within a turn.
-_WINDOW: Final = 1 << 13
+_WINDOW: Final = 1 << 11
 #: One up, one down, as signed bytes.
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _PAIR: Final = b"\x01\xff"

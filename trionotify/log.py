@@ -50,8 +50,10 @@ class Cursor:
 
 
 #: Frames are kept on the newest entries that together weigh this many bytes: every burst sends those
-#: who are far away back a little. They come on top of what the log is bounded by.
-FRAMES_KEPT: Final = 4 << 20
+#: who are far away back a little. They come on top of what the log is bounded by. An entry weighs 800
+#: bytes at least, so 10,000 small ones, which is all that the log keeps by default, never are old here:
+#: to look at each of them once more takes longer than to free its frames together with it.
+FRAMES_KEPT: Final = 16 << 20
 
 
 class Evicted(Exception):

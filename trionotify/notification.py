@@ -288,11 +288,10 @@ class Notification:
     @property
     def size(self) -> int:
         """What was said, in bytes: `data` and the attributes that were given, as UTF-8."""
-        data = self.data
-        size = len(_encoded(self._texts()))
-        if data is not None:
-            size += len(data if isinstance(data, bytes) else _encoded(data))
-        return size
+        data, size = self.data, _bytes_of(self._texts())
+        if data is None:
+            return size
+        return size + (len(data) if isinstance(data, bytes) else _bytes_of(data))
 
     @property
     def weight(self) -> int:
@@ -315,15 +314,9 @@ class Notification:
 
     def _texts(self) -> str:
         """All attributes that were given, one after the other: what is made up is short."""
-        text = self.type + self.source
-        if self.subject is not None:
-            text += self.subject
-        if self._id.__class__ is str:
-            text += self._id
-        if self._time.__class__ is str:
-            text += self._time
-        if self._datacontenttype is not None:
-            text += self._datacontenttype
+        id = self._id if self._id.__class__ is str else ""
+        time = self._time if self._time.__class__ is str else ""
+        text = f"{self.type}{self.source}{self.subject or ''}{id}{time}{self._datacontenttype or ''}"
         if self.extensions is not _NO_EXTENSIONS:
             for name, value in self.extensions.items():
                 text += f"{name}{value}"
@@ -431,8 +424,8 @@ def _text_of(id: int | str | bytes) -> str:
     return id if isinstance(id, str) else id.decode()
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def _kind_of(value: object) -> str:

@@ -276,10 +276,9 @@ async def _batch(hub: Hub, site: str, body: bytes, otherwise: Mapping[str, Any])
     found: list[Notification] = []
     size = 0
     # All are counted before the first one is read.
-    items = []
-    for item in _items(hub, body):
-        if item is not None:
-            items.append(item)
+    items: list[bytes] = []
+    for some in _items(hub, body):
+        items += some
         if turn.over:
             await turn.pass_on()
     for at, text in enumerate(items, 1):
@@ -313,7 +312,7 @@ async def _made(
         return (draft or read_event(text)).notification(audiences.read, otherwise)
 
 
-def _items(hub: Hub, body: bytes) -> Iterator[bytes | None]:
+def _items(hub: Hub, body: bytes) -> Iterator[list[bytes]]:
     settings = hub.settings
     try:
         yield from cut_items(body, settings.max_batch, settings.max_message_bytes)
