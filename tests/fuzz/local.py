@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from random import Random
+from typing import Final
 
 from tests.fuzz.filters import NAMES, TEXTS, random_filter, random_sql
 from tests.fuzz.mutation import ODD_TEXTS, chance, odd_text, spoil
-from trionotify import Notification, Predicate, Sql, explain, from_json, to_json
+from trionotify import Notification, Predicate, Sql, explain, to_json
 from trionotify.addresses import unix_path, unix_url
+from trionotify.filters import FilterLimits, from_json
 from trionotify.index import PredicateIndex
 
 __all__ = ["sql_input", "url_input"]
+
+#: What a filter may cost is a server's to bound: an expression by itself may cost anything.
+_LIMITS: Final = FilterLimits(max_filter_cost=sys.maxsize)
 
 
 def sql_input(random: Random) -> None:
@@ -32,7 +38,7 @@ def sql_input(random: Random) -> None:
             holds = explain(predicate, notification).holds
             assert holds == (member in wanted), f"explain: {holds}: {predicate} on {notification!r}"
     for member, predicate in enumerate(predicates):
-        again = from_json(to_json(predicate))
+        again = from_json(to_json(predicate), _LIMITS)
         assert again == predicate, f"to_json: {again}, not {predicate}"
         for notification in notifications:
             same = bool(again(notification)) == bool(predicate(notification))
@@ -43,7 +49,7 @@ def sql_input(random: Random) -> None:
 
 def _predicate(random: Random) -> Predicate | None:
     if chance(random, 20):
-        return from_json(random_filter(random))
+        return from_json(random_filter(random), _LIMITS)
     text = random_sql(random)
     if chance(random, 20):
         text = spoil(random, text.encode()).decode(errors="replace")
