@@ -28,7 +28,15 @@ NOBODY = 65534
 def open_store(path: Path | str, **options: Any) -> SqliteStore:
     """A store with room for everything that a test doesn't bound."""
     bounds = {"max_entries": 1_000_000, "max_bytes": 1 << 30, "max_age": 1e9, "now": 0.0}
-    return SqliteStore.open(path, **{**bounds, **options})
+    options = {**bounds, **options}
+    now = options.pop("now")
+    store = SqliteStore.open(path, **options)
+    try:
+        store.begin(now)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def entry(data: str | bytes | None = "", *, id: str | None = None, publisher: str = "p") -> Entry:

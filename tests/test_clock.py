@@ -125,3 +125,81 @@ def test_the_machines_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert clock.now() > 1e9
     assert 0 <= steady() <= steady()
+
+
+# --- going on where another process has stopped ---
+
+
+@pytest.mark.parametrize("error", [0.0, 1.5, -1.5])
+def test_it_goes_on_in_the_same_boot(
+    sources: Sources, error: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The steady clock says how long it was; a wall clock that agrees is followed."""
+    last = sources.wall
+    sources.go_on(3 * 86_400.0)
+    sources.wall += error
+    clock = sources.clock()
+    clock.resume(last, 3 * 86_400.0, exact=True)
+    assert clock.now() == pytest.approx(sources.wall)
+    assert clock.unconfirmed() == 0.0
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("jump", [1e9, -1e9, 3600.0])
+def test_a_jump_while_no_process_was_there(sources: Sources, jump: float) -> None:
+    """In the same boot it is a jump like any other."""
+    last = sources.wall
+    sources.go_on(60.0)
+    right = sources.wall
+    sources.wall += jump
+    clock = sources.clock()
+    clock.resume(last, 60.0, exact=True)
+    assert clock.now() == pytest.approx(right)
+    sources.go_on(SETTLED - 1.0)
+    assert followed(clock) == 0.0
+    assert clock.unconfirmed() == 0.0
+    sources.go_on(1.0)
+    assert followed(clock) == pytest.approx(jump)
+    assert clock.now() == pytest.approx(sources.wall)
+
+
+def test_after_another_boot_only_the_wall_clock_knows(sources: Sources) -> None:
+    """What it says counts at once, but makes nothing older before it has stood for a while."""
+    last = sources.wall
+    sources.wall += 3 * 86_400.0
+    clock = sources.clock()
+    clock.resume(last, sources.steady, exact=False)
+    assert clock.now() == pytest.approx(sources.wall)
+    assert clock.unconfirmed() == pytest.approx(3 * 86_400.0 - sources.steady)
+    sources.go_on(SETTLED - 1.0)
+    assert clock.unconfirmed() == pytest.approx(3 * 86_400.0 - 50.0)
+    sources.go_on(1.0)
+    assert clock.unconfirmed() == 0.0
+    assert followed(clock) == 0.0
+
+
+def test_a_clock_that_is_set_right_after_the_boot(sources: Sources) -> None:
+    """Nothing was made older by it, not even for a moment."""
+    last = sources.wall
+    sources.wall += 1e9
+    clock = sources.clock()
+    clock.resume(last, 30.0, exact=False)
+    wrong = clock.unconfirmed()
+    assert wrong == pytest.approx(1e9 - 30.0)
+    sources.go_on(60.0)
+    sources.wall -= 1e9 - 300.0
+    for _ in range(int(SETTLED)):
+        clock.now()
+        assert clock.unconfirmed() == wrong
+        sources.go_on(1.0)
+    assert followed(clock) == pytest.approx(300.0 - 1e9)
+    assert clock.unconfirmed() == 0.0
+
+
+def test_a_short_pause_between_two_boots(sources: Sources) -> None:
+    """Is confirmed as far as the machine has been up."""
+    last = sources.wall
+    sources.go_on(31.0)
+    clock = sources.clock()
+    clock.resume(last, 30.0, exact=False)
+    assert clock.unconfirmed() == 0.0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import pytest
 import trio
 import trio.testing
 
+import trionotify
 from tests.conftest import Room, cancel_at_every_await
+from tests.fleet.line import Lost, Refused, open_line
 from tests.stores import open_store
-from trionotify import Exact, Hub, Notification, Receipt, StoreError
+from trionotify import Exact, Hub, Lagged, Notification, Receipt, StoreError
 from trionotify.entries import Entry, Pending, repetition_key
 from trionotify.inbox import Inbox
 from trionotify.log import Evicted, MemoryLog, NotLoaded
@@ -58,7 +61,9 @@ class FakeStore:
     def bytes(self) -> int:
         return sum(notification.size for offset, notification, _ in self.rows if offset > self.start)
 
-    def append(self, entries: list[Entry], upto: int, now: float) -> list[Entry]:
+    def append(
+        self, entries: list[Entry], upto: int, now: float, unconfirmed: float = 0.0
+    ) -> list[Entry]:
         if self.fault:
             raise self.fault
         self.commits.append(len(entries))
@@ -103,7 +108,7 @@ class FakeStore:
             raise self.fault
         self.shifts.append((by, now))
 
-    def evict(self, upto: int, now: float) -> bool:
+    def evict(self, upto: int, now: float, unconfirmed: float = 0.0) -> bool:
         self.start = max(self.start, min(upto, self.head - self.max_entries))
         return False
 
@@ -202,7 +207,9 @@ async def test_who_publishes_again_at_once_comes_along() -> None:
     begun, disk = threading.Event(), threading.Event()
 
     class SlowStore(FakeStore):
-        def append(self, entries: list[Entry], upto: int, now: float) -> list[Entry]:
+        def append(
+            self, entries: list[Entry], upto: int, now: float, unconfirmed: float = 0.0
+        ) -> list[Entry]:
             begun.set()
             disk.wait()
             return super().append(entries, upto, now)
@@ -655,3 +662,119 @@ async def test_subscriptions_read_all_of_it() -> None:
         assert seen == [str(number) for number in range(310)]
         assert durable._PAGE < 250  # else the file was not needed
         assert store.reads
+
+
+# --- damage ---
+
+
+@pytest.fixture
+def damaged_log(tmp_path: Path) -> str:
+    """The store of a log of 300, of which 101 to 110 and 200 are damaged; cursors are `e:OFFSET`."""
+    store = open_store(tmp_path / "log.db")
+    for number in range(1, 301):
+        store.append([Entry(Notification(f"{number}"))], 0, float(number))
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "log.db", isolation_level=None)) as other:
+        other.execute("DELETE FROM entries WHERE offset BETWEEN 101 AND 110")
+        other.execute("UPDATE entries SET data = 'nonsense' WHERE offset = 200")
+        (epoch,) = other.execute("SELECT epoch FROM log").fetchone()
+    return f"{tmp_path}/log.db {epoch}"
+
+
+def opened(path: str) -> Any:
+    return trionotify.open_hub(store=f"sqlite:{path}", max_tail_bytes=5_000, max_log_age=1e12)
+
+
+async def test_a_subscription_that_comes_upon_damage(
+    damaged_log: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told exactly what is lost, and goes on behind that; the operator is told once."""
+    path, epoch = damaged_log.split()
+    async with opened(path) as hub:
+        for _ in range(2):
+            heard: list[Any] = []
+            async with hub.subscribe(since="start") as notifications:
+                while not heard or heard[-1] != "300":
+                    try:
+                        heard.append((await anext(notifications)).data)
+                    except Lagged as lost:
+                        heard.append((lost.after, lost.upto))
+            assert heard == [
+                *(str(n) for n in range(1, 101)),
+                (f"{epoch}:100", f"{epoch}:110"),
+                *(str(n) for n in range(111, 200)),
+                (f"{epoch}:199", f"{epoch}:200"),
+                *(str(n) for n in range(201, 301)),
+            ]
+        found = [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
+        assert found == [
+            f"{path} is damaged: the notifications with the offsets {stretch} can't be read any more"
+            for stretch in ("101 to 110", "200 to 200")
+        ]
+        assert hub.log.damage == f"{path} is damaged at the offsets 101 to 110, 200"
+        assert hub.log.damaged_entries == 11
+        assert hub.ready
+        # Now that it is known, nobody is told that everything follows.
+        with pytest.raises(ValueError, match="nothing can be resumed at"):
+            hub.subscribe(since=f"{epoch}:50")
+        async with hub.subscribe(since=f"{epoch}:200") as notifications:
+            assert (await anext(notifications)).data == "201"
+        await hub.publish("new")
+
+
+async def test_losses_that_were_evicted(damaged_log: str) -> None:
+    """They are forgotten with the rest."""
+    path, _ = damaged_log.split()
+    async with trionotify.open_hub(
+        store=f"sqlite:{path}", max_tail_bytes=5_000, max_log_age=1e12, max_log_entries=300
+    ) as hub:
+        async with hub.subscribe(since="start") as notifications:
+            for _ in range(100):
+                await anext(notifications)
+            with pytest.raises(Lagged):
+                await anext(notifications)
+        assert hub.log.damaged_entries == 10
+        left = []
+        for _ in range(120):
+            await hub.publish("more", confirm=True)
+            left.append(hub.log.damaged_entries)
+        assert left == sorted(left, reverse=True)
+        assert left[-1] == 0
+        assert hub.log.damage is None
+
+
+@pytest.mark.parametrize("lag", ["gap", "latest", "disconnect"])
+async def test_clients_that_come_upon_damage(lag: str, damaged_log: str) -> None:
+    """With events they are told of the gap; who can't be told is closed."""
+    path, epoch = damaged_log.split()
+    async with trionotify.open_server(
+        port=0, store=f"sqlite:{path}", max_tail_bytes=5_000, max_log_age=1e12
+    ) as server:
+        query = {"format": "cloudevents", "since": "start", "lag": lag}
+        async with open_line(server.port, query) as line:
+            events: list[dict[str, Any]] = []
+            with suppress(Lost):  # it is closed at the gap
+                while not events or events[-1].get("data") != "300":
+                    events += await line.events()
+        gaps = [event["data"] for event in events if event["type"] == "trionotify.gap"]
+        told = [event["data"] for event in events if not event["type"].startswith("trionotify.")]
+        assert told == sorted(told, key=int)
+        if lag == "gap":
+            assert gaps == [
+                {"from": f"{epoch}:100", "to": f"{epoch}:110"},
+                {"from": f"{epoch}:199", "to": f"{epoch}:200"},
+            ]
+            assert told == [str(n) for n in range(1, 301) if n not in {*range(101, 111), 200}]
+        if lag == "latest":
+            assert gaps
+        if lag == "disconnect":
+            assert gaps == []
+            assert told == [str(n) for n in range(1, 101)]
+        # Now that it is known, nobody is told that everything follows.
+        with pytest.raises(Refused) as refused:
+            async with open_line(server.port, {"since": f"{epoch}:50"}):
+                pass
+        assert refused.value.status == 410
+        async with open_line(server.port, {**query, "since": f"{epoch}:50"}) as line:
+            (welcome,) = await line.events()
+        assert welcome["data"]["recovered"] is False

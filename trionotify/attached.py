@@ -23,7 +23,7 @@ from trionotify.events import drain, publish, understand, welcome
 from trionotify.faults import log_failing, log_leaving, log_refusal, log_unread
 from trionotify.frames import cut_reason
 from trionotify.http import Request
-from trionotify.log import Evicted
+from trionotify.log import Damaged, Evicted
 from trionotify.query import Query, parse_query, template
 from trionotify.reader import Reader
 
@@ -229,13 +229,14 @@ class _AttachedConnection:
                 notification = await self.reader.next()
                 self.position.sent += 1
                 return self.format.message(notification, self.here())
-        except Evicted:
-            after, upto = self.reader.skip()
+        except (Evicted, Damaged) as lost:
+            after, upto = self.reader.skip(lost)
             gap = self.format.say("gap", {"from": after, "to": upto}, upto)
             lag = self.hub.broadcast.lag
             if gap is None or self._lag == "disconnect":
                 lag.closed += 1
-                self.end(CloseCode.TRY_AGAIN_LATER, "slow")
+                reason = "damaged" if isinstance(lost, Damaged) else "slow"
+                self.end(CloseCode.TRY_AGAIN_LATER, reason)
                 return None
             lag.gaps += 1
             return gap

@@ -88,8 +88,8 @@ class Broadcast:
 
     def resume(self, cursor: Cursor) -> int | None:
         """The offset to go on behind, or None when not everything since `cursor` is there."""
-        there = cursor.epoch == self.log.epoch and self.log.start <= cursor.offset <= self.taken
-        return cursor.offset if there else None
+        there = cursor.epoch == self.log.epoch and cursor.offset <= self.taken
+        return cursor.offset if there and self.log.is_whole_behind(cursor.offset) else None
 
     async def find(self, moment: Moment) -> int:
         """The offset behind which all stands that was published then or later. A checkpoint."""
@@ -400,8 +400,8 @@ class Broadcast:
         """Bring one client that is behind a step further; False when it is live, or gone.
 
         Synchronous. Whenever it returns True, wait until the Wire owes nothing and come back. Raises
-        `Evicted` when the client fell off the log's old end, `NotLoaded` when the log must load first
-        what stands behind the offset that it names, and whatever the client's own predicate raises.
+        `Evicted` when the client fell off the log's old end, `Damaged` when what comes next is,
+        `NotLoaded` when the log must load it first, and whatever the client's own predicate raises.
         """
         if not position.joined or self.settle(position):
             return False

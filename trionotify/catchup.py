@@ -38,7 +38,8 @@ def wants(position: Position, entry: Entry) -> bool:
 def read_on(position: Position, log: Log, taken: int) -> tuple[Chunk | None, int]:
     """The next frames behind the cursor, up to `taken`, and the offset up to which it has been read.
 
-    Raises `Evicted` when the log no longer has what comes next, `NotLoaded` when it isn't in memory.
+    Raises `Evicted` when the log no longer has what comes next, `Damaged` when that can't be read, and
+    `NotLoaded` when it isn't in memory.
     """
     offset = position.cursor
     if position.predicate is NOTHING:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -13,6 +16,8 @@ from trionotify.cloudevents import NotAnEvent, decode
 from trionotify.commands import filter_options, predicate_of, publish, subscribe, top
 from trionotify.config import DURATION, in_one_line, name_variables
 from trionotify.errors import StoreError
+from trionotify.logs import care
+from trionotify.logs.care import backup as copy_log
 from trionotify.logs.sqlite import new_epoch as renew
 from trionotify.service import serve
 from trionotify.stdio import Failure, Mistake, keep_numbers, show
@@ -68,26 +73,99 @@ def store() -> None:
     """Look after the file of a durable log.
 
     \b
-    python -m trionotify store new-epoch sqlite:/var/lib/trionotify/log.db
+    python -m trionotify store backup sqlite:/var/lib/trionotify/log.db /backup/log.db
     """
 
 
-@store.command("new-epoch")
-@click.argument("store", metavar="sqlite:PATH")
-def new_epoch(store: str) -> None:
-    """Void every cursor, after the file was restored from a backup.
+_PATH: Final = click.argument("store", metavar="sqlite:PATH")
 
-    Its notifications stay. But offsets that clients have seen may be given again, and so a cursor from
-    before must not be resumed: clients are told so, and load their state anew.
+
+@store.command("backup")
+@_PATH
+@click.argument("destination", metavar="DEST", type=click.Path(dir_okay=False))
+@click.option("--force", is_flag=True, help="Replace DEST if it exists.")
+def backup(store: str, destination: str, *, force: bool) -> None:
+    """Copy the log to the file DEST, also while a server uses it.
+
+    A server that has the log makes the copy itself, so DEST must be a path that the server can write.
+    The copy appears when it is complete.
+
+    \b
+    python -m trionotify store backup sqlite:/var/lib/trionotify/log.db /backup/log.db
+    """
+    path, destination = _path_of(store), os.path.abspath(destination)
+    if not force and os.path.exists(destination):
+        raise Failure(f"{destination} exists: name another path, or give --force to replace it")
+    with _failing():
+        copy_log(path, destination)
+    show(f"trionotify: the log was copied to {destination}")
+
+
+@store.command("check")
+@_PATH
+def check(store: str) -> None:
+    """Look for damage, while no server uses the log.
+
+    Prints a line for each fault. The exit code is 0 if there is none, else 1. The file stays as it is.
+
+    \b
+    python -m trionotify store check sqlite:/var/lib/trionotify/log.db
+    """
+    path = _path_of(store)
+    with _failing():
+        faults = care.check(path)
+    for fault in faults:
+        show(f"{path}: {fault}")
+    if faults:
+        raise Failure(f"{path} is damaged: keep what is whole with `trionotify store repair {store}`")
+    show(f"{path}: no damage found")
+
+
+@store.command("repair")
+@_PATH
+def repair(store: str) -> None:
+    """Keep what is whole of a damaged log, while no server uses it.
+
+    The damaged file stays, under another name. The repaired log has a new epoch, so clients are told
+    that they can't resume, and reload their state.
+
+    \b
+    python -m trionotify store repair sqlite:/var/lib/trionotify/log.db
+    """
+    with _failing():
+        found = care.repair(_path_of(store))
+    show(
+        f"trionotify: kept {found.kept} notifications, lost {found.lost}; the damaged file is"
+        f" {found.aside}; the new epoch is {found.epoch}"
+    )
+
+
+@store.command("new-epoch")
+@_PATH
+def new_epoch(store: str) -> None:
+    """Void every cursor, after a snapshot of all of the log's files was put back.
+
+    The notifications stay. But offsets that clients have seen may be given again, so a cursor from
+    before must not be resumed. Clients are told so and reload their state.
 
     \b
     python -m trionotify store new-epoch sqlite:/var/lib/trionotify/log.db
     """
+    with _failing():
+        epoch = renew(_path_of(store))
+    show(f"trionotify: the new epoch is {epoch}")
+
+
+def _path_of(store: str) -> str:
+    return store.removeprefix("sqlite:")
+
+
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
     try:
-        epoch = renew(store.removeprefix("sqlite:"))
+        yield
     except StoreError as error:
         raise Failure(str(error)) from None
-    show(f"trionotify: the new epoch is {epoch}")
 
 
 @main.command()

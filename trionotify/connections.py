@@ -25,7 +25,7 @@ from trionotify.clients import Client
 from trionotify.errors import CloseCode, Disconnected, StoreError
 from trionotify.events import drain, understand, welcome
 from trionotify.faults import log_failing, log_leaving, log_unread
-from trionotify.log import Evicted, NotLoaded
+from trionotify.log import Damaged, Evicted, NotLoaded
 from trionotify.positions import Position
 from trionotify.query import Query
 from trionotify.wire import Wire
@@ -286,24 +286,27 @@ class ClientConnection:
             self._to_load = absent.after
             return True
         except Evicted:
-            return self._skip()
+            return self._skip("slow", self.hub.log.start if self._lag == "latest" else None)
+        except Damaged as damage:
+            return self._skip("damaged", damage.upto)
         except Exception as error:
             self.fail(error)
         return False
 
-    def _skip(self) -> bool:
-        """It fell off the log: tell it of the gap, and go on; or else it must go.
+    def _skip(self, reason: str, offset: int | None) -> bool:
+        """It can't have what comes next: tell it of the gap, and go on at `offset`; or else it must go.
 
-        It goes on at the head, and with `latest` at the log's old end: there the newest of each kind
-        is still to be had, of all that is kept.
+        If it fell off the log, it goes on at the head (None), and with `latest` at the log's old end:
+        there the newest of each kind is still to be had, of all that is kept.
         """
-        broadcast, position, latest = self.hub.broadcast, self.position, self._lag == "latest"
-        offset = self.hub.log.start if latest else broadcast.taken
+        broadcast, position = self.hub.broadcast, self.position
+        offset = broadcast.taken if offset is None else min(offset, broadcast.taken)
         after, upto = broadcast.cursor(position.cursor), broadcast.cursor(offset)
         gap = self.format.say("gap", {"from": after, "to": upto}, upto)
-        if self._lag == "disconnect" or (gap is None and not latest):
+        untold = gap is None and (self._lag != "latest" or reason != "slow")
+        if self._lag == "disconnect" or untold:
             broadcast.lag.closed += 1
-            self.wire.end(CloseCode.TRY_AGAIN_LATER, "slow")
+            self.wire.end(CloseCode.TRY_AGAIN_LATER, reason)
             return False
         broadcast.lag.gaps += 1
         position.cursor, position.latest = offset, None

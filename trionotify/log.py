@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trionotify.entries import Entry
     from trionotify.inbox import Inbox
 
-__all__ = ["Cursor", "Evicted", "Log", "MemoryLog", "NotLoaded"]
+__all__ = ["Cursor", "Damaged", "Evicted", "Log", "MemoryLog", "NotLoaded"]
 
 
 @attrs.frozen
@@ -58,6 +58,15 @@ FRAMES_KEPT: Final = 16 << 20
 
 class Evicted(Exception):
     """What should be read next is not kept any more."""
+
+
+class Damaged(Exception):
+    """Nothing in (`after`, `upto`] can be read any more; what is behind it can."""
+
+    def __init__(self, after: int, upto: int) -> None:
+        super().__init__(after, upto)
+        self.after = after
+        self.upto = upto
 
 
 class NotLoaded(Exception):
@@ -97,6 +106,21 @@ class Log(Protocol):
     def problem(self) -> str | None:
         """Why it takes no entries at the moment, in words; None when it does."""
 
+    @property
+    def damage(self) -> str | None:
+        """What of it can't be read any more, in words; None if nothing is known to be damaged."""
+
+    @property
+    def damaged_entries(self) -> int:
+        """How many entries that is."""
+
+    @property
+    def renewed(self) -> str | None:
+        """Why it began with a new epoch, though it isn't a new log; None if it didn't."""
+
+    def is_whole_behind(self, offset: int) -> bool:
+        """Whether everything behind this offset can be read, as far as is known."""
+
     def refusal(self, entry: Entry) -> Exception | None:
         """Why it will never take this entry, or None."""
 
@@ -115,7 +139,8 @@ class Log(Protocol):
     def read(self, after: int, limit: int) -> list[Entry]:
         """Some entries behind the offset `after`, at most `limit`; none at the head.
 
-        Raises `Evicted` when they are gone, `NotLoaded` when they must be loaded first.
+        Raises `Evicted` when they are gone, `Damaged` when they can't be read any more, `NotLoaded` when
+        they must be loaded first.
         """
 
     async def load(self, after: int) -> None:
@@ -150,6 +175,9 @@ class MemoryLog:
     durable = False
     problem = None
     failed_commits = 0
+    damage = None
+    damaged_entries = 0
+    renewed = None
 
     def __init__(
         self,
@@ -191,6 +219,10 @@ class MemoryLog:
         """There is nothing to do beside the broadcast."""
         task_status.started()
         await trio.lowlevel.checkpoint()
+
+    def is_whole_behind(self, offset: int) -> bool:
+        """Whether everything behind this offset is kept."""
+        return offset >= self.start
 
     def refusal(self, entry: Entry) -> None:
         """It takes everything."""

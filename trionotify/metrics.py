@@ -70,6 +70,8 @@ def figures(hub: Hub) -> dict[str, Any]:
         "closed": {_code(code): n for code, n in counts.closed.items()},
         "answered": {str(status): n for status, n in counts.answered.items()},
         "failed_commits": hub.log.failed_commits,
+        "damaged_entries": hub.log.damaged_entries,
+        "epoch_renewed": hub.log.renewed is not None,
         "batches": _buckets(counts.batches),
         "latency": _buckets(counts.latency),
         "commits": _buckets(hub.log.commits),
@@ -92,6 +94,16 @@ class _Collector:
         yield _gauge("log_entries", "Notifications that the log keeps.", held.log_entries)
         yield _gauge("log_bytes", "The same, in bytes.", held.log_bytes)
         yield _gauge("log_head", "The newest offset.", self._hub.log.head)
+        yield _gauge(
+            "damaged_entries",
+            "Notifications in the log that can't be read any more.",
+            self._hub.log.damaged_entries,
+        )
+        yield _gauge(
+            "epoch_renewed",
+            "1 if something was lost before the start.",
+            self._hub.log.renewed is not None,
+        )
         yield _gauge("waiting_notifications", "Published and not broadcast yet.", held.waiting)
         ready = _labelled(GaugeMetricFamily, "ready", "1 where the check is passed.", ["check"])
         for name, found in self._hub.checks().items():

@@ -15,7 +15,7 @@ import trio
 from trionotify.catchup import wants
 from trionotify.entries import Entry
 from trionotify.errors import Lagged, StoreError
-from trionotify.log import Evicted, NotLoaded
+from trionotify.log import Damaged, Evicted, NotLoaded
 from trionotify.positions import Position
 from trionotify.since import Moment
 from trionotify.turns import Turn
@@ -61,11 +61,11 @@ class Reader:
     async def next(self) -> Notification:
         """Wait for the next notification that the position wants.
 
-        Always a checkpoint; cancelled, it loses nothing. Raises `Evicted` when what comes next has
-        left the log (`skip` goes on behind the gap), whatever the position's predicate raises at what
-        comes next (the call after goes on behind that), `StoreError` when the log can't be read,
-        `trio.ClosedResourceError` once it has left, or the hub has nothing more, and
-        `trio.BusyResourceError` when another task waits here.
+        Always a checkpoint; cancelled, it loses nothing. Raises `Evicted` when what comes next has left
+        the log, `Damaged` when it can't be read any more (`skip` goes on behind the gap), whatever the
+        position's predicate raises at what comes next (the call after goes on behind that),
+        `StoreError` when the log can't be read, `trio.ClosedResourceError` once it has left, or the hub
+        has nothing more, and `trio.BusyResourceError` when another task waits here.
         """
         if self._busy:
             raise trio.BusyResourceError(
@@ -112,9 +112,11 @@ class Reader:
                 raise trio.ClosedResourceError("the hub is closed") from None
             raise
 
-    def skip(self) -> tuple[str, str]:
-        """Go on at the head; return the cursors between which all is lost to this reader."""
-        after, self.position.cursor = self.position.cursor, self._broadcast.taken
+    def skip(self, lost: Evicted | Damaged) -> tuple[str, str]:
+        """Go on at the head, or behind the damage; return the cursors between which all is lost."""
+        taken = self._broadcast.taken
+        upto = min(lost.upto, taken) if isinstance(lost, Damaged) else taken
+        after, self.position.cursor = self.position.cursor, upto
         return self._broadcast.cursor(after), self._broadcast.cursor(self.position.cursor)
 
     def _look_ahead(self) -> None:
@@ -221,9 +223,9 @@ class Subscription:
             )
         try:
             return await self._reader.next()
-        except Evicted:
+        except (Evicted, Damaged) as lost:
             self._broadcast.lag.gaps += 1
-            raise Lagged(*self._reader.skip()) from None
+            raise Lagged(*self._reader.skip(lost)) from None
         except trio.ClosedResourceError:
             raise StopAsyncIteration from None
 

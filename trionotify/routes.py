@@ -104,11 +104,21 @@ def _live(hub: Hub, request: Request, _: ReadBody) -> Answer:
 
 def _ready(hub: Hub, request: Request, _: ReadBody) -> Answer:
     """Whether clients should be sent here."""
-    checks, status = hub.checks(), 200 if hub.ready else 503
-    lines = [f"{name}: {found}" for name, found in checks.items()]
+    status = 200 if hub.ready else 503
+    # A log that has lost something serves what it has: clients should still be sent here.
+    lost = {"damage": hub.log.damage, "epoch": hub.log.renewed}
+    found = {**hub.checks(), **{name: text for name, text in lost.items() if text}}
+    lines = [f"{name}: {text}" for name, text in found.items()]
     # What is wrong may name files: who asks for no more gets no more, nor who may not know.
     verbose = "verbose" in request.params and (hub.secret is None or hub.secret.is_borne_by(request))
-    text = "\n".join(lines) if verbose else "ok" if hub.ready else "not ready"
+    brief = (
+        "not ready"
+        if not hub.ready
+        else "ok, but the log has lost something"
+        if any(lost.values())
+        else "ok"
+    )
+    text = "\n".join(lines) if verbose else brief
     return Answer(status, f"{text}\n".encode(), "text/plain", NO_STORE)
 
 

@@ -1,8 +1,10 @@
 """Logs that outlive the process, and how one is chosen.
 
 `durable` is a log in a file with its newest end in memory, `clock` its time, and `pages` what was read
-of the rest. `sqlite` is the file; it stands on `rows`, `extent`, `moments`, `epochs`, `database`,
-`schema`, `lock`, `faults`.
+of the rest; `backups` copies the file while it is in use. `sqlite` is the file. It stands on `recovery`,
+what is made of a file that is opened, `reading`, `eviction`, `moments` and `extent`, what happens to its
+rows, and `database`, the connection; these stand on `epochs`, `schema`, `rows`, `lock`, `heads` and
+`faults`. An operator's commands are in `care`, and what they ask of a running server in `control`.
 """
 
 from __future__ import annotations

@@ -11,6 +11,11 @@ too early, or kept for ever. So this clock begins at the wall clock's time, and 
 | comes back from there | was right all the time |
 | stays there for `SETTLED` seconds | follows: `take_over` has the stored moments moved along |
 
+The next process goes on where this one has stopped (`resume`). In the same boot of the machine the
+steady clock tells how long ago that was, and a wall clock that says something else has jumped. After
+another boot only the wall clock can tell. What it says that nothing confirms is `unconfirmed`, and
+doesn't make entries older, until it has stood for `SETTLED` seconds.
+
 Everything here is synchronous; one thread at a time. Tests bring their own sources.
 
 The log asks for the time in the store's thread, in the call that notes it. A time that has waited for
@@ -61,6 +66,9 @@ class LogClock:
     #: How far the wall clock is, since it has jumped, and when that was first seen by the steady clock.
     _elsewhere: float | None = attrs.field(default=None, init=False)
     _since: float = attrs.field(default=0.0, init=False)
+    #: Seconds that have passed since the last process by the wall clock alone, and when that was said.
+    _unconfirmed: float = attrs.field(default=0.0, init=False)
+    _resumed: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._ahead = self._wall() - self._steady()
@@ -70,6 +78,27 @@ class LogClock:
         now = self._steady()
         self._compare(self._wall() - now, now)
         return now + self._ahead
+
+    def resume(self, moment: float, passed: float, *, exact: bool) -> None:
+        """Go on from `moment`, the log's time `passed` seconds ago, or at least so long ago.
+
+        Must come first, if at all.
+        """
+        steadily = moment + passed - self._steady()
+        if exact:
+            self._ahead = steadily
+        elif self._ahead - steadily > CORRECTION:
+            self._unconfirmed, self._resumed = self._ahead - steadily, self._steady()
+
+    def unconfirmed(self) -> float:
+        """How many seconds less, at the least, what the last process has stored is old.
+
+        Doesn't block.
+        """
+        settled = self._elsewhere is None and self._steady() - self._resumed >= SETTLED
+        if self._unconfirmed and settled:
+            self._unconfirmed = 0.0
+        return self._unconfirmed
 
     def take_over(self, move: Callable[[float, float], object]) -> None:
         """Follow a jump of the wall clock, if one was long enough ago. Call this now and then.
@@ -82,7 +111,7 @@ class LogClock:
             return
         by = self._elsewhere - self._ahead
         move(by, now + by)
-        self._ahead, self._elsewhere = self._elsewhere, None
+        self._ahead, self._elsewhere, self._unconfirmed = self._elsewhere, None, 0.0
         logger.warning(
             "the log's clock follows the machine's by %+.1f s, and what was stored is moved along",
             by,

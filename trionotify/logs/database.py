@@ -1,34 +1,59 @@
 """A durable log's file in the hands of the one process that owns it.
 
-All writing goes through `Database.writing`, all reading through `Database.reading`; they turn what
-goes wrong into StoreError, and leave no transaction open. A write that fails has changed nothing, and
-the next one tries anew: that is all there is to recovery.
+All writing goes through `Database.writing`, all reading through `Database.reading`; they turn what goes
+wrong into StoreError, and leave no transaction open. A write that fails has changed nothing, and the
+next one tries again.
+
+There is one exception. When an `fsync` fails, the kernel may have dropped what it couldn't write, and
+the next `fsync` succeeds without it. So nothing is written any more, and the note in the lock file says
+that the file is in doubt. It must be opened again, which checks it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
+
+import attrs
 
 from trionotify.errors import StoreError
-from trionotify.logs.faults import FAULTS, database_files, store_fault
+from trionotify.logs.copying import copy_database
+from trionotify.logs.faults import FAULTS, database_files, is_unsynced, store_fault
 from trionotify.logs.lock import FileLock
 from trionotify.logs.schema import open_database, transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from trionotify.logs.heads import Head
 
 __all__ = ["Database"]
+
+#: The WAL is copied into the database after commits of so many bytes, as entries weigh. That is some
+#: 4 MiB of pages.
+_MERGE: Final = 12 << 20
+
+#: Connections to files in doubt. To close one would write to its database, and remove the WAL.
+_given_up: Final[list[sqlite3.Connection]] = []
 
 
 class Database:
     """Made by `open`; nobody else's until `close`. One thread at a time."""
 
-    def __init__(self, path: str, lock: FileLock, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: str, lock: FileLock, connection: sqlite3.Connection, current: bool = True
+    ) -> None:
         self.path = path
+        #: Whether the file was of this version when it was opened, so that its lock file has a note.
+        self.current = current
         self._lock = lock
+        #: Why the file is in doubt.
+        self._doubt: StoreError | None = None
+        #: How far the log has come, also where that couldn't be noted.
+        self._head: Head | None = None
+        self._unmerged = 0
         self._connection: sqlite3.Connection | None = connection
         #: Whether the last attempt to write failed.
         self._failing = False
@@ -41,16 +66,19 @@ class Database:
         with contextlib.ExitStack() as undo:
             lock = FileLock.take(path)
             undo.callback(lock.release)
-            connection = open_database(path)
+            connection, current = open_database(path)
             undo.callback(connection.close)
-            database = cls(path, lock, connection)
+            database = cls(path, lock, connection, current)
             undo.pop_all()
         return database
 
     def close(self) -> None:
         """Let go of the file. Never raises; may be called again."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is not None and self._doubt:
+            _given_up.append(connection)
+            self._lock.release()
+        elif connection is not None:
             # SQLite does so itself, but not when others read, or when the file was given another name.
             self._checkpoint(connection)
             with contextlib.suppress(*FAULTS):
@@ -84,12 +112,61 @@ class Database:
                 yield connection
         except FAULTS as error:
             self._failing = True
-            fault = store_fault(self.path, error)
+            fault = self._fault(error)
             if fault.status == 507:
                 # What was in the WAL is in the database then, and the WAL's own space is free.
                 self._checkpoint(connection)
             raise fault from error
         self._failing = False
+
+    def merge(self, written: int) -> None:
+        """Copy the WAL into the database if, with these `written` bytes, it has become long.
+
+        SQLite would do so by itself, but wouldn't say that the disk has failed. Raises StoreError then;
+        what was committed is committed all the same.
+        """
+        self._unmerged += written
+        if self._unmerged >= _MERGE:
+            self._unmerged = 0
+            try:
+                self.connection.execute("PRAGMA wal_checkpoint")
+            except FAULTS as error:
+                raise self._fault(error) from error
+
+    def backup(
+        self, destination: str, between: Callable[[], None], done: Callable[[], None] | None = None
+    ) -> None:
+        """Copy the database to the file `destination`, as it is at the end. Raises StoreError.
+
+        SQLite copies some pages in each step, and what is written through this connection between two
+        steps goes into the copy, too. But a rollback of pages that were changed makes it start again.
+        """
+        with self.reading() as connection:
+            copy_database(connection, destination, between, done)
+
+    def note(self, head: Head, *, on_disk: bool = False) -> None:
+        """Note how far the log has come, outside of the database. Raises StoreError."""
+        self._head = head
+        if self._doubt is not None:
+            raise self._doubt
+        self._lock.note(head, on_disk=on_disk)
+
+    def noted(self) -> Head | None:
+        """How far the log had come, as its last owner has noted; None if there is no such note."""
+        return self._lock.noted()
+
+    def _fault(self, error: BaseException) -> StoreError:
+        if not is_unsynced(error):
+            return store_fault(self.path, error)
+        self._doubt = StoreError(
+            503,
+            f"{self.path}: the disk failed to store what was written ({error}), and may lack some of it:"
+            " look at the disk and the system's log, then start the server again, which checks the file",
+        )
+        if self._head is not None:
+            with contextlib.suppress(StoreError):
+                self._lock.note(attrs.evolve(self._head, doubtful=True), on_disk=True)
+        return self._doubt
 
     def check(self) -> None:
         """Raise StoreError if writing fails, as far as can be said: cheap while all is well.
@@ -108,6 +185,8 @@ class Database:
         SQLite would go on with files that nobody finds again when this process has ended.
         """
         connection = self.connection
+        if self._doubt is not None:
+            raise self._doubt
         for name, identity in self._identities:
             if _identity(name) != identity:
                 raise StoreError(

@@ -15,6 +15,9 @@ to look at for each turn that commits get: a long way back holds up nobody.
 
 What the file can't take is refused, with the reason, and nothing is changed by that. The next group
 tries again: when the fault goes away, it recovers by itself.
+
+What was damaged in the file is noticed when it is read. The first reader that comes upon it makes it
+known, and each is told of the gap and reads on behind it.
 """
 
 from __future__ import annotations
@@ -29,9 +32,14 @@ import trio
 from trionotify.counts import SECONDS, Histogram
 from trionotify.entries import Entry
 from trionotify.errors import StoreError
-from trionotify.log import Evicted, MemoryLog, NotLoaded
+from trionotify.log import Damaged, Evicted, MemoryLog, NotLoaded
+from trionotify.logs import sharing
+from trionotify.logs.backups import Backups
 from trionotify.logs.clock import LogClock
+from trionotify.logs.control import serve_control
+from trionotify.logs.damage import Losses
 from trionotify.logs.pages import Pages
+from trionotify.logs.recovery import clock_of
 from trionotify.logs.sqlite import Durability, SqliteStore
 from trionotify.predicates import is_value
 
@@ -56,6 +64,8 @@ _PAGE_BYTES: Final = 1 << 20
 _PAGES_BYTES: Final = 16 << 20
 #: What eviction drops at once; as long as it drops so many, there is more.
 _STEP: Final = 500
+#: How many damaged stretches have a line in the log; metrics count the rest.
+_NAMED: Final = 100
 #: How often the file is looked after when nothing is published, in seconds.
 _INTERVAL: Final = 5.0
 
@@ -75,12 +85,14 @@ class DurableLog:
         self._tail = tail
         self._clock = clock or LogClock()
         self._pages = Pages(_PAGES_BYTES)
+        self._losses = Losses()
         self._loading: dict[int, trio.Event] = {}
         #: What the broadcast has handed out, and may be evicted.
         self._upto = tail.head
         self._thread = trio.CapacityLimiter(1)
         #: Of those who load, one at a time waits for the thread: commits have it every other time.
         self._loader = trio.CapacityLimiter(1)
+        self._backups = Backups(store, self._thread)
         # Nothing waits in here: while the broadcast is busy, so is the committer.
         self._commits, self._committed = trio.open_memory_channel[tuple[list[Entry], list[Entry]]](0)
 
@@ -91,27 +103,37 @@ class DurableLog:
 
     @classmethod
     def _open(cls, path: str, durability: Durability, settings: Settings) -> Self:
-        clock = LogClock()
         store = SqliteStore.open(
             path,
             durability=durability,
             max_entries=settings.max_log_entries,
             max_bytes=settings.max_log_bytes,
             max_age=settings.max_log_age,
-            now=clock.now(),
         )
-        after = max(store.newest(settings.max_tail_bytes), store.head - _TAIL)
-        tail = MemoryLog(
-            max_entries=_TAIL,
-            max_bytes=settings.max_tail_bytes,
-            max_age=math.inf,
-            epoch=store.epoch,
-            head=after,
-        )
-        rows = store.read(after, store.head - after, settings.max_tail_bytes)
-        tail.append(_all_restored(store, rows), 0.0)
-        assert tail.head == store.head, "the tail ends where the file does"
-        return cls(store, tail, clock)
+        try:
+            # First: if this process is killed meanwhile, the next one has the same doubts.
+            damages = _looked_through(store) if store.recovered.doubtful else []
+            clock = clock_of(store.recovered)
+            store.begin(clock.now(), clock.unconfirmed())
+            log = cls(store, _tail_of(store, settings.max_tail_bytes), clock)
+            log._say_what_was_found(damages)
+        except BaseException:
+            store.close()
+            raise
+        return log
+
+    def _say_what_was_found(self, damages: list[tuple[int, int]]) -> None:
+        recovered = self._store.recovered
+        if recovered.renewed is not None:
+            logger.error(
+                "%s: something was lost: %s; so it has a new epoch, and clients reload their state",
+                *(self._store.path, recovered.renewed),
+                extra={"event": "epoch_renewed", "reason": recovered.renewed},
+            )
+        if (danger := sharing.warning(self._store.path)) is not None:
+            logger.warning("%s", danger, extra={"event": "shared_file", "reason": danger})
+        for after, upto in damages:
+            self._lose(after, upto)
 
     async def aclose(self) -> None:
         """Close the file. A checkpoint; cancelled, it is closed all the same."""
@@ -137,12 +159,33 @@ class DurableLog:
     def __len__(self) -> int:
         return self.head - self.start
 
+    @property
+    def damage(self) -> str | None:
+        """What its readers have found damaged, in words."""
+        return f"{self._store.path} is damaged at the offsets {self._losses}" if self._losses else None
+
+    @property
+    def damaged_entries(self) -> int:
+        """How many entries its readers have found damaged."""
+        return len(self._losses)
+
+    @property
+    def renewed(self) -> str | None:
+        """Why the epoch was renewed when the file was opened, if it was."""
+        return self._store.recovered.renewed
+
+    def is_whole_behind(self, offset: int) -> bool:
+        """Whether everything behind this offset is kept, and none of it was found damaged."""
+        return offset >= self.start and not self._losses.any_behind(offset)
+
     def read(self, after: int, limit: int) -> list[Entry]:
         """Some entries behind `after`, if they are in memory: see `Log.read`."""
         if after < self.start:
             raise Evicted
         if after >= self._tail.start:
             return self._tail.read(after, limit)
+        if (upto := self._losses.upto(after)) is not None:
+            raise Damaged(after, upto)
         if found := self._pages.find(after, limit):
             return found
         raise NotLoaded(after)
@@ -151,6 +194,7 @@ class DurableLog:
         """From memory at once; from the file with the next commit, or a little later."""
         self._upto = upto
         self._tail.evict(upto, now)
+        self._losses.forget(self.start)
 
     # --- what is in the file ---
 
@@ -175,11 +219,23 @@ class DurableLog:
             self._loading.pop(start).set()
 
     async def _page(self, after: int) -> None:
-        rows = await self._in_thread(self._store.read, after, _PAGE, _PAGE_BYTES)
+        try:
+            rows = await self._in_thread(self._store.read, after, _PAGE, _PAGE_BYTES)
+        except Damaged as damage:
+            self._lose(damage.after, damage.upto)
+            return
         # Reading their audiences may take seconds: neither Trio's thread nor the store's waits for that.
         entries = await self._beside(_all_restored, self._store, rows)
         if entries:  # else they were evicted meanwhile
             self._pages.add(after, entries)
+
+    def _lose(self, after: int, upto: int) -> None:
+        if self._losses.add(after, upto) and self._losses.stretches <= _NAMED:
+            logger.error(
+                "%s is damaged: the notifications with the offsets %d to %d can't be read any more",
+                *(self._store.path, after + 1, upto),
+                extra={"event": "log_damaged", "from": after + 1, "to": upto},
+            )
 
     async def offset_at(self, moment: float) -> int:
         """See `Log.offset_at`. Raises `StoreError`."""
@@ -198,8 +254,16 @@ class DurableLog:
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._thread)
 
     async def _timed(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """The same for a function whose last argument is the log's time when it begins."""
-        return await self._in_thread(lambda: function(*arguments, self._clock.now()))
+        """The same for a function that is told the log's time, and how much of it is unconfirmed."""
+        clock = self._clock
+        return await self._in_thread(lambda: function(*arguments, clock.now(), clock.unconfirmed()))
+
+    async def backup(self, destination: str) -> int:
+        """Copy all of the log to the file `destination`; return the newest offset in it.
+
+        Commits go on meanwhile. Raises StoreError. Cancelled, there is no copy.
+        """
+        return await self._backups.make(destination)
 
     # --- what is published ---
 
@@ -216,6 +280,7 @@ class DurableLog:
         """Commit what is published, until the inbox is closed and empty."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_after)
+            nursery.start_soon(serve_control, self._store.path, self.backup)
             task_status.started()
             with self._commits:
                 await self._commit_all(inbox)
@@ -311,6 +376,37 @@ def _refuse(entries: list[Entry], error: StoreError | None) -> None:
     if unheard and error:
         said = {"event": "unpublished", "count": unheard, "reason": str(error)}
         logger.error("%d not published, and no publisher waits: %s", unheard, error, extra=said)
+
+
+def _looked_through(store: SqliteStore) -> list[tuple[int, int]]:
+    logger.warning(
+        "%s: the disk has failed, so all %d notifications are checked before the server listens",
+        *(store.path, store.head - store.start),
+        extra={"event": "checking", "count": store.head - store.start},
+    )
+    return store.damages()
+
+
+def _tail_of(store: SqliteStore, max_bytes: int) -> MemoryLog:
+    """The newest end of the file, behind all that is damaged there."""
+    rows: list[Any] = []
+    at = max(store.newest(max_bytes), store.head - _TAIL)
+    while at < store.head:
+        try:
+            rows += store.read(at, store.head - at, max_bytes)
+            at = rows[-1][0]
+        except Damaged as damage:
+            rows, at = [], damage.upto
+    tail = MemoryLog(
+        max_entries=_TAIL,
+        max_bytes=max_bytes,
+        max_age=math.inf,
+        epoch=store.epoch,
+        head=store.head - len(rows),
+    )
+    tail.append(_all_restored(store, rows), 0.0)
+    assert tail.head == store.head, "the tail ends where the file does"
+    return tail
 
 
 def _all_restored(store: SqliteStore, rows: list[Any]) -> list[Entry]:

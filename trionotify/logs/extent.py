@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from trionotify.logs.faults import damaged
-from trionotify.logs.rows import COLUMNS, entry_of
+from trionotify.logs.reading import nearest, whole_row
+from trionotify.logs.rows import MOMENT, SIZE, TOTAL
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,34 +32,39 @@ class Extent:
 
 
 def read_extent(connection: sqlite3.Connection, path: str) -> Extent:
-    """What is kept, by the first row and the last, and by what the log says of itself.
+    """What is kept, by the first and the last row that are whole, and by what the log says of itself.
 
-    Raises StoreError when these can't be read or don't fit together. What lies between them is looked
-    at when it is read: to look through all of a large file would take minutes, at each start.
+    Rows at the ends that are damaged count as kept, but their bytes don't. Raises StoreError when the
+    ends can't be found or don't fit together. What lies between them is looked at when it is read: to
+    look through all of a large file would take minutes, at each start.
     """
     found = connection.execute("SELECT head, total, moment FROM log").fetchall()
-    rows = [
-        *connection.execute(f"{_SELECT} ASC LIMIT 1"),
-        *connection.execute(f"{_SELECT} DESC LIMIT 1"),
-    ]
+    ends = connection.execute(_ENDS).fetchone()
     try:
         ((head, total, moment),) = found
-        if not rows:
-            return Extent(int(head), int(head), int(total), int(total), float(moment))
-        for row in rows:
-            entry_of(row, ours=False)
-        (first, first_moment, first_size, first_total), (last, *last_values) = (row[:4] for row in rows)
-        last_moment, last_size, last_total = last_values
-        in_order = (
-            head < first <= last
-            and moment <= first_moment <= last_moment
-            and total <= first_total - first_size <= last_total - last_size
-        )
-    except (TypeError, ValueError, AttributeError) as error:
-        raise damaged(path, f"its first or last entry can't be read ({error})") from error
-    if not in_order:
+        head, total, moment = int(head), int(total), float(moment)
+    except (TypeError, ValueError) as error:
+        raise damaged(path, f"its table `log` can't be read ({error})") from error
+    if ends[0] is None:
+        return Extent(head, head, total, total, moment)
+    first, last = (int(end) for end in ends)
+    if not head < first <= last:
         raise damaged(path, "its first and last entries don't fit together")
-    return Extent(first - 1, last, first_total - first_size, last_total, last_moment)
+
+    def is_whole(offset: int) -> bool:
+        return whole_row(connection, offset) is not None
+
+    oldest = nearest(is_whole, first, last)
+    newest = nearest(is_whole, last, first)
+    if oldest is None or newest is None:
+        return Extent(first - 1, last, total, total, moment)
+    row, last_row = whole_row(connection, oldest), whole_row(connection, newest)
+    assert row is not None  # it was just found
+    assert last_row is not None
+    base = row[TOTAL] - row[SIZE]
+    if not (total <= base <= last_row[TOTAL] and moment <= row[MOMENT] <= last_row[MOMENT]):
+        raise damaged(path, "its first and last entries don't fit together")
+    return Extent(first - 1, last, base, last_row[TOTAL], last_row[MOMENT])
 
 
-_SELECT = f"SELECT {', '.join(COLUMNS)} FROM entries ORDER BY offset"
+_ENDS: Final = "SELECT (SELECT min(offset) FROM entries), (SELECT max(offset) FROM entries)"

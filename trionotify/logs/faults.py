@@ -20,11 +20,15 @@ from trionotify.errors import StoreError
 __all__ = [
     "FAULTS",
     "check_access",
+    "control_socket",
     "damaged",
     "database_files",
+    "is_damage",
+    "is_unsynced",
     "not_a_database",
     "os_fault",
     "store_fault",
+    "sync_directory",
 ]
 
 #: What a call of sqlite3 raises when the fault is not the program's.
@@ -65,10 +69,32 @@ def damaged(path: str, why: str) -> StoreError:
     """The error for a file that isn't what was written to it."""
     return StoreError(
         503,
-        f"{path} is damaged: {why}: stop the server and move it away together with its -wal; then"
-        " begin anew, or put a backup there and renew its epoch; `sqlite3 FILE .recover` shows what can"
-        " still be read",
+        f"{path} is damaged: {why}: stop the server, then keep what is whole with"
+        f" `trionotify store repair sqlite:{path}`, or put a backup there",
     )
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether one of `FAULTS`, raised while rows were read, says that the file isn't what was written.
+
+    Without a code it is the module's own: a text that isn't UTF-8 any more.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(error, sqlite3.Error)
+    return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_TOOBIG}
+
+
+def is_unsynced(error: BaseException) -> bool:
+    """Whether the disk has failed to take what was written, so that nobody knows what it has.
+
+    The kernel may have dropped those pages and count them as written. A second `fsync` would succeed and
+    mean nothing.
+    """
+    return getattr(error, "sqlite_errorcode", None) in {
+        sqlite3.SQLITE_IOERR_FSYNC,
+        sqlite3.SQLITE_IOERR_DIR_FSYNC,
+    }
 
 
 def store_fault(path: str, error: BaseException) -> StoreError:
@@ -157,3 +183,19 @@ def check_access(name: str) -> None:
 def database_files(path: str) -> tuple[str, str, str]:
     """The names of a database's file, its WAL, and what its users share."""
     return path, path + "-wal", path + "-shm"
+
+
+def control_socket(path: str) -> str:
+    """The name of the socket beside a log: one that `cp log.db* …` doesn't come upon."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}-control")
+
+
+def sync_directory(path: str) -> None:
+    """Wait until the names in the directory of `path` are on the disk. Raises OSError."""
+    if os.name == "posix":
+        descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

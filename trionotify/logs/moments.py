@@ -27,7 +27,10 @@ STEP: Final = 1000
 STEP_BYTES: Final = 16 << 20
 
 _SIZES: Final = "SELECT offset, size FROM entries WHERE offset > ? AND offset <= ? ORDER BY offset"
-_MOVE: Final = "UPDATE entries SET moment = max(?, moment + ?) WHERE offset >= ? AND offset <= ?"
+_MOVE: Final = (
+    "UPDATE entries SET moment = max(?1, moment + ?2),"
+    " crc = moved_checksum(crc, moment, max(?1, moment + ?2)) WHERE offset >= ?3 AND offset <= ?4"
+)
 
 
 @attrs.frozen

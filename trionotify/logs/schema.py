@@ -1,7 +1,8 @@
 """The file of a durable log: whose it is, its tables, and how those of old versions become new.
 
-An SQLite database in WAL mode, so others may read while a server writes: `sqlite3 FILE .backup`,
-Litestream, a query by hand. It has two tables. `entries` has a row for each entry that is kept, their
+An SQLite database in WAL mode, so that a commit appends to one file and waits for the disk once. (Other
+programs must not open it while a server has it, unless SQLite is new enough: see `sharing`.) It has two
+tables. `entries` has a row for each entry that is kept, their
 offsets without a hole; `log` has one row, on the log as a whole.
 
 A file is never overwritten or removed: what isn't ours, or is newer than this program, is refused as
@@ -15,15 +16,18 @@ import os
 import secrets
 import sqlite3
 import stat
+import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from trionotify.errors import StoreError
 from trionotify.logs.faults import FAULTS, check_access, damaged, not_a_database, os_fault, store_fault
+from trionotify.logs.rows import COLUMNS, checksum, moved_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "open_database", "transaction"]
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "open_database", "open_to_read", "transaction"]
 
 #: In the file's header, by which it is known to be ours.
 APPLICATION_ID: Final = int.from_bytes(b"tnfy", "big")
@@ -84,15 +88,23 @@ def _version_1(db: sqlite3.Connection) -> None:
     )
 
 
+def _version_2(db: sqlite3.Connection) -> None:
+    # A checksum for each row. This reads and writes all of the file once.
+    db.execute("ALTER TABLE entries ADD COLUMN crc INTEGER")
+    *content, _, _ = COLUMNS
+    db.create_function("checksum", len(COLUMNS) - 1, lambda *row: checksum(row[:-1], row[-1]))
+    db.execute(f"UPDATE entries SET crc = checksum({', '.join(content)}, moment)")
+
+
 #: Step n makes a file of version n one of version n + 1, inside a transaction; version 0 is empty.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1, _version_2)
 
 
-def open_database(path: str) -> sqlite3.Connection:
+def open_database(path: str) -> tuple[sqlite3.Connection, bool]:
     """Open the file at `path`, make it if it is missing, and bring its tables up to date.
 
-    Every commit is on the disk when it returns (`synchronous=FULL`). Raises StoreError; what isn't a log
-    of ours is then as it was.
+    Every commit is on the disk when it returns (`synchronous=FULL`). The second value is whether the
+    file was of this version already. Raises StoreError; what isn't a log of ours is then as it was.
     """
     size, has_wal = _size(path), _has_wal(path)
     try:
@@ -107,11 +119,51 @@ def open_database(path: str) -> sqlite3.Connection:
                 if size % _pragma(db, "page_size") and not has_wal:
                     raise damaged(path, "its end was cut off")
             _set_up(db, path)
-            _migrate(db)
+            if not (current := _migrate(db)):
+                db.execute(
+                    "PRAGMA wal_checkpoint"
+                )  # so that damage to the WAL can't take the tables away
             undo.pop_all()
     except FAULTS as error:
         raise store_fault(path, error) from error
-    return db
+    return db, current
+
+
+@contextlib.contextmanager
+def open_to_read(path: str) -> Iterator[sqlite3.Connection]:
+    """A connection to the file at `path`, which is left as it is.
+
+    Raises StoreError, also for what goes wrong in the block.
+    """
+    if not _size(path):
+        raise StoreError(503, f"{path} isn't there: name the file of a log")
+    try:
+        # Without a WAL there is nothing to share: then SQLite needn't leave files for that behind.
+        mode = "mode=ro" if _has_wal(path) else "immutable=1"
+        with contextlib.closing(sqlite3.connect(f"{Path(path).as_uri()}?{mode}", uri=True)) as db:
+            _check_owner(db, path)
+            if _pragma(db, "user_version") == 1:
+                _add_checksums(db)
+            yield db
+    except FAULTS as error:
+        raise store_fault(path, error) from error
+
+
+def _add_checksums(db: sqlite3.Connection) -> None:
+    """Let a file of the first version look as if it had checksums, to this connection alone.
+
+    It may be damaged so that no server can bring it up to date.
+    """
+    names = ", ".join(COLUMNS[:-1])
+    db.create_function("checksum", len(COLUMNS) - 1, _checksum)
+    db.execute(f"CREATE TEMP VIEW entries AS SELECT {names}, checksum({names}) AS crc FROM main.entries")
+
+
+def _checksum(*row: Any) -> int | None:
+    try:
+        return checksum(row[:-1], row[-1])
+    except (TypeError, ValueError, OverflowError, struct.error):
+        return None  # of a damaged row
 
 
 @contextlib.contextmanager
@@ -175,6 +227,8 @@ def _check_owner(db: sqlite3.Connection, path: str) -> None:
             503, f"{path} is another application's database: name another path; it is left as it is"
         )
     version, newest = _pragma(db, "user_version"), len(MIGRATIONS)
+    if version < 1:
+        raise damaged(path, f"it has version {version}, which there never was")
     if version > newest:
         raise StoreError(
             503,
@@ -192,6 +246,7 @@ def _set_up(db: sqlite3.Connection, path: str) -> None:
         )
     for setting in _SETTINGS:
         db.execute(f"PRAGMA {setting}")
+    db.create_function("moved_checksum", 3, _moved_checksum, deterministic=True)
 
 
 _SETTINGS: Final = (
@@ -201,14 +256,25 @@ _SETTINGS: Final = (
     "journal_size_limit = 67108864",  # bytes of the WAL to keep after a burst
     "cell_size_check = ON",  # finds a damaged page when it is read, at next to no cost
     "trusted_schema = OFF",
+    "wal_autocheckpoint = 0",  # it hides that the disk has failed: see `Database.merge`
 )
 
 
-def _migrate(db: sqlite3.Connection) -> None:
-    for version in range(_pragma(db, "user_version"), len(MIGRATIONS)):
+def _migrate(db: sqlite3.Connection) -> bool:
+    """Bring the tables up to date; whether they were so already."""
+    found = _pragma(db, "user_version")
+    for version in range(found, len(MIGRATIONS)):
         with transaction(db):
             MIGRATIONS[version](db)
             db.execute(f"PRAGMA user_version = {version + 1}")
+    return bool(found == len(MIGRATIONS))
+
+
+def _moved_checksum(check: Any, before: Any, after: Any) -> Any:
+    try:
+        return moved_checksum(check, before, after)
+    except (TypeError, ValueError, OverflowError, struct.error):
+        return check  # of a damaged row, and it stays so
 
 
 def _pragma(db: sqlite3.Connection, statement: str) -> Any:

@@ -7,11 +7,14 @@ What always holds: offsets are contiguous, from behind `start` up to `head`; and
 changes only when a commit has succeeded, so a call that fails has changed nothing, here or in the
 file.
 
+After each commit the store notes its head outside of the database (`heads`), and each row has a
+checksum: so damage is noticed, when the file is opened (`recovery`) or when it is read (`reading`).
+
 Every row has the running total of bytes up to and including it, and the moment of its append, which
-never decreases, not even when the clock does. So what is held is one subtraction, the oldest row
-alone says whether any must go, and a moment is found by bisection: nothing is scanned, and nothing is
-loaded when the file is opened. What must go goes in the transaction of the append that makes it
-necessary. Moments that a wrong clock has noted are moved in the same way, some at a time (`moments`).
+never decreases, not even when the clock does. So a moment is found by bisection, and the oldest row
+alone says whether any must go: nothing is scanned, and nothing is loaded when the file is opened. What
+must go goes in the transaction of the append that makes it necessary (`eviction`). Moments that a wrong
+clock has noted are moved in the same way, some at a time (`moments`).
 """
 
 from __future__ import annotations
@@ -23,18 +26,29 @@ import os
 import sqlite3
 from bisect import bisect_left
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self, cast
-
-import attrs
+from typing import TYPE_CHECKING, Final, Self, cast
 
 from trionotify.errors import StoreError
 from trionotify.logs import epochs, moments
+from trionotify.logs.clock import steady
 from trionotify.logs.database import Database
-from trionotify.logs.epochs import Durability, new_epoch
-from trionotify.logs.extent import Extent, read_extent
+from trionotify.logs.epochs import Durability
+from trionotify.logs.eviction import Limits, evict
+from trionotify.logs.extent import Extent
 from trionotify.logs.faults import damaged
+from trionotify.logs.heads import Head
 from trionotify.logs.moments import Move
-from trionotify.logs.rows import COLUMNS, SIZE, TOTAL, Row, audience_text, entry_of, row_of
+from trionotify.logs.reading import damages, next_whole, read_rows
+from trionotify.logs.recovery import Recovered, new_epoch, recover
+from trionotify.logs.rows import (
+    COLUMNS,
+    MOMENT,
+    TOTAL,
+    Row,
+    audience_text,
+    entry_of,
+    row_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -42,11 +56,6 @@ if TYPE_CHECKING:
     from trionotify.entries import Entry
 
 __all__ = ["Durability", "SqliteStore", "new_epoch"]
-
-#: What one call evicts at most, besides as much as it appends: entries, and their bytes. So no call
-#: takes long, and a backlog (the limits were lowered between two runs) is gone after a while.
-STEP: Final = 1000
-STEP_BYTES: Final = 16 << 20
 
 _NAMES: Final = ", ".join(COLUMNS)
 _VALUES: Final = f"({', '.join('?' * len(COLUMNS))})"
@@ -57,12 +66,11 @@ _INSERT: Final = {
     number: f"INSERT INTO entries ({_NAMES}) VALUES {', '.join([_VALUES] * number)}"
     for number in (32, 16, 8, 4, 2, 1)
 }
-_READ: Final = f"SELECT {_NAMES} FROM entries WHERE offset > ? ORDER BY offset LIMIT ?"
 _REPEATED: Final = "SELECT offset FROM entries WHERE publisher = ? AND source = ? AND id = ?"
-_OLDEST: Final = (
-    "SELECT offset, moment, size, total FROM entries WHERE offset > ? AND offset <= ?"
-    " ORDER BY offset LIMIT ?"
-)
+_KEY: Final = "SELECT publisher, source, id FROM entries WHERE offset = ?"
+_TAKE_BACK: Final = "DELETE FROM entries WHERE offset > ? AND offset <= ?"
+#: What a commit writes besides its entries: some pages.
+_COMMIT: Final = 48 << 10
 
 
 class SqliteStore:
@@ -72,32 +80,27 @@ class SqliteStore:
     file can't be read or written.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        epoch: str,
-        extent: Extent,
-        *,
-        max_entries: int,
-        max_bytes: int,
-        max_age: float,
-    ) -> None:
+    def __init__(self, database: Database, recovered: Recovered, limits: Limits) -> None:
         self._database = database
+        #: What was found when the file was opened.
+        self.recovered = recovered
         #: The name of this life of the log.
-        self.epoch = epoch
-        self._extent = extent
+        self.epoch = recovered.epoch
+        self._extent = extent = recovered.extent
         #: The head when the file was opened: what is behind it, this process has stored.
         self._opened_at = extent.head
-        #: Moments behind it were noted by the clock of this process, or brought down to it.
-        self._timed_from = extent.head
+        #: Moments behind it were noted by the clock that goes on, or brought down to it.
+        self._timed_from = recovered.timed_from
+        #: The log's time as it was last told, and the steady clock's then.
+        self._told = extent.moment, steady()
+        #: Why the head couldn't be noted after the last commit.
+        self._not_noted: StoreError | None = None
         #: Moments that are still to be moved.
         self._move: Move | None = None
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._max_age = max_age
+        self._limits = limits
         # Half of what a row may have is left for how it is written: JSON, and the row's own numbers.
         row = database.connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
-        self._max_size = min(max_bytes, row // 2)
+        self._max_size = min(limits.max_bytes, row // 2)
 
     @classmethod
     def open(
@@ -108,44 +111,41 @@ class SqliteStore:
         max_entries: int,
         max_bytes: int,
         max_age: float,
-        now: float,
     ) -> Self:
-        """Own the file at `path`, which is made when it is missing.
+        """Own the file at `path`, which is made when it is missing. Call `begin` next.
 
         It keeps at most `max_entries` entries, of `max_bytes` bytes altogether (`Entry.size`), for
-        `max_age` seconds. `now` is the time of day, in seconds since 1970, as everywhere. What seems to
-        be from the future counts as appended now: a clock was wrong then. The epoch is a new one if
-        something that was acknowledged may have been lost.
+        `max_age` seconds. The epoch is a new one if something that was acknowledged was lost, or may
+        have been: `recovered` says why.
 
-        Raises StoreError when there can be no such file, when another server has it, and when it
-        isn't one of ours that is whole: then it stays as it is. Raises ValueError for another
-        `durability`.
+        Raises StoreError when there can be no such file, when another server has it, and when it isn't
+        one of ours, or is damaged so that it can't be used: then it stays as it is. Raises ValueError
+        for another `durability`.
         """
         if durability not in ("full", "normal"):
             raise ValueError(f"durability must be 'full' or 'normal', not {durability!r}")
         database = Database.open(os.path.realpath(path))
         try:
-            with database.reading() as connection:
-                extent = read_extent(connection, database.path)
             # In this order: a file that is found damaged stays as it is.
-            epoch = epochs.begin(database, durability)
-            store = cls(
-                database,
-                epoch,
-                extent,
-                max_entries=max_entries,
-                max_bytes=max_bytes,
-                max_age=max_age,
-            )
-            if extent.moment > now:
-                # A hole in the middle is found by its readers: it stays as it is.
-                with contextlib.suppress(StoreError):
-                    store._bring_down(-math.inf, now)
-            store.evict(store.head, now)
+            recovered = recover(database, durability)
         except BaseException:
             database.close()
             raise
-        return store
+        return cls(database, recovered, Limits(max_entries, max_bytes, max_age))
+
+    def begin(self, now: float, unconfirmed: float = 0.0) -> None:
+        """Begin at the time `now`, in seconds since 1970, as everywhere.
+
+        What seems to be from the future counts as appended now: a clock was wrong then.
+        """
+        self._note(self._extent, now, on_disk=True)
+        if self._extent.moment > now:
+            # A hole in the middle is found by its readers: it stays as it is.
+            with contextlib.suppress(StoreError):
+                self._bring_down(-math.inf, now)
+        # Where damage is in the way, publishing will be refused, but what is whole can be read.
+        with contextlib.suppress(StoreError):
+            self.evict(self.head, now, unconfirmed)
 
     def close(self) -> None:
         """Write down that nothing is missing, and let go of the file. May be called again.
@@ -198,25 +198,33 @@ class SqliteStore:
                 return _unfit(self.path, error)
         return None
 
-    def append(self, entries: list[Entry], upto: int, now: float) -> list[Entry]:
+    def append(
+        self, entries: list[Entry], upto: int, now: float, unconfirmed: float = 0.0
+    ) -> list[Entry]:
         """Append entries, all or none, and give each its offset; return those that are new.
 
         One that repeats what is still kept, or what comes before it in the list, has that one's
         offset, and is not appended. Then the oldest are evicted, as the limits ask, none behind the
         offset `upto`. `now` may be anything: where it is before the newest entry's moment, that holds.
+        So many seconds of an entry's age as are `unconfirmed` don't count.
         """
         before = self._extent
+        if self._not_noted is not None:
+            self._note(before, now)
+            self._not_noted = None
         moment = max(now, before.moment)
         with self._database.writing() as connection:
             # Repetitions are rare: only when the index objects to one are they looked for.
             rows, fresh, offsets = self._placed(entries, moment, lambda key: None)
+            changes = connection.total_changes
             try:
                 _insert(connection, rows)
             except sqlite3.IntegrityError:
-                # What earlier statements have put there must go, too.
-                connection.execute("ROLLBACK")
-                connection.execute("BEGIN IMMEDIATE")
-                rows, fresh, offsets = self._placed(entries, moment, partial(_first, connection))
+                # What earlier statements have put there must go, too. A rollback would make a backup
+                # that is under way start again.
+                there = before.head + connection.total_changes - changes
+                connection.execute(_TAKE_BACK, (before.head, there))
+                rows, fresh, offsets = self._placed(entries, moment, partial(self._first, connection))
                 _insert(connection, rows)
             extent = before
             if rows:
@@ -226,19 +234,46 @@ class SqliteStore:
             move = self._move
             if move is not None:
                 extent, move = moments.step(connection, extent, move)
-            extent = self._evict(connection, extent, upto, now, move)
+            extent = evict(
+                connection,
+                self._limits,
+                before,
+                extent,
+                upto=upto,
+                now=now - unconfirmed,
+                move=move,
+            )
         self._extent, self._move = extent, move
         for entry, offset in zip(entries, offsets, strict=True):
             entry.offset = offset
+        self._committed(before, now)
         return fresh
 
-    def evict(self, upto: int, now: float) -> bool:
+    def _committed(self, before: Extent, now: float) -> None:
+        """Do what is due after a commit. What goes wrong is said by the next one: this one stands."""
+        extent = self._extent
+        try:
+            self._note(extent, now)
+        except StoreError as error:
+            self._not_noted = error
+        with contextlib.suppress(StoreError):
+            written = extent.total - before.total + extent.base - before.base
+            self._database.merge(_COMMIT + written)
+
+    def _note(self, extent: Extent, now: float, *, on_disk: bool = False) -> None:
+        if math.isfinite(now):  # else nobody has asked the clock: the next process goes on from before
+            self._told = now, steady()
+        boot = self.recovered.boot or ""
+        head = Head(self.epoch, extent.head, extent.total, *self._told, boot, self._timed_from)
+        self._database.note(head, on_disk=on_disk)
+
+    def evict(self, upto: int, now: float, unconfirmed: float = 0.0) -> bool:
         """Evict the oldest entries, as the limits ask, none behind the offset `upto`.
 
         Bounded: to meet limits that were lowered a lot between two runs may take several calls. Returns
         whether moments are left to be moved, for which it must be called again.
         """
-        self.append([], upto, now)
+        self.append([], upto, now, unconfirmed)
         return self._move is not None
 
     def shift(self, by: float, now: float) -> None:
@@ -249,11 +284,9 @@ class SqliteStore:
         """
         self._finish()  # an earlier one, which is all but done by now
         if by < 0:
-            first = max(self._timed_from, self.start) + 1
             with self._database.reading() as connection:
-                noted = (
-                    _number("moment", connection, self.path, first) if first <= self.head else now - by
-                )
+                first = next_whole(connection, max(self._timed_from, self.start) + 1, self.head)
+            noted = now - by if first is None else first[MOMENT]
             self._bring_down(by, min(now, noted + by))
         else:
             move = Move(by, 0.0, self._timed_from, self.head)
@@ -261,6 +294,7 @@ class SqliteStore:
             with self._database.writing() as connection:
                 extent, rest = moments.step(connection, self._extent, move)
             self._extent, self._move = extent, rest
+        self._told = now, steady()
 
     def _finish(self) -> None:
         """Move all moments that are left to be moved."""
@@ -284,24 +318,13 @@ class SqliteStore:
         """The rows behind the offset `after`, in order: at most `limit`, and `max_bytes` of entries.
 
         At least one, where there are any; none when what comes next was evicted. `restore` makes entries
-        of them.
+        of them. Ends before a row that is damaged; raises `Damaged` when that is what comes next.
         """
         limit = min(limit, self.head - after)
         if limit <= 0 or after < self.start:
             return []
-        rows: list[Row] = []
-        with (
-            self._database.reading() as connection,
-            contextlib.closing(connection.execute(_READ, (after, limit))) as found,
-        ):
-            for row in found:
-                max_bytes -= row[SIZE]
-                if max_bytes < 0 and rows:
-                    break
-                rows.append(row)
-        if not rows or (rows[0][0], rows[-1][0]) != (after + 1, after + len(rows)):
-            raise damaged(self.path, f"entries behind the offset {after} are missing")
-        return rows
+        with self._database.reading() as connection:
+            return read_rows(connection, after, self.head, limit, max_bytes)
 
     def restore(self, row: Row) -> Entry:
         """The entry that a row was made of, with its offset.
@@ -321,17 +344,41 @@ class SqliteStore:
             return self.start + bisect_left(range(self.start + 1, self.head + 1), moment, key=key)
 
     def _moment(self, connection: sqlite3.Connection, offset: int) -> float:
-        moment: float = _number("moment", connection, self.path, offset)
-        return moment if self._move is None else self._move.moved(offset, moment)
+        """When the entry at this offset was appended; or if it is damaged, the next one."""
+        row = next_whole(connection, offset, self.head)
+        if row is None:
+            return math.inf
+        moment: float = row[MOMENT]
+        return moment if self._move is None else self._move.moved(row[0], moment)
 
     def newest(self, max_bytes: int) -> int:
         """The offset behind which are the newest entries, of at most `max_bytes` bytes altogether."""
         if self.bytes <= max_bytes:
             return self.start
         with self._database.reading() as connection:
-            key = partial(_number, "total", connection, self.path)
+
+            def total(offset: int) -> int:
+                row = next_whole(connection, offset, self.head)
+                return self._extent.total if row is None else int(row[TOTAL])
+
             offsets = range(self.start + 1, self.head + 1)
-            return offsets[bisect_left(offsets, self._extent.total - max_bytes, key=key)]
+            return offsets[bisect_left(offsets, self._extent.total - max_bytes, key=total)]
+
+    def damages(self) -> list[tuple[int, int]]:
+        """Look through all that is kept: each stretch (after, upto] that is damaged. Takes long."""
+        with self._database.reading() as connection:
+            return list(damages(connection, self.start, self.head))
+
+    def backup(
+        self, destination: str, between: Callable[[], None], done: Callable[[], None] | None = None
+    ) -> None:
+        """Copy the log to the file `destination`, which is replaced. Takes long.
+
+        `between` is called between two steps, and `done` when only the disk is waited for. In the one,
+        and from the other on, the store may be used in another thread. If one raises, nothing is left
+        behind.
+        """
+        self._database.backup(destination, between, done)
 
     def _placed(
         self, entries: list[Entry], moment: float, kept: Callable[[Hashable], int | None]
@@ -356,51 +403,25 @@ class SqliteStore:
             offsets.append(first)
         return rows, fresh, offsets
 
+    def _first(self, connection: sqlite3.Connection, key: Hashable) -> int | None:
+        """Where the entry with this key is, if it is kept.
+
+        The index answers that alone, and it has no checksum. If it is damaged, it may name another
+        entry, and what is published would be acknowledged as a repetition of that, and lost.
+        """
+        found = connection.execute(_REPEATED, cast("tuple[str, str, str]", key)).fetchone()
+        if found is None:
+            return None
+        offset = int(found[0])
+        if connection.execute(_KEY, (offset,)).fetchone() != key:
+            raise damaged(self.path, f"its index of repetitions is wrong about the offset {offset}")
+        return offset
+
     def _row(self, entry: Entry, offset: int, moment: float, total: int) -> Row:
         try:
             return row_of(entry, offset, moment, total)
         except (TypeError, ValueError) as error:
             raise _unfit(self.path, error) from error
-
-    def _evict(
-        self, connection: sqlite3.Connection, extent: Extent, upto: int, now: float, move: Move | None
-    ) -> Extent:
-        """Delete what is over the limits, some moments being still to be moved; return what is kept."""
-        start, base = self._doomed(connection, extent, upto, now - self._max_age, move)
-        if start > extent.start:
-            connection.execute("DELETE FROM entries WHERE offset <= ?", (start,))
-        if start == extent.head > extent.start:
-            # No row says any more how far the log had come.
-            connection.execute(
-                "UPDATE log SET head = ?, total = ?, moment = ?",
-                (extent.head, extent.total, extent.moment),
-            )
-        return attrs.evolve(extent, start=start, base=base)
-
-    def _doomed(
-        self,
-        connection: sqlite3.Connection,
-        extent: Extent,
-        upto: int,
-        too_old: float,
-        move: Move | None,
-    ) -> tuple[int, int]:
-        """The offset up to which entries must go, and may go in one call; and the `base` then."""
-        count = STEP + extent.head - self.head
-        room = STEP_BYTES + extent.total - self._extent.total
-        start, base = extent.start, extent.base
-        with contextlib.closing(connection.execute(_OLDEST, (start, upto, count))) as oldest:
-            for offset, moment, size, total in oldest:
-                fits = (
-                    extent.head - offset < self._max_entries
-                    and extent.total - total + size <= self._max_bytes
-                    and (move.moved(offset, moment) if move else moment) >= too_old
-                )
-                if fits or room < 0:
-                    break
-                start, base = offset, total
-                room -= size
-        return int(start), int(base)
 
 
 def _insert(connection: sqlite3.Connection, rows: list[Row]) -> None:
@@ -410,19 +431,6 @@ def _insert(connection: sqlite3.Connection, rows: list[Row]) -> None:
             values = itertools.chain.from_iterable(rows[done : done + number])
             connection.execute(statement, tuple(values))
             done += number
-
-
-def _first(connection: sqlite3.Connection, key: Hashable) -> int | None:
-    """Where the entry with this key is, if it is kept."""
-    found = connection.execute(_REPEATED, cast("tuple[str, str, str]", key)).fetchone()
-    return None if found is None else int(found[0])
-
-
-def _number(column: str, connection: sqlite3.Connection, path: str, offset: int) -> Any:
-    found = connection.execute(f"SELECT {column} FROM entries WHERE offset = ?", (offset,)).fetchone()
-    if found is None:
-        raise damaged(path, f"the entry at the offset {offset} is missing")
-    return found[0]
 
 
 def _unfit(path: str, error: Exception) -> StoreError:

@@ -1,0 +1,73 @@
+"""The head of a log in a file, noted a second time, outside of the database.
+
+SQLite ends its write-ahead log at the first frame that is not whole, and says nothing. What was
+committed behind it is then missing, and its offsets would be given again under the same epoch. So after
+each commit the store notes how far it has come in the lock file, which no fault of the database
+touches. When a file is opened that doesn't reach as far as its note, or that the note doesn't speak of,
+something was lost, and the log gets a new epoch.
+
+The note is written behind the commit and doesn't wait for the disk. So it may be older than the
+database, after a crash, which means nothing; but it is never newer, unless the database has lost
+something. It fits into one sector of the disk, so that it is never half an old one and half a new one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Self
+from zlib import crc32
+
+import attrs
+
+__all__ = ["NOTE_SIZE", "Head"]
+
+#: Bytes of a note.
+NOTE_SIZE: Final = 224
+
+
+@attrs.frozen
+class Head:
+    """How far a log has come: the offset of its newest entry, and the bytes of all up to that one.
+
+    `moment` is the log's time then, in seconds since 1970, and `steady` that of the machine's steady
+    clock since the boot `boot` (empty: it has no name). The moments of the entries behind the offset
+    `timed_from` were noted by that same clock. `doubtful`: a write has failed in a way that leaves open
+    what is on the disk.
+    """
+
+    epoch: str
+    offset: int
+    total: int
+    moment: float
+    steady: float
+    boot: str
+    timed_from: int = 0
+    doubtful: bool = False
+
+    def to_bytes(self) -> bytes:
+        """The note: a line of text, with a checksum, padded to `NOTE_SIZE` bytes."""
+        text = (
+            f"{self.epoch} {self.offset} {self.total} {self.moment!r} {self.steady!r} {self.boot or '-'}"
+            f" {self.timed_from} {'doubtful' if self.doubtful else 'sure'} "
+        )
+        return f"{text}{crc32(text.encode()):08x}\n".encode().ljust(NOTE_SIZE)
+
+    @classmethod
+    def from_bytes(cls, note: bytes) -> Self | None:
+        """Read what `to_bytes` wrote; None for anything else."""
+        text, _, check = note.rstrip().rpartition(b" ")
+        try:
+            if check != f"{crc32(text + b' '):08x}".encode():
+                return None
+            epoch, offset, total, moment, steady, boot, timed_from, state = text.decode().split(" ")
+            return cls(
+                epoch,
+                int(offset),
+                int(total),
+                float(moment),
+                float(steady),
+                "" if boot == "-" else boot,
+                int(timed_from),
+                state == "doubtful",
+            )
+        except ValueError:
+            return None
