@@ -1,4 +1,4 @@
-"""What an operator can do for a log's file while no server has it: check it, repair it, copy it.
+"""Maintenance of a log's file while no server has it: check, repair, copy.
 
 A check leaves the file as it is. A repair writes another file of what is whole, and puts it in the
 place of the damaged one, which keeps its content under another name.

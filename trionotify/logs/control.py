@@ -60,7 +60,7 @@ def _listening(path: str) -> Iterator[socket.socket]:
     name = control_socket(path)
     with _short(name) as address, contextlib.ExitStack() as undo:
         listening = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        # Whoever holds the log's lock may take the place of a server that was killed.
+        # This server holds the log's lock, so the socket is one that a killed server has left behind.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         listening.bind(address)

@@ -40,7 +40,7 @@ _given_up: Final[list[sqlite3.Connection]] = []
 
 
 class Database:
-    """Made by `open`; nobody else's until `close`. One thread at a time."""
+    """Made by `open`, and used by one store until `close`, in one thread at a time."""
 
     def __init__(
         self, path: str, lock: FileLock, connection: sqlite3.Connection, current: bool = True

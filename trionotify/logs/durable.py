@@ -201,7 +201,7 @@ class DurableLog:
     async def load(self, after: int) -> None:
         """Bring a page from the file. A checkpoint; raises `StoreError`.
 
-        Whoever else wants the same one waits for it, too. It may be evicted by now, or stand elsewhere:
+        Others that want the same page wait for it. It may be evicted by now, or stand elsewhere:
         read, and see.
         """
         start = max(after - after % _PAGE, self.start)

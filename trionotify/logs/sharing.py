@@ -1,4 +1,4 @@
-"""Other processes that have a log's file open, which some versions of SQLite can't bear.
+"""Other processes that have a log's file open, which is dangerous with some versions of SQLite.
 
 SQLite from 3.7.0 to 3.51.2 has a fault, "the WAL-reset bug": when two connections write and merge
 the write-ahead log at one moment, the database can be damaged. A server has one connection to its file.
