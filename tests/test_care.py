@@ -354,6 +354,15 @@ def test_a_repair_leaves_the_time_alone(log: Path) -> None:
     assert (note.moment, note.offset, note.timed_from) == (3600.0, 300, 300)
 
 
+def test_rows_that_are_whole_between_long_damage(log: Path) -> None:
+    """A reader may pass over them, a repair doesn't."""
+    change(
+        log,
+        "UPDATE entries SET crc = 0 WHERE offset BETWEEN 50 AND 290 AND offset NOT IN (150, 151, 260)",
+    )
+    assert repair(log).kept == 49 + 3 + 10
+
+
 def test_a_head_that_was_lost(log: Path) -> None:
     """The file alone looks whole."""
     change(log, "DELETE FROM entries WHERE offset > 290")

@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from trionotify.errors import StoreError
+from trionotify.log import Damaged
 from trionotify.logs import epochs
 from trionotify.logs.control import ask
 from trionotify.logs.copying import copy_database
@@ -181,13 +182,29 @@ def _rewrite(
 
 def _whole_rows(connection: sqlite3.Connection, extent: Extent) -> Iterator[Row]:
     at = extent.start
-    lost = iter([*damages(connection, extent.start, extent.head), (extent.head, extent.head)])
-    for after, upto in lost:
-        while at < after:
-            rows = read_rows(connection, at, after, min(_ROWS, after - at), _BYTES)
-            yield from rows
-            at = rows[-1][0]
-        at = upto
+    while at < extent.head:
+        try:
+            rows = read_rows(connection, at, extent.head, min(_ROWS, extent.head - at), _BYTES)
+        except Damaged:
+            # A reader takes long steps here, and may pass over rows that are whole. A repair must not.
+            at = _next(connection, at, extent.head)
+            continue
+        yield from rows
+        at = rows[-1][0]
+
+
+def _next(connection: sqlite3.Connection, after: int, head: int) -> int:
+    """The offset in front of the next row behind `after + 1`, as far as that can be found out."""
+    try:
+        (found,) = connection.execute(_FIRST, (after + 1,)).fetchone()
+    except FAULTS as error:
+        if not is_damage(error):
+            raise
+        return after + 1
+    return head if found is None else int(found) - 1
+
+
+_FIRST: Final = "SELECT min(offset) FROM entries WHERE offset > ?"
 
 
 def _insert(new: sqlite3.Connection, content: Row, moment: float) -> None:
