@@ -122,6 +122,11 @@ def another_history(life: Life) -> None:
     shutil.copy(elsewhere, life.file())
 
 
+def gone_with_its_note(life: Life) -> None:
+    gone(life)
+    damaged_note(life)
+
+
 def gone(life: Life) -> None:
     for name in ("", "-wal"):
         life.file(name).unlink()
@@ -136,6 +141,7 @@ def gone(life: Life) -> None:
         (old_snapshot, "it ends at the offset 6, and went to 10"),
         (another_log, "it isn't the file that the note"),
         (another_history, "its entry at the offset 10 is not the one that was there"),
+        (gone_with_its_note, "the note .* is missing or damaged"),
         (gone, "it was missing, and a new one was made"),
     ],
 )

@@ -155,6 +155,10 @@ class Database:
         """How far the log had come, as its last owner has noted; None if there is no such note."""
         return self._lock.noted()
 
+    def has_damaged_note(self) -> bool:
+        """Whether there is a note that can't be read."""
+        return self._lock.has_damaged_note()
+
     def _fault(self, error: BaseException) -> StoreError:
         if not is_unsynced(error):
             return store_fault(self.path, error)

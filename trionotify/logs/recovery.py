@@ -75,7 +75,7 @@ def recover(database: Database, durability: Durability) -> Recovered:
         is_readable = extent.head == extent.start or whole_row(connection, extent.head) is not None
     if note is not None and extent.head > note.offset + _AHEAD and not is_readable:
         raise damaged(database.path, f"its last offset is {extent.head}, and {note.offset} was noted")
-    lost = missing(epoch, extent, note, current=database.current)
+    lost = missing(epoch, extent, note, current=database.current or database.has_damaged_note())
     if lost is not None or (note is not None and note.doubtful):
         _check_structure(database)
     if lost is None and note is not None and note.doubtful and extent.head > note.offset:
