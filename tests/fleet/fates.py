@@ -72,7 +72,9 @@ def _is_locked(run: Run) -> bool:
     """The server has its file."""
     store = run.server.options[run.server.options.index("--store") + 1]
     with suppress(FileNotFoundError):
-        return Path(f"{store.removeprefix('sqlite:')}-lock").read_text() == f"{run.server.pid}\n"
+        # Behind the first line is the note of the log's head.
+        first, _, _ = Path(f"{store.removeprefix('sqlite:')}-lock").read_text().partition("\n")
+        return first == f"{run.server.pid}"
     return False
 
 
