@@ -129,7 +129,7 @@ def test_open_server_has_the_keywords_of_serve() -> None:
 
 def test_the_attributes_are_typed() -> None:
     """All that the record has, and what stands for something else."""
-    fields = {field.alias for field in attrs.fields(Notification)} - {"data"}
+    fields = {field.alias for field in attrs.fields(Notification) if field.init} - {"data"}
     assert typed(Attributes).keys() == fields | {"to", "expirytime", "json"}
 
 

@@ -45,7 +45,9 @@ def other_users(path: str) -> set[int]:
     # 1: POSIX  ADVISORY  READ 1234 00:2b:5678 1073741826 1073742335
     fields = [line.split() for line in locks if "->" not in line]
     pids = {int(each[4]) for each in fields if len(each) > 5 and each[5].rpartition(":")[2] in inodes}
-    return {pid for pid in pids if pid not in (-1, 0, os.getpid()) and _may_have(pid, files)}
+    # In a container, a process may have another number in /proc than it knows of itself.
+    ours = int(os.readlink("/proc/self"))
+    return {pid for pid in pids if pid not in (-1, 0, ours) and _may_have(pid, files)}
 
 
 def _may_have(pid: int, files: list[str]) -> bool:

@@ -83,9 +83,9 @@ class SqliteStore:
     def __init__(self, database: Database, recovered: Recovered, limits: Limits) -> None:
         self._database = database
         #: What was found when the file was opened.
-        self.recovered = recovered
+        self.recovered: Recovered = recovered
         #: The name of this life of the log.
-        self.epoch = recovered.epoch
+        self.epoch: str = recovered.epoch
         self._extent = extent = recovered.extent
         #: The head when the file was opened: what is behind it, this process has stored.
         self._opened_at = extent.head
