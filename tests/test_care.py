@@ -216,7 +216,7 @@ def test_a_backup_beside_repetitions(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert steps < 1000
         store.append([*(entry("new") for _ in range(33)), entry("again", id="1")], 0, 0.0)
 
-    store.backup(str(tmp_path / "copy.db"), between)
+    store.backup(str(tmp_path / "copy.db"), between, lambda: None)
     store.close()
     assert check(tmp_path / "copy.db") == []
 

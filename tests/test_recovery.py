@@ -382,22 +382,26 @@ def test_an_fsync_that_fails_at_the_first_entry(tmp_path: Path) -> None:
     again.close()
 
 
+@attrs.define
+class FailingMerge:
+    """A connection that can't merge its WAL."""
+
+    connection: sqlite3.Connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    def execute(self, sql: str, *args: Any) -> Any:
+        if "wal_checkpoint" in sql:
+            raise sqlite_error(sqlite3.SQLITE_IOERR_FSYNC)
+        return self.connection.execute(sql, *args)
+
+
 def test_merging_the_wal_that_fails(tmp_path: Path) -> None:
     """What was committed is there; the next one is refused."""
     store = open_store(tmp_path / "log.db")
     database: Any = store._database
-    connection = database._connection
-
-    class Merging:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(connection, name)
-
-        def execute(self, sql: str, *args: Any) -> Any:
-            if "wal_checkpoint" in sql:
-                raise sqlite_error(sqlite3.SQLITE_IOERR_FSYNC)
-            return connection.execute(sql, *args)
-
-    database._connection = Merging()
+    database._connection = FailingMerge(database._connection)
     for number in range(12):
         add(store, f"{number}" + "x" * 1_000_000)
     head = store.head
@@ -406,6 +410,19 @@ def test_merging_the_wal_that_fails(tmp_path: Path) -> None:
     store.close()
     again = open_store(tmp_path / "log.db")
     assert (again.epoch, again.head) == (store.epoch, head)
+    again.close()
+
+
+def test_closing_when_the_disk_fails_to_store(tmp_path: Path) -> None:
+    """What merges the WAL then is the same as at any other time: the file is in doubt, and checked."""
+    store = open_store(tmp_path / "log.db")
+    add(store, "a", "b")
+    database: Any = store._database
+    database._connection = FailingMerge(database._connection)
+    store.close()
+    assert (tmp_path / "log.db-wal").stat().st_size > 0  # SQLite hasn't tried it again
+    again = open_store(tmp_path / "log.db")
+    assert (again.epoch, data(again), again.recovered.doubtful) == (store.epoch, ["a", "b"], True)
     again.close()
 
 

@@ -235,8 +235,7 @@ class _AttachedConnection:
             lag = self.hub.broadcast.lag
             if gap is None or self._lag == "disconnect":
                 lag.closed += 1
-                reason = "damaged" if isinstance(lost, Damaged) else "slow"
-                self.end(CloseCode.TRY_AGAIN_LATER, reason)
+                self.end(CloseCode.TRY_AGAIN_LATER, lost.reason)
                 return None
             lag.gaps += 1
             return gap

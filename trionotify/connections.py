@@ -285,28 +285,28 @@ class ClientConnection:
         except NotLoaded as absent:
             self._to_load = absent.after
             return True
-        except Evicted:
-            return self._skip("slow", self.hub.log.start if self._lag == "latest" else None)
-        except Damaged as damage:
-            return self._skip("damaged", damage.upto)
+        except (Evicted, Damaged) as lost:
+            return self._skip(lost)
         except Exception as error:
             self.fail(error)
         return False
 
-    def _skip(self, reason: str, offset: int | None) -> bool:
-        """It can't have what comes next: tell it of the gap, and go on at `offset`; or else it must go.
+    def _skip(self, lost: Evicted | Damaged) -> bool:
+        """It can't have what comes next: tell it of the gap, and go on; or else it must go.
 
-        If it fell off the log, it goes on at the head (None), and with `latest` at the log's old end:
-        there the newest of each kind is still to be had, of all that is kept.
+        It goes on behind the damage. If it fell off the log, it goes on at the head, and with `latest`
+        at the log's old end: there the newest of each kind is still to be had, of all that is kept.
         """
         broadcast, position = self.hub.broadcast, self.position
-        offset = broadcast.taken if offset is None else min(offset, broadcast.taken)
+        latest = self._lag == "latest" and isinstance(lost, Evicted)
+        offset = self.hub.log.start if latest else broadcast.taken
+        if isinstance(lost, Damaged):
+            offset = min(lost.upto, broadcast.taken)
         after, upto = broadcast.cursor(position.cursor), broadcast.cursor(offset)
         gap = self.format.say("gap", {"from": after, "to": upto}, upto)
-        untold = gap is None and (self._lag != "latest" or reason != "slow")
-        if self._lag == "disconnect" or untold:
+        if self._lag == "disconnect" or (gap is None and not latest):
             broadcast.lag.closed += 1
-            self.wire.end(CloseCode.TRY_AGAIN_LATER, reason)
+            self.wire.end(CloseCode.TRY_AGAIN_LATER, lost.reason)
             return False
         broadcast.lag.gaps += 1
         position.cursor, position.latest = offset, None

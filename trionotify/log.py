@@ -59,9 +59,14 @@ FRAMES_KEPT: Final = 16 << 20
 class Evicted(Exception):
     """What should be read next is not kept any more."""
 
+    #: Why a client that can't be told of the gap is closed.
+    reason = "slow"
+
 
 class Damaged(Exception):
     """Nothing in (`after`, `upto`] can be read any more; what is behind it can."""
+
+    reason = "damaged"
 
     def __init__(self, after: int, upto: int) -> None:
         super().__init__(after, upto)

@@ -111,13 +111,9 @@ def _ready(hub: Hub, request: Request, _: ReadBody) -> Answer:
     lines = [f"{name}: {text}" for name, text in found.items()]
     # What is wrong may name files: who asks for no more gets no more, nor who may not know.
     verbose = "verbose" in request.params and (hub.secret is None or hub.secret.is_borne_by(request))
-    brief = (
-        "not ready"
-        if not hub.ready
-        else "ok, but the log has lost something"
-        if any(lost.values())
-        else "ok"
-    )
+    brief = "ok, but the log has lost something" if any(lost.values()) else "ok"
+    if not hub.ready:
+        brief = "not ready"
     text = "\n".join(lines) if verbose else brief
     return Answer(status, f"{text}\n".encode(), "text/plain", NO_STORE)
 

@@ -21,12 +21,12 @@ from trionotify.logs import epochs
 from trionotify.logs.control import ask
 from trionotify.logs.copying import copy_database
 from trionotify.logs.extent import Extent, read_extent
-from trionotify.logs.faults import FAULTS, is_damage, os_fault, sync_directory
+from trionotify.logs.faults import FAULTS, existing, is_damage, os_fault, sync_directory
 from trionotify.logs.heads import Head
 from trionotify.logs.lock import FileLock
-from trionotify.logs.reading import damages, nearest, read_rows, whole_row
+from trionotify.logs.reading import damages, next_whole, read_rows
 from trionotify.logs.recovery import missing, unknown_time
-from trionotify.logs.rows import COLUMNS, MOMENT, SIZE, TOTAL, Row, checksum
+from trionotify.logs.rows import COLUMNS, MOMENT, SIZE, TOTAL, Row, checksum, insertion
 from trionotify.logs.schema import open_database, open_to_read, transaction
 
 __all__ = ["Repaired", "backup", "check", "repair"]
@@ -36,8 +36,6 @@ _FAULTS: Final = 20
 #: What is copied at once: rows, and their bytes.
 _ROWS: Final = 1000
 _BYTES: Final = 4 << 20
-
-_INSERT: Final = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 
 
 def check(path: str | os.PathLike[str]) -> list[str]:
@@ -129,9 +127,7 @@ def repair(path: str | os.PathLike[str]) -> Repaired:
 @contextlib.contextmanager
 def _owned(path: str | os.PathLike[str]) -> Iterator[tuple[str, FileLock]]:
     """The path without links, and its lock, while no server has the file."""
-    path = os.path.realpath(path)
-    if not os.path.exists(path):
-        raise StoreError(503, f"{path} isn't there: name the file of a log")
+    path = existing(path)
     lock = FileLock.take(path)
     try:
         yield path, lock
@@ -145,10 +141,10 @@ def _extent(connection: sqlite3.Connection, path: str, note: Head | None) -> Ext
         return read_extent(connection, path)
     except (StoreError, *FAULTS):
         head = 0 if note is None else note.offset
-        first = nearest(lambda at: whole_row(connection, at) is not None, 1, head) if head else None
+        first = next_whole(connection, 1, head) if head else None
         if first is None:
             raise
-        return Extent(first - 1, head, 0, 0, 0.0)
+        return Extent(first[0] - 1, head, 0, 0, 0.0)
 
 
 def _rewrite(
@@ -209,12 +205,12 @@ _FIRST: Final = "SELECT min(offset) FROM entries WHERE offset > ?"
 
 def _insert(new: sqlite3.Connection, content: Row, moment: float) -> None:
     try:
-        new.execute(_INSERT, (*content, moment, checksum(content, moment)))
+        new.execute(insertion(1), (*content, moment, checksum(content, moment)))
     except sqlite3.IntegrityError:
         # The index was damaged, and let in a repetition. Both were given out: both stay.
         publisher = COLUMNS.index("publisher")
         content = (*content[:publisher], None, *content[publisher + 1 :])
-        new.execute(_INSERT, (*content, moment, checksum(content, moment)))
+        new.execute(insertion(1), (*content, moment, checksum(content, moment)))
 
 
 def _put_in_place(path: str, repaired: str) -> str:

@@ -12,6 +12,7 @@ from trionotify.errors import StoreError
 from trionotify.logs.faults import (
     FAULTS,
     control_socket,
+    file_identity,
     is_damage,
     os_fault,
     store_fault,
@@ -79,10 +80,10 @@ def _check_destination(source: str, destination: str, part: str) -> None:
     if os.path.isdir(destination):
         raise StoreError(503, f"{destination} is a directory: name a file in it")
     ours = [*(source + ending for ending in _OF_A_LOG), control_socket(source)]
-    known = {identity for name in ours if (identity := _identity(name))}
+    known = {identity for name in ours if (identity := file_identity(name))}
     for name in (destination, *(part + ending for ending in _OF_A_LOG)):
         place = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
-        if place in ours or _identity(name) in known:
+        if place in ours or file_identity(name) in known:
             raise StoreError(
                 503, f"{destination}: a backup there would destroy the log: name another path"
             )
@@ -95,15 +96,6 @@ def _check_destination(source: str, destination: str, part: str) -> None:
 
 #: What the names of a log's files end with.
 _OF_A_LOG: Final = ("", "-wal", "-shm", "-journal", "-lock")
-
-
-def _identity(name: str) -> tuple[int, int] | None:
-    """Which file has this name, links followed; None if there is none."""
-    try:
-        found = os.stat(name)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _sync(path: str) -> None:

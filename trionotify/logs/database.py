@@ -12,14 +12,13 @@ that the file is in doubt. It must be opened again, which checks it.
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
 from trionotify.errors import StoreError
 from trionotify.logs.copying import copy_database
-from trionotify.logs.faults import FAULTS, database_files, is_unsynced, store_fault
+from trionotify.logs.faults import FAULTS, database_files, file_identity, is_unsynced, store_fault
 from trionotify.logs.lock import FileLock
 from trionotify.logs.schema import open_database, transaction
 
@@ -58,7 +57,7 @@ class Database:
         #: Whether the last attempt to write failed.
         self._failing = False
         #: Which files have the names of SQLite's three, as they were opened.
-        self._identities = [(name, _identity(name)) for name in database_files(path)]
+        self._identities = [(name, file_identity(name)) for name in database_files(path)]
 
     @classmethod
     def open(cls, path: str) -> Self:
@@ -75,15 +74,18 @@ class Database:
     def close(self) -> None:
         """Let go of the file. Never raises; may be called again."""
         connection, self._connection = self._connection, None
-        if connection is not None and self._doubt:
-            _given_up.append(connection)
-            self._lock.release()
-        elif connection is not None:
+        if connection is None:
+            return
+        if self._doubt is None:
             # SQLite does so itself, but not when others read, or when the file was given another name.
-            self._checkpoint(connection)
+            with contextlib.suppress(StoreError):
+                self._checkpoint(connection)
+        if self._doubt is None:
             with contextlib.suppress(*FAULTS):
                 connection.close()
-            self._lock.release()
+        else:
+            _given_up.append(connection)
+        self._lock.release()
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -115,7 +117,8 @@ class Database:
             fault = self._fault(error)
             if fault.status == 507:
                 # What was in the WAL is in the database then, and the WAL's own space is free.
-                self._checkpoint(connection)
+                with contextlib.suppress(StoreError):
+                    self._checkpoint(connection)
             raise fault from error
         self._failing = False
 
@@ -128,14 +131,9 @@ class Database:
         self._unmerged += written
         if self._unmerged >= _MERGE:
             self._unmerged = 0
-            try:
-                self.connection.execute("PRAGMA wal_checkpoint")
-            except FAULTS as error:
-                raise self._fault(error) from error
+            self._checkpoint(self.connection)
 
-    def backup(
-        self, destination: str, between: Callable[[], None], done: Callable[[], None] | None = None
-    ) -> None:
+    def backup(self, destination: str, between: Callable[[], None], done: Callable[[], None]) -> None:
         """Copy the database to the file `destination`, as it is at the end. Raises StoreError.
 
         SQLite copies some pages in each step, and what is written through this connection between two
@@ -192,7 +190,7 @@ class Database:
         if self._doubt is not None:
             raise self._doubt
         for name, identity in self._identities:
-            if _identity(name) != identity:
+            if file_identity(name) != identity:
                 raise StoreError(
                     503,
                     f"{name} was removed or replaced while the server has it open: put it back, or start"
@@ -200,17 +198,12 @@ class Database:
                 )
         return connection
 
-    @staticmethod
-    def _checkpoint(connection: sqlite3.Connection) -> None:
-        """Copy what the WAL holds into the database, as far as nobody else still reads it."""
-        with contextlib.suppress(*FAULTS):
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        """Copy what the WAL holds into the database, as far as nobody else still reads it.
+
+        Raises StoreError.
+        """
+        try:
             connection.execute("PRAGMA wal_checkpoint")
-
-
-def _identity(name: str) -> tuple[int, int] | None:
-    """Which file has this name: its device and its number there; None if there is none."""
-    try:
-        found = os.stat(name)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        except FAULTS as error:
+            raise self._fault(error) from error

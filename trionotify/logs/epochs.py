@@ -27,14 +27,15 @@ __all__ = ["Durability", "begin", "boot_id", "end", "epoch_of", "fresh", "renew"
 Durability = Literal["full", "normal"]
 
 
-def begin(database: Database, durability: Durability, lost: str | None) -> tuple[str, str | None]:
+def begin(
+    database: Database, durability: Durability, here: str | None, lost: str | None
+) -> tuple[str, str | None]:
     """Write down who has the file from now on; return its epoch, and why that is a new one, if it is.
 
-    `lost` says in words what is missing. The epoch is also new when the last owner didn't close the
-    file and didn't wait for the disk, and the machine isn't known to have been up ever since. Raises
-    StoreError.
+    `here` is this boot's id, and `lost` says in words what is missing. The epoch is also new when the
+    last owner didn't close the file and didn't wait for the disk, and the machine isn't known to have
+    been up ever since. Raises StoreError.
     """
-    here = boot_id()
     with database.writing() as connection:
         found = connection.execute("SELECT epoch, clean, durability, boot FROM log").fetchone()
         epoch, clean, last, there = found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from trionotify.logs.faults import damaged
-from trionotify.logs.reading import nearest, whole_row
+from trionotify.logs.reading import next_whole
 from trionotify.logs.rows import MOMENT, SIZE, TOTAL
 
 if TYPE_CHECKING:
@@ -51,20 +51,14 @@ def read_extent(connection: sqlite3.Connection, path: str) -> Extent:
     if not head < first <= last:
         raise damaged(path, "its first and last entries don't fit together")
 
-    def is_whole(offset: int) -> bool:
-        return whole_row(connection, offset) is not None
-
-    oldest = nearest(is_whole, first, last)
-    newest = nearest(is_whole, last, first)
+    oldest = next_whole(connection, first, last)
+    newest = next_whole(connection, last, first)
     if oldest is None or newest is None:
         return Extent(first - 1, last, total, total, moment)
-    row, last_row = whole_row(connection, oldest), whole_row(connection, newest)
-    assert row is not None  # it was just found
-    assert last_row is not None
-    base = row[TOTAL] - row[SIZE]
-    if not (total <= base <= last_row[TOTAL] and moment <= row[MOMENT] <= last_row[MOMENT]):
+    base = oldest[TOTAL] - oldest[SIZE]
+    if not (total <= base <= newest[TOTAL] and moment <= oldest[MOMENT] <= newest[MOMENT]):
         raise damaged(path, "its first and last entries don't fit together")
-    return Extent(first - 1, last, base, last_row[TOTAL], last_row[MOMENT])
+    return Extent(first - 1, last, base, newest[TOTAL], newest[MOMENT])
 
 
 _ENDS: Final = "SELECT (SELECT min(offset) FROM entries), (SELECT max(offset) FROM entries)"

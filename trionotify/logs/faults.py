@@ -23,6 +23,8 @@ __all__ = [
     "control_socket",
     "damaged",
     "database_files",
+    "existing",
+    "file_identity",
     "is_damage",
     "is_unsynced",
     "not_a_database",
@@ -183,6 +185,23 @@ def check_access(name: str) -> None:
 def database_files(path: str) -> tuple[str, str, str]:
     """The names of a database's file, its WAL, and what its users share."""
     return path, path + "-wal", path + "-shm"
+
+
+def existing(path: str | os.PathLike[str]) -> str:
+    """The path of a log's file without links; raises StoreError if there is none."""
+    found = os.path.realpath(path)
+    if not os.path.exists(found):
+        raise StoreError(503, f"{found} isn't there: name the file of a log")
+    return str(found)
+
+
+def file_identity(name: str) -> tuple[int, int] | None:
+    """The device and the number there of the file with this name, links followed; None without one."""
+    try:
+        found = os.stat(name)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def control_socket(path: str) -> str:

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 from trionotify.log import Damaged
 from trionotify.logs.faults import FAULTS, is_damage
-from trionotify.logs.rows import COLUMNS, SIZE, Row, is_whole
+from trionotify.logs.rows import NAMES, SIZE, Row, is_whole
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-__all__ = ["damages", "nearest", "next_whole", "read_rows", "whole_row"]
+__all__ = ["damages", "next_whole", "read_rows", "whole_row"]
 
-_NAMES: Final = ", ".join(COLUMNS)
-_ROW: Final = f"SELECT {_NAMES} FROM entries WHERE offset = ?"
-_READ: Final = f"SELECT {_NAMES} FROM entries WHERE offset > ? ORDER BY offset LIMIT ?"
+_ROW: Final = f"SELECT {NAMES} FROM entries WHERE offset = ?"
+_READ: Final = f"SELECT {NAMES} FROM entries WHERE offset > ? ORDER BY offset LIMIT ?"
 #: What is read at once to look through all: rows, and their bytes.
 _SCAN: Final = 1000
 _SCAN_BYTES: Final = 4 << 20
@@ -73,10 +72,34 @@ def damages(connection: sqlite3.Connection, start: int, head: int) -> Iterator[t
             start = damage.upto
 
 
-def next_whole(connection: sqlite3.Connection, offset: int, head: int) -> Row | None:
-    """The row at this offset, or the first behind it, that is whole; None if there is none."""
-    found = nearest(lambda at: whole_row(connection, at) is not None, offset, head)
-    return None if found is None else whole_row(connection, found)
+def next_whole(connection: sqlite3.Connection, begin: int, end: int) -> Row | None:
+    """The first row that is whole on the way from `begin` to `end`, both included, in either direction.
+
+    It looks at some offsets one by one, and then takes longer and longer steps. So a stretch of damage
+    of any length costs little, but whole rows between two stretches may be passed over. None if there
+    is none.
+    """
+    way, count = (1, end - begin + 1) if begin <= end else (-1, begin - end + 1)
+    for at in range(min(_ONE_BY_ONE, count)):
+        if (row := whole_row(connection, begin + way * at)) is not None:
+            return row
+    bad, step = _ONE_BY_ONE - 1, _ONE_BY_ONE
+    row = None
+    while row is None:
+        found = min(bad + step, count - 1)
+        if found <= bad:
+            return None
+        row = whole_row(connection, begin + way * found)
+        if row is None:
+            bad, step = found, 2 * step
+    while found - bad > 1:
+        middle = (bad + found) // 2
+        nearer = whole_row(connection, begin + way * middle)
+        if nearer is None:
+            bad = middle
+        else:
+            row, found = nearer, middle
+    return row
 
 
 def whole_row(connection: sqlite3.Connection, offset: int) -> Row | None:
@@ -91,32 +114,3 @@ def whole_row(connection: sqlite3.Connection, offset: int) -> Row | None:
             return None
         raise
     return row if row is not None and row[0] == offset and is_whole(row) else None
-
-
-def nearest(good: Callable[[int], bool], begin: int, end: int) -> int | None:
-    """The first good offset on the way from `begin` to `end`, both included, in either direction.
-
-    It looks at some offsets one by one, and then takes longer and longer steps. So a stretch of any
-    length costs little, but good offsets between two bad stretches may be passed over.
-    """
-    way, count = (1, end - begin + 1) if begin <= end else (-1, begin - end + 1)
-    bad = 0
-    while bad < min(_ONE_BY_ONE, count):
-        if good(begin + way * bad):
-            return begin + way * bad
-        bad += 1
-    bad, step = bad - 1, _ONE_BY_ONE
-    while True:
-        found = min(bad + step, count - 1)
-        if found <= bad:
-            return None
-        if good(begin + way * found):
-            break
-        bad, step = found, 2 * step
-    while found - bad > 1:
-        middle = (bad + found) // 2
-        if good(begin + way * middle):
-            found = middle
-        else:
-            bad = middle
-    return begin + way * found

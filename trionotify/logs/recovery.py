@@ -14,17 +14,17 @@ destroy what is written next. Then, and only then, SQLite checks its structure, 
 from __future__ import annotations
 
 import os
+import sqlite3
 from typing import Final
 
 import attrs
 
-from trionotify.errors import StoreError
 from trionotify.logs import epochs
 from trionotify.logs.clock import LogClock, steady
 from trionotify.logs.database import Database
 from trionotify.logs.epochs import Durability
 from trionotify.logs.extent import Extent, read_extent
-from trionotify.logs.faults import damaged
+from trionotify.logs.faults import damaged, existing
 from trionotify.logs.heads import Head
 from trionotify.logs.reading import whole_row
 
@@ -72,16 +72,22 @@ def recover(database: Database, durability: Durability) -> Recovered:
     with database.reading() as connection:
         extent = read_extent(connection, database.path)
         epoch = epochs.epoch_of(connection)
-        is_readable = extent.head == extent.start or whole_row(connection, extent.head) is not None
-    if note is not None and extent.head > note.offset + _AHEAD and not is_readable:
-        raise damaged(database.path, f"its last offset is {extent.head}, and {note.offset} was noted")
+        if note is not None and extent.head > note.offset + _AHEAD:
+            _check_last(connection, database.path, extent, note)
     lost = missing(epoch, extent, note, current=database.current or database.has_damaged_note())
     if lost is not None or (note is not None and note.doubtful):
         _check_structure(database)
     if lost is None and note is not None and note.doubtful and extent.head > note.offset:
-        extent = _take_back(database, note.offset)
-    epoch, renewed = epochs.begin(database, durability, lost)
-    return Recovered(epoch, extent, note if renewed is None else None, renewed, epochs.boot_id())
+        extent = _take_back(database, extent, note.offset)
+    boot = epochs.boot_id()
+    epoch, renewed = epochs.begin(database, durability, boot, lost)
+    return Recovered(epoch, extent, note if renewed is None else None, renewed, boot)
+
+
+def _check_last(connection: sqlite3.Connection, path: str, extent: Extent, note: Head) -> None:
+    """Raise StoreError if the last offset can't be right: nothing would have a place behind it."""
+    if extent.head > extent.start and whole_row(connection, extent.head) is None:
+        raise damaged(path, f"its last offset is {extent.head}, and {note.offset} was noted")
 
 
 def missing(epoch: str, extent: Extent, note: Head | None, *, current: bool = True) -> str | None:
@@ -130,9 +136,7 @@ def new_epoch(path: str | os.PathLike[str]) -> str:
     What is in the file stays there. Raises StoreError when there is no such file, when it isn't ours
     or is damaged, and while a server has it.
     """
-    path = os.path.realpath(path)
-    if not os.path.exists(path):
-        raise StoreError(503, f"{path} isn't there: name the file of a log")
+    path = existing(path)
     database = Database.open(path)
     try:
         with database.reading() as connection:
@@ -164,11 +168,10 @@ def _check_structure(database: Database) -> None:
         raise damaged(database.path, str(found).replace("\n", " "))
 
 
-def _take_back(database: Database, offset: int) -> Extent:
+def _take_back(database: Database, extent: Extent, offset: int) -> Extent:
     """Remove what was refused because the disk failed, and is there all the same."""
     with database.writing() as connection:
-        before = read_extent(connection, database.path)
         connection.execute("DELETE FROM entries WHERE offset > ?", (offset,))
-        if before.start >= offset:
+        if extent.start >= offset:
             connection.execute("UPDATE log SET head = ?", (offset,))
         return read_extent(connection, database.path)

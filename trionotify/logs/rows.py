@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 __all__ = [
     "COLUMNS",
     "MOMENT",
+    "NAMES",
     "SIZE",
     "TOTAL",
     "Row",
     "audience_text",
     "checksum",
     "entry_of",
+    "insertion",
     "is_whole",
     "moved_checksum",
     "row_of",
@@ -47,6 +49,8 @@ COLUMNS: Final = (
     *("offset", "size", "total", "origin", "publisher", "id", "given", "source", "type"),
     *("time", "subject", "datacontenttype", "audience", "extensions", "data", "moment", "crc"),
 )
+#: The same in SQL.
+NAMES: Final = ", ".join(COLUMNS)
 #: Where in a row they are.
 SIZE: Final = COLUMNS.index("size")
 TOTAL: Final = COLUMNS.index("total")
@@ -70,6 +74,12 @@ _NOBODY: Final = "false"
 _MAX_REMEMBERED: Final = 4 << 20
 
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def insertion(number: int) -> str:
+    """The statement that stores so many rows."""
+    values = f"({', '.join('?' * len(COLUMNS))})"
+    return f"INSERT INTO entries ({NAMES}) VALUES {', '.join([values] * number)}"
 
 
 def row_of(entry: Entry, offset: int, moment: float, total: int) -> Row:

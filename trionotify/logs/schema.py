@@ -2,8 +2,8 @@
 
 An SQLite database in WAL mode, so that a commit appends to one file and waits for the disk once. (Other
 programs must not open it while a server has it, unless SQLite is new enough: see `sharing`.) It has two
-tables. `entries` has a row for each entry that is kept, their
-offsets without a hole; `log` has one row, on the log as a whole.
+tables. `entries` has a row for each entry that is kept, their offsets without a hole; `log` has one row,
+on the log as a whole.
 
 A file is never overwritten or removed: what isn't ours, or is newer than this program, is refused as
 it is.
@@ -91,9 +91,8 @@ def _version_1(db: sqlite3.Connection) -> None:
 def _version_2(db: sqlite3.Connection) -> None:
     # A checksum for each row. This reads and writes all of the file once.
     db.execute("ALTER TABLE entries ADD COLUMN crc INTEGER")
-    *content, _, _ = COLUMNS
-    db.create_function("checksum", len(COLUMNS) - 1, lambda *row: checksum(row[:-1], row[-1]))
-    db.execute(f"UPDATE entries SET crc = checksum({', '.join(content)}, moment)")
+    _define_checksum(db)
+    db.execute(f"UPDATE entries SET crc = checksum({_SUMMED})")
 
 
 #: Step n makes a file of version n one of version n + 1, inside a transaction; version 0 is empty.
@@ -120,9 +119,8 @@ def open_database(path: str) -> tuple[sqlite3.Connection, bool]:
                     raise damaged(path, "its end was cut off")
             _set_up(db, path)
             if not (current := _migrate(db)):
-                db.execute(
-                    "PRAGMA wal_checkpoint"
-                )  # so that damage to the WAL can't take the tables away
+                # So that damage to the WAL can't take the tables away.
+                db.execute("PRAGMA wal_checkpoint")
             undo.pop_all()
     except FAULTS as error:
         raise store_fault(path, error) from error
@@ -154,9 +152,17 @@ def _add_checksums(db: sqlite3.Connection) -> None:
 
     It may be damaged so that no server can bring it up to date.
     """
-    names = ", ".join(COLUMNS[:-1])
+    _define_checksum(db)
+    view = f"SELECT {_SUMMED}, checksum({_SUMMED}) AS crc FROM main.entries"
+    db.execute(f"CREATE TEMP VIEW entries AS {view}")
+
+
+def _define_checksum(db: sqlite3.Connection) -> None:
     db.create_function("checksum", len(COLUMNS) - 1, _checksum)
-    db.execute(f"CREATE TEMP VIEW entries AS SELECT {names}, checksum({names}) AS crc FROM main.entries")
+
+
+#: What a row's checksum is of.
+_SUMMED: Final = ", ".join(COLUMNS[:-1])
 
 
 def _checksum(*row: Any) -> int | None:

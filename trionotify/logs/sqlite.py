@@ -40,15 +40,7 @@ from trionotify.logs.heads import Head
 from trionotify.logs.moments import Move
 from trionotify.logs.reading import damages, next_whole, read_rows
 from trionotify.logs.recovery import Recovered, new_epoch, recover
-from trionotify.logs.rows import (
-    COLUMNS,
-    MOMENT,
-    TOTAL,
-    Row,
-    audience_text,
-    entry_of,
-    row_of,
-)
+from trionotify.logs.rows import MOMENT, TOTAL, Row, audience_text, entry_of, insertion, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -57,15 +49,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Durability", "SqliteStore", "new_epoch"]
 
-_NAMES: Final = ", ".join(COLUMNS)
-_VALUES: Final = f"({', '.join('?' * len(COLUMNS))})"
 #: By the number of rows, halved again and again. One statement for many of them is faster, and much more
 #: so beside a busy loop: the thread lets go of the interpreter once for each. (Some builds of SQLite
 #: take 999 values at most.)
-_INSERT: Final = {
-    number: f"INSERT INTO entries ({_NAMES}) VALUES {', '.join([_VALUES] * number)}"
-    for number in (32, 16, 8, 4, 2, 1)
-}
+_INSERT: Final = {number: insertion(number) for number in (32, 16, 8, 4, 2, 1)}
 _REPEATED: Final = "SELECT offset FROM entries WHERE publisher = ? AND source = ? AND id = ?"
 _KEY: Final = "SELECT publisher, source, id FROM entries WHERE offset = ?"
 _TAKE_BACK: Final = "DELETE FROM entries WHERE offset > ? AND offset <= ?"
@@ -369,9 +356,7 @@ class SqliteStore:
         with self._database.reading() as connection:
             return list(damages(connection, self.start, self.head))
 
-    def backup(
-        self, destination: str, between: Callable[[], None], done: Callable[[], None] | None = None
-    ) -> None:
+    def backup(self, destination: str, between: Callable[[], None], done: Callable[[], None]) -> None:
         """Copy the log to the file `destination`, which is replaced. Takes long.
 
         `between` is called between two steps, and `done` when only the disk is waited for. In the one,
