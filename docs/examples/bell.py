@@ -41,7 +41,7 @@ SECRET = secrets.token_bytes(32).hex().encode()
 
 
 def user_of(request: Request) -> str:
-    """Who is logged in. Ask your application's session here."""
+    """The user who is logged in. Ask your application's session here."""
     return str(request.path_params["user"])
 
 

@@ -154,7 +154,7 @@ class _World:
         await self._server.start()
 
     def _forget(self) -> None:
-        """What a disk has destroyed is put aside, and the log begins anew."""
+        """A log that the disk has destroyed is put aside, and a new one begins."""
         for file in self._path.parent.glob("log.db*"):
             file.unlink()
         self._epoch, self._known, self._lost, self._suspect = None, {}, set(), False
@@ -176,7 +176,7 @@ class _World:
 
     def _judge(self, found: dict[int, str], lost: set[int], *, renewed: bool) -> None:
         begin = min((*found, *lost), default=0)
-        # What nobody has acknowledged may have come behind, and more was evicted for it.
+        # A commit that wasn't acknowledged may stand behind, and more was evicted for it.
         kept = min(begin, max((*found, *lost), default=0) - _KEPT + 1)
         if self._mode == "fail" and begin <= kept + _PUBLISHERS:
             kept = begin  # the commit that was taken back had evicted some

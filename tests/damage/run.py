@@ -156,7 +156,7 @@ async def _read(hub: Hub, verdict: Verdict, random: Random) -> None:
     readers = [f"{template.epoch}:{template.head}", f"{template.epoch}:{somewhere}", "start"]
     random.shuffle(readers)
     if random.random() < _ON_THE_WIRE:
-        # First: what nobody has found yet is told in another way than what is known.
+        # First: damage that no reader has found yet is told in another way than damage that is known.
         verdict.judge_told(readers[0], await listen(hub, readers[0]), hub.log.head)
     for since in readers:
         verdict.judge(since, await read_on(hub, since))
