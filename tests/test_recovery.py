@@ -58,7 +58,8 @@ def life(tmp_path: Path) -> Life:
 def copy(source: Path, target: Path) -> None:
     """All files of a log, as they are when its process is killed now."""
     for name in ("", "-wal", "-lock"):
-        shutil.copy(f"{source}{name}", f"{target}{name}")
+        if os.path.exists(f"{source}{name}"):
+            shutil.copy(f"{source}{name}", f"{target}{name}")
 
 
 def test_a_process_that_was_killed(life: Life) -> None:
@@ -79,6 +80,65 @@ def test_a_commit_that_was_not_noted_yet(life: Life) -> None:
     store = life.open()
     assert (store.epoch, store.head) == (life.epoch, 10)
     store.close()
+
+
+def made_old(life: Life) -> None:
+    """The file becomes one of the first version, which had no checksums and no note."""
+    life.open().close()
+    with sqlite3.connect(life.file(), isolation_level=None) as old:
+        old.execute("ALTER TABLE entries DROP COLUMN crc")
+        old.execute("ALTER TABLE log DROP COLUMN noted")
+        old.execute("PRAGMA user_version = 1")
+    old.close()
+    life.file("-lock").write_bytes(b"4711\n")
+
+
+def missing(life: Life) -> None:
+    for name in ("", "-wal", "-lock"):
+        life.file(name).unlink()
+
+
+def killed(life: Life) -> None:
+    crash(life.open())
+
+
+def closed(life: Life) -> None:
+    life.open().close()
+
+
+@pytest.mark.parametrize("before", [missing, made_old, killed, closed])
+def test_killed_at_any_step_of_its_start(
+    before: Callable[[Life], object], life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was lost, and nothing is said to be."""
+    before(life)
+    connect, note = sqlite3.connect, FileLock.note
+    copies = [life.directory / "killed-0.db"]
+
+    def die(_: object) -> None:
+        copy(life.file(), copies[-1])
+        copies.append(life.directory / f"killed-{len(copies)}.db")
+
+    def connect_and_listen(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(die)  # it is called before each statement
+        return connection
+
+    def note_and_die(lock: FileLock, head: Head, *, on_disk: bool = False) -> None:
+        die("before the note")
+        note(lock, head, on_disk=on_disk)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(sqlite3, "connect", connect_and_listen)
+        patches.setattr(FileLock, "note", note_and_die)
+        store = life.open()
+    store.close()
+    assert len(copies) > 20
+    for path in copies[:-1]:
+        again = open_store(path)
+        assert (path, again.recovered.renewed, again.head) == (path, None, store.head)
+        assert before is missing or again.epoch == life.epoch
+        again.close()
 
 
 def without_note(life: Life) -> None:
@@ -247,12 +307,7 @@ def test_a_close_in_the_middle_of_a_move(tmp_path: Path) -> None:
 
 def test_a_file_of_the_first_version(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no checksums and no note: it gets both, and its epoch stays."""
-    life.open().close()
-    with sqlite3.connect(life.file(), isolation_level=None) as old:
-        old.execute("ALTER TABLE entries DROP COLUMN crc")
-        old.execute("PRAGMA user_version = 1")
-    old.close()
-    life.file("-lock").write_bytes(b"4711\n")
+    made_old(life)
     store = life.open()
     assert (store.epoch, store.recovered.renewed) == (life.epoch, None)
     assert data(store) == [f"data {number}" for number in range(1, 11)]

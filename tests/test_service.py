@@ -465,4 +465,4 @@ async def test_a_hangup_while_it_drains() -> None:
             while process.poll() is None:
                 process.send_signal(signal.SIGHUP)
                 await trio.lowlevel.checkpoint()
-        assert process.returncode == 0
+        assert process.returncode == 0, process.stderr and process.stderr.read()

@@ -849,10 +849,10 @@ def test_what_is_written_down_is_on_the_disk(tmp_path: Path, monkeypatch: pytest
     """Who has the file, before anything that doesn't wait for it; that nothing is missing, last."""
     said: list[str] = []
 
-    def open_and_listen(path: str) -> tuple[sqlite3.Connection, bool]:
-        connection, current = schema.open_database(path)
+    def open_and_listen(path: str) -> sqlite3.Connection:
+        connection = schema.open_database(path)
         connection.set_trace_callback(said.append)
-        return connection, current
+        return connection
 
     open_store(tmp_path / "log.db").close()
     monkeypatch.setattr(database, "open_database", open_and_listen)

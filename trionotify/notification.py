@@ -219,8 +219,16 @@ class Notification:
         """All that it is, in values that a file can hold but for the audience: see `restored`."""
         id = self._id
         return (
-            *(self.data, self.type, self.source, self.subject, _text_of(id), isinstance(id, str)),
-            *(self._time, self._datacontenttype, self.audience, self.extensions),
+            self.data,
+            self.type,
+            self.source,
+            self.subject,
+            id if id.__class__ is str else _text_of(id),
+            isinstance(id, str),
+            self._time,
+            self._datacontenttype,
+            self.audience,
+            self.extensions,
         )
 
     @classmethod

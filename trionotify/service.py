@@ -196,12 +196,9 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     flush = configure(log_format, log_level)
     for line in misspelt_variables(cast("click.Group", click.get_current_context().find_root().command)):
         logger.warning("%s", line, extra={"event": "misspelt_variable", "reason": line})
-    if _RELOADING is not None:
-        # While it starts and ends there is nothing to read again, and nothing to die of.
-        before = signal.signal(_RELOADING, signal.SIG_IGN)
-        terminal = Terminal(ignored=before is signal.SIG_IGN)
-    else:
-        terminal = Terminal(ignored=True)
+    # While it starts and ends there is nothing to read again, and nothing to die of.
+    before = _ignore_reloading()
+    terminal = Terminal(ignored=_RELOADING is None or before is signal.SIG_IGN)
     for number in _MEANINGLESS:
         signal.signal(number, signal.SIG_IGN)
     options = {name: value for name, value in given.items() if value is not None}
@@ -231,6 +228,14 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
             say(f"trionotify: {with_its_place(_in_short(leaf))}")
         raise SystemExit(1) from None
     raise SystemExit(code)
+
+
+def _ignore_reloading() -> Any:
+    """Let the signal that reloads files do nothing; return what it did before.
+
+    The kernel drops it then, at whatever point the process is.
+    """
+    return None if _RELOADING is None else signal.signal(_RELOADING, signal.SIG_IGN)
 
 
 def _check_place() -> None:
@@ -274,6 +279,7 @@ async def _serve(options: dict[str, Any], listening: trio.Event, terminal: Termi
                 _warn_of_few_descriptors(server.hub.settings)
                 notify("READY=1")
                 number = await _next_ending(signals, partial(_reload, server), terminal)
+                _ignore_reloading()
                 name = signal.Signals(number).name
                 why = "the terminal is gone" if number == _RELOADING else "a second one ends it at once"
                 logger.info("%s; %s", name, why, extra={"event": "stopping", "signal": name})

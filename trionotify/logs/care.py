@@ -54,8 +54,9 @@ def check(path: str | os.PathLike[str]) -> list[str]:
         ]
         try:
             extent = read_extent(connection, file)
+            # A copy may well be without a note.
             lost = missing(
-                epochs.epoch_of(connection), extent, lock.noted(), current=lock.has_damaged_note()
+                epochs.epoch_of(connection), extent, lock.noted(), expected=lock.has_damaged_note()
             )
         except FAULTS as error:
             return [*faults, str(error)]
@@ -151,7 +152,7 @@ def _rewrite(
     connection: sqlite3.Connection, extent: Extent, destination: str, note: Head | None
 ) -> Head:
     """Write what is whole to a new file; return its head. The log's time goes on as in `note`."""
-    new, _ = open_database(destination)
+    new = open_database(destination)
     epoch = epochs.fresh()
     # Without a WAL: there is one file to put in place, and a disk that becomes full shows at the commit.
     new.execute("PRAGMA journal_mode = DELETE")
@@ -161,7 +162,7 @@ def _rewrite(
             offset += 1
             total += row[SIZE]
             moment = max(moment, row[MOMENT])
-            _insert(new, (offset, row[SIZE], total, *row[TOTAL + 1 : MOMENT]), moment)
+            _insert(new, (offset, row[SIZE], total, *row[TOTAL + 1 : MOMENT], moment))
         new.execute(
             "UPDATE log SET epoch = ?, head = ?, total = ?, moment = ?",
             (epoch, extent.start, extent.base, 0.0),
@@ -203,14 +204,14 @@ def _next(connection: sqlite3.Connection, after: int, head: int) -> int:
 _FIRST: Final = "SELECT min(offset) FROM entries WHERE offset > ?"
 
 
-def _insert(new: sqlite3.Connection, content: Row, moment: float) -> None:
+def _insert(new: sqlite3.Connection, content: Row) -> None:
     try:
-        new.execute(insertion(1), (*content, moment, checksum(content, moment)))
+        new.execute(insertion(1), (*content, checksum(content)))
     except sqlite3.IntegrityError:
         # The index was damaged, and let in a repetition. Both were given out: both stay.
         publisher = COLUMNS.index("publisher")
         content = (*content[:publisher], None, *content[publisher + 1 :])
-        new.execute(insertion(1), (*content, moment, checksum(content, moment)))
+        new.execute(insertion(1), (*content, checksum(content)))
 
 
 def _put_in_place(path: str, repaired: str) -> str:

@@ -41,12 +41,8 @@ _given_up: Final[list[sqlite3.Connection]] = []
 class Database:
     """Made by `open`, and used by one store until `close`, in one thread at a time."""
 
-    def __init__(
-        self, path: str, lock: FileLock, connection: sqlite3.Connection, current: bool = True
-    ) -> None:
+    def __init__(self, path: str, lock: FileLock, connection: sqlite3.Connection) -> None:
         self.path = path
-        #: Whether the file was of this version when it was opened, so that its lock file has a note.
-        self.current = current
         self._lock = lock
         #: Why the file is in doubt.
         self._doubt: StoreError | None = None
@@ -65,9 +61,9 @@ class Database:
         with contextlib.ExitStack() as undo:
             lock = FileLock.take(path)
             undo.callback(lock.release)
-            connection, current = open_database(path)
+            connection = open_database(path)
             undo.callback(connection.close)
-            database = cls(path, lock, connection, current)
+            database = cls(path, lock, connection)
             undo.pop_all()
         return database
 
@@ -148,6 +144,17 @@ class Database:
         if self._doubt is not None:
             raise self._doubt
         self._lock.note(head, on_disk=on_disk)
+
+    def note_first(self, head: Head) -> None:
+        """Note it on the disk, and write down in the file that there is a note from now on.
+
+        Raises StoreError.
+        """
+        self.note(head, on_disk=True)
+        with self.writing() as connection:
+            connection.execute("UPDATE log SET noted = 1")
+        # So that damage to the WAL can't take that back.
+        self._checkpoint(self.connection)
 
     def noted(self) -> Head | None:
         """How far the log had come, as its last owner has noted; None if there is no such note."""

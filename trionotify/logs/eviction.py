@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from trionotify.logs.extent import Extent
+
 if TYPE_CHECKING:
     import sqlite3
 
-    from trionotify.logs.extent import Extent
     from trionotify.logs.moments import Move
 
 __all__ = ["Limits", "evict"]
@@ -28,7 +29,8 @@ STEP: Final = 1000
 STEP_BYTES: Final = 16 << 20
 
 _OLDEST: Final = (
-    "SELECT offset, ifnull(CAST(moment AS REAL), 0), CAST(size AS INTEGER), CAST(total AS INTEGER)"
+    "SELECT offset, ifnull(CAST(moment AS REAL), 0), ifnull(CAST(size AS INTEGER), 0),"
+    " ifnull(CAST(total AS INTEGER), 0)"
     " FROM entries WHERE offset > ? AND offset <= ? ORDER BY offset LIMIT ?"
 )
 
@@ -59,23 +61,24 @@ def evict(
     """
     count = STEP + extent.head - before.head
     room = STEP_BYTES + extent.total - before.total
-    too_old = now - limits.max_age
-    start, base, last = extent.start, extent.base, -math.inf
+    # What is from there on fits.
+    offset_fits = extent.head - limits.max_entries + 1
+    base_fits = extent.total - limits.max_bytes
+    moment_fits = now - limits.max_age
+    start, base, moment = extent.start, extent.base, -math.inf
     with contextlib.closing(connection.execute(_OLDEST, (start, upto, count))) as oldest:
         for offset, noted, size, total in oldest:
             # What can't be is of a damaged row: it goes with the one before.
-            last = moment = noted if noted <= extent.moment else last
-            total_then = min(max(base, total or 0), extent.total)
-            held = extent.total - total_then + min(max(0, size or 0), total_then - base)
-            fits = (
-                extent.head - offset < limits.max_entries
-                and held <= limits.max_bytes
-                and (move.moved(offset, moment) if move else moment) >= too_old
-            )
-            if fits or room < 0:
+            if noted <= extent.moment:
+                moment = move.moved(offset, noted) if move else noted
+            begin = base
+            if total != begin + size or not begin <= total <= extent.total:
+                total = min(max(begin, total), extent.total)  # noqa: PLW2901 - what it is taken for
+                begin = total - min(max(0, size), total - begin)
+            if room < 0 or (offset >= offset_fits and begin >= base_fits and moment >= moment_fits):
                 break
-            room -= total_then - base
-            start, base = int(offset), total_then
+            room -= total - base
+            start, base = int(offset), total
     if start == extent.start:
         return extent
     connection.execute("DELETE FROM entries WHERE offset <= ?", (start,))
@@ -84,4 +87,4 @@ def evict(
         connection.execute(
             "UPDATE log SET head = ?, total = ?, moment = ?", (extent.head, extent.total, extent.moment)
         )
-    return attrs.evolve(extent, start=start, base=base)
+    return Extent(start, extent.head, base, extent.total, extent.moment)

@@ -71,16 +71,18 @@ def recover(database: Database, durability: Durability) -> Recovered:
     note = database.noted()
     with database.reading() as connection:
         extent = read_extent(connection, database.path)
-        epoch = epochs.epoch_of(connection)
+        epoch, has_note = _epoch_and_note(connection)
         if note is not None and extent.head > note.offset + _AHEAD:
             _check_last(connection, database.path, extent, note)
-    lost = missing(epoch, extent, note, current=database.current or database.has_damaged_note())
+    lost = missing(epoch, extent, note, expected=has_note or database.has_damaged_note())
     if lost is not None or (note is not None and note.doubtful):
         _check_structure(database)
     if lost is None and note is not None and note.doubtful and extent.head > note.offset:
         extent = _take_back(database, extent, note.offset)
     boot = epochs.boot_id()
     epoch, renewed = epochs.begin(database, durability, boot, lost)
+    if not has_note:
+        database.note_first(_head(unknown_time(extent.moment), epoch, extent))
     return Recovered(epoch, extent, note if renewed is None else None, renewed, boot)
 
 
@@ -90,18 +92,28 @@ def _check_last(connection: sqlite3.Connection, path: str, extent: Extent, note:
         raise damaged(path, f"its last offset is {extent.head}, and {note.offset} was noted")
 
 
-def missing(epoch: str, extent: Extent, note: Head | None, *, current: bool = True) -> str | None:
+def _epoch_and_note(connection: sqlite3.Connection) -> tuple[str, bool]:
+    """The epoch that the file names, and whether its lock file has ever had a note.
+
+    It hasn't when the file was made just now, or is of an earlier version. Whoever made it may have been
+    killed before the first note: then no offset was given out either.
+    """
+    epoch, noted = connection.execute("SELECT epoch, noted FROM log").fetchone()
+    return str(epoch), bool(noted)
+
+
+def missing(epoch: str, extent: Extent, note: Head | None, *, expected: bool) -> str | None:
     """What of a file was lost, in words, as far as its note shows it; None if nothing was.
 
-    A file that is not `current` was made just now, or is of an earlier version, which has no note.
+    Whether a note is `expected`: a file that never had one lacks nothing.
     """
-    if note is None and not current:
+    if note is None and not expected:
         return None
     if note is None:
         return "the note of how far it goes, in the file -lock beside it, is missing or damaged"
     if note.epoch != epoch:
         other = "it isn't the file that the note in the file -lock beside it speaks of"
-        return other if current else "it was missing, and a new one was made"
+        return other if expected else "it was missing, and a new one was made"
     if note.offset > extent.head:
         return f"it ends at the offset {extent.head}, and went to {note.offset}"
     if note.offset == extent.head and note.total != extent.total and extent.head > extent.start:
@@ -141,13 +153,12 @@ def new_epoch(path: str | os.PathLike[str]) -> str:
     try:
         with database.reading() as connection:
             extent = read_extent(connection, path)
-            before = epochs.epoch_of(connection)
+            before, _ = _epoch_and_note(connection)
         note = database.noted()
         if note is None or note.epoch != before:
             note = unknown_time(extent.moment)
         epoch = epochs.renew(database)
-        head = attrs.evolve(note, epoch=epoch, offset=extent.head, total=extent.total)
-        database.note(head, on_disk=True)
+        database.note_first(_head(note, epoch, extent))
     finally:
         database.close()
     return epoch
@@ -159,6 +170,10 @@ def unknown_time(moment: float) -> Head:
     It names no boot, because nobody knows how long ago that was.
     """
     return Head("", 0, 0, moment, steady(), "")
+
+
+def _head(note: Head, epoch: str, extent: Extent) -> Head:
+    return attrs.evolve(note, epoch=epoch, offset=extent.head, total=extent.total)
 
 
 def _check_structure(database: Database) -> None:

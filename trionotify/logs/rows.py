@@ -96,8 +96,8 @@ def row_of(entry: Entry, offset: int, moment: float, total: int) -> Row:
     given = 1 if given else 0
     # To concatenate takes half as long as to unpack, and this is done for every notification.
     content = (offset, entry.size, total, entry.origin, publisher, id, given, source, type)
-    content += (time, subject, kind, audience_json, extensions_json, data)
-    return content + (moment, checksum(content, moment))  # noqa: RUF005 # the same
+    content += (time, subject, kind, audience_json, extensions_json, data, moment)
+    return content + (checksum(content),)  # noqa: RUF005 # the same
 
 
 def entry_of(row: Row, ours: bool) -> Entry:
@@ -119,9 +119,9 @@ def entry_of(row: Row, ours: bool) -> Entry:
     return entry
 
 
-def checksum(content: Row, moment: float) -> int:
-    """The CRC-32 of a row: of all columns but the last two as MessagePack, and behind it of `moment`."""
-    return crc32(_MOMENT(moment), crc32(_ENCODE(content)))
+def checksum(content: Row) -> int:
+    """The CRC-32 of a row: of all columns but the last, as MessagePack, of which `moment` is the end."""
+    return crc32(_ENCODE(content))
 
 
 def moved_checksum(check: int, before: float, after: float) -> int:
@@ -136,8 +136,8 @@ def moved_checksum(check: int, before: float, after: float) -> int:
 def is_whole(row: Row) -> bool:
     """Whether a row is as it was written."""
     try:
-        return bool(checksum(row[:MOMENT], row[MOMENT]) == row[_CRC])
-    except (TypeError, ValueError, OverflowError, struct.error):
+        return bool(checksum(row[:_CRC]) == row[_CRC])
+    except (TypeError, ValueError, OverflowError):
         return False  # values of other types than were written
 
 
@@ -146,7 +146,8 @@ def _without_subclass(value: Any) -> str | int:
 
 
 _ENCODE: Final = msgspec.msgpack.Encoder(enc_hook=_without_subclass).encode
-_MOMENT: Final = struct.Struct("<d").pack
+#: As MessagePack has a float.
+_MOMENT: Final = struct.Struct(">d").pack
 
 
 def _plain(extensions: Mapping[str, Any]) -> dict[str, Any]:

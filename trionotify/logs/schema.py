@@ -89,6 +89,8 @@ def _version_1(db: sqlite3.Connection) -> None:
 
 
 def _version_2(db: sqlite3.Connection) -> None:
+    # Whether there has been a note of the head in the lock file.
+    db.execute("ALTER TABLE log ADD COLUMN noted INTEGER NOT NULL DEFAULT 0")
     # A checksum for each row. This reads and writes all of the file once.
     db.execute("ALTER TABLE entries ADD COLUMN crc INTEGER")
     _define_checksum(db)
@@ -99,11 +101,11 @@ def _version_2(db: sqlite3.Connection) -> None:
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1, _version_2)
 
 
-def open_database(path: str) -> tuple[sqlite3.Connection, bool]:
+def open_database(path: str) -> sqlite3.Connection:
     """Open the file at `path`, make it if it is missing, and bring its tables up to date.
 
-    Every commit is on the disk when it returns (`synchronous=FULL`). The second value is whether the
-    file was of this version already. Raises StoreError; what isn't a log of ours is then as it was.
+    Every commit is on the disk when it returns (`synchronous=FULL`). Raises StoreError; what isn't a log
+    of ours is then as it was.
     """
     size, has_wal = _size(path), _has_wal(path)
     try:
@@ -118,13 +120,14 @@ def open_database(path: str) -> tuple[sqlite3.Connection, bool]:
                 if size % _pragma(db, "page_size") and not has_wal:
                     raise damaged(path, "its end was cut off")
             _set_up(db, path)
-            if not (current := _migrate(db)):
+            if _pragma(db, "user_version") < len(MIGRATIONS):
+                _migrate(db)
                 # So that damage to the WAL can't take the tables away.
                 db.execute("PRAGMA wal_checkpoint")
             undo.pop_all()
     except FAULTS as error:
         raise store_fault(path, error) from error
-    return db, current
+    return db
 
 
 @contextlib.contextmanager
@@ -167,8 +170,8 @@ _SUMMED: Final = ", ".join(COLUMNS[:-1])
 
 def _checksum(*row: Any) -> int | None:
     try:
-        return checksum(row[:-1], row[-1])
-    except (TypeError, ValueError, OverflowError, struct.error):
+        return checksum(row)
+    except (TypeError, ValueError, OverflowError):
         return None  # of a damaged row
 
 
@@ -266,14 +269,11 @@ _SETTINGS: Final = (
 )
 
 
-def _migrate(db: sqlite3.Connection) -> bool:
-    """Bring the tables up to date; whether they were so already."""
-    found = _pragma(db, "user_version")
-    for version in range(found, len(MIGRATIONS)):
+def _migrate(db: sqlite3.Connection) -> None:
+    for version in range(_pragma(db, "user_version"), len(MIGRATIONS)):
         with transaction(db):
             MIGRATIONS[version](db)
             db.execute(f"PRAGMA user_version = {version + 1}")
-    return bool(found == len(MIGRATIONS))
 
 
 def _moved_checksum(check: Any, before: Any, after: Any) -> Any:

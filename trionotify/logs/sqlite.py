@@ -199,7 +199,7 @@ class SqliteStore:
         if self._not_noted is not None:
             self._note(before, now)
             self._not_noted = None
-        moment = max(now, before.moment)
+        moment = float(max(now, before.moment))
         with self._database.writing() as connection:
             # Repetitions are rare: only when the index objects to one are they looked for.
             rows, fresh, offsets = self._placed(entries, moment, lambda key: None)
@@ -374,18 +374,21 @@ class SqliteStore:
         fresh: list[Entry] = []
         offsets: list[int] = []
         firsts: dict[Hashable, int] = {}
-        for entry in entries:
-            key = entry.key
-            first = None if key is None else firsts.get(key) or kept(key)
-            if first is None:
-                head += 1
-                total += entry.size
-                rows.append(self._row(entry, head, moment, total))
-                fresh.append(entry)
-                first = head
-                if key is not None:
-                    firsts[key] = head
-            offsets.append(first)
+        try:
+            for entry in entries:
+                key = entry.key
+                first = None if key is None else firsts.get(key) or kept(key)
+                if first is None:
+                    head += 1
+                    total += entry.size
+                    rows.append(row_of(entry, head, moment, total))
+                    fresh.append(entry)
+                    first = head
+                    if key is not None:
+                        firsts[key] = head
+                offsets.append(first)
+        except (TypeError, ValueError) as error:
+            raise _unfit(self.path, error) from error
         return rows, fresh, offsets
 
     def _first(self, connection: sqlite3.Connection, key: Hashable) -> int | None:
@@ -401,12 +404,6 @@ class SqliteStore:
         if connection.execute(_KEY, (offset,)).fetchone() != key:
             raise damaged(self.path, f"its index of repetitions is wrong about the offset {offset}")
         return offset
-
-    def _row(self, entry: Entry, offset: int, moment: float, total: int) -> Row:
-        try:
-            return row_of(entry, offset, moment, total)
-        except (TypeError, ValueError) as error:
-            raise _unfit(self.path, error) from error
 
 
 def _insert(connection: sqlite3.Connection, rows: list[Row]) -> None:
