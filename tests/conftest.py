@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,8 @@ from trionotify.settings import raise_file_limit
 
 # Some tests have a thousand connections, and both ends of them.
 raise_file_limit()
+# What runs in a shell's background ignores it, and so would the programs that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @attrs.define

@@ -8,6 +8,8 @@ import os
 import trio
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
+from trionotify.transport import Woken
+
 KEY = base64.b64encode(b"0123456789abcdef").decode()
 
 
@@ -52,6 +54,8 @@ class FakeKernel:
         self.was_reset = False
         self.eof_sent = False
         self._incoming, self._to_receive = trio.open_memory_channel[bytes](100)
+        self._reading = trio.CancelScope()
+        self._woken = False
         self._changed = trio.Event()
         self._writers = 0
 
@@ -126,12 +130,19 @@ class FakeKernel:
     async def receive_some(self) -> bytes:
         try:
             while not self.closed:
-                with trio.move_on_after(3600):
+                with trio.move_on_after(3600) as self._reading:
                     return await self._to_receive.receive()
+                if self._woken:
+                    self._woken = False
+                    raise Woken
         except (trio.EndOfChannel, trio.ClosedResourceError):
             if not self.closed:
                 return b""
         raise trio.BrokenResourceError
+
+    def wake_reader(self) -> None:
+        self._woken = True
+        self._reading.cancel()
 
     async def send_eof(self) -> None:
         self.eof_sent = True

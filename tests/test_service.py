@@ -416,8 +416,7 @@ os.setsid()
 terminal = os.open(sys.argv[1], os.O_RDWR)
 if sys.argv[2] == "streams":
     os.dup2(terminal, 0), os.dup2(terminal, 2)
-if sys.argv[2] == "nohup":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2] == "nohup" else signal.SIG_DFL)
 os.execv(sys.executable, [sys.executable, "-m", "trionotify", "--port=0"])
 """
 

@@ -1,19 +1,17 @@
 """The broadcast: one task, fed by a memory channel through the log, that hands out.
 
-Publishers put lists of entries into the channel. The task takes from the log all that is new there (a
-log in memory appends it at that moment, in one go; another one has committed it by then), finds for each
-notification the groups that want it, joins each group's frames, and hands the same bytes to every live
-member: one synchronous send per client and batch. A client whose kernel takes less falls behind; its own
-task goes on from the log, step by step (`advance`). The rule that keeps this free of gaps and duplicates
-is in `positions`.
+Publishers put lists of entries into the channel. The task takes from the log all that is new there,
+finds for each notification the groups that want it, joins each group's frames, and hands the same bytes
+to every live member: one synchronous send per client and batch. A client whose kernel takes less falls
+behind; its own task goes on from the log, step by step (`advance`). The rule that keeps this free of
+gaps and duplicates is in `positions`.
 
 A batch is handed out in slices: as many entries as one turn suffices to match, at most `SLICE` of them.
 `taken` is the end of the slice: it moves to each entry before that entry is matched. Other tasks run at
 the checkpoints inside a slice, and only there do they see `done < taken`.
 
 Everyone waits for what is evaluated here. So whom an audience means is found out in its publisher's
-task (`put`), and when an `Allowance` for costly filters is spent, their readers are put off: they fall
-behind, and find out in their own time what they get.
+task (`put`), and when an `Allowance` for costly filters is spent, their readers fall behind.
 """
 
 from __future__ import annotations
@@ -38,6 +36,7 @@ from trionotify.registry import Registry
 from trionotify.since import Moment
 from trionotify.tally import Tally
 from trionotify.turns import Turn
+from trionotify.unsent import Unsent
 from trionotify.wire import Wire
 
 __all__ = ["TURN", "Broadcast"]
@@ -57,7 +56,7 @@ class Broadcast:
     Positions join, move and leave by synchronous calls from their own tasks.
     """
 
-    def __init__(self, log: Log, registry: Registry, inbox: Inbox) -> None:
+    def __init__(self, log: Log, registry: Registry, inbox: Inbox, max_unsent: int) -> None:
         self.log = log
         self.inbox = inbox
         self.counts: Counts = Counts()
@@ -71,6 +70,7 @@ class Broadcast:
         self._index: PredicateIndex[Group] = PredicateIndex()
         self._groups: dict[tuple[Hashable, object], Group] = {}
         self._audiences = Audiences(registry)
+        self._unsent = Unsent(max_unsent)
         #: What costly evaluations may still take of the list that is being handed out.
         self._allowance = Allowance()
 
@@ -116,6 +116,7 @@ class Broadcast:
         """Send it nothing more. May be called again."""
         if position.joined:
             self.fix(position)
+            self._unsent.discard(position)
             position.joined = position.live = False
             self._audiences.everywhere.pop(position, None)
             self._leave_group(position)
@@ -222,7 +223,7 @@ class Broadcast:
             self.log.evict(self.done, trio.current_time())
             tally.tell(self.log.epoch)
             start = end
-            # To serve many takes longer than a checkpoint, in which publishers bring more for next time.
+            # To serve many takes longer than a checkpoint, in which publishers bring more.
             if turn.over or any(len(group.members) >= TURN for group in shared):
                 await turn.pass_on()
         self._audiences.forget()
@@ -347,8 +348,7 @@ class Broadcast:
     def _hand_to(
         self, positions: tuple[Position, ...], wants: list[Entry], chunks: list[Chunk], tally: Tally
     ) -> None:
-        # The hot path: what is in this loop is paid for each delivery. (`send` has a name because
-        # calling an attribute is a look-up of a method first.)
+        # The hot path: what is in this loop is paid for each delivery.
         done, taken = self.done, self.taken
         missed = missed_bytes = 0
         incomplete: list[tuple[Position, int]] = []
@@ -361,8 +361,7 @@ class Broadcast:
                 missed_bytes += all_bytes
                 if not position.live:
                     incomplete.append((position, 0))
-            elif not pieces:
-                # It takes notifications, not bytes, and takes them from the log.
+            elif not pieces:  # it takes notifications, not bytes, and takes them from the log
                 missed += number
                 incomplete.append((position, 0))
                 self.fall_behind(position)
@@ -381,7 +380,7 @@ class Broadcast:
                         position.outlet.abort()
                         break
                     if sent != size:
-                        cut(position, chunk, sent)
+                        self._unsent.add(position, cut(position, chunk, sent))
                         whole = sum(entry.offset < position.cursor for entry in wants)
                         incomplete.append((position, whole))
                         # The one that was cut goes out in full, but later.
@@ -399,10 +398,11 @@ class Broadcast:
     def advance(self, position: Position, wire: Wire) -> bool:
         """Bring one client that is behind a step further; False when it is live, or gone.
 
-        Synchronous. Whenever it returns True, wait until the Wire owes nothing and come back. Raises
+        Whenever it returns True, wait until the Wire owes nothing and come back. Doesn't block. Raises
         `Evicted` when the client fell off the log's old end, `Damaged` when what comes next is,
         `NotLoaded` when the log must load it first, and whatever the client's own predicate raises.
         """
+        self._unsent.discard(position)
         if not position.joined or self.settle(position):
             return False
         if position.latest_only:
@@ -416,19 +416,19 @@ class Broadcast:
             return True
         position.told = chunk.offsets[-1]
         if not wire.transport.synchronous:
+            self._unsent.add(position, chunk.data)
             wire.owe(chunk.data)
             self._count_caught_up(position, chunk, len(chunk.data))
             return True
         try:
-            # Behind an answer that the session is still sending, not into the middle of it.
-            sent = 0 if wire.owed else position.send(chunk.data)
+            sent = 0 if wire.owed else position.send(chunk.data)  # (an answer may be owed meanwhile)
         except BlockingIOError:
             sent = 0
         except OSError:
             wire.abort()
             return False
         if sent < len(chunk.data):
-            cut(position, chunk, sent)
+            self._unsent.add(position, cut(position, chunk, sent))
         self._count_caught_up(position, chunk, sent)
         return True
 

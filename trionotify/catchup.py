@@ -13,6 +13,7 @@ from trionotify.audience import is_meant
 from trionotify.counts import Lag
 from trionotify.entries import Entry
 from trionotify.log import Log, NotLoaded
+from trionotify.notes import Notes
 from trionotify.positions import CHUNK_SIZE, Chunk, Position, join_frames
 from trionotify.predicates import EVERYTHING, NOTHING
 from trionotify.turns import Turn
@@ -21,9 +22,6 @@ __all__ = ["read_latest", "read_on", "wants"]
 
 #: How many entries one step looks at, at most.
 SCAN: Final = 512
-#: How many kinds of notifications `latest` tells apart at a time, per client.
-KINDS: Final = 10_000
-
 
 def wants(position: Position, entry: Entry) -> bool:
     """Whether this reader, who is behind, gets this entry: predicate, audience, `echo`, `expirytime`."""
@@ -64,22 +62,22 @@ def read_latest(position: Position, log: Log, taken: int, lag: Lag) -> tuple[Chu
     """The same under the lag policy `latest`: only the newest per (`source`, `subject`), in log order.
 
     What it wants is noted by offset until all up to `taken` has been seen, a newer notification in
-    the place of an older one of its kind; then the notes are sent, oldest first. (Or until there are
-    `KINDS` notes: they must not grow with the log.)
+    the place of an older one of its kind; then the notes are sent, oldest first. (Or until they are
+    `full`.)
     """
     if position.latest is None:
-        position.latest = {}
+        position.latest = Notes(lag)
         position.scanned = position.cursor
     notes = position.latest
-    if position.scanned < taken and len(notes) < KINDS:
-        _note(position, notes, log, taken, lag)
-        if position.scanned < taken and len(notes) < KINDS:
+    if position.scanned < taken and not notes.full:
+        _note(position, notes, log, taken)
+        if position.scanned < taken and not notes.full:
             return None, position.cursor
     assert position.encode is not None  # this is for those who read bytes
     found: list[Entry] = []
     size = 0
     try:
-        for offset in notes.values():
+        for offset in notes:
             (entry,) = log.read(offset - 1, 1)
             size += len(entry.frame(position.encode))
             if found and size > CHUNK_SIZE:
@@ -89,31 +87,23 @@ def read_latest(position: Position, log: Log, taken: int, lag: Lag) -> tuple[Chu
         if not found:
             raise
     for entry in found:
-        del notes[_kind(entry)]
+        notes.take(entry)
     offset = found[-1].offset if notes else position.scanned
     if not notes:
         position.latest = None
     return (join_frames(found, position.encode)[0] if found else None), offset
 
 
-def _note(
-    position: Position, notes: dict[tuple[str, str | None], int], log: Log, taken: int, lag: Lag
-) -> None:
+def _note(position: Position, notes: Notes, log: Log, taken: int) -> None:
     """Look at the next entries, at one of them at least."""
     turn = Turn()
     begun = position.scanned
     for entry in log.read(position.scanned, SCAN):
-        if entry.offset > taken or len(notes) == KINDS or (turn.over and position.scanned > begun):
+        if entry.offset > taken or notes.full or (turn.over and position.scanned > begun):
             break
         wanted = position.predicate is not NOTHING and wants(position, entry)
         # A predicate that has replaced itself begins behind this entry: not anew, or it might never end.
         position.latest = notes
         if wanted:
-            # Behind all others: notes are in the order of the log.
-            lag.thinned += notes.pop(_kind(entry), None) is not None
-            notes[_kind(entry)] = entry.offset
+            notes.add(entry)
         position.scanned = entry.offset
-
-
-def _kind(entry: Entry) -> tuple[str, str | None]:
-    return entry.notification.source, entry.notification.subject

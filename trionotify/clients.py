@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
@@ -257,7 +257,7 @@ class Client:
         if not isinstance(message, Notification):
             return message
         data = "" if message.data is None else message.data
-        self._hand(data, message)
+        self._hand([(data, message)])
         return data
 
     async def receive_batch(self) -> list[Message]:
@@ -277,8 +277,8 @@ class Client:
                 batch = await self._connection().receive()
         finally:
             _set(self, "_busy", False)
-        for message in batch if self.format != "raw" else ():
-            self._hand(message, cast("Notification", message))
+        if self.format != "raw":
+            self._hand(zip(batch, cast("list[Notification]", batch), strict=True))
         return batch
 
     async def reply(self, message: Message, data: object = None) -> None:
@@ -333,8 +333,8 @@ class Client:
     def _answered(self, message: Message) -> Notification:
         return self._handed().take(message)
 
-    def _hand(self, message: Message, event: Notification) -> None:
-        if (oldest := self._handed().add(message, event)) is not None:
+    def _hand(self, given: Iterable[tuple[Message, Notification]]) -> None:
+        for oldest in self._handed().add(given):
             self._refuse(oldest, 503, "too many requests of this client wait for a reply")
 
     def _refuse(self, event: Notification, status: int, reason: str) -> None:

@@ -111,12 +111,13 @@ class Draft:
     @property
     def slow(self) -> bool:
         """Whether it has filters that take long to parse."""
-        audience, size = self.attributes.get("audience"), 0
-        if isinstance(audience, str):
-            size = len(audience)
-        elif self.attributes.get("type") == SUBSCRIBE and "data" in self.members:
-            size = len(bytes(self.members["data"]))
-        return size > SLOW
+        attributes = self.attributes
+        if "audience" in attributes:
+            audience = attributes["audience"]
+            return isinstance(audience, str) and len(audience) > SLOW
+        if attributes.get("type") == SUBSCRIBE and "data" in self.members:
+            return len(bytes(self.members["data"])) > SLOW
+        return False
 
     def notification(
         self, read_audience: Callable[[object], Any], defaults: Mapping[str, Any] = _NO_DEFAULTS
@@ -150,14 +151,20 @@ class Draft:
         audience = given.pop("audience", None)
         if audience is not None and "audience" in said:
             audience = read_audience(audience)
-        data, kind = _typed(self.members, given.pop("datacontenttype", None))
-        fields: dict[str, Any] = {name: given.pop(name) for name in _FIELDS if name in given}
-        fields["audience"] = audience
-        if given:
-            fields["extensions"] = given
-        if isinstance(data, str) and isinstance(kind, str) and read_media(kind).is_json:
-            return Notification.with_json(data, kind, **fields)
-        return Notification(data, datacontenttype=kind, **fields)
+        take = given.pop
+        data, kind, is_json = _typed(self.members, take("datacontenttype", None))
+        made = Notification(
+            data,
+            id=take("id"),
+            source=take("source"),
+            type=take("type"),
+            subject=take("subject", None),
+            time=take("time") if "time" in given else clock.time(),
+            datacontenttype=None if is_json else kind,
+            audience=audience,
+            **({"extensions": given} if given else _NO_DEFAULTS),
+        )
+        return made.of_json(kind) if is_json else made
 
 
 class AudienceReader:
@@ -218,7 +225,7 @@ def _sent(attributes: dict[str, Any], members: Mapping[str, Verbatim]) -> Notifi
     for name, value in given.items():
         if not isinstance(value, str | int):
             raise TypeError(f"{name} must be a string, an integer or a boolean")
-    data, kind = _typed(members, kind)
+    data, kind, _ = _typed(members, kind)
     extensions = MappingProxyType(given)
     time = clock.time() if time is None else time
     return Notification.restored(
@@ -246,29 +253,25 @@ def _audience_text(audience: Callable[[Any], object]) -> str:
     return write_json(filters if isinstance(filters, list) else [filters]).decode()
 
 
-def _typed(members: Mapping[str, Verbatim], kind: Any) -> tuple[Data, Any]:
-    """The data, and what it is: `kind`, if that is said."""
-    data = _data(members, kind)
-    if data is not None and kind is None:
-        # What doesn't say what it is, is JSON (section 3.1 of the format); base64 is what it is.
-        kind = "application/json" if isinstance(data, str) else "application/octet-stream"
-    return data, kind
-
-
-def _data(members: Mapping[str, Verbatim], kind: object) -> Data:
+def _typed(members: Mapping[str, Verbatim], kind: Any) -> tuple[Data, Any, bool]:
+    """The data, what it is (`kind`, if that is said), and whether it was read as JSON."""
     if "data_base64" in members:
         if "data" in members:
             raise ValueError("data and data_base64: an event has one of them")
-        return _unbase64(read_json(members["data_base64"]))
+        data = _unbase64(read_json(members["data_base64"]))
+        return data, "application/octet-stream" if kind is None else kind, False
     if "data" not in members:
-        return None
+        return None, kind, False
     text = members["data"]
+    if kind is None:
+        # What doesn't say what it is, is JSON (section 3.1 of the format).
+        return str(text, "utf-8"), "application/json", True
     if not isinstance(kind, str) or read_media(kind).is_json:
-        return str(text, "utf-8")
+        return str(text, "utf-8"), kind, True
     value = read_json(text)
     if value is not None and not isinstance(value, str):
         raise TypeError(f"data must be a string, for {kind} isn't JSON")
-    return value
+    return value, kind, False
 
 
 def _unbase64(value: object) -> bytes:

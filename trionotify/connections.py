@@ -271,6 +271,11 @@ class ClientConnection:
     def abort(self) -> None:
         self.wire.abort()
 
+    def give_up(self) -> None:
+        self.hub.broadcast.lag.closed += 1
+        self._dropped = "too many clients have stalled, and it was among the first"
+        self.wire.abort()
+
     def _start_catching_up(self) -> None:
         if not self._catching_up:
             self._catching_up = self.hub.start_soon(self._catch_up)

@@ -56,6 +56,8 @@ class Lag:
     thinned: int = 0
     #: Connections closed for it.
     closed: int = 0
+    #: Notifications that `latest` has noted at the moment, for all clients together.
+    noted: int = 0
 
 
 @attrs.define

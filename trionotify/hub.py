@@ -111,7 +111,7 @@ class Hub:
         self.clients: Registry = Registry()
         self.log = log
         self.inbox: Inbox = Inbox(settings.max_waiting, settings.max_waiting_bytes)
-        self.broadcast: Broadcast = Broadcast(self.log, self.clients, self.inbox)
+        self.broadcast: Broadcast = Broadcast(log, self.clients, self.inbox, settings.max_log_bytes)
         self.formats: dict[str, Format] = {
             format.name: format for format in (RawFormat(), CloudEventsFormat(self.log.epoch))
         }

@@ -14,7 +14,7 @@ import time as clock
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 import attrs
 
@@ -180,16 +180,15 @@ class Notification:
             core["extensions"] = given
         return cls(data, **core)
 
-    @classmethod
-    def with_json(cls, data: str, kind: str, **fields: Any) -> Notification:
-        """One whose data, of the media type `kind`, was read as a part of a JSON text.
+    def of_json(self, kind: str) -> Self:
+        """Say that the data, which was read as a part of a JSON text, is of the media type `kind`.
 
-        It isn't read again, as that takes long if it is long. Raises as the constructor does.
+        For whoever has made it, at once. It isn't read again, as that takes long if it is long. Raises
+        as the constructor does.
         """
-        made = cls(data, **fields)
         check_text("datacontenttype", kind)
-        _set(made, "_datacontenttype", kind)
-        return made
+        _set(self, "_datacontenttype", kind)
+        return self
 
     def another(self, data: Data) -> Notification:
         """One with the same attributes, but for `data`, and an `id` and a `time` of its own.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trionotify.clients import Client
     from trionotify.costs import Price
     from trionotify.entries import Entry
+    from trionotify.notes import Notes
 
 __all__ = ["Chunk", "Encode", "Group", "Outlet", "Position"]
 
@@ -59,6 +60,9 @@ class Outlet(Protocol):
     def abort(self) -> None:
         """The connection turned out to be dead."""
 
+    def give_up(self) -> None:
+        """Drop the connection, because what stalled ones are owed is too much, and it was the first."""
+
 
 class _NoOutlet:
     """The outlet of a position that has left."""
@@ -70,6 +74,7 @@ class _NoOutlet:
     def put_off(self) -> None: ...
     def fail(self, error: Exception) -> None: ...
     def abort(self) -> None: ...
+    def give_up(self) -> None: ...
 
 
 NO_OUTLET: Final = _NoOutlet()
@@ -107,8 +112,8 @@ class Position:
     live: bool = attrs.field(default=False, init=False)
     group: Group | None = attrs.field(default=None, init=False)
     joined: bool = attrs.field(default=False, init=False)
-    #: While behind under `latest`: offset by (`source`, `subject`), and up to where it has looked.
-    latest: dict[tuple[str, str | None], int] | None = attrs.field(default=None, init=False)
+    #: While behind under `latest`: what it has noted, and up to where it has looked.
+    latest: Notes | None = attrs.field(default=None, init=False)
     scanned: int = attrs.field(default=0, init=False)
 
     def forget_outlet(self) -> None:
@@ -186,11 +191,11 @@ def _chunk(frames: list[bytes], offsets: list[int]) -> Chunk:
     return Chunk(frames, offsets, data, list(accumulate(map(len, frames))))
 
 
-def cut(position: Position, chunk: Chunk, sent: int) -> None:
+def cut(position: Position, chunk: Chunk, sent: int) -> bytes:
     """The kernel took only `sent` bytes of `chunk`: its reader is behind now.
 
-    The first frame that didn't go out whole becomes owed: a view of that frame, which all who stall in
-    it share, never of the chunk.
+    The first frame that didn't go out whole is returned, and becomes owed: a view of that frame, which
+    all who stall in it share, never of the chunk.
     """
     whole = bisect_right(chunk.ends, sent)
     frame = chunk.frames[whole]
@@ -198,3 +203,4 @@ def cut(position: Position, chunk: Chunk, sent: int) -> None:
     position.cursor = position.told = chunk.offsets[whole]
     position.latest = None  # what it had noted down may be in the part that didn't go
     position.outlet.owe(memoryview(frame)[sent - (chunk.ends[whole] - len(frame)) :])
+    return frame

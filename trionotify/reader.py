@@ -166,6 +166,10 @@ class Reader:
         """Never called: there is no connection to lose."""
         raise AssertionError("a reader has no connection")
 
+    def give_up(self) -> None:
+        """Never called: a reader is owed nothing."""
+        raise AssertionError("a reader has no connection")
+
 
 class Subscription:
     """What `hub.subscribe()` gives: an async context manager, and inside it an async iterator.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 from collections import deque
 from collections.abc import Iterable, Mapping
+from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -26,13 +27,16 @@ __all__ = ["Unanswered", "acknowledged", "as_request", "is_request", "reply_in",
 
 #: The extension attribute of an event whose sender waits for a reply.
 REQUEST: Final = "request"
+#: Of a message and its event, the message.
+_GIVEN: Final = itemgetter(0)
 #: Requests of one client that may wait for a reply.
 _MAX_REQUESTS: Final = 1000
 
 
 def is_request(event: Notification) -> bool:
     """Whether its sender waits for a reply."""
-    return bool(event.extensions.get(REQUEST))
+    extensions = event.extensions
+    return bool(extensions and extensions.get(REQUEST))
 
 
 def as_request(event: Notification) -> Notification:
@@ -80,13 +84,12 @@ class Unanswered:
     def __contains__(self, message: object) -> bool:
         return any(given is message for line in self._lines() for given, _ in line)
 
-    def add(self, message: Message, event: Notification) -> Notification | None:
-        """Note it down; returns a request that has to go for it, if there are too many."""
-        if not is_request(event):
-            self._others.append((message, event))
-            return None
-        self._requests.append((message, event))
-        return self._requests.popleft()[1] if len(self._requests) > _MAX_REQUESTS else None
+    def add(self, given: Iterable[tuple[Message, Notification]]) -> list[Notification]:
+        """Note these down; returns the requests that have to go for them, if there are too many."""
+        for pair in given:
+            (self._requests if is_request(pair[1]) else self._others).append(pair)
+        too_many = len(self._requests) - _MAX_REQUESTS
+        return [self._requests.popleft()[1] for _ in range(too_many)] if too_many > 0 else []
 
     def take(self, message: Message) -> Notification:
         """The event for which the session was given `message`; raises ValueError if there is none."""
@@ -103,8 +106,12 @@ class Unanswered:
         self._others.clear()
         return events
 
-    def forget(self, messages: Iterable[Message]) -> None:
+    def forget(self, messages: tuple[Message, ...]) -> None:
         """These were answered in another way."""
+        others = self._others
+        if len(messages) == len(others) and all(map(is_, messages, map(_GIVEN, others))):
+            others.clear()  # the everyday case: all of one read
+            return
         gone = {id(message) for message in messages}
         for line in self._lines():
             kept = [pair for pair in line if id(pair[0]) not in gone]

@@ -7,7 +7,7 @@ own; here are the default one, and the short form for one that looks at one mess
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from trionotify.clients import Client
 from trionotify.errors import CloseCode, StoreError
@@ -39,7 +39,7 @@ async def publishing_session(client: Client) -> None:
     """
     while received := await client.receive_batch():
         batch = received
-        if client.format != "raw":
+        if client.format != "raw" and (client.role == "subscriber" or _has_request(received)):
             batch = [message for message in received if not _rejected(client, message)]
         if not batch:
             continue
@@ -52,6 +52,10 @@ async def publishing_session(client: Client) -> None:
             client.close(CloseCode.INVALID_DATA, str(error))
         except StoreError as error:
             client.close(CloseCode.TRY_AGAIN_LATER, error.told)
+
+
+def _has_request(batch: list[Message]) -> bool:
+    return any(map(is_request, cast("list[Notification]", batch)))
 
 
 def _rejected(client: Client, message: Message) -> bool:

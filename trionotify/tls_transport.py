@@ -158,6 +158,7 @@ class TlsTransport(SocketTransport):
         raise BlockingIOError
 
     async def receive_some(self) -> bytes:
+        self._woken = False  # the last read had bytes all the same
         if self._received or self._incoming.pending or self._tls.pending():
             await trio.lowlevel.checkpoint()  # one read may hold thousands of tiny records
         turn = Turn()

@@ -16,7 +16,7 @@ from typing import Final, NoReturn, Protocol
 
 import trio
 
-__all__ = ["Sendable", "SocketTransport", "StreamTransport", "Transport", "linger"]
+__all__ = ["Sendable", "SocketTransport", "StreamTransport", "Transport", "Woken", "linger"]
 
 #: The most that one read takes, in bytes.
 _READ_SIZE: Final = 1 << 16
@@ -33,6 +33,10 @@ if sys.platform == "linux":
     _OUTQ: int | None = termios.TIOCOUTQ
 else:  # pragma: no cover - no portable way to know
     _OUTQ = None
+
+
+class Woken(Exception):
+    """`wake_reader` was called. Nothing was read, and nothing is lost."""
 
 
 class Transport(Protocol):
@@ -63,7 +67,13 @@ class Transport(Protocol):
         """Bytes that are there already; raises BlockingIOError when there are none."""
 
     async def receive_some(self) -> bytes:
-        """Wait for bytes; none at the peer's end of file."""
+        """Wait for bytes; none at the peer's end of file. Raises `Woken` after `wake_reader`."""
+
+    def wake_reader(self) -> None:
+        """Let the task that is in `receive_some` stop waiting. Doesn't block.
+
+        A cancel scope around each read would do so, too, but it takes as long as the read itself.
+        """
 
     async def send_eof(self) -> None:
         """Half-close, where the transport can."""
@@ -78,7 +88,7 @@ class Transport(Protocol):
 class SocketTransport:
     """A connected non-blocking stream socket of the standard library."""
 
-    __slots__ = ("_sock", "send")
+    __slots__ = ("_sock", "_woken", "send")
 
     synchronous = True
     half_closes = True
@@ -86,11 +96,15 @@ class SocketTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._woken = False
         self.send = sock.send
 
     async def wait_writable(self) -> None:
         self._check_open()
-        await trio.lowlevel.wait_writable(self._sock)
+        try:
+            await trio.lowlevel.wait_writable(self._sock)
+        except trio.ClosedResourceError:
+            self._check_open()  # else it was the reader that was to be woken
 
     async def send_some(self, data: Sendable) -> int:
         while True:
@@ -131,13 +145,24 @@ class SocketTransport:
         # it hold is what a connection costs.
         while True:
             self._check_open()
-            await trio.lowlevel.wait_readable(self._sock)
+            if self._woken:
+                self._woken = False
+                raise Woken
+            try:
+                await trio.lowlevel.wait_readable(self._sock)
+            except trio.ClosedResourceError:
+                continue
             try:
                 return self._sock.recv(_READ_SIZE)
             except BlockingIOError:
                 continue
             except OSError as error:
                 _broken(error)
+
+    def wake_reader(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._woken = True
+            trio.lowlevel.notify_closing(self._sock)
 
     def _check_open(self) -> None:
         if self._sock.fileno() < 0:
@@ -179,6 +204,7 @@ class StreamTransport:
         self._reset = False
         #: Of those who wait for the stream: a reset wakes them.
         self._waiting: set[trio.CancelScope] = set()
+        self._reading = trio.CancelScope()
 
     def send(self, _: Sendable, /) -> int:
         raise BlockingIOError(errno.EAGAIN, "a stream is written by a task that waits")
@@ -201,17 +227,20 @@ class StreamTransport:
         raise BlockingIOError(errno.EAGAIN, "a stream is read by a task that waits")
 
     async def receive_some(self) -> bytes:
-        with self._until_reset():
-            data = await self._stream.receive_some(_READ_SIZE)
-        return bytes(data)
+        with self._until_reset() as self._reading:
+            return bytes(await self._stream.receive_some(_READ_SIZE))
+        raise Woken
+
+    def wake_reader(self) -> None:
+        self._reading.cancel()
 
     @contextmanager
-    def _until_reset(self) -> Iterator[None]:
+    def _until_reset(self) -> Iterator[trio.CancelScope]:
         with trio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
                 if not self._reset:
-                    yield
+                    yield scope
             finally:
                 self._waiting.discard(scope)
         if self._reset:

@@ -37,7 +37,7 @@ from trionotify.frames import (
     Ping,
     pong_frame,
 )
-from trionotify.transport import Sendable, Transport
+from trionotify.transport import Sendable, Transport, Woken
 
 __all__ = ["NO_OWNER", "Owner", "Wire"]
 
@@ -107,7 +107,6 @@ class Wire:
 
     _drains: int = attrs.field(default=0, init=False)
     _draining: trio.Event | None = attrs.field(default=None, init=False)
-    _receive_scope: trio.CancelScope | None = attrs.field(default=None, init=False)
     #: A Close or a fault that was read, to act upon when the messages before it are dealt with.
     _last_event: Close | Fault | None = attrs.field(default=None, init=False)
     #: Answers could not go out at once: they go before the next read.
@@ -298,16 +297,16 @@ class Wire:
                     data, self._early = self._early, b""
                 else:
                     self.reading = True
-                    with trio.CancelScope() as self._receive_scope:
-                        data = await self.transport.receive_some()
-                        self.heard = True
-                        if not data:
-                            self._lose()
+                    data = await self.transport.receive_some()
+                    self.heard = True
+                    if not data:
+                        self._lose()
+            except Woken:
+                pass  # it ends
             except (trio.BrokenResourceError, trio.ClosedResourceError, Disconnected):
                 self.abort()
             finally:
                 self.reading = False
-                self._receive_scope = None
             if messages := self._take(self._parser.feed(data, _FRAMES)):
                 return messages
         await trio.lowlevel.checkpoint()
@@ -354,8 +353,8 @@ class Wire:
         self._parser.discard()
         self._note_held()
         self.owner.on_end()
-        if self._receive_scope:
-            self._receive_scope.cancel()
+        if self.reading:
+            self.transport.wake_reader()
         if frame:
             with suppress(Disconnected):
                 self._write(frame)
@@ -370,8 +369,6 @@ class Wire:
             self.broken = True
             self._let_go()
             self.owner.on_end()
-            if self._receive_scope:
-                self._receive_scope.cancel()
             if self._draining is not None:
                 self._draining.set()
 
@@ -397,7 +394,7 @@ class Wire:
             if fault.in_close:
                 return
             if not self.transport.half_closes:
-                await self.transport.receive_some()
+                await self._read_on()
                 return
         if not (self.transport.half_closes or self.framing.close(None, "")):
             return  # the peer sees neither a last word nor an end of file, before we close
@@ -405,12 +402,17 @@ class Wire:
             data = b""
             if self._parser.behind:
                 await self.owner.pass_on()
-            elif not (data := await self.transport.receive_some()):
+            elif not (data := await self._read_on()):
                 return
             for event in self._parser.feed(data, _FRAMES):
                 if isinstance(event, Close):
                     self._last_event = event
             self._note_held()
+
+    async def _read_on(self) -> bytes:
+        while True:
+            with suppress(Woken):  # that was for a reader that was cancelled before it heard of it
+                return await self.transport.receive_some()
 
     async def aclose(self) -> None:
         """Close in good order: Close frame out, half-close, linger until the peer closes too, close.

@@ -374,21 +374,21 @@ class SqliteStore:
         fresh: list[Entry] = []
         offsets: list[int] = []
         firsts: dict[Hashable, int] = {}
-        try:
-            for entry in entries:
-                key = entry.key
-                first = None if key is None else firsts.get(key) or kept(key)
-                if first is None:
-                    head += 1
-                    total += entry.size
+        for entry in entries:
+            key = entry.key
+            first = None if key is None else firsts.get(key) or kept(key)
+            if first is None:
+                head += 1
+                total += entry.size
+                try:
                     rows.append(row_of(entry, head, moment, total))
-                    fresh.append(entry)
-                    first = head
-                    if key is not None:
-                        firsts[key] = head
-                offsets.append(first)
-        except (TypeError, ValueError) as error:
-            raise _unfit(self.path, error) from error
+                except (TypeError, ValueError) as error:
+                    raise _unfit(self.path, error) from error
+                fresh.append(entry)
+                first = head
+                if key is not None:
+                    firsts[key] = head
+            offsets.append(first)
         return rows, fresh, offsets
 
     def _first(self, connection: sqlite3.Connection, key: Hashable) -> int | None:
