@@ -14,7 +14,7 @@ import trio.testing
 
 from tests.kernel import FakeKernel, Peer, upgrade
 from trionotify import Hub, open_hub
-from trionotify.serving import serve_transport
+from trionotify.http.serving import serve_transport
 from trionotify.settings import raise_file_limit
 
 # Some tests have a thousand connections, and both ends of them.

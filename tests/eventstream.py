@@ -10,7 +10,7 @@ import h11
 from tests.conftest import Room
 from tests.kernel import FakeKernel
 from tests.web import get
-from trionotify.serving import serve_transport
+from trionotify.http.serving import serve_transport
 
 NDJSON = "Accept: application/x-ndjson"
 ENDED = (0, "")

@@ -8,7 +8,7 @@ import os
 import trio
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from trionotify.transport import Woken
+from trionotify.connection.transport import Woken
 
 KEY = base64.b64encode(b"0123456789abcdef").decode()
 

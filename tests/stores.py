@@ -16,10 +16,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from trionotify.entries import Entry, repetition_key
+from trionotify.delivery.entry import Entry, repetition_key
 from trionotify.errors import StoreError
-from trionotify.logs.sqlite import SqliteStore
-from trionotify.notification import Notification
+from trionotify.model.notification import Notification
+from trionotify.storage.sqlite import SqliteStore
 
 #: Whom nobody trusts with anything.
 NOBODY = 65534

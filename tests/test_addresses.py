@@ -10,7 +10,7 @@ from trio.testing import MockClock as Clock
 from tests.conftest import open_room
 from tests.web import Web, get
 from trionotify import Client
-from trionotify.addresses import Proxies, name_of, neighbourhood, unix_path, unix_url
+from trionotify.model.addresses import Proxies, name_of, neighbourhood, unix_path, unix_url
 
 TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")
 

@@ -18,7 +18,7 @@ from trio_websocket import WebSocketRequest, open_websocket, serve_websocket
 from tests.conftest import raw_client
 from tests.kernel import upgrade
 from trionotify import Client, Disconnected, Exact, Hub, Refused, Request, open_hub
-from trionotify.formats import SUBPROTOCOL
+from trionotify.model.cloudevents import SUBPROTOCOL
 
 EVENT = {"specversion": "1.0", "source": "/s"}
 

@@ -9,8 +9,8 @@ from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel
 from tests.web import Web, get
 from trionotify import Client, Request
-from trionotify.authorities import parse_authority
-from trionotify.serving import serve_transport
+from trionotify.http.authorities import parse_authority
+from trionotify.http.serving import serve_transport
 
 Clock = trio.testing.MockClock
 

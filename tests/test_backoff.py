@@ -9,7 +9,7 @@ from email.utils import formatdate
 
 import pytest
 
-from trionotify.backoff import LONGEST, Backoff, capped, retry_after
+from trionotify.client.backoff import LONGEST, Backoff, capped, retry_after
 
 
 def test_the_bound_doubles_up_to_the_cap() -> None:

@@ -14,7 +14,7 @@ from benchmarks.load import Stuck, client_frame, connect, frame_size, numbered
 from benchmarks.proxy import delaying_proxy
 from benchmarks.servers import FLOOR, KINDS, OURS, running
 from tests.kernel import masked
-from trionotify.frames import message_frame
+from trionotify.connection.frames import message_frame
 
 
 def test_frames_are_as_long_as_it_believes() -> None:

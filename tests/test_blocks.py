@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.eventstream import Dispatched, EventSource
 from trionotify import Notification
-from trionotify.blocks import (
+from trionotify.connection.sse import (
     LINES,
     LINES_UNCHUNKED,
     SSE,
@@ -25,7 +25,7 @@ from trionotify.blocks import (
     stream_formats,
     unchunked,
 )
-from trionotify.entries import Entry
+from trionotify.delivery.entry import Entry
 
 EPOCH = "0123456789ab"
 #: All text that a notification can hold, with what could end a line in the foreground.

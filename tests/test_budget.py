@@ -15,8 +15,8 @@ import trio.testing
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, masked
 from tests.web import Web, get, post
-from trionotify.budget import Budget
-from trionotify.jsontext import LONG
+from trionotify.delivery.budget import Budget
+from trionotify.model.jsontext import LONG
 
 Clock = trio.testing.MockClock
 

@@ -19,7 +19,7 @@ from tests.eventstream import StreamPeer
 from tests.kernel import FakeKernel, Peer, upgrade
 from tests.web import get
 from trionotify import Client, Exact, Hub, open_hub, open_server, serve
-from trionotify.serving import serve_transport
+from trionotify.http.serving import serve_transport
 
 Clock = trio.testing.MockClock
 

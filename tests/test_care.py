@@ -18,10 +18,10 @@ import trio
 import trionotify
 from tests.stores import add, crash, data, entries, entry, open_store
 from trionotify import StoreError
-from trionotify.logs import care, copying, sharing
-from trionotify.logs.care import check, repair
-from trionotify.logs.database import Database
-from trionotify.logs.lock import FileLock
+from trionotify.storage import care, copying, sharing
+from trionotify.storage.care import check, repair
+from trionotify.storage.database import Database
+from trionotify.storage.lock import FileLock
 
 # --- backups ---
 
@@ -455,7 +455,7 @@ def test_a_repair_without_room(room: int, tmp_path: Path) -> None:
     add(store, *("x" * 100_000 for _ in range(10)))
     store.close()
     program = (
-        "import resource, sys; from trionotify.logs.care import repair;"
+        "import resource, sys; from trionotify.storage.care import repair;"
         " resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2); repair(sys.argv[1])"
     )
     command = [sys.executable, "-c", program, str(log), str(room)]

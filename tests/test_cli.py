@@ -19,8 +19,8 @@ from trio_websocket import open_websocket_url
 
 from tests.conftest import raw_client
 from tests.test_server import need_ipv6
-from trionotify.cli import main
-from trionotify.secret import Secret
+from trionotify.cli.main import main
+from trionotify.http.secret import Secret
 
 COMMAND = [sys.executable, "-m", "trionotify"]
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from trionotify.logs.clock import CORRECTION, SETTLED, LogClock, steady
+from trionotify.storage.clock import CORRECTION, SETTLED, LogClock, steady
 
 
 class Sources:

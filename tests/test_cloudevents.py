@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionotify import AllOf, Exact, Notification
-from trionotify.cloudevents import NotAnEvent, decode, decode_sent, encode, encode_own
-from trionotify.jsontext import _depth
+from trionotify.model.cloudevents import NotAnEvent, decode, decode_sent, encode, encode_own
+from trionotify.model.jsontext import _depth
 
 EVENT: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
 

@@ -12,8 +12,8 @@ import click
 import pytest
 
 from tests.test_cli import run, running
-from trionotify.cli import main
-from trionotify.service import serve
+from trionotify.cli.main import main
+from trionotify.cli.serve import serve
 from trionotify.settings import Settings
 
 

@@ -17,9 +17,9 @@ from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, upgrade
 from tests.web import Web, get, post
 from trionotify import Client, Refused, Request, open_server
-from trionotify import routes as routes_module
-from trionotify.http1 import _without_empty_lines
-from trionotify.routes import ADMIN, ALL, PUBLIC
+from trionotify.http import routes as routes_module
+from trionotify.http.connection import _without_empty_lines
+from trionotify.http.routes import ADMIN, ALL, PUBLIC
 
 
 async def test_requests_follow_each_other(room: Room, autojump_clock: Clock) -> None:

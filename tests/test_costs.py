@@ -17,11 +17,11 @@ from tests.conftest import Room
 from tests.kernel import FakeKernel, upgrade
 from tests.web import Web, post
 from trionotify import AnyOf, Exact, Notification, Prefix, Sql
-from trionotify import turns as turns_module
-from trionotify.costs import ALLOWANCE, CHEAP, price_of, time_of
-from trionotify.entries import Entry
-from trionotify.index import PredicateIndex
-from trionotify.serving import serve_transport
+from trionotify.delivery import turns as turns_module
+from trionotify.delivery.entry import Entry
+from trionotify.http.serving import serve_transport
+from trionotify.model.costs import ALLOWANCE, CHEAP, price_of, time_of
+from trionotify.model.index import PredicateIndex
 
 Clock = trio.testing.MockClock
 

@@ -17,7 +17,7 @@ from tests.damage.power import cut_power
 from tests.damage.run import damage
 from tests.damage.shim import missing_compiler
 from tests.damage.templates import Template, make_template
-from trionotify.logs import reading, recovery
+from trionotify.storage import reading, recovery
 
 SEED = 1
 

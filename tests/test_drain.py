@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from tests.conftest import Room, cancel_at_every_await, open_room
 from tests.kernel import FakeKernel, Peer, masked, upgrade
 from trionotify import Client, Hub, Notification, open_hub
-from trionotify import broadcast as broadcast_module
-from trionotify import drain as drain_module
-from trionotify import turns as turns_module
-from trionotify.entries import Entry
-from trionotify.frames import close_frame, message_frame
-from trionotify.hub import _AT_THE_DOOR
-from trionotify.serving import serve_transport
+from trionotify.connection.frames import close_frame, message_frame
+from trionotify.delivery import broadcast as broadcast_module
+from trionotify.delivery import shutdown as drain_module
+from trionotify.delivery import turns as turns_module
+from trionotify.delivery.entry import Entry
+from trionotify.delivery.hub import _AT_THE_DOOR
+from trionotify.http.serving import serve_transport
 
 Clock = trio.testing.MockClock
 

@@ -21,15 +21,15 @@ from tests.conftest import Room, cancel_at_every_await
 from tests.fleet.line import Lost, Refused, open_line
 from tests.stores import open_store
 from trionotify import Exact, Hub, Lagged, Notification, Receipt, StoreError
-from trionotify.entries import Entry, Pending, repetition_key
-from trionotify.inbox import Inbox
-from trionotify.log import Evicted, MemoryLog, NotLoaded
-from trionotify.logs import durable
-from trionotify.logs.clock import LogClock
-from trionotify.logs.durable import DurableLog
-from trionotify.logs.pages import Pages
-from trionotify.sessions import publishing_session
+from trionotify.connection.session import publishing_session
+from trionotify.delivery.entry import Entry, Pending, repetition_key
+from trionotify.delivery.log import Evicted, MemoryLog, NotLoaded
+from trionotify.delivery.publish_queue import Inbox
 from trionotify.settings import Settings
+from trionotify.storage import durable
+from trionotify.storage.clock import LogClock
+from trionotify.storage.durable import DurableLog
+from trionotify.storage.pages import Pages
 
 DAMAGED = StoreError(503, "/var/log.db is damaged: take a backup")
 FULL = StoreError(507, "/var/log.db: no space is left; make some")

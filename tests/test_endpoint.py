@@ -17,8 +17,8 @@ import trustme
 import trionotify
 from tests.fleet.server import free_port
 from trionotify import connect, open_server
-from trionotify.endpoint import Endpoint
-from trionotify.fetch import fetch
+from trionotify.cli.fetch import fetch
+from trionotify.client.endpoint import Endpoint
 
 MODULE = Path(trionotify.__file__).parent / "web" / "trionotify.js"
 

@@ -9,8 +9,8 @@ from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, Peer, upgrade
 from tests.web import Web, get
 from trionotify import Client, Request, open_hub
-from trionotify.entrance import Place, Stage, _Places
-from trionotify.serving import serve_transport
+from trionotify.delivery.admission import Place, Stage, _Places
+from trionotify.http.serving import serve_transport
 
 Clock = trio.testing.MockClock
 

@@ -11,10 +11,10 @@ import trio.testing
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, Peer, masked
 from trionotify import Client, Exact, Notification, Prefix, Request
-from trionotify.events import MAX_BAD, drain
-from trionotify.formats import CloudEventsFormat
-from trionotify.frames import message_frame
-from trionotify.positions import CHUNK_SIZE
+from trionotify.connection.dialogue import MAX_BAD, drain
+from trionotify.connection.formats import CloudEventsFormat
+from trionotify.connection.frames import message_frame
+from trionotify.delivery.position import CHUNK_SIZE
 
 Clock = trio.testing.MockClock
 

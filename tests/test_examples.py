@@ -30,7 +30,7 @@ from tests.conftest import raw_client
 from tests.fleet.server import free_port
 from tests.kernel import masked
 from tests.test_peers import EXAMPLES, NodeClient, need, node
-from trionotify.frames import message_frame
+from trionotify.connection.frames import message_frame
 
 KEY = {"LOGIN_KEY": "the key of this test"}
 SITE = "http://127.0.0.1:8000"

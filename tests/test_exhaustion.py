@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from trionotify.exhaustion import Exhaustion
+from trionotify.server.exhaustion import Exhaustion
 
 Clock = trio.testing.MockClock
 FULL = OSError(errno.EMFILE, os.strerror(errno.EMFILE))

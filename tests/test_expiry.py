@@ -11,8 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from trionotify import expiry
-from trionotify.expiry import Expiry
+from trionotify.delivery import expiry
+from trionotify.delivery.expiry import Expiry
 
 Clock = trio.testing.MockClock
 

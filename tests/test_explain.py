@@ -17,9 +17,9 @@ from trionotify import (
     Notification,
     Prefix,
     Sql,
-    explain,
     open_hub,
 )
+from trionotify.delivery import explain
 
 
 @given(predicates, events)

@@ -11,19 +11,18 @@ from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode, ParseFailed
 
 from tests.kernel import masked
-from trionotify.errors import CloseCode
-from trionotify.frames import (
+from trionotify.connection.frames import (
     Close,
     Fault,
     FrameParser,
     Ping,
     Pong,
-    check_close,
     close_frame,
     message_frame,
     ping_frame,
     pong_frame,
 )
+from trionotify.errors import CloseCode, check_close
 
 MAX = 1 << 20
 

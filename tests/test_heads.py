@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trionotify.logs.heads import NOTE_SIZE, Head
+from trionotify.storage.heads import NOTE_SIZE, Head
 
 HEAD = Head(
     "0f1e2d3c4b5a", 1234, 567_890, 1764123456.789, 4321.5, "8482709e-89b1-40c4-a411-27bb13736822", 7

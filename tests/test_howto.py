@@ -29,8 +29,8 @@ from tests.fleet.server import free_port
 from tests.test_cli import run, running
 from tests.test_peers import need
 from tests.test_service import authority, issue, shown
+from trionotify.server.certificates import Certificate
 from trionotify.settings import Settings
-from trionotify.tls import Certificate
 
 __all__ = ["authority"]
 

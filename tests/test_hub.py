@@ -30,8 +30,8 @@ from trionotify import (
     Receipt,
     open_hub,
 )
-from trionotify import broadcast as broadcast_module
-from trionotify import turns as turns_module
+from trionotify.delivery import broadcast as broadcast_module
+from trionotify.delivery import turns as turns_module
 
 
 async def test_each_gets_what_its_query_asked_for(

@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from trionotify import Notification
-from trionotify.entries import Entry
-from trionotify.inbox import Inbox
+from trionotify.delivery.entry import Entry
+from trionotify.delivery.publish_queue import Inbox
 
 
 def entries(count: int, data: str = "") -> list[Entry]:

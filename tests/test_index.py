@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trionotify import EVERYTHING, NOTHING, AllOf, AnyOf, Exact, Not, Notification, Prefix, Sql, Suffix
 from trionotify.cesql import MAX_PATTERN
-from trionotify.index import MAX_ANCHOR, PredicateIndex
+from trionotify.model.index import MAX_ANCHOR, PredicateIndex
 
 words = st.text("ab", min_size=1, max_size=3)
 pairs = st.dictionaries(st.sampled_from(["type", "subject", "n1"]), words, min_size=1)

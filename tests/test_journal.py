@@ -19,7 +19,7 @@ from tests.conftest import open_room
 from tests.test_cli import running
 from tests.web import Web, get
 from trionotify import Client
-from trionotify.journal import JsonFormatter, Writer
+from trionotify.cli.logging import JsonFormatter, Writer
 
 
 def line(**given: object) -> dict[str, object]:

@@ -9,8 +9,8 @@ from tests.conftest import Room, open_room, raw_client
 from tests.test_attached import application
 from tests.web import Web, get
 from trionotify import Client, CloseCode, Refused, Request, connect, open_hub, sign
-from trionotify.keys import OURS, allowed_params, check_keys
-from trionotify.query import Query
+from trionotify.model.keys import OURS, allowed_params, check_keys
+from trionotify.model.query import Query
 
 #: What applications call their parameters.
 APPLICATIONS = """

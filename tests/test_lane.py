@@ -11,8 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 from tests.conftest import Room, cancel_at_every_await
 from tests.kernel import masked
 from tests.web import Web, post
-from trionotify.hub import _CROWD
-from trionotify.turns import OPERATORS, Lane
+from trionotify.delivery.hub import _CROWD
+from trionotify.delivery.turns import OPERATORS, Lane
 
 
 async def test_those_who_wait_for_the_lane_are_served_by_address(autojump_clock: Clock) -> None:

@@ -17,15 +17,7 @@ import trio_websocket
 import trustme
 
 from tests.network import FakeServer, ignore, open_both, open_network, query, quiet, run_fake, take
-from trionotify import (
-    CloseCode,
-    Closed,
-    Lagged,
-    Refused,
-    Unreadable,
-    connect,
-    open_server,
-)
+from trionotify import CloseCode, Closed, Lagged, Refused, Unreadable, connect, open_server
 
 Clock = trio.testing.MockClock
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trionotify import Notification
-from trionotify.entries import Entry
-from trionotify.log import Cursor, Evicted, MemoryLog
+from trionotify.delivery.entry import Entry
+from trionotify.delivery.log import Evicted, MemoryLog
+from trionotify.model.cursor import Cursor
 
 #: What an entry weighs in which nothing is said.
 EMPTY = Entry(Notification("", type="t", source="s")).size
@@ -78,7 +79,7 @@ def test_nothing_is_evicted_before_it_was_broadcast() -> None:
 
 def test_frames_are_kept_on_young_entries_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """So the log weighs what its bound says, and not twice as much."""
-    monkeypatch.setattr("trionotify.log.FRAMES_KEPT", 4 << 20)
+    monkeypatch.setattr("trionotify.delivery.log.FRAMES_KEPT", 4 << 20)
     log = make(entries=20, size=100 << 20)
     encoded: list[int] = []
 

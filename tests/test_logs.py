@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from trionotify import Exact, StoreError, open_hub
-from trionotify.log import MemoryLog
-from trionotify.logs import open_log
-from trionotify.logs.durable import DurableLog
+from trionotify.delivery.log import MemoryLog
 from trionotify.settings import Settings
+from trionotify.storage import open_log
+from trionotify.storage.durable import DurableLog
 
 
 async def test_each_store_has_its_log(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from tests.test_cli import COMMAND, run
 from tests.test_peers import need
 from tests.web import Web, get, post
 from trionotify import connect, open_hub, open_server, sign
-from trionotify.top import watch
+from trionotify.cli.top import watch
 
 #: What a person reads; it is given a directory for files.
 Told = Callable[[Path], Awaitable[str]]

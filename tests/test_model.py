@@ -30,15 +30,15 @@ from tests.eventstream import ENDED, NDJSON, StreamPeer
 from tests.kernel import FakeKernel, Peer, upgrade
 from tests.web import get
 from trionotify import AnyOf, Disconnected, Exact, Lagged, Not, Notification, Prefix, open_hub
-from trionotify import broadcast as broadcast_module
-from trionotify import costs as costs_module
-from trionotify import turns as turns_module
-from trionotify.audience import Audiences
-from trionotify.broadcast import Broadcast
-from trionotify.entries import Entry
-from trionotify.logs import durable as durable_module
-from trionotify.logs.durable import DurableLog
-from trionotify.serving import serve_transport
+from trionotify.delivery import broadcast as broadcast_module
+from trionotify.delivery import turns as turns_module
+from trionotify.delivery.audience import Audiences
+from trionotify.delivery.broadcast import Broadcast
+from trionotify.delivery.entry import Entry
+from trionotify.http.serving import serve_transport
+from trionotify.model import costs as costs_module
+from trionotify.storage import durable as durable_module
+from trionotify.storage.durable import DurableLog
 
 TYPES = ["a", "ab", "b", "c"]
 TEAMS = ["red", "blue"]

@@ -6,11 +6,11 @@ import pytest
 from trio.testing import MockClock as Clock
 
 from tests.conftest import Room
-from trionotify import notes as notes_module
-from trionotify.counts import Lag
-from trionotify.entries import Entry
-from trionotify.notes import Notes
-from trionotify.notification import Notification
+from trionotify.delivery import notes as notes_module
+from trionotify.delivery.counters import Lag
+from trionotify.delivery.entry import Entry
+from trionotify.delivery.notes import Notes
+from trionotify.model.notification import Notification
 
 
 def entry(subject: str, offset: int) -> Entry:

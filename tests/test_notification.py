@@ -13,10 +13,11 @@ import attrs
 import msgspec
 import pytest
 
-from trionotify import Notification, media
-from trionotify.attributes import moment_of
-from trionotify.entries import Entry, repetition_key
-from trionotify.media import read_media
+from trionotify import Notification
+from trionotify.delivery.entry import Entry, repetition_key
+from trionotify.model import media
+from trionotify.model.attributes import moment_of
+from trionotify.model.media import read_media
 
 
 @pytest.mark.parametrize(

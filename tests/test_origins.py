@@ -8,7 +8,7 @@ import trio.testing
 from tests.conftest import Room, open_room
 from tests.kernel import upgrade
 from tests.web import Web, get, post
-from trionotify.origins import Origins
+from trionotify.http.origins import Origins
 
 Clock = trio.testing.MockClock
 

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from tests.conftest import cancel_at_every_await
-from trionotify.outbox import Outbox
+from trionotify.client.in_flight import Outbox
 
 Clock = trio.testing.MockClock
 

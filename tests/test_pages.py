@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from trionotify import Notification
-from trionotify.entries import Entry
-from trionotify.logs.pages import Pages
+from trionotify.delivery.entry import Entry
+from trionotify.storage.pages import Pages
 
 
 def entries(after: int, count: int, data: str = "") -> list[Entry]:

@@ -6,8 +6,8 @@ from itertools import accumulate
 
 import pytest
 
-from trionotify.positions import Chunk, Position, cut
-from trionotify.predicates import EVERYTHING
+from trionotify.delivery.position import Chunk, Position, cut
+from trionotify.model.predicates import EVERYTHING
 
 FRAMES = [b"first", b"2", b"the third", b"4th"]
 OFFSETS = [7, 9, 10, 20]

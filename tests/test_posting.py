@@ -17,8 +17,9 @@ from trio.testing import MockClock as Clock
 
 from tests.conftest import Room, open_room
 from tests.web import Answered, Web, get, post
-from trionotify import Client, Exact, Notification, Refused, Request, jsontext, sign
-from trionotify.jsontext import TooLong, TooMany, cut_items
+from trionotify import Client, Exact, Notification, Refused, Request, sign
+from trionotify.model import jsontext
+from trionotify.model.jsontext import TooLong, TooMany, cut_items
 
 STRUCTURED = "Content-Type: application/cloudevents+json"
 BATCH = "Content-Type: application/cloudevents-batch+json; charset=utf-8"

@@ -24,8 +24,9 @@ from trionotify import (
     from_json,
     to_json,
 )
-from trionotify.filters import FilterLimits, check_filter
-from trionotify.predicates import is_value, key_of
+from trionotify.model.filters import check_filter
+from trionotify.model.predicates import is_value, key_of
+from trionotify.settings import FilterLimits
 
 EVENT = Notification("x", type="com.example.created", source="/a/b", subject="s", extensions={"n": 1})
 

@@ -11,16 +11,7 @@ import trio.testing
 
 from tests.conftest import cancel_at_every_await
 from tests.network import FakeServer, open_both, open_network, quiet, take
-from trionotify import (
-    Client,
-    CloseCode,
-    Closed,
-    Exact,
-    Notification,
-    Refused,
-    Request,
-    open_hub,
-)
+from trionotify import Client, CloseCode, Closed, Exact, Notification, Refused, Request, open_hub
 
 Clock = trio.testing.MockClock
 

@@ -8,10 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from trionotify import AllOf, Client, Exact, Notification, Prefix, Refused, Sql, Suffix
-from trionotify.filters import DEFAULT_LIMITS
-from trionotify.log import Cursor
-from trionotify.query import Filters, Query, parse_query, template
-from trionotify.since import START, Moment
+from trionotify.model.cursor import START, Cursor, Moment
+from trionotify.model.filters import DEFAULT_LIMITS
+from trionotify.model.query import Filters, Query, parse_query, template
 
 
 def query(text: str) -> Query:

@@ -29,7 +29,7 @@ from trionotify import (
     open_server,
     sign,
 )
-from trionotify.backoff import LONGEST
+from trionotify.client.backoff import LONGEST
 
 Clock = trio.testing.MockClock
 

@@ -16,11 +16,11 @@ import pytest
 from tests.stores import add, crash, data, entry, open_store
 from tests.test_sqlite_faults import Faulty, sqlite_error
 from trionotify.errors import StoreError
-from trionotify.logs import durable, recovery
-from trionotify.logs.heads import Head
-from trionotify.logs.lock import FileLock
-from trionotify.logs.sqlite import SqliteStore, new_epoch
 from trionotify.settings import Settings
+from trionotify.storage import durable, recovery
+from trionotify.storage.heads import Head
+from trionotify.storage.lock import FileLock
+from trionotify.storage.sqlite import SqliteStore, new_epoch
 
 
 @attrs.define

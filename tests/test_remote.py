@@ -15,14 +15,7 @@ import trio.testing
 
 from tests.conftest import cancel_at_every_await
 from tests.network import open_both, quiet
-from trionotify import (
-    Client,
-    Notification,
-    Prefix,
-    Remote,
-    Request,
-    open_server,
-)
+from trionotify import Client, Notification, Prefix, Remote, Request, open_server
 
 ROOT = Path(__file__).parent.parent
 

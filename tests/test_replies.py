@@ -24,7 +24,7 @@ from tests.test_events import event, join, own, say
 from tests.test_peers import need
 from tests.web import Web, post
 from trionotify import Client, Notification, Refused, connect
-from trionotify.replies import _MAX_REQUESTS
+from trionotify.model.replies import _MAX_REQUESTS
 
 Clock = trio.testing.MockClock
 

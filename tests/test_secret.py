@@ -22,7 +22,7 @@ import trionotify
 from tests.conftest import open_room
 from tests.web import Web, blocks, get, post
 from trionotify import Client, CloseCode, Exact, Refused, Request, sign
-from trionotify.secret import Secret
+from trionotify.http.secret import Secret
 
 KEY = b"0123456789abcdef0123456789abcdef"
 BEARER = f"Authorization: Bearer {KEY.decode()}"

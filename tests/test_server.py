@@ -23,7 +23,8 @@ from trio_websocket import open_websocket, open_websocket_url
 
 from tests.conftest import raw_client
 from tests.kernel import FakeKernel, Peer, upgrade
-from trionotify import Client, Exact, Request, listening, open_hub, open_server, serve
+from trionotify import Client, Exact, Request, open_hub, open_server, serve
+from trionotify.server import listeners as listening
 
 
 def url(server: Any, target: str = "/") -> str:

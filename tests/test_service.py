@@ -22,8 +22,8 @@ import trionotify
 from tests.conftest import raw_client
 from tests.test_cli import COMMAND, run, running
 from tests.test_commands import file, until
-from trionotify.listening import listen_unix
-from trionotify.tls import Certificate
+from trionotify.server.certificates import Certificate
+from trionotify.server.listeners import listen_unix
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import trio.testing
 
 from tests.conftest import Room
 from trionotify import Notification, connect, open_server
-from trionotify.entries import Entry
-from trionotify.log import Cursor, MemoryLog
-from trionotify.since import START, Moment, duration_of, parse_since
+from trionotify.delivery.entry import Entry
+from trionotify.delivery.log import MemoryLog
+from trionotify.durations import duration_of
+from trionotify.model.cursor import START, Cursor, Moment, parse_since
 
 
 @pytest.mark.parametrize(

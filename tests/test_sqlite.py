@@ -16,12 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.stores import EMPTY, add, crash, data, entries, entry, open_store
-from trionotify.entries import Entry, repetition_key
+from trionotify.delivery.entry import Entry, repetition_key
 from trionotify.errors import StoreError
-from trionotify.logs import database, epochs, eviction, moments, rows, schema, sqlite
-from trionotify.logs.sqlite import new_epoch
-from trionotify.notification import Notification
-from trionotify.predicates import (
+from trionotify.model.notification import Notification
+from trionotify.model.predicates import (
     EVERYTHING,
     NOTHING,
     AllOf,
@@ -33,6 +31,8 @@ from trionotify.predicates import (
     Suffix,
     Wanted,
 )
+from trionotify.storage import database, epochs, eviction, moments, rows, schema, sqlite
+from trionotify.storage.sqlite import new_epoch
 
 # --- offsets ---
 

@@ -26,15 +26,15 @@ import pytest
 
 from tests import stores
 from tests.stores import add, append_until_refused, ask, child, crash, data, entries, entry, open_store
-from trionotify.entries import Entry
+from trionotify.delivery.entry import Entry
+from trionotify.delivery.log import Damaged
 from trionotify.errors import StoreError
-from trionotify.log import Damaged
-from trionotify.logs import lock
-from trionotify.logs.care import repair
-from trionotify.logs.lock import FileLock
-from trionotify.logs.rows import COLUMNS
-from trionotify.logs.sqlite import SqliteStore
-from trionotify.notification import Notification
+from trionotify.model.notification import Notification
+from trionotify.storage import lock
+from trionotify.storage.care import repair
+from trionotify.storage.lock import FileLock
+from trionotify.storage.rows import COLUMNS
+from trionotify.storage.sqlite import SqliteStore
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="the limits and users of POSIX")
 

@@ -21,7 +21,7 @@ from tests.kernel import FakeKernel, upgrade
 from tests.test_peers import need
 from tests.web import Web, get, post
 from trionotify import Client, Exact, Notification, open_server
-from trionotify.transport import SocketTransport
+from trionotify.connection.transport import SocketTransport
 
 Clock = trio.testing.MockClock
 

@@ -26,8 +26,8 @@ from trionotify import (
     sign,
     to_json,
 )
-from trionotify.jsontext import write_json
-from trionotify.target import wanted_in
+from trionotify.client.target import wanted_in
+from trionotify.model.jsontext import write_json
 
 Clock = trio.testing.MockClock
 

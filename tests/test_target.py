@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlencode
 import pytest
 
 from trionotify import EVERYTHING, NOTHING, AllOf, Exact, Prefix, connect
-from trionotify.target import Target, filters_of, without
+from trionotify.client.target import Target, filters_of, without
 
 LIMITS = {"max_buffered": 1, "max_unacknowledged": 1}
 TIMES = {"connect_timeout": 1, "close_timeout": 1, "ping_interval": 1, "ping_timeout": 1}

@@ -30,8 +30,8 @@ from tests.kernel import upgrade
 from tests.test_peers import need
 from tests.web import get
 from trionotify import open_server
-from trionotify.tls_transport import TlsTransport
-from trionotify.transport import linger
+from trionotify.connection.tls import TlsTransport
+from trionotify.connection.transport import linger
 
 PATIENCE = 30
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]

@@ -17,10 +17,12 @@ from rich.console import Console
 from trio.testing import MockClock as Clock
 
 from tests.conftest import open_room
-from trionotify import Refused, metrics, open_server, top
-from trionotify.fetch import fetch
-from trionotify.metrics import figures
-from trionotify.top import Picture, bars, quantile, render, watch
+from trionotify import Refused, open_server
+from trionotify.cli import top
+from trionotify.cli.fetch import fetch
+from trionotify.cli.top import Picture, bars, quantile, render, watch
+from trionotify.http import metrics
+from trionotify.http.metrics import figures
 
 
 async def test_a_picture(autojump_clock: Clock) -> None:

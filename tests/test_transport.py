@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.test_tls_transport import open_pair
-from trionotify.transport import SocketTransport, StreamTransport, Transport, Woken
+from trionotify.connection.transport import SocketTransport, StreamTransport, Transport, Woken
 
 PATIENCE = 30
 

@@ -19,15 +19,8 @@ import trio.testing
 
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel
-from trionotify import (
-    Client,
-    Disconnected,
-    Exact,
-    Notification,
-    open_hub,
-    open_server,
-)
-from trionotify.turns import Turn
+from trionotify import Client, Disconnected, Exact, Notification, open_hub, open_server
+from trionotify.delivery.turns import Turn
 
 Clock = trio.testing.MockClock
 

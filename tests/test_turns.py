@@ -21,12 +21,12 @@ from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, Peer, masked, upgrade
 from tests.web import Web, get, post
 from trionotify import Exact, Notification
-from trionotify import turns as turns_module
-from trionotify.frames import message_frame
-from trionotify.hub import _AT_THE_DOOR
-from trionotify.query import Filters
-from trionotify.serving import serve_transport
-from trionotify.turns import Turn
+from trionotify.connection.frames import message_frame
+from trionotify.delivery import turns as turns_module
+from trionotify.delivery.hub import _AT_THE_DOOR
+from trionotify.delivery.turns import Turn
+from trionotify.http.serving import serve_transport
+from trionotify.model.query import Filters
 
 Clock = trio.testing.MockClock
 

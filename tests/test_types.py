@@ -29,8 +29,8 @@ from trionotify import (
     open_server,
     serve,
 )
-from trionotify.clients import ROLES
-from trionotify.options import Role
+from trionotify.model.keywords import Role
+from trionotify.model.query import ROLES
 
 ROOT = Path(__file__).parent.parent
 TYPES = ROOT / "tests" / "types"

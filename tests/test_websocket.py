@@ -13,8 +13,8 @@ import trio_websocket
 from tests.conftest import Room, open_room
 from tests.kernel import KEY, FakeKernel, Peer, masked, upgrade
 from trionotify import Client, Disconnected, Exact, Refused, Request, open_hub
-from trionotify.frames import message_frame
-from trionotify.serving import serve_transport
+from trionotify.connection.frames import message_frame
+from trionotify.http.serving import serve_transport
 
 Clock = trio.testing.MockClock
 

@@ -11,9 +11,9 @@ import trio
 import trio.testing
 
 from tests.kernel import FakeKernel, Peer
+from trionotify.connection.frames import FrameParser, message_frame
+from trionotify.connection.wire import Wire
 from trionotify.errors import CloseCode, Disconnected
-from trionotify.frames import FrameParser, message_frame
-from trionotify.wire import Wire
 
 
 class Owner:

@@ -11,7 +11,7 @@ import h11
 
 from tests.conftest import Room
 from tests.kernel import FakeKernel
-from trionotify.serving import serve_transport
+from trionotify.http.serving import serve_transport
 
 __all__ = ["Answered", "Web", "blocks", "get", "post"]
 

@@ -4,10 +4,14 @@ async with trionotify.open_server() as server:
     await server.hub.publish("disk is full", type="disk.full", to="alice")
 """
 
-from trionotify.attached import AcceptedWebSocket
-from trionotify.clients import Client
-from trionotify.counts import Statistics
-from trionotify.entries import Receipt
+from trionotify.client.remote import Remote, connect
+from trionotify.connection.session import Handler, Session
+from trionotify.delivery.clients import Client
+from trionotify.delivery.counters import Statistics
+from trionotify.delivery.explain import Explanation, explain
+from trionotify.delivery.hub import AcceptedWebSocket, Hub
+from trionotify.delivery.keywords import Attributes
+from trionotify.delivery.subscription import Subscription
 from trionotify.errors import (
     CloseCode,
     Closed,
@@ -18,13 +22,11 @@ from trionotify.errors import (
     TrionotifyError,
     Unreadable,
 )
-from trionotify.explain import Explanation, explain
-from trionotify.filters import from_json
-from trionotify.http import Request
-from trionotify.hub import Hub
-from trionotify.notification import Notification
-from trionotify.options import Attributes, HubOptions, SettingsOptions
-from trionotify.predicates import (
+from trionotify.http.messages import Authenticate, Request
+from trionotify.http.secret import sign
+from trionotify.model.filters import from_json
+from trionotify.model.notification import Notification
+from trionotify.model.predicates import (
     EVERYTHING,
     NOTHING,
     AllOf,
@@ -37,14 +39,11 @@ from trionotify.predicates import (
     Suffix,
     to_json,
 )
-from trionotify.reader import Subscription
-from trionotify.remote import Remote, connect
-from trionotify.secret import sign
-from trionotify.server import Server, open_hub, open_server, serve
-from trionotify.sessions import Authenticate, Handler, Session
+from trionotify.model.receipt import Receipt
+from trionotify.server.options import HubOptions, SettingsOptions
+from trionotify.server.server import Server, open_hub, open_server, serve
 from trionotify.settings import Settings
-
-__version__ = "0.1.0"
+from trionotify.version import __version__ as __version__
 
 __all__ = [
     "EVERYTHING",

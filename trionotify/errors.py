@@ -11,12 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import trio
-
-if TYPE_CHECKING:
-    from trionotify.clients import Client
 
 __all__ = [
     "CloseCode",
@@ -27,12 +24,14 @@ __all__ = [
     "StoreError",
     "TrionotifyError",
     "Unreadable",
+    "check_close",
     "check_headers",
     "check_trio",
     "cut",
     "did_you_mean",
     "hint_of",
     "is_token",
+    "may_be_sent",
     "problem_document",
     "quoted",
     "reason_of",
@@ -147,6 +146,19 @@ def shortened(detail: str) -> str:
     return detail if len(detail) <= _DETAIL else f"{detail[:_DETAIL]}…"
 
 
+def check_close(code: int, reason: str) -> None:
+    """Return if a Close frame may bear these (RFC 6455, section 7.4); else raise what says why."""
+    if not isinstance(code, int) or not isinstance(reason, str):
+        raise TypeError(f"code and reason must be int and str, not {code!r} and {reason!r}")
+    if not may_be_sent(code):
+        raise ValueError(f"code: a Close frame must not bear {code}; 4000 to 4999 are free")
+
+
+def may_be_sent(code: int) -> bool:
+    # 1014 and what lies between 1016 and 2999 is unassigned in RFC 6455 and reserved for it.
+    return 1000 <= code <= 1003 or 1007 <= code <= 1013 or 3000 <= code <= 4999
+
+
 class TrionotifyError(Exception):
     """The base of every exception that trionotify defines."""
 
@@ -211,7 +223,7 @@ class Disconnected(TrionotifyError):
     `client` is its record, None where that isn't known.
     """
 
-    client: Client | None = None
+    client: Any = None
 
 
 class Closed(TrionotifyError):

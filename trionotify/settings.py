@@ -1,7 +1,7 @@
 """Every limit and timeout, in one record, checked before anything runs.
 
 Sizes are bytes unless the name says otherwise. Times are seconds; they may be given in any way that
-`since.duration_of` reads, such as `15m`.
+`duration_of` reads, such as `15m`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import Any
 
 import attrs
 
-from trionotify.filters import FilterLimits
-from trionotify.since import Duration, duration_of
+from trionotify.durations import Duration, duration_of
 
-__all__ = ["OTHER_FILES", "Settings", "duration", "file_limit", "raise_file_limit"]
+__all__ = ["OTHER_FILES", "FilterLimits", "Settings", "duration", "file_limit", "raise_file_limit"]
 
 #: The most open files that macOS lets a process have where it says "unlimited".
 _MACOS_FILES = 10240
@@ -111,6 +110,20 @@ def _no_limit(about: str) -> Any:
     return attrs.field(
         default=None, validator=checks, metadata={"help": f"{about}  [default: no limit]"}
     )
+
+
+@attrs.frozen
+class FilterLimits:
+    """How large the JSON of a filter may be: its bytes, its nesting, the filters in it altogether.
+
+    Whoever evaluates a filter pays for it with every notification, and with some frames of the stack
+    for each level. So its cost is limited, too: microseconds of one evaluation at the worst, estimated.
+    """
+
+    max_filter_bytes: int = 8 << 10
+    max_filter_depth: int = 32
+    max_filters: int = 256
+    max_filter_cost: int = 1_500
 
 
 @attrs.frozen(kw_only=True)

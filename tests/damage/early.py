@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from trionotify.logs import database
+from trionotify.storage import database
 
 __all__: list[str] = []
 

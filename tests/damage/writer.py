@@ -17,7 +17,7 @@ import trio
 
 from tests.damage.events import Content, content, random_notification
 from trionotify import Hub, open_hub
-from trionotify.logs import database
+from trionotify.storage import database
 
 __all__: list[str] = []
 

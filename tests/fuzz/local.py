@@ -8,10 +8,12 @@ from typing import Final
 
 from tests.fuzz.filters import NAMES, TEXTS, random_filter, random_sql
 from tests.fuzz.mutation import ODD_TEXTS, chance, odd_text, spoil
-from trionotify import Notification, Predicate, Sql, explain, to_json
-from trionotify.addresses import unix_path, unix_url
-from trionotify.filters import FilterLimits, from_json
-from trionotify.index import PredicateIndex
+from trionotify import Notification, Predicate, Sql, to_json
+from trionotify.delivery import explain
+from trionotify.model.addresses import unix_path, unix_url
+from trionotify.model.filters import from_json
+from trionotify.model.index import PredicateIndex
+from trionotify.settings import FilterLimits
 
 __all__ = ["sql_input", "url_input"]
 

@@ -1,0 +1,180 @@
+"""Options from elsewhere than the command line: a TOML file, and environment variables.
+
+The command line comes first, then the environment, then the file, then the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import click
+from click.core import ParameterSource
+
+from trionotify.cli.stdio import Mistake
+from trionotify.durations import duration_of
+from trionotify.errors import did_you_mean
+from trionotify.model.text import decoded
+
+__all__ = [
+    "DURATION",
+    "Duration",
+    "config_option",
+    "in_one_line",
+    "misspelt_variables",
+    "name_variables",
+    "with_its_place",
+]
+
+_PREFIX: Final = "TRIONOTIFY_"
+#: Where a context has the path of its file.
+_PATH: Final = "trionotify.config"
+#: How like a variable must be to an option's, to be one that was misspelt.
+_LIKE: Final = 0.75
+
+
+class Duration(click.ParamType[float]):
+    """A duration in seconds, in any way that `duration_of` reads: at least `least`, and more than 0."""
+
+    name = "duration"
+
+    def __init__(self, least: float = 0.0) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        try:
+            seconds = duration_of(value)
+        except (TypeError, ValueError) as error:
+            self.fail(str(error), param, context)
+        if not 0 < seconds >= self._least:
+            bound = f"at least {self._least:g}" if self._least else "greater than 0"
+            self.fail(f"must be {bound}, not {value}", param, context)
+        return seconds
+
+
+DURATION: Final = Duration()
+
+
+def name_variables(group: click.Group) -> None:
+    """Let every option of every command also be the environment variable TRIONOTIFY_OPTION."""
+    for option in _options(group):
+        option.envvar = _variables(option)
+
+
+def _variables(option: click.Option) -> list[str]:
+    """One for each name of the option, the old ones behind."""
+    names = [name.removeprefix("--") for name in option.opts if name.startswith("--")]
+    return [_PREFIX + name.replace("-", "_").upper() for name in names]
+
+
+def misspelt_variables(group: click.Group) -> Iterator[str]:
+    """A line about each variable that nearly is an option's.
+
+    Others are left alone: Kubernetes has some for a service of our name, like TRIONOTIFY_SERVICE_HOST.
+    """
+    known = [name.removeprefix(_PREFIX) for option in _options(group) for name in _variables(option)]
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and (rest := name.removeprefix(_PREFIX)) not in known:
+            for near in difflib.get_close_matches(rest, known, 1, _LIKE):
+                yield f"{name}: there is no such option; did you mean {_PREFIX}{near}?"
+
+
+def _options(group: click.Group) -> Iterator[click.Option]:
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from _options(command)
+        for option in command.params:
+            if isinstance(option, click.Option) and option.opts[0].startswith("--"):
+                yield option
+
+
+def in_one_line(error: click.UsageError) -> str:
+    """What is wrong with the command line, or with a variable, which is named then."""
+    option = error.param if isinstance(error, click.BadParameter) else None
+    if not isinstance(option, click.Option) or isinstance(error, click.MissingParameter):
+        where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
+        message = error.format_message()
+        return message + ("" if message.endswith((".", "?", ")")) else ".") + where
+    if _source(error.ctx, option.name) is not ParameterSource.ENVIRONMENT:
+        return f"{option.opts[0]}: {error.message}"
+    variables = _variables(option)
+    variable = next((name for name in variables if os.environ.get(name)), variables[0])
+    linked = os.environ.get(variable, "").startswith("tcp://")
+    hint = " Kubernetes sets it for a service of this name: say enableServiceLinks: false." * linked
+    return f"{variable}: {error.message}{hint}"
+
+
+def with_its_place(message: str) -> str:
+    """A message that begins with an option's name, and says where its value stands."""
+    context = click.get_current_context()
+    word = re.match(r"\w*", message)
+    name = word[0] if word else ""
+    source = _source(context, name)
+    if source is ParameterSource.ENVIRONMENT:
+        return f"{_PREFIX}{name.upper()}{message.removeprefix(name)}"
+    if source is ParameterSource.DEFAULT_MAP:
+        return f"{context.meta[_PATH]}: {message}"
+    return message
+
+
+def _source(context: click.Context | None, name: str | None) -> ParameterSource | None:
+    return None if context is None or name is None else context.get_parameter_source(name)
+
+
+def config_option(command: Any) -> Any:
+    """`--config FILE`, whose keys are the command's options with `_` for `-`."""
+    return click.option(
+        "--config",
+        type=click.Path(readable=False),
+        is_eager=True,
+        expose_value=False,
+        callback=_read,
+        help="Take options from a TOML file, keys with _ for -.",
+    )(command)
+
+
+def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
+    """Make the file's values the defaults, once they are checked."""
+    if path is None:
+        return
+    try:
+        with open(path, "rb") as file:
+            found = tomllib.loads(decoded(file.read()))
+    except OSError as error:
+        raise Mistake(f"config: {path} can't be read: {error.strerror}") from None
+    except ValueError as error:  # of TOML, or of UTF-8
+        raise Mistake(f"{path}: {error}") from None
+    known = {
+        param.name: param
+        for param in context.command.params
+        if isinstance(param, click.Option) and param.name not in (None, "config", "help")
+    }
+    for key, value in found.items():
+        if key not in known:
+            if isinstance(value, dict):
+                raise Mistake(f"{path}: there is no option {key!r}; write the options without [{key}]")
+            hint = did_you_mean(key, [name for name in known if name])
+            raise Mistake(f"{path}: there is no option {key!r}{hint}")
+        # One of what may be several needs no brackets.
+        found[key] = [value] if known[key].multiple and isinstance(value, str) else value
+        _check(context, known[key], path, key, found[key])
+    context.default_map, context.meta[_PATH] = found, path
+
+
+def _check(context: click.Context, option: click.Option, path: str, key: str, value: Any) -> None:
+    """Raise `Mistake` if the option can't have this value, before anything else looks at it."""
+    if isinstance(value, bool) != option.is_flag:
+        needed = "true or false is needed" if option.is_flag else "true and false are no values here"
+        raise Mistake(f"{path}: {key}: {needed}, not {value!r}")
+    strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if not strings if option.multiple else isinstance(value, dict | list):
+        needed = "an array of strings" if option.multiple else "a single value"
+        raise Mistake(f"{path}: {key}: {needed} is needed, not {value!r}")
+    try:
+        option.type_cast_value(context, value)
+    except click.BadParameter as error:
+        raise Mistake(f"{path}: {key}: {error.message}") from None

@@ -1,0 +1,244 @@
+"""The command line: all commands, and those that need no server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import click
+from click.shell_completion import get_completion_class
+
+from trionotify.cli.config import DURATION, in_one_line, name_variables
+from trionotify.cli.pubsub import filter_options, predicate_of, publish, subscribe, top
+from trionotify.cli.serve import serve
+from trionotify.cli.stdio import Failure, Mistake, keep_numbers, show
+from trionotify.delivery.explain import explain as explain_predicate
+from trionotify.errors import StoreError
+from trionotify.http.secret import sign as sign_query
+from trionotify.model.cloudevents import NotAnEvent, decode
+from trionotify.storage import care
+from trionotify.storage.care import backup as copy_log
+from trionotify.storage.sqlite import new_epoch as renew
+from trionotify.version import __version__
+
+__all__ = ["main"]
+
+_DEFAULT_COMMAND: Final = "serve"
+_SHELLS: Final = ("bash", "zsh", "fish")
+#: A group without a command shows its help. (Older versions of click have no name for that.)
+_SHOWS_HELP: Final = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
+class _Commands(click.Group):
+    """Commands of which the first word may be left out when it is `serve`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # (A shell that completes the first word gives none: it wants to hear of all commands.)
+        first = args[0] if args else "" if ctx.resilient_parsing else "-"
+        if first.startswith("-") and first not in ("--help", "--version"):
+            args = [_DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if isinstance(error, _SHOWS_HELP):
+                raise
+            raise Mistake(in_one_line(error)) from None
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        keep_numbers()
+        return super().main(*args, **extra)
+
+
+@click.group(cls=_Commands)
+@click.version_option(__version__, package_name="trionotify")
+def main() -> None:
+    """A WebSocket notification server.
+
+    Without a command, `serve` is run. Every option of every command can also be given as the environment
+    variable TRIONOTIFY_OPTION.
+
+    \b
+    python -m trionotify
+    python -m trionotify subscribe --id alice
+    python -m trionotify publish --to alice 'disk is full'
+    """
+
+
+@main.group()
+def store() -> None:
+    """Look after the file of a durable log.
+
+    \b
+    python -m trionotify store backup sqlite:/var/lib/trionotify/log.db /backup/log.db
+    """
+
+
+_PATH: Final = click.argument("store", metavar="sqlite:PATH")
+
+
+@store.command("backup")
+@_PATH
+@click.argument("destination", metavar="DEST", type=click.Path(dir_okay=False))
+@click.option("--force", is_flag=True, help="Replace DEST if it exists.")
+def backup(store: str, destination: str, *, force: bool) -> None:
+    """Copy the log to the file DEST, also while a server uses it.
+
+    A server that has the log makes the copy itself, so DEST must be a path that the server can write.
+    The copy appears when it is complete.
+
+    \b
+    python -m trionotify store backup sqlite:/var/lib/trionotify/log.db /backup/log.db
+    """
+    path, destination = _path_of(store), os.path.abspath(destination)
+    if not force and os.path.exists(destination):
+        raise Failure(f"{destination} exists: name another path, or give --force to replace it")
+    with _failing():
+        copy_log(path, destination)
+    show(f"trionotify: the log was copied to {destination}")
+
+
+@store.command("check")
+@_PATH
+def check(store: str) -> None:
+    """Look for damage, while no server uses the log.
+
+    Prints a line for each fault. The exit code is 0 if there is none, else 1. The file stays as it is.
+
+    \b
+    python -m trionotify store check sqlite:/var/lib/trionotify/log.db
+    """
+    path = _path_of(store)
+    with _failing():
+        faults = care.check(path)
+    for fault in faults:
+        show(f"{path}: {fault}")
+    if faults:
+        raise Failure(f"{path} is damaged: keep what is whole with `trionotify store repair {store}`")
+    show(f"{path}: no damage found")
+
+
+@store.command("repair")
+@_PATH
+def repair(store: str) -> None:
+    """Keep what is whole of a damaged log, while no server uses it.
+
+    The damaged file stays, under another name. The repaired log has a new epoch, so clients are told
+    that they can't resume, and reload their state.
+
+    \b
+    python -m trionotify store repair sqlite:/var/lib/trionotify/log.db
+    """
+    with _failing():
+        found = care.repair(_path_of(store))
+    show(
+        f"trionotify: kept {found.kept} notifications, lost {found.lost}; the damaged file is"
+        f" {found.aside}; the new epoch is {found.epoch}"
+    )
+
+
+@store.command("new-epoch")
+@_PATH
+def new_epoch(store: str) -> None:
+    """Void every cursor, after a snapshot of all of the log's files was put back.
+
+    The notifications stay. But offsets that clients have seen may be given again, so a cursor from
+    before must not be resumed. Clients are told so and reload their state.
+
+    \b
+    python -m trionotify store new-epoch sqlite:/var/lib/trionotify/log.db
+    """
+    with _failing():
+        epoch = renew(_path_of(store))
+    show(f"trionotify: the new epoch is {epoch}")
+
+
+def _path_of(store: str) -> str:
+    return store.removeprefix("sqlite:")
+
+
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise Failure(str(error)) from None
+
+
+@main.command()
+@filter_options
+@click.argument("event", type=click.File("rb"), metavar="EVENT.json")
+def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
+    """Say whether a filter wants an event, and why: each condition, and what it found.
+
+    EVENT.json is a file with a CloudEvent in JSON, or - for stdin. The exit code is 0 if the event is
+    wanted, 1 if it isn't, and 2 if one of them can't be understood.
+
+    \b
+    python -m trionotify explain --sql "type LIKE 'order.%'" event.json
+    """
+    predicate = predicate_of(filters, sql)
+    try:
+        notification = decode(event.read())
+    except NotAnEvent as error:
+        raise Mistake(f"{event.name}: {error}") from None
+    found = explain_predicate(predicate, notification)
+    show(str(found))
+    raise SystemExit(0 if found else 1)
+
+
+@main.command()
+@click.option(
+    "--secret",
+    type=click.Path(readable=False),
+    required=True,
+    metavar="FILE",
+    help="The server's: the first line signs.",
+)
+@click.option(
+    *("--expires", "expires_in"),
+    type=DURATION,
+    default="1h",
+    show_default=True,
+    metavar="DURATION",
+    help="In how long, in seconds or as 30s, 15m, 12h.",
+)
+@click.argument("query", nargs=-1, required=True, metavar="KEY=VALUE... | URL")
+def sign(secret: str, expires_in: float, query: tuple[str, ...]) -> None:
+    """Sign a query, or a whole URL with one, for a server with a secret, and print it.
+
+    Whoever connects with it is the client that it names, with its role and filters, until it expires.
+
+    \b
+    python -m trionotify sign --secret FILE id=alice role=both exact.team=ops
+    python -m trionotify sign --secret FILE --expires 12h 'wss://example.org/events?id=alice'
+    """
+    try:
+        signed = sign_query("&".join(query), Path(secret), expires_in=expires_in)
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+    show(signed)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(_SHELLS))
+def completion(shell: str) -> None:
+    """Print what lets a shell complete the command `trionotify`: its commands and their options.
+
+    \b
+    eval "$(trionotify completion bash)"
+    trionotify completion fish > ~/.config/fish/completions/trionotify.fish
+    """
+    made = get_completion_class(shell)
+    assert made is not None  # it is one of those that click knows
+    show(made(main, {}, "trionotify", "_TRIONOTIFY_COMPLETE").source())
+
+
+for _command in (serve, publish, subscribe, top):
+    main.add_command(_command)
+name_variables(main)

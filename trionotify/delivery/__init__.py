@@ -1,0 +1,1 @@
+"""One log, one cursor for each client, and all tasks of a hub."""

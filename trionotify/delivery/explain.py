@@ -1,0 +1,123 @@
+"""Why a client gets a notification, or why it doesn't: every condition, and what it found.
+
+What `predicates` and the broadcast decide as fast as they can, this takes apart slowly, for people: each
+part is asked, also behind one that has decided already.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from trionotify.delivery.clients import Client
+from trionotify.errors import quoted
+from trionotify.model.notification import Notification
+from trionotify.model.predicates import (
+    EVERYTHING,
+    NOTHING,
+    AllOf,
+    AnyOf,
+    Exact,
+    Not,
+    Prefix,
+    Sql,
+    Subject,
+    Suffix,
+    Wanted,
+)
+
+__all__ = ["Explanation", "explain", "explain_delivery"]
+
+
+@attrs.frozen
+class Explanation:
+    """Whether a condition holds, the condition in words, why, and the same of its parts.
+
+    True in a condition if it holds. As text it is a tree, a line for each condition.
+    """
+
+    holds: bool
+    condition: str
+    why: str = ""
+    parts: tuple[Explanation, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.holds
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines(""))
+
+    def _lines(self, indent: str) -> list[str]:
+        mark = "yes" if self.holds else "no "
+        line = f"{indent}{mark} {self.condition}" + (f": {self.why}" if self.why else "")
+        return [line, *(line for part in self.parts for line in part._lines(indent + "    "))]
+
+
+def explain(predicate: Wanted, subject: Subject) -> Explanation:  # noqa: PLR0911 - a table
+    """Take `predicate` apart on `subject`. What a callable raises counts as no, and is told."""
+    match predicate:
+        case Exact() | Prefix() | Suffix():
+            parts = [_condition(predicate, name, text, subject) for name, text in predicate.attributes]
+            return parts[0] if len(parts) == 1 else _together("all of", all(parts), parts)
+        case AllOf() | AnyOf():
+            parts = [explain(part, subject) for part in predicate.parts]
+            if isinstance(predicate, AllOf):
+                return _together("all of", all(parts), parts)
+            return _together("any of", any(parts), parts)
+        case Not():
+            part = explain(predicate.part, subject)
+            return Explanation(not part, "not", parts=(part,))
+        case Sql():
+            return _sql(predicate, subject)
+    if predicate is EVERYTHING or predicate is NOTHING:
+        return Explanation(
+            predicate is EVERYTHING, "everything" if predicate is EVERYTHING else "nothing"
+        )
+    try:
+        return Explanation(bool(predicate(subject)), f"the callable {predicate!r}")
+    except Exception as error:  # an application's own callable may raise anything
+        return Explanation(False, f"the callable {predicate!r}", f"it raised {error!r}")
+
+
+def _condition(
+    predicate: Exact | Prefix | Suffix, name: str, text: str, subject: Subject
+) -> Explanation:
+    kind = type(predicate)
+    found = subject.get(name)
+    words = {Exact: "equals", Prefix: "begins with", Suffix: "ends with"}[kind]
+    why = f"there is no {name}" if found is None else f"it is {quoted(found)}"
+    return Explanation(kind({name: text})(subject), f"{name} {words} {text!r}", why)
+
+
+def _sql(predicate: Sql, subject: Subject) -> Explanation:
+    parts = [
+        Explanation(
+            part.held,
+            part.source,
+            "; ".join(error.message for error in part.errors) or f"it is {quoted(part.value)}",
+        )
+        for part in predicate.expression.explain(getattr(subject, "value", subject.get))
+    ]
+    if len(parts) == 1:
+        return attrs.evolve(parts[0], condition=f"sql {predicate.source}")
+    return _together("sql, all of", predicate(subject), parts)
+
+
+def _together(condition: str, holds: bool, parts: list[Explanation]) -> Explanation:
+    return Explanation(holds, condition, parts=tuple(parts))
+
+
+def explain_delivery(notification: Notification, client: Client) -> Explanation:
+    """Whether `client` gets `notification`: by its own filter, and by what the publisher demands."""
+    parts = [_named("its filter", explain(client.predicate, notification))]
+    if notification.to is not None:
+        meant = notification.to == client.id
+        parts.append(
+            Explanation(meant, f"it is for {notification.to!r}", f"the client is {client.id!r}")
+        )
+    if notification.audience is not None:
+        parts.append(_named("its audience", explain(notification.audience, client)))
+    return _together(f"client {client.id!r} gets {notification.type!r}", all(parts), parts)
+
+
+def _named(name: str, part: Explanation) -> Explanation:
+    return Explanation(part.holds, name, parts=(part,))

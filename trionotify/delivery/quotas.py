@@ -1,0 +1,53 @@
+"""Quotas: how many connections one client may have, and one address."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trionotify.delivery.admission import RETRY_AFTER
+from trionotify.errors import Refused
+from trionotify.model.addresses import neighbourhood
+
+if TYPE_CHECKING:
+    from trionotify.delivery.clients import Client
+    from trionotify.settings import Settings
+
+__all__ = ["Quotas"]
+
+
+class Quotas:
+    """Made by the hub, which lets it know who comes and goes. What has no limit is not counted."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._per_id = settings.max_connections_per_id
+        self._per_address = settings.max_connections_per_address
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def check(self, client: Client) -> None:
+        """Raise `Refused` (429) when this client, or its address, has all that it may have."""
+        for key, most in self._of(client):
+            if self._counts[key] >= most:
+                raise Refused(
+                    429, f"{key[0]}: {key[1]} has {most} connections already", headers=RETRY_AFTER
+                )
+
+    def enter(self, client: Client) -> None:
+        """One more."""
+        for key, _ in self._of(client):
+            self._counts[key] += 1
+
+    def leave(self, client: Client) -> None:
+        """One less."""
+        for key, _ in self._of(client):
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
+
+    def _of(self, client: Client) -> Iterator[tuple[tuple[str, str], int]]:
+        """Under what it is counted, and up to how many."""
+        if self._per_id is not None:
+            yield ("id", client.id), self._per_id
+        if self._per_address is not None and (address := neighbourhood(client.remote)):
+            yield ("address", address), self._per_address

@@ -1,0 +1,1 @@
+"""Requests, until one of them makes a client."""

@@ -1,0 +1,183 @@
+"""Filters in JSON, as anybody may send them: read within limits, and checked for what they name.
+
+The form is that of the CloudEvents Subscriptions API (section 3.2.4, "filters"). A publisher's audience
+has the same one, but names parameters of a query, and not attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from trionotify.errors import cut, did_you_mean
+from trionotify.model.attributes import check_attribute_name
+from trionotify.model.costs import time_of
+from trionotify.model.jsontext import read_json
+from trionotify.model.predicates import (
+    EVERYTHING,
+    AllOf,
+    AnyOf,
+    Exact,
+    Not,
+    OnAttributes,
+    Predicate,
+    Prefix,
+    Sql,
+    Suffix,
+    Wanted,
+    check_callable,
+)
+from trionotify.settings import FilterLimits
+
+__all__ = [
+    "AUDIENCE",
+    "DEFAULT_LIMITS",
+    "ON_ATTRIBUTES",
+    "SLOW",
+    "check_filter",
+    "from_json",
+]
+
+#: What filters look like, for messages: those of an audience, and of a subscriber.
+AUDIENCE: Final = '[{"exact":{"team":"ops"}}]'
+_FILTERS: Final = '[{"exact":{"type":"order.paid"}}]'
+
+#: The dialects that are conditions on attributes, by their names.
+ON_ATTRIBUTES: Final[dict[str, type[OnAttributes]]] = {
+    "exact": Exact,
+    "prefix": Prefix,
+    "suffix": Suffix,
+}
+_OF_PARTS: Final[dict[str, type[AllOf | AnyOf]]] = {"all": AllOf, "any": AnyOf}
+_NAMES: Final = (*ON_ATTRIBUTES, *_OF_PARTS, "not", "sql")
+_DIALECTS: Final = ", ".join(_NAMES)
+
+#: Characters of filters that are parsed within a turn. Longer ones are parsed one at a time (`turns`).
+SLOW: Final = 160
+
+
+DEFAULT_LIMITS: Final = FilterLimits()
+
+
+def check_filter(predicate: Wanted) -> None:
+    """Raise TypeError for what is no predicate, ValueError for a name that no attribute can have.
+
+    It would never hold. An audience may have it, for the keys of a query are called whatever an
+    application likes.
+    """
+    check_callable(predicate)
+    match predicate:
+        case OnAttributes():
+            for name, _ in predicate.attributes:
+                check_attribute_name(name)
+        case AllOf() | AnyOf():
+            for part in predicate.parts:
+                check_filter(part)
+        case Not():
+            check_filter(predicate.part)
+
+
+def from_json(
+    value: object, limits: FilterLimits = DEFAULT_LIMITS, *, audience: bool = False
+) -> Predicate:
+    """Read a predicate from the JSON of the CloudEvents Subscriptions API.
+
+    `value` is one filter (a mapping with the name of its dialect as the only key), or a list of
+    filters, which must all hold; an empty list wants everything. JSON text does as well. The names in
+    it are those of attributes, or in an `audience`, of a query's parameters. (SQL reads names in
+    lower case, and knows letters and digits only.)
+    Raises ValueError that names the fault and where it is, or the limit that is passed. A list counts as
+    the `all` that it means: at the outside, neither is a level or a filter of its own.
+    """
+    if isinstance(value, str | bytes):
+        size = len(value.encode(errors="replace") if isinstance(value, str) else value)
+        if size > limits.max_filter_bytes:
+            raise ValueError(f"max_filter_bytes: at most {limits.max_filter_bytes} bytes, not {size}")
+        try:
+            value = read_json(value)
+        except ValueError as error:
+            example = AUDIENCE if audience else _FILTERS
+            raise ValueError(f"{error}; write {example}, for instance") from None
+    made = _Reader(limits, audience).read(value)
+    if (cost := time_of(made)) > limits.max_filter_cost:
+        raise ValueError(
+            f"max_filter_cost: to evaluate this may take {cost} microseconds, and at most"
+            f" {limits.max_filter_cost} are allowed: ask for less, above all by shorter or fewer LIKE"
+            " patterns, and with fewer functions"
+        )
+    return made
+
+
+class _Reader:
+    """Reads one JSON value, and counts the filters in it."""
+
+    def __init__(self, limits: FilterLimits, audience: bool) -> None:
+        self._limits = limits
+        self._audience = audience
+        self._count = 0
+
+    def read(self, value: object) -> Predicate:
+        if not isinstance(value, list):
+            return self._outermost(value, "filter")
+        if not value:
+            return EVERYTHING
+        if len(value) == 1:
+            return self._outermost(value[0], "filters[0]")
+        return AllOf(self._filters(value, "filters", 1))
+
+    def _outermost(self, value: object, where: str) -> Predicate:
+        match value:
+            case {"all": [_, *_] as parts, **others} if not others:
+                return AllOf(self._filters(parts, f"{where}.all", 1))
+        return self._filter(value, where, 1)
+
+    def _filters(self, values: list[object], where: str, depth: int) -> list[Predicate]:
+        return [self._filter(item, f"{where}[{at}]", depth) for at, item in enumerate(values)]
+
+    def _filter(self, value: object, where: str, depth: int) -> Predicate:
+        limits = self._limits
+        if depth > limits.max_filter_depth:
+            raise ValueError(f"max_filter_depth: nested too deep: {limits.max_filter_depth} is the most")
+        self._add(1)
+        if not isinstance(value, Mapping) or len(value) != 1:
+            raise ValueError(
+                f"{where}: a filter is an object with one key, the name of its dialect ({_DIALECTS})"
+            )
+        ((dialect, content),) = value.items()
+        where = f"{where}.{cut(str(dialect))}"
+        if make := ON_ATTRIBUTES.get(dialect):
+            if not isinstance(content, Mapping):
+                raise ValueError(f"{where}: an object of attributes and their texts is needed")
+            self._add(len(content) - 1)  # each attribute is a condition like any other
+            return self._made(make, content, where)
+        if combine := _OF_PARTS.get(dialect):
+            if not isinstance(content, list) or not content:
+                raise ValueError(f"{where}: an array of at least one filter is needed")
+            return combine(self._filters(content, where, depth + 1))
+        if dialect == "not":
+            return Not(self._filter(content, where, depth + 1))
+        if dialect == "sql":
+            if (
+                isinstance(content, str)
+                and len(content.encode(errors="replace")) > limits.max_filter_bytes
+            ):
+                raise ValueError(
+                    f"max_filter_bytes: at most {limits.max_filter_bytes} bytes are allowed"
+                )
+            return self._made(Sql, content, where)
+        meant = did_you_mean(cut(str(dialect)), _NAMES) or f"; there are {_DIALECTS}"
+        raise ValueError(f"{where}: no such dialect{meant}")
+
+    def _add(self, count: int) -> None:
+        self._count += count
+        if self._count > self._limits.max_filters:
+            raise ValueError(f"max_filters: at most {self._limits.max_filters} filters altogether")
+
+    def _made(self, make: Callable[[Any], Predicate], content: object, where: str) -> Predicate:
+        try:
+            made = make(content)
+            if not self._audience:
+                check_filter(made)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {error}") from None
+        return made

@@ -1,0 +1,86 @@
+"""Media types: what a body, or an event's data, says that it is (RFC 9110, section 8.3).
+
+A parameter's name is in any case, its value may be in quotes, and an encoding has more than one label:
+so the text of a media type is never looked at but here. There is no I/O, and no state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+__all__ = ["NOSNIFF", "Media", "read_media"]
+
+#: `; name=value`, or `; name="value"`, in which a backslash takes what follows as it is. A value whose
+#: quotes aren't closed goes on to the end: to look for the end of each of them takes quadratic time.
+_PARAMETER: Final = re.compile(
+    r';\s*(?P<name>[^\s;="]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*+)|(?P<plain>[^;"]*))', re.DOTALL
+)
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
+#: The labels of UTF-8 (https://encoding.spec.whatwg.org/#names-and-labels), and of its ASCII part.
+_UTF_8: Final = frozenset(
+    {
+        *("utf-8", "utf8", "unicode-1-1-utf-8", "unicode11utf8", "unicode20utf8", "x-unicode20utf8"),
+        *("us-ascii", "ascii"),
+    }
+)
+#: Of XML, besides what ends in `+xml` (RFC 7303, section 9).
+_XML: Final = frozenset({"xml", "xml-dtd", "xml-external-parsed-entity"})
+#: A longer one is read again each time, because what strangers send must not stay in memory.
+_LONGEST: Final = 200
+
+
+#: It keeps browsers from guessing another media type than the answer's.
+NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
+
+
+@attrs.frozen
+class Media:
+    """A media type: its `essence`, like `text/plain`, in lower case, and its parameters by name."""
+
+    essence: str
+    parameters: Mapping[str, str]
+    #: Whether it is one of JSON's (RFC 6839, section 3.1). Every event is asked that.
+    is_json: bool = attrs.field(init=False)
+
+    @is_json.default
+    def _look(self) -> bool:
+        subtype = self.essence.rpartition("/")[2]
+        return subtype == "json" or subtype.endswith("+json")
+
+    @property
+    def is_xml(self) -> bool:
+        """Whether it is one of XML's, which is text."""
+        subtype = self.essence.rpartition("/")[2]
+        return subtype in _XML or subtype.endswith("+xml")
+
+    @property
+    def charset(self) -> str | None:
+        """The encoding that it names, in lower case; None for none."""
+        return self.parameters.get("charset", "").strip().lower() or None
+
+    @property
+    def is_utf_8(self) -> bool:
+        """Whether it names UTF-8, by any of its labels, or no encoding."""
+        return self.charset is None or self.charset in _UTF_8
+
+
+def read_media(text: str) -> Media:
+    """Read a media type. What is no parameter is left out; of two with one name, the first counts."""
+    return _read(text) if len(text) <= _LONGEST else _read.__wrapped__(text)
+
+
+@lru_cache(maxsize=256)
+def _read(text: str) -> Media:
+    essence = text.partition(";")[0]
+    parameters: dict[str, str] = {}
+    for found in _PARAMETER.finditer(text, len(essence)):
+        quoted = found["quoted"]
+        value = found["plain"].strip() if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        parameters.setdefault(found["name"].lower(), value)
+    return Media(essence.strip().lower(), MappingProxyType(parameters))

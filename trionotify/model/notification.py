@@ -1,0 +1,439 @@
+"""A notification: data and its attributes, named as in CloudEvents 1.0.
+
+The record is immutable and checked when it is made, so whoever holds one need not check again.
+Making one is on the path of every published message. Hence what is costly and seldom asked for (the
+`id`'s and the `time`'s text) is rendered on demand, and the checks look at types first and at
+characters only where there are any.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time as clock
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
+
+import attrs
+
+from trionotify.errors import hint_of, quoted
+from trionotify.model.attributes import (
+    ATTRIBUTES,
+    MAX_ATTRIBUTE,
+    ExtensionValue,
+    check_attribute_name,
+    check_text,
+    check_to,
+    checked_extensions,
+    checked_time,
+    data_of_json,
+    joined_extensions,
+    moment_of,
+)
+from trionotify.model.jsontext import check_json
+from trionotify.model.media import read_media
+from trionotify.model.text import memory_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trionotify.model.keywords import Attributes
+
+__all__ = [
+    "ATTRIBUTES",
+    "MAX_ATTRIBUTE",
+    "RESERVED_TYPE",
+    "Data",
+    "ExtensionValue",
+    "Notification",
+    "State",
+    "check_attribute_name",
+    "check_publishable",
+    "moment_of",
+    "new_id",
+    "publishable",
+]
+
+Data = str | bytes | None
+
+#: What `Notification.state` returns: data, type, source and subject; the id, and whether it was given;
+#: the time as it was given, or in seconds; the datacontenttype, if it was given; the audience; the
+#: extensions.
+State = tuple[Any, ...]
+
+#: Bytes of memory that an entry of the log takes beside its texts, measured with tracemalloc: the
+#: entry, the notification, its key, and the heads of its `str` objects.
+_OVERHEAD: Final = 768
+#: The same for each extension.
+_EXTENSION_OVERHEAD: Final = 160
+
+#: The attributes that the constructor takes by these names.
+_CORE: Final = frozenset({"id", "source", "type", "subject", "time", "datacontenttype", "audience"})
+
+#: Types that begin with this are the server's own, and can't be published.
+RESERVED_TYPE: Final = "trionotify."
+
+# An id is unique because the prefix is drawn anew by each process and the counter never repeats: two
+# counted integers cost 0.05 us where a UUID costs 2.
+_PREFIX: Final = secrets.token_hex(6)
+# It starts where nobody's own numbers are, so an `id` given as int is seen to be a mistake.
+_FIRST: Final = 1 << 62
+_count: Final = itertools.count(_FIRST).__next__
+
+_NO_EXTENSIONS: Final[Mapping[str, ExtensionValue]] = MappingProxyType({})
+_END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+_set: Final = object.__setattr__
+_bind: Final = object.__setattr__.__get__  # how attrs does it, too: bound once, called for each field
+
+
+@attrs.frozen(eq=False, repr=False)
+class Notification:
+    """One notification, immutable.
+
+    `data` is text, bytes, or None; it goes out as it came in. `type` says what happened, `source`
+    where, `subject` to what. `id` and `source` together name this notification among all others;
+    `id` is made up when it isn't given, `time` (RFC 3339) is the moment of construction.
+    `extensions` are further attributes, name to str, int or bool.
+
+    `audience` is the publisher's condition on clients: a predicate over the client's record, or any
+    callable of the `Client`. The extension attribute `to` is the `id` of the only ones meant.
+
+    Raises TypeError or ValueError that begins with the attribute's name when a value won't do.
+    """
+
+    data: Data = None
+    type: str = attrs.field(default="message", kw_only=True)
+    source: str = attrs.field(default="/hub", kw_only=True)
+    subject: str | None = attrs.field(default=None, kw_only=True)
+    #: Text if the publisher gave it; made up by this process, an int; by another, its text as bytes.
+    _id: int | str | bytes = attrs.field(factory=_count, kw_only=True)
+    _time: float | str | datetime = attrs.field(factory=clock.time, kw_only=True)
+    _datacontenttype: str | None = attrs.field(default=None, kw_only=True)
+    audience: Callable[[Any], object] | None = attrs.field(default=None, kw_only=True)
+    extensions: Mapping[str, ExtensionValue] = attrs.field(default=_NO_EXTENSIONS, kw_only=True)
+    #: The part of `weight` that isn't the data's, once it was asked for.
+    _bare_weight: int | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # `x.__class__ is str` first: it is the everyday case, and half the price of isinstance.
+        data, subject = self.data, self.subject
+        if data.__class__ is not bytes and not (data.__class__ is str and data.isascii()):
+            _check_data(data)
+        # One look at all three texts at once; only where it finds something is each one judged.
+        try:
+            text = self.type + self.source
+            if subject is not None:
+                text += subject
+            fine = (
+                len(text) <= MAX_ATTRIBUTE
+                and self.type
+                and self.source
+                and subject != ""
+                and text.isprintable()
+            )
+        except (TypeError, AttributeError):
+            fine = False
+        if not fine:
+            check_text("type", self.type)
+            check_text("source", self.source)
+            if subject is not None:
+                check_text("subject", subject)
+        if not (self._id.__class__ is int and self._id >= _FIRST):
+            check_text("id", self._id)
+        if not (self._time.__class__ is float and 0.0 <= self._time < _END_OF_TIME):
+            _set(self, "_time", checked_time(self._time))
+        if self._datacontenttype is not None:
+            check_text("datacontenttype", self._datacontenttype)
+            _check_json(self.data, self._datacontenttype)
+        if self.audience is not None and not callable(self.audience):
+            raise TypeError(
+                "audience must be a predicate or a callable of the Client, not"
+                f" {_kind_of(self.audience)}{hint_of(self.audience, audience=True)}"
+            )
+        if self.extensions is not _NO_EXTENSIONS:
+            _set(self, "extensions", checked_extensions(self.extensions))
+
+    @classmethod
+    def of(cls, data: Data = None, **attributes: Unpack[Attributes]) -> Notification:
+        """Make one of `data`, or of `json`, and attributes.
+
+        `json` is a value that becomes the data, written as JSON; `datacontenttype` is then
+        `application/json`, or another type of JSON's that you give. `extensions` are attributes of your
+        own. (An extension may be a keyword, too, but a type checker takes it for a typo.) An attribute
+        that is None counts as not given. Raises as the constructor does, and TypeError for `json`
+        together with data, for a value that has no JSON, and for an extension that is given twice.
+        """
+        given: Any = attributes
+        if _CORE.issuperset(given) and None not in given.values():
+            return cls(data, **given)  # the everyday case, at half the price
+        given = {name: value for name, value in given.items() if value is not None or name == "json"}
+        if "json" in given:
+            data = data_of_json(data, given)
+        extensions = given.pop("extensions", None)
+        core: dict[str, Any] = {name: given.pop(name) for name in _CORE if name in given}
+        if extensions is not None:
+            given = joined_extensions(extensions, given)
+        check_to(given.get("to"))
+        if given:
+            core["extensions"] = given
+        return cls(data, **core)
+
+    def of_json(self, kind: str) -> Self:
+        """Say that the data, which was read as a part of a JSON text, is of the media type `kind`.
+
+        For whoever has made it, at once. It isn't read again, as that takes long if it is long. Raises
+        as the constructor does.
+        """
+        check_text("datacontenttype", kind)
+        _set(self, "_datacontenttype", kind)
+        return self
+
+    def another(self, data: Data) -> Notification:
+        """One with the same attributes, but for `data`, and an `id` and a `time` of its own.
+
+        The attributes were checked already: a publisher's are the same for all that it says, and this
+        takes half as long as making a notification from the start. Raises as the constructor does.
+        """
+        if data.__class__ is not bytes and not (data.__class__ is str and data.isascii()):
+            _check_data(data)
+        if self._datacontenttype is not None:
+            _check_json(data, self._datacontenttype)
+        made = object.__new__(Notification)
+        set_field = _bind(made)
+        set_field("data", data)
+        set_field("type", self.type)
+        set_field("source", self.source)
+        set_field("subject", self.subject)
+        set_field("_id", _count())
+        set_field("_time", clock.time())
+        set_field("_datacontenttype", self._datacontenttype)
+        set_field("audience", self.audience)
+        set_field("extensions", self.extensions)
+        set_field("_bare_weight", self._bare_weight or self._weigh())
+        return made
+
+    def state(self) -> State:
+        """All that it is, in values that a file can hold but for the audience: see `restored`."""
+        id = self._id
+        return (
+            self.data,
+            self.type,
+            self.source,
+            self.subject,
+            id if id.__class__ is str else _text_of(id),
+            isinstance(id, str),
+            self._time,
+            self._datacontenttype,
+            self.audience,
+            self.extensions,
+        )
+
+    @classmethod
+    def restored(cls, state: State) -> Notification:
+        """One that equals the one whose `state` this is, in whatever process that was.
+
+        Nothing is checked again: it is for what `state` returned, and takes half as long as making one.
+        """
+        made = object.__new__(cls)
+        set_field = _bind(made)
+        data, type, source, subject, id, given, time, datacontenttype, audience, extensions = state
+        set_field("data", data)
+        set_field("type", type)
+        set_field("source", source)
+        set_field("subject", subject)
+        set_field("_id", id if given else id.encode())
+        set_field("_time", time)
+        set_field("_datacontenttype", datacontenttype)
+        set_field("audience", audience)
+        set_field("extensions", extensions)
+        set_field("_bare_weight", None)
+        return made
+
+    @property
+    def id(self) -> str:
+        """Unique among the notifications of one `source`."""
+        return _text_of(self._id)
+
+    @property
+    def given_id(self) -> str | None:
+        """The `id` if the publisher gave it: the same again is a repetition. None if it was made up."""
+        return self._id if isinstance(self._id, str) else None
+
+    @property
+    def expired(self) -> bool:
+        """Whether the moment in the extension attribute `expirytime` has passed: don't send it late."""
+        moment = self.extensions.get("expirytime")
+        return moment is not None and moment_of("expirytime", moment) < clock.time()
+
+    @property
+    def time(self) -> str:
+        """When it was made, as RFC 3339 text; UTC unless the publisher gave it otherwise."""
+        if isinstance(self._time, float):
+            return datetime.fromtimestamp(self._time, UTC).isoformat().replace("+00:00", "Z")
+        return str(self._time)
+
+    @property
+    def datacontenttype(self) -> str | None:
+        """The media type of `data`; None when there is no data and none was given."""
+        if self._datacontenttype is not None or self.data is None:
+            return self._datacontenttype
+        return "text/plain" if isinstance(self.data, str) else "application/octet-stream"
+
+    @property
+    def to(self) -> str | None:
+        """The `id` of the clients that it is for, or None: for all."""
+        value = self.extensions.get("to")
+        return None if value is None else str(value)
+
+    @property
+    def specversion(self) -> str:
+        """The version of CloudEvents that the attributes follow."""
+        return "1.0"
+
+    @property
+    def size(self) -> int:
+        """What was said, in bytes: `data` and the attributes that were given, as UTF-8."""
+        data, size = self.data, _bytes_of(self._texts())
+        if data is None:
+            return size
+        return size + (len(data) if isinstance(data, bytes) else _bytes_of(data))
+
+    @property
+    def weight(self) -> int:
+        """What it takes in memory as an entry of a log, in bytes, but for its audience.
+
+        A bound, not a measurement: the same on every machine, and a little more than the truth.
+        """
+        weight, data = self._bare_weight or self._weigh(), self.data
+        if data is None:
+            return weight
+        return weight + (len(data) if data.isascii() or isinstance(data, bytes) else memory_of(data))
+
+    def _weigh(self) -> int:
+        """Work out what it weighs without its data, and remember that: see `another`."""
+        weight = _OVERHEAD + memory_of(self._texts())
+        if self.extensions is not _NO_EXTENSIONS:
+            weight += _EXTENSION_OVERHEAD * len(self.extensions)
+        _set(self, "_bare_weight", weight)
+        return weight
+
+    def _texts(self) -> str:
+        """All attributes that were given, one after the other: what is made up is short."""
+        id = self._id if self._id.__class__ is str else ""
+        time = self._time if self._time.__class__ is str else ""
+        text = f"{self.type}{self.source}{self.subject or ''}{id}{time}{self._datacontenttype or ''}"
+        if self.extensions is not _NO_EXTENSIONS:
+            for name, value in self.extensions.items():
+                text += f"{name}{value}"
+        return text
+
+    def get(self, name: str) -> str | None:
+        """The attribute `name` as text, or None where there is none: what predicates look at.
+
+        Booleans read `true` and `false`, integers in decimal (CloudEvents 1.0, "Type System").
+        """
+        if name in ATTRIBUTES:
+            value = getattr(self, name)
+            return value if value is None else str(value)
+        extension = self.extensions.get(name)
+        if extension is None or extension.__class__ is str:
+            return extension
+        if isinstance(extension, bool):
+            return "true" if extension else "false"
+        return str(extension)
+
+    def names(self) -> Iterator[str]:
+        """The names of the attributes that it may have: beside these, `get` finds none."""
+        yield from ATTRIBUTES
+        for name in self.extensions:
+            if name != "to":
+                yield name
+
+    def value(self, name: str) -> ExtensionValue | None:
+        """The attribute `name` with the type that it has in CloudEvents, or None: what SQL looks at."""
+        return self.get(name) if name in ATTRIBUTES else self.extensions.get(name)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether data and all attributes are equal, `id` and `time` included."""
+        if not isinstance(other, Notification):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash((self.source, self.id))
+
+    def __repr__(self) -> str:
+        optional: dict[str, Any] = {"subject": self.subject, **self.extensions}
+        if self.audience is not None:
+            optional["audience"] = self.audience
+        rest = "".join(f", {name}={value!r}" for name, value in optional.items() if value is not None)
+        return (
+            f"Notification({self.data!r}, type={self.type!r}, source={self.source!r},"
+            f" id={self.id!r}{rest})"
+        )
+
+    def _key(self) -> tuple[object, ...]:
+        return (
+            *(self.data, self.type, self.source, self.subject, self.id, self.time),
+            *(self.datacontenttype, self.audience, self.extensions),
+        )
+
+
+def publishable(data: Data | Notification, attributes: Attributes) -> Notification:
+    """`data` with these attributes, or a `Notification` as it is.
+
+    Raises TypeError or ValueError that names the attribute at fault.
+    """
+    if not isinstance(data, Notification):
+        data = Notification.of(data, **attributes)
+    elif "json" in attributes or any(value is not None for value in attributes.values()):
+        raise TypeError("a Notification is published as it is: give it its attributes")
+    check_publishable(data)
+    return data
+
+
+def check_publishable(notification: Notification) -> None:
+    """Raise ValueError if its type is one of the server's own."""
+    if notification.type.startswith(RESERVED_TYPE):
+        raise ValueError(f"type: what begins with {RESERVED_TYPE} is the server's own: choose another")
+
+
+def _check_data(data: object) -> None:
+    if isinstance(data, str):
+        try:
+            data.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"data can't be written as UTF-8: {error}") from None
+    elif not isinstance(data, bytes | None):
+        hint = "" if isinstance(data, bytearray | memoryview) else "; to publish it as JSON, use json="
+        raise TypeError(f"data must be str, bytes or None, not {_kind_of(data)}{hint}")
+
+
+def _check_json(data: object, kind: str) -> None:
+    """Who is told that this is JSON must be able to read it; bytes are nobody's to judge."""
+    if isinstance(data, str) and read_media(kind).is_json:
+        try:
+            check_json(data)
+        except ValueError as error:
+            raise ValueError(f"data: {error} (datacontenttype is {quoted(kind)})") from None
+
+
+def new_id() -> str:
+    """An `id` that nobody else has."""
+    return _text_of(_count())
+
+
+def _text_of(id: int | str | bytes) -> str:
+    if isinstance(id, int):
+        return f"{_PREFIX}-{id - _FIRST}"
+    return id if isinstance(id, str) else id.decode()
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
+def _kind_of(value: object) -> str:
+    return type(value).__name__

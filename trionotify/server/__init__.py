@@ -1,0 +1,1 @@
+"""Nurseries and sockets: what runs a hub, and listens for it."""

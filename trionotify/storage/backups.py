@@ -1,0 +1,62 @@
+"""Backups of a log that is in use, one at a time: the copy and the commits take turns.
+
+A copy is made in a thread of its own. It has the file, as commits and readers have it, for one step at a
+time. Between two steps it goes to the end of the line.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from trionotify.storage.sqlite import SqliteStore
+
+__all__ = ["Backups"]
+
+
+class Backups:
+    """Made by the log, for its store and for the limiter by which its users take turns."""
+
+    def __init__(self, store: SqliteStore, turns: trio.CapacityLimiter) -> None:
+        self._store = store
+        self._turns = turns
+        #: Two copies to one place would spoil each other.
+        self._copying = trio.Lock()
+
+    async def make(self, destination: str) -> int:
+        """Copy all of the log to the file `destination`; return the newest offset in it.
+
+        Raises StoreError. Cancelled, there is no copy.
+        """
+        async with self._copying:
+            return await self._make(destination)
+
+    async def _make(self, destination: str) -> int:
+        copy = object()  # its place among those who want the file
+        await self._turns.acquire_on_behalf_of(copy)
+        held, head = True, 0
+
+        def leave() -> None:
+            nonlocal held, head
+            head = self._store.head
+            self._turns.release_on_behalf_of(copy)
+            held = False
+
+        async def give_way() -> None:
+            nonlocal held
+            leave()
+            await self._turns.acquire_on_behalf_of(copy)
+            held = True
+
+        def in_thread() -> None:
+            self._store.backup(
+                destination,
+                lambda: trio.from_thread.run(give_way),
+                lambda: trio.from_thread.run_sync(leave),
+            )
+
+        try:
+            await trio.to_thread.run_sync(in_thread)
+        finally:
+            if held:
+                self._turns.release_on_behalf_of(copy)
+        return head

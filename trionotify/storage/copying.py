@@ -1,0 +1,107 @@
+"""Copies of a log's file: a backup is complete, or it isn't there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from trionotify.errors import StoreError
+from trionotify.storage.faults import (
+    FAULTS,
+    control_socket,
+    file_identity,
+    is_damage,
+    os_fault,
+    store_fault,
+    sync_directory,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["copy_database"]
+
+#: Pages that are copied in one step: about a megabyte.
+_STEP: Final = 256
+
+
+def copy_database(
+    connection: sqlite3.Connection,
+    destination: str,
+    between: Callable[[], None] | None = None,
+    done: Callable[[], None] | None = None,
+) -> None:
+    """Copy the database of a connection to the file `destination`, which is replaced at the end.
+
+    `between` is called between two steps, and `done` when the connection isn't needed any more: what is
+    left is to wait for the disk. If one of them raises, nothing is left behind. Raises StoreError when
+    the file can't be written, or is a log's, and what sqlite3 raises.
+    """
+    source = connection.execute("PRAGMA database_list").fetchone()[2]
+    part = destination + "-part"
+    _check_destination(source, destination, part)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        with open(part, "xb"):  # SQLite wouldn't say why it can't
+            shutil.copymode(source, part)
+        with contextlib.closing(sqlite3.connect(part)) as copy:
+            # The disk is waited for below, all at once, and not in the store's thread.
+            copy.execute("PRAGMA synchronous = OFF")
+            connection.backup(
+                copy,
+                pages=_STEP,
+                progress=lambda _, remaining, __: between() if between and remaining else None,
+            )
+            # A copy is one file, with nothing beside it.
+            copy.execute("PRAGMA journal_mode = DELETE")
+        if done:
+            done()
+        _sync(part)
+        os.replace(part, destination)
+        sync_directory(destination)
+    except OSError as error:
+        raise os_fault(destination, error) from error
+    except FAULTS as error:
+        if is_damage(error):
+            raise  # it is the log that is damaged
+        raise store_fault(destination, error) from error
+    finally:
+        for name in (part, part + "-journal", part + "-wal", part + "-shm"):
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+
+
+def _check_destination(source: str, destination: str, part: str) -> None:
+    """Raise StoreError if a copy there would take the place of a file that a log needs, or of none."""
+    if os.path.isdir(destination):
+        raise StoreError(503, f"{destination} is a directory: name a file in it")
+    ours = [*(source + ending for ending in _OF_A_LOG), control_socket(source)]
+    known = {identity for name in ours if (identity := file_identity(name))}
+    for name in (destination, *(part + ending for ending in _OF_A_LOG)):
+        place = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
+        if place in ours or file_identity(name) in known:
+            raise StoreError(
+                503, f"{destination}: a backup there would destroy the log: name another path"
+            )
+    if os.path.exists(destination + "-wal"):
+        # SQLite would take it for the copy's, and damage that.
+        raise StoreError(
+            503, f"{destination} belongs to a log, because {destination}-wal is there: name another path"
+        )
+
+
+#: What the names of a log's files end with.
+_OF_A_LOG: Final = ("", "-wal", "-shm", "-journal", "-lock")
+
+
+def _sync(path: str) -> None:
+    """Wait until a file is on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

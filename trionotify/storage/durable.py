@@ -1,0 +1,419 @@
+"""A durable log: a file that holds all of it, and its newest end in memory.
+
+    publishers ──channel──▶ the committer ──▶ the broadcast
+                              │    one commit for all that waits
+                              ▼
+                            the file      one worker thread at a time
+
+A task of its own, the committer, takes what waits, lets a worker thread commit it, and hands it to the
+broadcast. It commits the next group while the broadcast hands out the one before, and so nobody ever
+sees what might still be lost. A publisher hears of it after both.
+
+Live clients are served from memory, as those who are only a little behind. Who reads further back
+gets `NotLoaded`, loads a page, and goes on. Since there is one worker thread, there is at most one page
+to look at for each turn that commits get: a long way back holds up nobody.
+
+What the file can't take is refused, with the reason, and nothing is changed by that. The next group
+tries again: when the fault goes away, it recovers by itself.
+
+What was damaged in the file is noticed when it is read. The first reader that comes upon it makes it
+known, and each is told of the gap and reads on behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import trio
+
+from trionotify.delivery.counters import SECONDS, Histogram
+from trionotify.delivery.entry import Entry
+from trionotify.delivery.log import Damaged, Evicted, MemoryLog, NotLoaded
+from trionotify.errors import StoreError
+from trionotify.model.predicates import is_value
+from trionotify.storage import sharing
+from trionotify.storage.backups import Backups
+from trionotify.storage.clock import LogClock
+from trionotify.storage.control import serve_control
+from trionotify.storage.damage import Losses
+from trionotify.storage.pages import Pages
+from trionotify.storage.recovery import clock_of
+from trionotify.storage.sqlite import Durability, SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trionotify.delivery.publish_queue import Inbox
+    from trionotify.settings import Settings
+
+__all__ = ["DurableLog"]
+
+logger: logging.Logger = logging.getLogger("trionotify")
+
+Result = TypeVar("Result")
+
+#: Entries in memory, at most; a setting says how many bytes.
+_TAIL: Final = 10_000
+#: Entries, and bytes, of a page.
+_PAGE: Final = 128
+_PAGE_BYTES: Final = 1 << 20
+#: Bytes of all pages that are kept.
+_PAGES_BYTES: Final = 16 << 20
+#: What eviction drops at once; as long as it drops so many, there is more.
+_STEP: Final = 500
+#: How many damaged stretches have a line in the log; metrics count the rest.
+_NAMED: Final = 100
+#: How often the file is looked after when nothing is published, in seconds.
+_INTERVAL: Final = 5.0
+
+
+class DurableLog:
+    """Made by `open`, which reads the newest end; ended by `aclose`."""
+
+    durable = True
+
+    def __init__(self, store: SqliteStore, tail: MemoryLog, clock: LogClock | None = None) -> None:
+        self.epoch: str = store.epoch
+        #: Why nothing can be published at the moment.
+        self.problem: str | None = None
+        self.commits: Histogram = Histogram(SECONDS)
+        self.failed_commits: int = 0
+        self._store = store
+        self._tail = tail
+        self._clock = clock or LogClock()
+        self._pages = Pages(_PAGES_BYTES)
+        self._losses = Losses()
+        self._loading: dict[int, trio.Event] = {}
+        #: What the broadcast has handed out, and may be evicted.
+        self._upto = tail.head
+        self._thread = trio.CapacityLimiter(1)
+        #: Of those who load, one at a time waits for the thread: commits have it every other time.
+        self._loader = trio.CapacityLimiter(1)
+        self._backups = Backups(store, self._thread)
+        # Nothing waits in here: while the broadcast is busy, so is the committer.
+        self._commits, self._committed = trio.open_memory_channel[tuple[list[Entry], list[Entry]]](0)
+
+    @classmethod
+    async def open(cls, path: str, durability: Durability, settings: Settings) -> Self:
+        """Open the file, or make it. Raises `StoreError`. Cancelled, it has not been opened."""
+        return await trio.to_thread.run_sync(cls._open, path, durability, settings)
+
+    @classmethod
+    def _open(cls, path: str, durability: Durability, settings: Settings) -> Self:
+        store = SqliteStore.open(
+            path,
+            durability=durability,
+            max_entries=settings.max_log_entries,
+            max_bytes=settings.max_log_bytes,
+            max_age=settings.max_log_age,
+        )
+        try:
+            # First: if this process is killed meanwhile, the next one has the same doubts.
+            damages = _looked_through(store) if store.recovered.doubtful else []
+            clock = clock_of(store.recovered)
+            store.begin(clock.now(), clock.unconfirmed())
+            log = cls(store, _tail_of(store, settings.max_tail_bytes), clock)
+            log._say_what_was_found(damages)
+        except BaseException:
+            store.close()
+            raise
+        return log
+
+    def _say_what_was_found(self, damages: list[tuple[int, int]]) -> None:
+        recovered = self._store.recovered
+        if recovered.renewed is not None:
+            logger.error(
+                "%s: something was lost: %s; so it has a new epoch, and clients reload their state",
+                *(self._store.path, recovered.renewed),
+                extra={"event": "epoch_renewed", "reason": recovered.renewed},
+            )
+        if (danger := sharing.warning(self._store.path)) is not None:
+            logger.warning("%s", danger, extra={"event": "shared_file", "reason": danger})
+        for after, upto in damages:
+            self._lose(after, upto)
+
+    async def aclose(self) -> None:
+        """Close the file. A checkpoint; cancelled, it is closed all the same."""
+        await trio.to_thread.run_sync(self._store.close, abandon_on_cancel=True)
+
+    # --- what is in memory ---
+
+    @property
+    def head(self) -> int:
+        """The newest that the broadcast has."""
+        return self._tail.head
+
+    @property
+    def start(self) -> int:
+        """Where the file begins."""
+        return self._store.start
+
+    @property
+    def bytes(self) -> int:
+        """What the file holds, by `Notification.size`."""
+        return self._store.bytes
+
+    def __len__(self) -> int:
+        return self.head - self.start
+
+    @property
+    def damage(self) -> str | None:
+        """What its readers have found damaged, in words."""
+        return f"{self._store.path} is damaged at the offsets {self._losses}" if self._losses else None
+
+    @property
+    def damaged_entries(self) -> int:
+        """How many entries its readers have found damaged."""
+        return len(self._losses)
+
+    @property
+    def renewed(self) -> str | None:
+        """Why the epoch was renewed when the file was opened, if it was."""
+        return self._store.recovered.renewed
+
+    def is_whole_behind(self, offset: int) -> bool:
+        """Whether everything behind this offset is kept, and none of it was found damaged."""
+        return offset >= self.start and not self._losses.any_behind(offset)
+
+    def read(self, after: int, limit: int) -> list[Entry]:
+        """Some entries behind `after`, if they are in memory: see `Log.read`."""
+        if after < self.start:
+            raise Evicted
+        if after >= self._tail.start:
+            return self._tail.read(after, limit)
+        if (upto := self._losses.upto(after)) is not None:
+            raise Damaged(after, upto)
+        if found := self._pages.find(after, limit):
+            return found
+        raise NotLoaded(after)
+
+    def evict(self, upto: int, now: float) -> None:
+        """From memory at once; from the file with the next commit, or a little later."""
+        self._upto = upto
+        self._tail.evict(upto, now)
+        self._losses.forget(self.start)
+
+    # --- what is in the file ---
+
+    async def load(self, after: int) -> None:
+        """Bring a page from the file. A checkpoint; raises `StoreError`.
+
+        Others that want the same page wait for it. It may be evicted by now, or stand elsewhere:
+        read, and see.
+        """
+        start = max(after - after % _PAGE, self.start)
+        if start in self._loading:
+            await self._loading[start].wait()
+            return
+        self._loading[start] = trio.Event()
+        try:
+            async with self._loader:
+                await self._page(start)
+                if not self._pages.find(after, 1):
+                    # It was cut short by its bytes, or another stands in its way that was.
+                    await self._page(after)
+        finally:
+            self._loading.pop(start).set()
+
+    async def _page(self, after: int) -> None:
+        try:
+            rows = await self._in_thread(self._store.read, after, _PAGE, _PAGE_BYTES)
+        except Damaged as damage:
+            self._lose(damage.after, damage.upto)
+            return
+        # Reading their audiences may take seconds: neither Trio's thread nor the store's waits for that.
+        entries = await self._beside(_all_restored, self._store, rows)
+        if entries:  # else they were evicted meanwhile
+            self._pages.add(after, entries)
+
+    def _lose(self, after: int, upto: int) -> None:
+        if self._losses.add(after, upto) and self._losses.stretches <= _NAMED:
+            logger.error(
+                "%s is damaged: the notifications with the offsets %d to %d can't be read any more",
+                *(self._store.path, after + 1, upto),
+                extra={"event": "log_damaged", "from": after + 1, "to": upto},
+            )
+
+    async def offset_at(self, moment: float) -> int:
+        """See `Log.offset_at`. Raises `StoreError`."""
+        return await self._in_thread(self._store.offset_at, moment)
+
+    async def offset_ago(self, seconds: float) -> int:
+        """See `Log.offset_ago`. Raises `StoreError`."""
+        return await self._in_thread(lambda: self._store.offset_at(self._clock.now() - seconds))
+
+    async def _beside(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function that doesn't need the file, in any thread: commits go on meanwhile."""
+        return await trio.to_thread.run_sync(function, *arguments)
+
+    async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function of the store. Once it has begun it is waited for, even if cancelled."""
+        return await trio.to_thread.run_sync(function, *arguments, limiter=self._thread)
+
+    async def _timed(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The same for a function that is told the log's time, and how much of it is unconfirmed."""
+        clock = self._clock
+        return await self._in_thread(lambda: function(*arguments, clock.now(), clock.unconfirmed()))
+
+    async def backup(self, destination: str) -> int:
+        """Copy all of the log to the file `destination`; return the newest offset in it.
+
+        Commits go on meanwhile. Raises StoreError. Cancelled, there is no copy.
+        """
+        return await self._backups.make(destination)
+
+    # --- what is published ---
+
+    def refusal(self, entry: Entry) -> Exception | None:
+        """Why this entry can't be kept, or None."""
+        audience = entry.notification.audience
+        if audience is not None and not is_value(audience):
+            return TypeError("audience: a durable log keeps predicates only, like Exact(team='ops')")
+        return self._store.refuses(entry)
+
+    async def run(
+        self, inbox: Inbox, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Commit what is published, until the inbox is closed and empty."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_after)
+            nursery.start_soon(serve_control, self._store.path, self.backup)
+            task_status.started()
+            with self._commits:
+                await self._commit_all(inbox)
+            nursery.cancel_scope.cancel()
+
+    async def _commit_all(self, inbox: Inbox) -> None:
+        entries: list[Entry] = []
+        while True:
+            try:
+                entries = await inbox.take_all(hoped=len(entries))
+            except trio.EndOfChannel:
+                return
+            try:
+                fresh = await self._append(entries)
+                await self._commits.send((entries, fresh))
+            except StoreError as error:
+                _refuse(entries, error)
+                inbox.settle(entries)
+            except BaseException:
+                # Cancelled: whoever waits for a receipt must not wait for ever.
+                _refuse(entries, None)
+                raise
+
+    async def _append(self, entries: list[Entry]) -> list[Entry]:
+        begun = trio.current_time()
+        with self._noting():
+            try:
+                fresh = await self._timed(self._store.append, entries, self._upto)
+            except StoreError:
+                raise
+            except Exception:
+                # The border of the process: whatever is wrong with the file, the server goes on.
+                logger.exception("the log failed", extra={"event": "log_failed"})
+                raise StoreError(503, "the log failed; the server's own log says how") from None
+        self.commits.add(trio.current_time() - begun)
+        for entry in fresh:
+            # Repetitions are the file's to know: the tail needn't.
+            entry.key = None
+        return fresh
+
+    async def take(self, inbox: Inbox) -> tuple[list[Entry], list[Entry]]:
+        """Wait for the next group that is committed."""
+        entries, fresh = await self._committed.receive()
+        assert not fresh or fresh[0].offset == self._tail.head + 1, "the tail goes on where it ended"
+        self._tail.append(fresh, 0.0)
+        return entries, fresh
+
+    # --- its health ---
+
+    async def _look_after(self) -> None:
+        """Evict by age also when nothing is published, and see faults and jumps of the clock."""
+        while True:
+            await trio.sleep(_INTERVAL)
+            with suppress(StoreError), self._noting():
+                await self._in_thread(self._store.check)
+                # In one call: an append in between would note a time that is moved once more.
+                await self._in_thread(self._clock.take_over, self._store.shift)
+                dropped, more = _STEP, False
+                while more or dropped >= _STEP:
+                    before = self.start
+                    more = await self._timed(self._store.evict, self._upto)
+                    dropped = self.start - before
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Keep `problem` up to date with what happens inside, and let it be logged once."""
+        try:
+            yield
+        except StoreError as error:
+            self.failed_commits += 1
+            if self.problem is None:
+                logger.error(
+                    "publishing is refused: %s",
+                    error,
+                    extra={"event": "publishing_refused", "reason": str(error)},
+                )
+            self.problem = str(error)
+            raise
+        if self.problem is not None:
+            logger.warning("the log takes notifications again", extra={"event": "publishing_possible"})
+        self.problem = None
+
+
+def _refuse(entries: list[Entry], error: StoreError | None) -> None:
+    """Tell those who wait that nothing became of it; with None, that nobody knows."""
+    unheard = 0
+    for entry in entries:
+        if entry.pending:
+            entry.pending.refuse(error)
+            entry.pending = None
+        else:
+            unheard += 1
+    if unheard and error:
+        said = {"event": "unpublished", "count": unheard, "reason": str(error)}
+        logger.error("%d not published, and no publisher waits: %s", unheard, error, extra=said)
+
+
+def _looked_through(store: SqliteStore) -> list[tuple[int, int]]:
+    logger.warning(
+        "%s: the disk has failed, so all %d notifications are checked before the server listens",
+        *(store.path, store.head - store.start),
+        extra={"event": "checking", "count": store.head - store.start},
+    )
+    return store.damages()
+
+
+def _tail_of(store: SqliteStore, max_bytes: int) -> MemoryLog:
+    """The newest end of the file, behind all that is damaged there."""
+    rows: list[Any] = []
+    at = max(store.newest(max_bytes), store.head - _TAIL)
+    while at < store.head:
+        try:
+            rows += store.read(at, store.head - at, max_bytes)
+            at = rows[-1][0]
+        except Damaged as damage:
+            rows, at = [], damage.upto
+    tail = MemoryLog(
+        max_entries=_TAIL,
+        max_bytes=max_bytes,
+        max_age=math.inf,
+        epoch=store.epoch,
+        head=store.head - len(rows),
+    )
+    tail.append(_all_restored(store, rows), 0.0)
+    assert tail.head == store.head, "the tail ends where the file does"
+    return tail
+
+
+def _all_restored(store: SqliteStore, rows: list[Any]) -> list[Entry]:
+    return [_restored(store, row) for row in rows]
+
+
+def _restored(store: SqliteStore, row: Any) -> Entry:
+    entry = store.restore(row)
+    entry.key = None
+    return entry

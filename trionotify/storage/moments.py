@@ -1,0 +1,91 @@
+"""Moments that are moved, because the clock by which they were noted was wrong.
+
+That happens at two times. When a file is opened, some moments may lie in the future, because the clock
+was wrong in an earlier run: these come down to now. And while it is open, the log's clock may follow the
+wall clock after a jump: what was noted by it moves along.
+
+A log may have millions of entries, so this is done in steps, each in the transaction of an append or of
+an eviction. Between two steps the file is as whole as ever: moments never decrease from entry to entry.
+For this, moments that come down do so from the oldest on, and those that go up, from the newest. Whoever
+asks for a moment meanwhile gets the one that it will have (`Move.moved`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import Final
+
+import attrs
+
+from trionotify.storage.extent import Extent
+
+__all__ = ["Move", "step"]
+
+#: What one step moves at most: entries, and their bytes.
+STEP: Final = 1000
+STEP_BYTES: Final = 16 << 20
+
+_SIZES: Final = "SELECT offset, size FROM entries WHERE offset > ? AND offset <= ? ORDER BY offset"
+_MOVE: Final = (
+    "UPDATE entries SET moment = max(?1, moment + ?2),"
+    " crc = moved_checksum(crc, moment, max(?1, moment + ?2)) WHERE offset >= ?3 AND offset <= ?4"
+)
+
+
+@attrs.frozen
+class Move:
+    """What is still to be moved: the entries in (`after`, `upto`], by `by` seconds, not below `floor`.
+
+    Where they come down, what is appended meanwhile can't be older than the newest, and comes down as
+    well.
+    """
+
+    by: float
+    floor: float
+    after: int
+    upto: int
+
+    @property
+    def down(self) -> bool:
+        """Whether they come down."""
+        return self.by < 0
+
+    def moved(self, offset: int, moment: float) -> float:
+        """What the `moment` of the entry at `offset` is in the end, whether it was moved yet or not."""
+        waits = offset > self.after and (self.down or offset <= self.upto)
+        return max(self.floor, moment + self.by) if waits else moment
+
+
+def step(connection: sqlite3.Connection, extent: Extent, move: Move) -> tuple[Extent, Move | None]:
+    """Move some, inside a transaction; return what is kept then, and what is still to be moved."""
+    after, upto = max(move.after, extent.start), extent.head if move.down else move.upto
+    if move.down:
+        # This one must not be above the first entry.
+        connection.execute("UPDATE log SET moment = min(moment, ?)", (move.floor,))
+    if after >= upto:
+        if move.down and extent.start == extent.head:
+            extent = attrs.evolve(extent, moment=min(extent.moment, move.floor))
+        return extent, None
+    first, last = _some(connection, after, upto, newest=not move.down)
+    connection.execute(_MOVE, (move.floor, move.by, first, last))
+    if last == extent.head:
+        extent = attrs.evolve(extent, moment=max(move.floor, extent.moment + move.by))
+    rest = attrs.evolve(move, after=last) if move.down else attrs.evolve(move, upto=first - 1)
+    return extent, None if (rest.after >= extent.head if move.down else rest.upto <= after) else rest
+
+
+def _some(connection: sqlite3.Connection, after: int, upto: int, *, newest: bool) -> tuple[int, int]:
+    """The first and the last of the oldest, or the newest, entries in (`after`, `upto`]."""
+    order, room = " DESC" if newest else "", STEP_BYTES
+    offsets: list[int] = []
+    with contextlib.closing(
+        connection.execute(f"{_SIZES}{order} LIMIT ?", (after, upto, STEP))
+    ) as found:
+        for offset, size in found:
+            room -= size
+            if room < 0 and offsets:
+                break
+            offsets.append(int(offset))
+    # A file from which rows are missing is damaged, which its readers report.
+    return (min(offsets), max(offsets)) if offsets else (after + 1, upto)
