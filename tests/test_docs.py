@@ -24,13 +24,13 @@ import pytest
 import trio
 import trio.testing
 
+from tests.cli.test_main import run, running
+from tests.cli.test_pubsub import started, until
 from tests.conftest import open_room
 from tests.eventstream import NDJSON, stream
 from tests.fleet.line import open_line
 from tests.fleet.server import free_port
 from tests.kernel import masked
-from tests.test_cli import run, running
-from tests.test_commands import started, until
 from tests.test_layout import ORDER
 from tests.test_peers import need
 from trionotify import CloseCode, Server, open_server, sign

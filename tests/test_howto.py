@@ -25,10 +25,10 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from tests.cli.test_main import run, running
+from tests.cli.test_serve import authority, issue, shown
 from tests.fleet.server import free_port
-from tests.test_cli import run, running
 from tests.test_peers import need
-from tests.test_service import authority, issue, shown
 from trionotify.server.certificates import Certificate
 from trionotify.settings import Settings
 

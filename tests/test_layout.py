@@ -69,6 +69,70 @@ PUBLIC = {
 }
 
 
+#: Modules that have no test file of their own name, and the one that tests them.
+TESTED_IN = {
+    "cesql": "cesql/test_cesql",
+    "cli.fetch": "cli/test_top",
+    "cli.memory": "cli/test_serve",
+    "cli.systemd": "cli/test_serve",
+    "connection.connection": "connection/test_websocket",
+    "connection.failures": "connection/test_websocket",
+    "connection.formats": "connection/test_dialogue",
+    "connection.session": "delivery/test_hub",
+    "delivery.audience": "test_model",
+    "delivery.broadcast": "test_model",
+    "delivery.catchup": "test_model",
+    "delivery.clients": "delivery/test_hub",
+    "delivery.counters": "http/test_metrics",
+    "delivery.entry": "delivery/test_publish_queue",
+    "delivery.keywords": "test_types",
+    "delivery.quotas": "model/test_addresses",
+    "delivery.registry": "delivery/test_hub",
+    "delivery.subscription": "delivery/test_hub",
+    "delivery.tally": "delivery/test_hub",
+    "delivery.unanswered": "model/test_replies",
+    "durations": "model/test_cursor",
+    "errors": "test_traps",
+    "http.access": "connection/test_websocket",
+    "http.clients_page": "http/test_metrics",
+    "http.connection": "http/test_requests",
+    "http.handshake": "connection/test_websocket",
+    "http.messages": "http/test_requests",
+    "http.routes": "http/test_requests",
+    "http.serving": "connection/test_websocket",
+    "http.site": "http/test_requests",
+    "http.stream_requests": "connection/test_stream",
+    "model.attributes": "model/test_notification",
+    "model.filters": "model/test_predicates",
+    "model.jsontext": "model/test_cloudevents",
+    "model.keywords": "test_types",
+    "model.media": "model/test_notification",
+    "model.receipt": "delivery/test_hub",
+    "model.text": "cli/test_pubsub",
+    "server.certificates": "cli/test_serve",
+    "server.checks": "test_traps",
+    "server.listeners": "server/test_server",
+    "server.options": "test_types",
+    "settings": "cli/test_config",
+    "storage.backups": "storage/test_care",
+    "storage.control": "storage/test_care",
+    "storage.copying": "storage/test_care",
+    "storage.damage": "test_damage",
+    "storage.database": "storage/test_sqlite",
+    "storage.epochs": "storage/test_sqlite",
+    "storage.eviction": "storage/test_sqlite",
+    "storage.extent": "storage/test_sqlite_faults",
+    "storage.faults": "storage/test_sqlite_faults",
+    "storage.lock": "storage/test_sqlite_faults",
+    "storage.moments": "storage/test_sqlite",
+    "storage.reading": "test_damage",
+    "storage.rows": "storage/test_sqlite",
+    "storage.schema": "storage/test_sqlite",
+    "storage.sharing": "storage/test_care",
+    "version": "cli/test_main",
+}
+
+
 @cache
 def modules() -> dict[str, Path]:
     """All modules, by their names in the package; a package's own file is called as the package."""
@@ -158,3 +222,14 @@ def test_the_public_names() -> None:
     """They are the interface; and whatever else the root has, has a name of its own."""
     assert set(trionotify.__all__) == PUBLIC
     assert all(hasattr(trionotify, name) for name in PUBLIC)
+
+
+def test_tests_mirror_the_rooms() -> None:
+    """Each module has a test file of its name in the place of its own, or a line in the table."""
+    for module in modules().keys() - ROOMS.keys() - {"__main__"}:
+        room, _, name = module.rpartition(".")
+        has_own = (TESTS / room / f"test_{name}.py").exists()
+        where = TESTED_IN.get(module) or (TESTED_IN["cesql"] if room == "cesql" else None)
+        assert has_own != (where is not None), module
+        assert has_own or (TESTS / f"{where}.py").exists(), module
+    assert TESTED_IN.keys() <= modules().keys()

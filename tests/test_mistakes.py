@@ -29,9 +29,9 @@ import pytest
 import trio
 
 import trionotify
+from tests.cli.test_main import COMMAND, run
 from tests.conftest import open_room
 from tests.fleet.server import free_port
-from tests.test_cli import COMMAND, run
 from tests.test_peers import need
 from tests.web import Web, get, post
 from trionotify import connect, open_hub, open_server, sign

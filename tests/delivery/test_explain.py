@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import given
 
-from tests.test_index import events, predicates
+from tests.model.test_index import events, predicates
 from trionotify import (
     EVERYTHING,
     AllOf,

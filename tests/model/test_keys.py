@@ -6,7 +6,7 @@ import pytest
 from trio.testing import MockClock as Clock
 
 from tests.conftest import Room, open_room, raw_client
-from tests.test_attached import application
+from tests.server.test_attach import application
 from tests.web import Web, get
 from trionotify import Client, CloseCode, Refused, Request, connect, open_hub, sign
 from trionotify.model.keys import OURS, allowed_params, check_keys

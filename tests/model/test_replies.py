@@ -18,13 +18,13 @@ import trio
 import trio.testing
 
 from tests.conftest import Room, open_room
+from tests.connection.test_dialogue import event, join, own, say
 from tests.fleet.server import free_port
 from tests.network import open_both
-from tests.test_events import event, join, own, say
 from tests.test_peers import need
 from tests.web import Web, post
 from trionotify import Client, Notification, Refused, connect
-from trionotify.model.replies import _MAX_REQUESTS
+from trionotify.delivery.unanswered import _MAX_REQUESTS
 
 Clock = trio.testing.MockClock
 
@@ -268,7 +268,7 @@ async def test_nobody_replies(autojump_clock: Clock) -> None:
 
 # --- through restarts ---
 
-PEERS = Path(__file__).parent / "peers"
+PEERS = Path(__file__).parents[1] / "peers"
 PATIENCE = 120
 
 

@@ -89,7 +89,7 @@ async def test_the_docs_have_every_metric(room: Room, autojump_clock: Clock) -> 
     """And no other."""
     text = (await Web(room).ask(get("/metrics"))).body.decode()
     ours = {f.name for f in text_string_to_metric_families(text) if f.name.startswith("trionotify_")}
-    page = (Path(__file__).parents[1] / "docs/metrics.md").read_text().partition("## What to")[0]
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text().partition("## What to")[0]
     named = re.findall(r"`(trionotify_\w+)`", page)
     assert sorted(re.sub("_(total|info)$", "", name) for name in named) == sorted(
         re.sub("_info$", "", name) for name in ours

@@ -17,7 +17,7 @@ from tests.conftest import cancel_at_every_await
 from tests.network import open_both, quiet
 from trionotify import Client, Notification, Prefix, Remote, Request, open_server
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 Clock = trio.testing.MockClock
 

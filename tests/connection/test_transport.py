@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
-from tests.test_tls_transport import open_pair
+from tests.connection.test_tls import open_pair
 from trionotify.connection.transport import SocketTransport, StreamTransport, Transport, Woken
 
 PATIENCE = 30

@@ -11,7 +11,7 @@ import attrs
 import click
 import pytest
 
-from tests.test_cli import run, running
+from tests.cli.test_main import run, running
 from trionotify.cli.main import main
 from trionotify.cli.serve import serve
 from trionotify.settings import Settings

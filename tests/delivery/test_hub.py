@@ -14,7 +14,7 @@ import trio.testing
 
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel
-from tests.test_predicates import Odd
+from tests.model.test_predicates import Odd
 from trionotify import (
     EVERYTHING,
     AllOf,

@@ -19,9 +19,9 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 import trionotify
+from tests.cli.test_main import COMMAND, run, running
+from tests.cli.test_pubsub import file, until
 from tests.conftest import raw_client
-from tests.test_cli import COMMAND, run, running
-from tests.test_commands import file, until
 from trionotify.server.certificates import Certificate
 from trionotify.server.listeners import listen_unix
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.cli.test_main import COMMAND, run, running
+from tests.cli.test_pubsub import file, say, started, until
 from tests.fleet.server import free_port
-from tests.test_cli import COMMAND, run, running
-from tests.test_commands import file, say, started, until
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and /proc")
 SHELL_COMMAND = f"{sys.executable} -m trionotify"

@@ -15,8 +15,8 @@ import trio
 from trio.testing import MockClock as Clock
 
 import trionotify
+from tests.cli.test_main import running
 from tests.conftest import open_room
-from tests.test_cli import running
 from tests.web import Web, get
 from trionotify import Client
 from trionotify.cli.logging import JsonFormatter, Writer

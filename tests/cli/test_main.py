@@ -18,7 +18,7 @@ import pytest
 from trio_websocket import open_websocket_url
 
 from tests.conftest import raw_client
-from tests.test_server import need_ipv6
+from tests.server.test_server import need_ipv6
 from trionotify.cli.main import main
 from trionotify.http.secret import Secret
 

@@ -13,8 +13,8 @@ from typing import Any
 import attrs
 import pytest
 
+from tests.storage.test_sqlite_faults import Faulty, sqlite_error
 from tests.stores import add, crash, data, entry, open_store
-from tests.test_sqlite_faults import Faulty, sqlite_error
 from trionotify.errors import StoreError
 from trionotify.settings import Settings
 from trionotify.storage import durable, recovery

@@ -17,8 +17,8 @@ from typing import IO, Any
 import pytest
 import trio
 
+from tests.cli.test_main import COMMAND, run, running
 from tests.network import FakeServer, run_fake
-from tests.test_cli import COMMAND, run, running
 from tests.test_peers import need
 from trionotify import Client, CloseCode, Exact, Refused, Request, connect, open_server
 
