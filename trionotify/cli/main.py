@@ -201,7 +201,8 @@ def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
     help="The server's: the first line signs.",
 )
 @click.option(
-    *("--expires", "expires_in"),
+    "--expires",
+    "expires_in",
     type=DURATION,
     default="1h",
     show_default=True,

@@ -50,7 +50,9 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--sql", metavar="EXPR", help="A filter in CloudEvents SQL."),
         click.option(
-            *("--filters", "--filter", "filters"),
+            "--filters",
+            "--filter",
+            "filters",
             metavar="JSON",
             help="A filter, or an array of filters.",
         ),

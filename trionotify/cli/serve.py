@@ -321,7 +321,9 @@ def _announce(server: Server, options: dict[str, Any]) -> None:
     known |= {"admin_url": server.admin_url, "secret": hub.secret is not None}
     logger.info(
         "started: version %s, the log in %s, open to %s%s",
-        *(known["version"], store, "signed queries" if hub.secret else "anyone who reaches it"),
+        known["version"],
+        store,
+        "signed queries" if hub.secret else "anyone who reaches it",
         f"; clients, metrics and health checks on {server.admin_url}" if server.admin_url else "",
         extra={"event": "started", **known},
     )
@@ -335,7 +337,8 @@ def _warn_of_few_descriptors(settings: Settings) -> None:
         logger.warning(
             "max_connections and max_half_open: the server may need %d open files, and the process"
             " may have %d; raise that limit (ulimit -n, LimitNOFILE) or lower the two options",
-            *(wanted, limit),
+            wanted,
+            limit,
             extra={"event": "few_descriptors", "wanted": wanted, "limit": limit},
         )
 

@@ -139,7 +139,10 @@ async def stay_connected(
             delay = ending.after + backoff.next()
             logger.info(
                 "%s as %s: %s; trying again in %.1f s",
-                *(target, part.role, _in_short(ending.error, target), delay),
+                target,
+                part.role,
+                _in_short(ending.error, target),
+                delay,
             )
             await trio.sleep(delay)
         else:
@@ -223,7 +226,8 @@ def _log_unread(part: Part, message: Unread) -> None:
     why = message.why if message.why.isprintable() else ascii(message.why)
     logger.warning(
         "%s: a message can't be read, and is left out: %.200s",
-        *(part.role, why),
+        part.role,
+        why,
         extra={"event": "unreadable", "role": part.role, "cursor": message.cursor, "reason": why},
     )
 

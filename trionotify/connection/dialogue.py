@@ -23,7 +23,7 @@ from trionotify.model.cursor import Cursor
 from trionotify.model.filters import from_json
 from trionotify.model.jsontext import LONG, read_json
 from trionotify.model.notification import RESERVED_TYPE, Notification
-from trionotify.model.query import said
+from trionotify.model.query import given_attributes
 from trionotify.model.receipt import Receipt
 from trionotify.settings import FilterLimits
 
@@ -105,7 +105,7 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
     ends. A checkpoint when it takes more than a turn, when one is long, or filters must be parsed.
     """
     found: list[Message] = []
-    otherwise = said(peer.client.params)
+    otherwise = given_attributes(peer.client.params)
     read_audience = partial(audience_of, limits=peer.filter_limits)
     turn = Turn(peer.pass_on)
     while unread:
@@ -227,7 +227,7 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
     durable, answers = log.durable, peer.format.name != "raw"
     entries: list[Entry] = []
     waiting: list[tuple[Entry, Pending, bool]] = []
-    said: list[str | None] = []
+    told: list[str | None] = []
     for message in messages:
         if isinstance(message, Notification):
             entry = Entry(message, key, None, repetition_key(message, peer.client.id))
@@ -239,7 +239,7 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
         if durable and (refusal := log.refusal(entry)):
             if not answered:
                 raise refusal
-            said.append(_unpublished(peer, entry, refusal))
+            told.append(_unpublished(peer, entry, refusal))
             continue
         entries.append(entry)
         if answered or durable:
@@ -252,11 +252,11 @@ async def publish(peer: Peer, template: Notification, messages: tuple[Message, .
         if pending.error and not answered:
             raise pending.error
         if pending.error:
-            said.append(_unpublished(peer, entry, pending.error))
+            told.append(_unpublished(peer, entry, pending.error))
         elif answered and (receipt := pending.receipt):
-            said.append(_acknowledgement(peer, entry, receipt))
-    if said:
-        peer.answer(*said)
+            told.append(_acknowledgement(peer, entry, receipt))
+    if told:
+        peer.answer(*told)
 
 
 async def _another(peer: Peer, template: Notification, message: str | bytes) -> Notification:

@@ -57,7 +57,9 @@ def log_refusal(remote: str, refused: Refused, params: Mapping[str, str]) -> Non
     reason = redacted(refused.logged, params)[:_REASON]
     logger.info(
         "%s refused: %d %r",
-        *(remote, refused.status, reason),
+        remote,
+        refused.status,
+        reason,
         extra={"event": "refused", "remote": remote, "status": refused.status, "reason": reason},
     )
 
@@ -87,7 +89,11 @@ def log_leaving(connection: Connection, received: int, code: int | None, reason:
     seconds = trio.current_time() - connection.entered_at
     logger.info(
         "client %.64r from %s left after %.1f s, %d sent, %d received: %s",
-        *(client.id, client.remote or "a stream", seconds, position.sent, received),
+        client.id,
+        client.remote or "a stream",
+        seconds,
+        position.sent,
+        received,
         (reason or "the connection was lost") if code is None else f"{code} {reason}".rstrip(),
         extra={
             "event": "left",
@@ -114,7 +120,8 @@ def log_unread(client: Client, error: StoreError) -> None:
     """The log couldn't be read for this client."""
     logger.error(
         "serving client %.64r failed: %s",
-        *(client.id, error),
+        client.id,
+        error,
         extra={
             "event": "log_unread",
             "id": client.id,

@@ -369,7 +369,8 @@ class Client:
                 raise
             logger.info(
                 "client %.64r has left: what the session of client %.64r sent to it is dropped",
-                *(self.id, session.id),
+                self.id,
+                session.id,
                 extra={"event": "not_sent", "id": self.id, "by": session.id},
             )
             await trio.lowlevel.checkpoint()

@@ -173,7 +173,8 @@ class Drain:
         self._begun, self._clients, self._lost = trio.current_time(), len(hub.connections), hub.lost
         logger.info(
             "draining within %.1f seconds; clients: %d",
-            *(seconds, self._clients),
+            seconds,
+            self._clients,
             extra={"event": "draining", "seconds": round(seconds, 3), "clients": self._clients},
         )
         async with trio.open_nursery() as nursery:
@@ -190,7 +191,8 @@ class Drain:
             left = len(self._hub.connections)
             logger.info(
                 "draining; clients left: %d of %d",
-                *(left, self._clients),
+                left,
+                self._clients,
                 extra={"event": "still_draining", "left": left, "clients": self._clients},
             )
 
@@ -199,7 +201,9 @@ class Drain:
         seconds, closed = trio.current_time() - self._begun, self._clients - cut_off
         logger.info(
             "drained in %.1f seconds; closed in good order: %d, cut off: %d",
-            *(seconds, closed, cut_off),
+            seconds,
+            closed,
+            cut_off,
             extra={
                 "event": "drained",
                 "seconds": round(seconds, 3),

@@ -92,7 +92,8 @@ async def admit(hub: Site, request: Request, client: Client | None = None) -> tu
     except StoreError as error:
         logger.error(
             "%s: the request failed: %s",
-            *(request.remote, error),
+            request.remote,
+            error,
             extra={"event": "request_failed", "remote": request.remote, "reason": str(error)},
         )
         raise Refused(503, "the log can't be read at the moment; try again later") from None
@@ -112,7 +113,10 @@ async def admit(hub: Site, request: Request, client: Client | None = None) -> tu
 
 def _log_failure(error: Exception, request: Request) -> None:
     log_fault(
-        *(error, request.params, "%s: the request failed", request.remote),
+        error,
+        request.params,
+        "%s: the request failed",
+        request.remote,
         event="request_failed",
         remote=request.remote,
         reason=type(error).__name__,

@@ -50,7 +50,7 @@ from trionotify.model.jsontext import LONG, TooLong, TooMany, cut_items, read_me
 from trionotify.model.keys import OF_TEMPLATE, OURS, is_filter
 from trionotify.model.media import Media, read_media
 from trionotify.model.notification import Data, Notification, check_publishable
-from trionotify.model.query import said, source_of
+from trionotify.model.query import given_attributes, source_of
 from trionotify.model.receipt import Receipt
 from trionotify.model.replies import is_request
 from trionotify.model.text import without_mark
@@ -231,7 +231,7 @@ async def _understand(
     hub: Site, request: Request, media: str, body: bytes, id: str | None
 ) -> list[Notification]:
     """The notifications to publish. A checkpoint whenever it takes more than a turn."""
-    field, otherwise = request.header("content-type"), said(request.params)
+    field, otherwise = request.header("content-type"), given_attributes(request.params)
     kind = None if media in _MEANINGLESS else field
     if (audience := request.params.get("audience")) is not None:
         otherwise["audience"] = await _audience(hub, request, audience)

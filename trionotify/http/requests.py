@@ -188,7 +188,8 @@ class Conversation:
             # The machine is out of descriptors or memory.
             logger.warning(
                 "%s: a request failed: %s",
-                *(self._remote, error),
+                self._remote,
+                error,
                 extra={"event": "request_failed", "remote": self._remote, "reason": str(error)},
             )
             raise Refused(
@@ -219,7 +220,7 @@ class Conversation:
             head = await self._http.read_head()
             hub = self._hub
             request = request_of(
-                *(head, self._remote, hub.filter_limits, hub.subprotocols, hub.allow_params)
+                head, self._remote, hub.filter_limits, hub.subprotocols, hub.allow_params
             )
         except Refused:
             # A page can read the reason only with CORS fields, and for these the head need not be whole.
@@ -249,7 +250,13 @@ class Conversation:
         self._hub.entrance.check_room()
         head, early = switching_protocols(request), self._http.early
         return WebSocketConnection.enter(
-            *(self._hub, self._hub.formats[query.format], self._transport, client, query, early, head),
+            self._hub,
+            self._hub.formats[query.format],
+            self._transport,
+            client,
+            query,
+            early,
+            head,
             max_message_bytes=self._hub.longest_message(client),
         )
 
@@ -262,7 +269,7 @@ class Conversation:
             return stream_head(self._hub, query, kind, chunked=chunked)
         formats = self._hub.stream_formats(chunked=chunked)
         return StreamConnection.enter(
-            *(self._hub, formats, self._transport, client, query, kind, self._fields), chunked=chunked
+            self._hub, formats, self._transport, client, query, kind, self._fields, chunked=chunked
         )
 
     async def _send(self, answer: Answer) -> bool:

@@ -301,7 +301,8 @@ def _keys(text: bytes, name: str) -> tuple[bytes, ...]:
         logger.warning(
             "%s: a line has fewer than %d characters: whoever has one signed query can guess it by"
             " trying; take `openssl rand -hex 32`",
-            *(name, _SHORT),
+            name,
+            _SHORT,
             extra={"event": "weak_secret", "reason": name},
         )
     return keys

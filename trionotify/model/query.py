@@ -24,7 +24,16 @@ from trionotify.model.predicates import AllOf, Predicate
 from trionotify.model.text import check_id
 from trionotify.settings import FilterLimits
 
-__all__ = ["ROLES", "Filters", "Query", "defaults", "parse_query", "said", "source_of", "template"]
+__all__ = [
+    "ROLES",
+    "Filters",
+    "Query",
+    "defaults",
+    "given_attributes",
+    "parse_query",
+    "source_of",
+    "template",
+]
 
 _FORMATS: Final = ("raw", "cloudevents")
 _LAGS: Final = ("gap", "latest", "disconnect")
@@ -155,7 +164,7 @@ def _part(key: str, value: str, limits: FilterLimits) -> Predicate:
 
 def defaults(params: Mapping[str, str], id: str) -> dict[str, Any]:
     """The attributes that a publisher's query gives to what it publishes, where that doesn't say."""
-    return {"source": source_of(id), **said(params)}
+    return {"source": source_of(id), **given_attributes(params)}
 
 
 def source_of(id: str) -> str:
@@ -163,7 +172,7 @@ def source_of(id: str) -> str:
     return f"/clients/{quote(id, safe='')}"
 
 
-def said(params: Mapping[str, str]) -> dict[str, Any]:
+def given_attributes(params: Mapping[str, str]) -> dict[str, Any]:
     """Those of them that the query names: what an event gets where it doesn't say itself."""
     return {key: params[key] for key in OF_TEMPLATE if key in params}
 

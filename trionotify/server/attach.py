@@ -103,7 +103,11 @@ def _request(
     if websocket.subprotocol:
         headers.append((_SUBPROTOCOLS, websocket.subprotocol))
     return Request(
-        *("GET", path, parse_query(query_text), tuple(headers), remote),
+        "GET",
+        path,
+        parse_query(query_text),
+        tuple(headers),
+        remote,
         limits=hub.filter_limits,
         # The application has agreed on it, whatever it is.
         subprotocols=(websocket.subprotocol,) if websocket.subprotocol else (),

@@ -373,9 +373,9 @@ async def serve(
     urls = tuple(url for url, _ in found)
     admin_url, admin_number = place_of(admin[0], tls) if admin else (None, None)
     places = [*[(sock, routes) for sock in listening], *[(sock, ADMIN) for sock in admin]]
+    adopted, local = bool(inherited), not public
     server = Server(
-        *(hub, urls, number, admin_url, admin_number),
-        *(places, ssl_context, certificate, bool(inherited), not public),
+        hub, urls, number, admin_url, admin_number, places, ssl_context, certificate, adopted, local
     )
     try:
         with hub.entrance.listening(server):

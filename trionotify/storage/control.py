@@ -49,7 +49,8 @@ async def serve_control(path: str, backup: Callable[[str], Awaitable[int]]) -> N
     except* (OSError, AttributeError) as errors:
         logger.warning(
             "%s: no socket can be made there (%s), so this server can't be asked for a backup",
-            *(control_socket(path), errors.exceptions[0]),
+            control_socket(path),
+            errors.exceptions[0],
             extra={"event": "no_control", "reason": str(errors.exceptions[0])},
         )
         await trio.lowlevel.checkpoint()

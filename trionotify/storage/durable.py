@@ -127,7 +127,8 @@ class DurableLog:
         if recovered.renewed is not None:
             logger.error(
                 "%s: something was lost: %s; so it has a new epoch, and clients reload their state",
-                *(self._store.path, recovered.renewed),
+                self._store.path,
+                recovered.renewed,
                 extra={"event": "epoch_renewed", "reason": recovered.renewed},
             )
         if (danger := sharing.warning(self._store.path)) is not None:
@@ -233,7 +234,9 @@ class DurableLog:
         if self._losses.add(after, upto) and self._losses.stretches <= _NAMED:
             logger.error(
                 "%s is damaged: the notifications with the offsets %d to %d can't be read any more",
-                *(self._store.path, after + 1, upto),
+                self._store.path,
+                after + 1,
+                upto,
                 extra={"event": "log_damaged", "from": after + 1, "to": upto},
             )
 
@@ -381,7 +384,8 @@ def _refuse(entries: list[Entry], error: StoreError | None) -> None:
 def _looked_through(store: SqliteStore) -> list[tuple[int, int]]:
     logger.warning(
         "%s: the disk has failed, so all %d notifications are checked before the server listens",
-        *(store.path, store.head - store.start),
+        store.path,
+        store.head - store.start,
         extra={"event": "checking", "count": store.head - store.start},
     )
     return store.damages()
