@@ -284,7 +284,8 @@ async def _serve(options: dict[str, Any], listening: trio.Event, terminal: Termi
                 why = "the terminal is gone" if number == _RELOADING else "a second one ends it at once"
                 logger.info("%s; %s", name, why, extra={"event": "stopping", "signal": name})
                 notify("STOPPING=1")
-                nursery.start_soon(_abort_at_second, signals, server.hub, nursery.cancel_scope, forced)  # noqa: ASYNC111 - it watches while the server stops
+                watch = partial(_abort_at_second, signals, server.hub, nursery.cancel_scope, forced)  # noqa: ASYNC111 - it watches while the server stops
+                nursery.start_soon(watch, name="trionotify: second signal")
                 await server.drain()
             nursery.cancel_scope.cancel()
     # As a shell has it of one that a signal killed.

@@ -151,7 +151,7 @@ async def open_link(target: Target, params: Mapping[str, str]) -> AsyncIterator[
     """
     async with trio.open_nursery() as nursery:
         host = _Host()
-        await nursery.start(host.run)
+        await nursery.start(host.run, name="trionotify.connect: connection")
         # Not before `start` is done: it couldn't be cancelled then.
         host.nursery.cancel_scope.shield = True
         stream: trio.abc.Stream | None = None

@@ -192,8 +192,8 @@ async def _converse(part: Part, link: Link, backoff: Backoff) -> Ending:
     """Say and hear, until the connection ends."""
     since = trio.current_time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(link.keep_alive)
-        nursery.start_soon(_write_all, part.outbox, link)
+        nursery.start_soon(link.keep_alive, name="trionotify.connect: keepalive")
+        nursery.start_soon(_write_all, part.outbox, link, name="trionotify.connect: publishing")
         ending = await _read_all(part, link, backoff)
         nursery.cancel_scope.cancel()
     if trio.current_time() - since >= _LASTING:

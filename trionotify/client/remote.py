@@ -243,10 +243,11 @@ async def connect(
     async with open_nursery() as nursery:
         for part in parts:
             stay = partial(stay_connected, part, target, keep_trying=keep_trying)
+            name = f"trionotify.connect: {part.role}"
             if part.eager:
-                await nursery.start(stay)
+                await nursery.start(stay, name=name)
             else:
-                nursery.start_soon(stay)
+                nursery.start_soon(stay, name=name)
         try:
             yield Remote(subscriber, publisher)  # noqa: ASYNC119 - `opening` makes a context manager of it
         finally:

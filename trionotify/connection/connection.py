@@ -283,7 +283,8 @@ class ClientConnection:
 
     def _start_catching_up(self) -> None:
         if not self._catching_up:
-            self._catching_up = self.hub.start_soon(self._catch_up)
+            name = f"trionotify: catch-up of client {self.client.id!r:.64}"
+            self._catching_up = self.hub.start_soon(self._catch_up, name)
 
     def _advance(self) -> bool:
         """Catch up by one step; whether there is more to do, once nothing is owed.

@@ -307,14 +307,14 @@ class Hub(ABC):
 
     # --- for connections ---
 
-    def start_soon(self, task: Callable[[], Awaitable[None]]) -> bool:
+    def start_soon(self, task: Callable[[], Awaitable[None]], name: str) -> bool:
         """Run a connection's helper task, which must raise nothing, in the hub's nursery.
 
         False when the hub is over, and nobody needs to catch up any more.
         """
         if self._nursery is None:
             return False
-        self._nursery.start_soon(task)
+        self._nursery.start_soon(task, name=name)
         return True
 
     async def locate(self, query: Query) -> Query:
@@ -371,9 +371,9 @@ class Hub(ABC):
         """Run the hub's own tasks until `close`. For `open_hub`."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._sweep)
-            nursery.start_soon(self._expiry.run)
-            await nursery.start(self.log.run, self.inbox)
+            nursery.start_soon(self._sweep, name="trionotify: sweep")
+            nursery.start_soon(self._expiry.run, name="trionotify: expiry")
+            await nursery.start(self.log.run, self.inbox, name="trionotify: commits")
             task_status.started()
             try:
                 await self.broadcast.run()

@@ -178,7 +178,7 @@ class Drain:
             extra={"event": "draining", "seconds": round(seconds, 3), "clients": self._clients},
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._report)
+            nursery.start_soon(self._report, name="trionotify: report of the drain")
             await say_goodbye(hub, hub.connections.values(), CloseCode.SERVICE_RESTART, seconds)
             while not self._all_have_left():
                 await hub.entrance.left.park()

@@ -74,7 +74,8 @@ async def serve_attached(hub: Site, websocket: AcceptedWebSocket, client: Client
     hub.broadcast.join(connection.reader.position, offset)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.write_notifications)
+            name = f"trionotify: notifications of client {client.id!r:.64}"
+            nursery.start_soon(connection.write_notifications, name=name)
             connection.scope = nursery.cancel_scope
             await connection.run_session()
             # The writer may be in the middle of a frame: let it finish, in a reasonable time.

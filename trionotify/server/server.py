@@ -133,7 +133,7 @@ async def open_hub(
             attach=serve_attached,
         )
         async with open_nursery() as nursery:
-            await nursery.start(hub.run)
+            await nursery.start(hub.run, name="trionotify: broadcast")
             try:
                 yield hub  # noqa: ASYNC119 - `opening` makes a context manager of it
             finally:
@@ -284,10 +284,10 @@ class Server:
         except OSError:  # macOS: EINVAL, when the peer has reset it already
             sock.close()
         else:
-            # (No page of a browser reaches a Unix socket.)
-            local = self._local and sock.family != _UNIX
+            local = self._local and sock.family != _UNIX  # (no page of a browser reaches one of those)
             serve = partial(serve_transport, routes=routes, local=local, listener=self)
-            self._connections.start_soon(serve, self.hub, transport, remote, self._opened)
+            name = f"trionotify: connection of {remote}"
+            self._connections.start_soon(serve, self.hub, transport, remote, self._opened, name=name)
 
     def _tls(self) -> ssl.SSLContext | None:
         """What the next connection is encrypted by."""
@@ -383,14 +383,14 @@ async def serve(
                 async with open_nursery() as server._connections:
                     server._accepting = len(places)
                     for sock, at in places:
-                        helpers.start_soon(server._accept, sock, at)
-                    helpers.start_soon(server._end)
+                        name = f"trionotify: accepting at {place_of(sock, tls)[0]}"
+                        helpers.start_soon(server._accept, sock, at, name=name)
+                    helpers.start_soon(server._end, name="trionotify: end of the server")
                     task_status.started(server)
                     if hub.entrance.refusing:
                         server.refuse()
                     await server._refused.wait()
-                # Everybody has left.
-                helpers.cancel_scope.cancel()
+                helpers.cancel_scope.cancel()  # everybody has left
     finally:
         server._close()
         server._exhaustion.close()
@@ -434,7 +434,7 @@ async def open_server(
         listen = partial(listen, sockets=take_over(sockets, undo))
         check_names(options, [open_hub, open_server])
         async with open_hub(**options) as hub, open_nursery() as nursery:
-            server: Server = await nursery.start(listen, hub)
+            server: Server = await nursery.start(listen, hub, name="trionotify: server")
             yield server  # noqa: ASYNC119 - the same
             hub.entrance.close("the server stops")
             server.stop()

@@ -25,6 +25,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import trio
@@ -282,8 +283,9 @@ class DurableLog:
     ) -> None:
         """Commit what is published, until the inbox is closed and empty."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._look_after)
-            nursery.start_soon(serve_control, self._store.path, self.backup)
+            nursery.start_soon(self._look_after, name="trionotify: care of the log")
+            control = partial(serve_control, self._store.path, self.backup)
+            nursery.start_soon(control, name="trionotify: backups on request")
             task_status.started()
             with self._commits:
                 await self._commit_all(inbox)
