@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -22,6 +23,7 @@ import trionotify
 from tests.cli.test_main import COMMAND, run, running
 from tests.cli.test_pubsub import file, until
 from tests.conftest import raw_client
+from trionotify.cli.serve import serve
 from trionotify.server.certificates import Certificate
 from trionotify.server.listeners import listen_unix
 
@@ -465,3 +467,36 @@ async def test_a_hangup_while_it_drains() -> None:
                 process.send_signal(signal.SIGHUP)
                 await trio.lowlevel.checkpoint()
         assert process.returncode == 0, process.stderr and process.stderr.read()
+
+
+def test_its_help_is_short() -> None:
+    """At most 25 options, in groups. The others can be given as well, and the reference has them."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "trionotify", "serve", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "100"},
+    ).stdout
+    options = re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE)
+    assert len(options) == len(set(options)) <= 25
+    assert re.findall(r"^([A-Z].*):$", shown, re.MULTILINE) == [
+        "Where it listens",
+        "Who may use it",
+        "The log of notifications",
+        "Limits",
+        "The server's own log, and more",
+    ]
+    reference = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
+    for option in serve.params:
+        assert any(f"`{name}`" in reference for name in option.opts), option.name
+        assert option.hidden == (option.opts[0] not in options)  # type: ignore[attr-defined] # they are options
+
+
+def test_what_its_help_leaves_out_can_be_given() -> None:
+    """And what is wrong with it is told like anything else."""
+    with running("--port=0", "--ping-interval=5") as (process, _):
+        process.terminate()
+    done = run("serve", "--ping-interval=no")
+    assert done.returncode == 2
+    assert "--ping-interval" in done.stderr

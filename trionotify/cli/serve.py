@@ -9,9 +9,10 @@ SIGUSR1, SIGUSR2   nothing
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
@@ -61,8 +62,39 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=default,
             show_default=default is not None,
             help=field.metadata["help"],
+            hidden=field.name not in _SHOWN,
         )(command)
     return command
+
+
+#: What `--help` shows, in this order. The finer limits are options as well; the reference has them all.
+_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Where it listens": ("host", "port", "unix", "admin_port", "tls_cert", "tls_key"),
+    "Who may use it": (
+        *("secret", "insecure", "allow_origin", "allow_params", "trusted_proxy", "subprotocol"),
+        "page",
+    ),
+    "The log of notifications": (
+        *("store", "durability", "max_log_entries", "max_log_bytes", "max_log_age"),
+    ),
+    "Limits": ("max_connections", "max_message_bytes", "drain_timeout"),
+    "The server's own log, and more": ("log_format", "log_level", "config", "help"),
+}
+_SHOWN: Final = frozenset(itertools.chain.from_iterable(_GROUPS.values()))
+
+
+class _Serve(click.Command):
+    """Its help has the options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # (That of --help has another name in newer versions of click.)
+        records = {
+            param.opts[0].removeprefix("--").replace("-", "_"): param.get_help_record(ctx)
+            for param in self.get_params(ctx)
+        }
+        for group, names in _GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([record for name in names if (record := records[name])])
 
 
 def _range(field: attrs.Attribute[Any], fractions: bool) -> click.ParamType[Any]:
@@ -76,7 +108,7 @@ def _whole(least: int, most: int | None) -> click.IntRange:
     return kind
 
 
-@click.command()
+@click.command(cls=_Serve)
 @config_option
 @click.option(
     "--host",
@@ -186,7 +218,9 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     """Run the server until SIGINT or SIGTERM. It drains then; a second one ends it at once.
 
     Every option can also be given as the environment variable TRIONOTIFY_OPTION, and in the file that
-    --config names. At SIGHUP the files of --secret, --tls-cert and --tls-key are read again.
+    --config names. At SIGHUP the files of --secret, --tls-cert and --tls-key are read again. There are
+    more limits and timeouts, like --ping-interval, which few servers need to change; docs/reference.md
+    has all of them.
 
     \b
     python -m trionotify --port 8765
