@@ -19,7 +19,7 @@ from trionotify import (
     Sql,
     open_hub,
 )
-from trionotify.delivery import explain
+from trionotify.delivery.explain import explain
 
 
 @given(predicates, events)

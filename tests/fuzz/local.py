@@ -9,7 +9,7 @@ from typing import Final
 from tests.fuzz.filters import NAMES, TEXTS, random_filter, random_sql
 from tests.fuzz.mutation import ODD_TEXTS, chance, odd_text, spoil
 from trionotify import Notification, Predicate, Sql, to_json
-from trionotify.delivery import explain
+from trionotify.delivery.explain import explain
 from trionotify.model.addresses import unix_path, unix_url
 from trionotify.model.filters import from_json
 from trionotify.model.index import PredicateIndex
