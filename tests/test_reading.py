@@ -22,7 +22,7 @@ CHAPTERS = re.split(r"^(?=## \d)", COURSE, flags=re.MULTILINE)[1:]
 _PATTERNS = (ROOT / "docs" / "patterns.md").read_text()
 ROWS = re.findall(r"^\| (?!-|pattern)(.*) \| (.*) \|$", _PATTERNS, re.MULTILINE)
 
-_TEST = re.compile(r"`(tests/\w+\.py)::(\w+)`")
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _LINK = re.compile(r"\[`[\w/]+\.py`\]\(([\w./]+\.py)\)")
 _NAME = re.compile(r"`([\w.]+)`")
 
