@@ -25,7 +25,7 @@ from trionotify.connection.session import publishing_session
 from trionotify.delivery.entry import Entry, Pending, repetition_key
 from trionotify.delivery.log import Evicted, MemoryLog, NotLoaded
 from trionotify.delivery.publish_queue import Inbox
-from trionotify.http.site import Site
+from trionotify.http.web_hub import WebHub
 from trionotify.settings import Settings
 from trionotify.storage import durable
 from trionotify.storage.clock import LogClock
@@ -145,7 +145,7 @@ async def open_hub(store: FakeStore, tail: int = 100, **options: Any) -> AsyncIt
         max_entries=tail, max_bytes=1 << 30, max_age=1e9, epoch=store.epoch, head=store.head
     )
     log = DurableLog(store, memory)  # type: ignore[arg-type] # a fake
-    hub = Site(Settings(**options), log, publishing_session, None, handle=_unused, attach=_unused)
+    hub = WebHub(Settings(**options), log, publishing_session, None, handle=_unused, attach=_unused)
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)
         yield hub

@@ -11,7 +11,7 @@ What runs as long as `open_hub` is open, in one nursery:
 Connections run in the nursery of whoever accepted them. A subscription has no task of its own: it is
 read in the one that iterates over it.
 
-How bytes become connections is not known here: `Site` says so, of which `open_hub` makes one.
+How bytes become connections is not known here: `WebHub` says so, of which `open_hub` makes one.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from trionotify.model.addresses import site_of
 
 if TYPE_CHECKING:
     from trionotify.http.messages import Authenticate, Request
-    from trionotify.http.site import Site
+    from trionotify.http.web_hub import WebHub
     from trionotify.model.query import Query
 
 
@@ -27,14 +27,14 @@ __all__ = ["admit"]
 logger: logging.Logger = logging.getLogger("trionotify")
 
 
-async def _read_filters(hub: Site, request: Request) -> None:
+async def _read_filters(hub: WebHub, request: Request) -> None:
     """Parse long filters, one request's at a time. After that the request knows them."""
     if request.has_long_filters:
         async with hub.slow_lane.one_of(site_of(request.remote)):
             request.read_filters()
 
 
-async def _known(hub: Site, request: Request, client: Client) -> tuple[Client, Query]:
+async def _known(hub: WebHub, request: Request, client: Client) -> tuple[Client, Query]:
     await _read_filters(hub, request)
     query = request.query(client.id)
     client.bound()
@@ -42,7 +42,7 @@ async def _known(hub: Site, request: Request, client: Client) -> tuple[Client, Q
     return client, await hub.locate(query)
 
 
-async def _identify(hub: Site, request: Request) -> tuple[Client, Query]:
+async def _identify(hub: WebHub, request: Request) -> tuple[Client, Query]:
     """The client whose request this is; raises `Refused`, or whatever `authenticate` raises."""
     until = None
     if hub.secret is not None and not hub.secret.is_borne_by(request):
@@ -80,7 +80,7 @@ async def _authenticated(authenticate: Authenticate, request: Request) -> Client
     return client
 
 
-async def admit(hub: Site, request: Request, client: Client | None = None) -> tuple[Client, Query]:
+async def admit(hub: WebHub, request: Request, client: Client | None = None) -> tuple[Client, Query]:
     """The client whose request this is, and what its query says; raises `Refused`, nothing else.
 
     An application that knows already who it is gives the `client`.

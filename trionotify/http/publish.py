@@ -57,7 +57,7 @@ from trionotify.model.text import without_mark
 
 if TYPE_CHECKING:
     from trionotify.http.messages import ReadBody, Request
-    from trionotify.http.site import Site
+    from trionotify.http.web_hub import WebHub
 
 __all__ = ["post"]
 
@@ -77,8 +77,6 @@ _FIELDS: Final = ("id", "source", "type", "subject", "time")
 _BEARER: Final = "\nsecret"
 _SIGNED: Final = "\nsig "
 
-
-#: How to say who gets what is published.
 _TO_CHOOSE: Final = (
     '; to choose who gets it, write to=ID or audience=[{"exact":{"KEY":"VALUE"}}], a condition on the'
     " keys of clients' queries"
@@ -90,7 +88,7 @@ _NOT_ADDRESSED: Final = (
 )
 
 
-async def post(hub: Site, request: Request, read_body: ReadBody) -> Answer:
+async def post(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
     """Publish what a request brings, and answer with its receipt, or a list of them.
 
     Its body isn't read before it is clear who may: a stranger's would fill the memory. Raises `Refused`
@@ -126,7 +124,7 @@ async def post(hub: Site, request: Request, read_body: ReadBody) -> Answer:
     return Answer.json(answers if media == _BATCH else answers[0])
 
 
-def _check_keys(hub: Site, request: Request, media: str) -> None:
+def _check_keys(hub: WebHub, request: Request, media: str) -> None:
     """Return if all keys of the query mean something here; else raise `Refused` (400).
 
     What is meant to say who gets it would be published to all. The application's keys mean something to
@@ -146,7 +144,7 @@ def _check_keys(hub: Site, request: Request, media: str) -> None:
             raise Refused(400, f"{cut(key)}: no such key{hint}{_TO_CHOOSE}", logged="a key")
 
 
-async def _warning(hub: Site, request: Request, media: str, found: list[Notification]) -> str | None:
+async def _warning(hub: WebHub, request: Request, media: str, found: list[Notification]) -> str | None:
     """What the publisher of a plain body should know: it may have meant to address what is for all.
 
     A checkpoint whenever finding that out takes more than a turn.
@@ -177,7 +175,7 @@ def _is_binary(request: Request) -> bool:
     return any(name.startswith(_FIELD) for name, _ in request.headers)
 
 
-def _unnamed(hub: Site, request: Request) -> str | None:
+def _unnamed(hub: WebHub, request: Request) -> str | None:
     """The identity within which repetitions are recognized when a publisher has no `id`.
 
     The bearer of the secret is one publisher, each signature another. A stranger has none: an address
@@ -221,14 +219,14 @@ def _check_body(request: Request) -> None:
             )
 
 
-def _most_bytes(hub: Site, media: str) -> int:
+def _most_bytes(hub: WebHub, media: str) -> int:
     """How long the body may be."""
     most = hub.settings.max_body_bytes
     return most if media == _BATCH else min(most, hub.settings.max_message_bytes)
 
 
 async def _understand(
-    hub: Site, request: Request, media: str, body: bytes, id: str | None
+    hub: WebHub, request: Request, media: str, body: bytes, id: str | None
 ) -> list[Notification]:
     """The notifications to publish. A checkpoint whenever it takes more than a turn."""
     field, otherwise = request.header("content-type"), given_attributes(request.params)
@@ -262,7 +260,7 @@ async def _understand(
     return found
 
 
-async def _audience(hub: Site, request: Request, text: str) -> Any:
+async def _audience(hub: WebHub, request: Request, text: str) -> Any:
     """The audience in the query. A checkpoint whenever parsing it takes more than a turn."""
     if len(text) <= SLOW:
         return audience_of(text, hub.filter_limits)
@@ -270,7 +268,9 @@ async def _audience(hub: Site, request: Request, text: str) -> Any:
         return audience_of(text, hub.filter_limits)
 
 
-async def _batch(hub: Site, site: str, body: bytes, otherwise: Mapping[str, Any]) -> list[Notification]:
+async def _batch(
+    hub: WebHub, site: str, body: bytes, otherwise: Mapping[str, Any]
+) -> list[Notification]:
     """The events of a batch; raises `Refused` (413) at the first limit that is exceeded."""
     settings, turn = hub.settings, Turn(partial(hub.crowd.turn, site))
     audiences = AudienceReader(hub.filter_limits)
@@ -304,7 +304,7 @@ async def _batch(hub: Site, site: str, body: bytes, otherwise: Mapping[str, Any]
 
 
 async def _made(
-    hub: Site, site: str, text: bytes, otherwise: Mapping[str, Any], audiences: AudienceReader
+    hub: WebHub, site: str, text: bytes, otherwise: Mapping[str, Any], audiences: AudienceReader
 ) -> Notification:
     draft = None if len(text) > LONG else read_event(text)
     if draft is not None and (not draft.slow or audiences.knows(draft)):
@@ -313,7 +313,7 @@ async def _made(
         return (draft or read_event(text)).notification(audiences.read, otherwise)
 
 
-def _items(hub: Site, body: bytes) -> Iterator[list[bytes]]:
+def _items(hub: WebHub, body: bytes) -> Iterator[list[bytes]]:
     settings = hub.settings
     try:
         yield from cut_items(body, settings.max_batch, settings.max_message_bytes)
@@ -328,7 +328,7 @@ def _items(hub: Site, body: bytes) -> Iterator[list[bytes]]:
 
 
 def _binary(
-    hub: Site, request: Request, otherwise: Mapping[str, Any], kind: str | None, body: bytes
+    hub: WebHub, request: Request, otherwise: Mapping[str, Any], kind: str | None, body: bytes
 ) -> Notification:
     given: dict[str, Any] = {}
     for name, value in request.headers:
@@ -402,7 +402,7 @@ def _data(kind: str | None, body: bytes) -> Data:
 
 
 async def _publish(
-    hub: Site, site: str, notifications: list[Notification], publisher: str | None
+    hub: WebHub, site: str, notifications: list[Notification], publisher: str | None
 ) -> list[Receipt]:
     """Put them into the channel together; return what became of each, when all is known.
 

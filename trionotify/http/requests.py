@@ -39,7 +39,7 @@ from trionotify.model.text import decoded_memory
 if TYPE_CHECKING:
     from trionotify.connection.connection import ClientConnection
     from trionotify.delivery.admission import Listener
-    from trionotify.http.site import Site
+    from trionotify.http.web_hub import WebHub
 
 __all__ = ["Conversation"]
 
@@ -61,7 +61,7 @@ class Conversation:
 
     def __init__(
         self,
-        hub: Site,
+        hub: WebHub,
         transport: Transport,
         remote: str,
         routes: Routes,

@@ -21,11 +21,11 @@ from trionotify.http.metrics import CONTENT_TYPE, figures, render
 from trionotify.http.publish import post
 
 if TYPE_CHECKING:
-    from trionotify.http.site import Site
+    from trionotify.http.web_hub import WebHub
 
 __all__ = ["ADMIN", "ALL", "PUBLIC", "Routes", "load_files", "respond"]
 
-Handler = Callable[["Site", Request, ReadBody], Answer | Awaitable[Answer]]
+Handler = Callable[["WebHub", Request, ReadBody], Answer | Awaitable[Answer]]
 #: By path, and there by method. GET answers for HEAD.
 Routes = Mapping[str, Mapping[str, Handler]]
 
@@ -35,7 +35,7 @@ _PUBLISHING: Final = "/events"
 _SERVER: Final = "*"
 
 
-async def respond(hub: Site, routes: Routes, request: Request, read_body: ReadBody) -> Answer:
+async def respond(hub: WebHub, routes: Routes, request: Request, read_body: ReadBody) -> Answer:
     """The answer to a request; raises `Refused`, EOFError, and whatever a handler does."""
     methods: Mapping[str, Handler] | None = routes.get(request.path)
     if request.path == _SERVER:
@@ -65,7 +65,7 @@ def _is_lost(routes: Routes, request: Request) -> bool:
     return request.method in ("POST", "PUT") and _PUBLISHING in routes
 
 
-def _stream(hub: Site, request: Request, _: ReadBody) -> Answer:
+def _stream(hub: WebHub, request: Request, _: ReadBody) -> Answer:
     raise Refused(
         406,
         "Accept: a stream of text/event-stream or application/x-ndjson is here, or a WebSocket",
@@ -81,7 +81,7 @@ A POST to /events publishes.
 """
 
 
-def _page(hub: Site, request: Request, read_body: ReadBody) -> Answer:
+def _page(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
     """For a person, the page; for a program, what this is; else it wants a WebSocket."""
     kinds = ("text/plain", "text/html")
     kind = preferred(request.header("accept"), kinds)
@@ -97,12 +97,12 @@ def _page(hub: Site, request: Request, read_body: ReadBody) -> Answer:
     )
 
 
-def _live(hub: Site, request: Request, _: ReadBody) -> Answer:
+def _live(hub: WebHub, request: Request, _: ReadBody) -> Answer:
     """The process answers: that is all."""
     return Answer(200, b"ok\n", "text/plain", NO_STORE)
 
 
-def _ready(hub: Site, request: Request, _: ReadBody) -> Answer:
+def _ready(hub: WebHub, request: Request, _: ReadBody) -> Answer:
     """Whether clients should be sent here."""
     status = 200 if hub.ready else 503
     # A log that has lost something serves what it has: clients should still be sent here.
@@ -118,35 +118,35 @@ def _ready(hub: Site, request: Request, _: ReadBody) -> Answer:
     return Answer(status, f"{text}\n".encode(), "text/plain", NO_STORE)
 
 
-async def _metrics(hub: Site, request: Request, _: ReadBody) -> Answer:
+async def _metrics(hub: WebHub, request: Request, _: ReadBody) -> Answer:
     """For Prometheus, or as JSON. It counts all clients, so it serves one request at a time."""
     _check_operator(hub, request)
     async with hub.slow_lane.one_of(OPERATORS):
         return _figures(hub, request)
 
 
-def _figures(hub: Site, request: Request) -> Answer:
+def _figures(hub: WebHub, request: Request) -> Answer:
     if preferred(request.header("accept"), ("text/plain", "application/json")) == "application/json":
         return Answer.json(figures(hub))
     return Answer(200, render(hub), CONTENT_TYPE, NO_STORE)
 
 
-def _check_operator(hub: Site, request: Request) -> None:
+def _check_operator(hub: WebHub, request: Request) -> None:
     """Return if this may be seen; raises `Refused` (401)."""
     if hub.secret is not None:
         hub.secret.check_bearer(request, request.path)
 
 
-async def _clients(hub: Site, request: Request, _: ReadBody) -> Answer:
+async def _clients(hub: WebHub, request: Request, _: ReadBody) -> Answer:
     _check_operator(hub, request)
     async with hub.slow_lane.one_of(OPERATORS):
         return Answer(200, await roster(hub, request.params), "application/json", NO_STORE)
 
 
-def _for_the_admitted(handler: Callable[[Site, Request, ReadBody], Awaitable[Answer]]) -> Handler:
+def _for_the_admitted(handler: Callable[[WebHub, Request, ReadBody], Awaitable[Answer]]) -> Handler:
     """What is at a port that anyone reaches: without a secret, `authenticate` is asked about it, too."""
 
-    async def ask(hub: Site, request: Request, read_body: ReadBody) -> Answer:
+    async def ask(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
         if hub.secret is None and hub.authenticate is not None:
             # Its keys are those of a page of clients: they are no client's.
             await admit(hub, attrs.evolve(request, allowed=None))
@@ -175,7 +175,7 @@ class _File:
     name: str
     content_type: str
 
-    def __call__(self, hub: Site, request: Request, _: ReadBody) -> Answer:
+    def __call__(self, hub: WebHub, request: Request, _: ReadBody) -> Answer:
         return Answer(200, _contents(self.name), self.content_type, _OF_FILES)
 
 

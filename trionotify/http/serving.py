@@ -26,7 +26,7 @@ from trionotify.model.addresses import name_of, site_of
 if TYPE_CHECKING:
     from trionotify.connection.connection import ClientConnection
     from trionotify.delivery.admission import Listener
-    from trionotify.http.site import Site
+    from trionotify.http.web_hub import WebHub
 
 __all__ = ["handle_stream", "serve_transport"]
 
@@ -34,7 +34,7 @@ logger: logging.Logger = logging.getLogger("trionotify")
 
 
 async def serve_transport(
-    hub: Site,
+    hub: WebHub,
     transport: Transport,
     remote: str,
     opened: set[ClientConnection] | None = None,
@@ -78,7 +78,7 @@ async def serve_transport(
             await transport.aclose()
 
 
-async def handle_stream(hub: Site, stream: trio.abc.Stream) -> None:
+async def handle_stream(hub: WebHub, stream: trio.abc.Stream) -> None:
     """Serve one connection on any stream: see `Hub.handle`."""
     with trio.CancelScope() as scope:
         await serve_transport(hub, StreamTransport(stream), _remote_of(stream), scope=scope)
@@ -94,7 +94,7 @@ def _remote_of(stream: trio.abc.Stream) -> str:
     return ""
 
 
-async def _run_session(hub: Site, connection: ClientConnection) -> None:
+async def _run_session(hub: WebHub, connection: ClientConnection) -> None:
     """Run the session on an open connection, and close it in good order."""
     client, wire = connection.client, connection.wire
     code = CloseCode.NORMAL
@@ -122,7 +122,7 @@ async def _run_session(hub: Site, connection: ClientConnection) -> None:
         connection.leave()
 
 
-async def _outcome(hub: Site, connection: ClientConnection) -> CloseCode:
+async def _outcome(hub: WebHub, connection: ClientConnection) -> CloseCode:
     """Run the session; return what to close with."""
     try:
         await hub.session(connection.client)

@@ -12,7 +12,7 @@ from trionotify.http.messages import Answer
 
 if TYPE_CHECKING:
     from trionotify.http.messages import Request
-    from trionotify.http.site import Site
+    from trionotify.http.web_hub import WebHub
     from trionotify.model.query import Query
 
 __all__ = ["stream_head", "stream_request"]
@@ -27,7 +27,7 @@ def stream_request(request: Request, kind: str) -> Request:
     return attrs.evolve(request, format="cloudevents")
 
 
-def stream_head(hub: Site, query: Query, kind: str, *, chunked: bool) -> Answer:
+def stream_head(hub: WebHub, query: Query, kind: str, *, chunked: bool) -> Answer:
     """What HEAD is answered: the head, without the fields that say where a client stands who enters.
 
     Raises `Refused` (410).

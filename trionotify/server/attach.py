@@ -30,7 +30,7 @@ from trionotify.model.query import Query, parse_query, template
 if TYPE_CHECKING:
     from trionotify.delivery.clients import Client
     from trionotify.delivery.hub import AcceptedWebSocket
-    from trionotify.http.site import Site
+    from trionotify.http.web_hub import WebHub
     from trionotify.model.predicates import Wanted
     from trionotify.model.replies import Message
 
@@ -47,7 +47,7 @@ _CODES: Final[Mapping[int, CloseCode]] = {
 }
 
 
-async def serve_attached(hub: Site, websocket: AcceptedWebSocket, client: Client | None) -> None:
+async def serve_attached(hub: WebHub, websocket: AcceptedWebSocket, client: Client | None) -> None:
     """Serve `websocket`, a `trio_websocket.WebSocketConnection`, until it is over: see `Hub.attach`."""
     path, _, query_text = (websocket.path or "/").partition("?")
     remote = _name_of(websocket.remote)
@@ -95,7 +95,7 @@ async def serve_attached(hub: Site, websocket: AcceptedWebSocket, client: Client
 
 
 def _request(
-    hub: Site, websocket: AcceptedWebSocket, path: str, query_text: str, remote: str
+    hub: WebHub, websocket: AcceptedWebSocket, path: str, query_text: str, remote: str
 ) -> Request:
     """What it was asked for with; raises `Refused`."""
     headers = [(n.decode(), v.decode("latin-1")) for n, v in websocket.handshake_headers]
@@ -126,7 +126,7 @@ class _AttachedConnection:
 
     transport_name: ClassVar[str] = "websocket"
 
-    def __init__(self, hub: Site, websocket: AcceptedWebSocket, client: Client, query: Query) -> None:
+    def __init__(self, hub: WebHub, websocket: AcceptedWebSocket, client: Client, query: Query) -> None:
         self.hub = hub
         self.client = client
         self.entered_at = trio.current_time()

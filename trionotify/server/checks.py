@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from trionotify.errors import did_you_mean
-from trionotify.http.site import Site
+from trionotify.http.web_hub import WebHub
 from trionotify.settings import Settings
 
 __all__ = ["check_hub", "check_listening", "check_names", "check_paths", "check_serving"]
@@ -29,9 +29,9 @@ _COMMAND: Final[Mapping[str, str]] = {
 }
 
 
-def check_hub(hub: object) -> Site:
+def check_hub(hub: object) -> WebHub:
     """Return the hub, if `open_hub` made it; else raise TypeError."""
-    if not isinstance(hub, Site):
+    if not isinstance(hub, WebHub):
         raise TypeError(f"hub: it must be what open_hub gives, not {type(hub).__name__}")
     return hub
 

@@ -39,7 +39,7 @@ from trionotify.http.messages import Authenticate
 from trionotify.http.routes import ADMIN, ALL, PUBLIC, Routes, load_files
 from trionotify.http.secret import Secret
 from trionotify.http.serving import handle_stream, serve_transport
-from trionotify.http.site import Site
+from trionotify.http.web_hub import WebHub
 from trionotify.model.addresses import name_of, site_of
 from trionotify.scopes import open_nursery, opening
 from trionotify.server.attach import serve_attached
@@ -118,7 +118,7 @@ async def open_hub(
         keys = Secret.of_file(secret_file, "secret_file")
     log = await open_log(store, durability, settings)
     try:
-        hub = Site(
+        hub = WebHub(
             settings,
             log,
             session or publishing_session,
@@ -157,7 +157,7 @@ class Server:
     all of them, and `url` is the first.
     """
 
-    hub: Site
+    hub: WebHub
     urls: tuple[str, ...]
     port: int | None
     #: Where `/clients`, `/metrics` and the health checks are, if they have a port of their own.

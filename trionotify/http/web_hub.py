@@ -1,4 +1,4 @@
-"""The site: a hub as requests see it, with what they need besides.
+"""The hub on the web: a hub as requests see it, with what they need besides.
 
 Who may come (the secret, `authenticate`, origins, trusted proxies, keys of a query), in which formats
 and subprotocols connections speak, and what a session does with what a client says.
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from trionotify.http.messages import Authenticate
     from trionotify.settings import Settings
 
-__all__ = ["Site"]
+__all__ = ["WebHub"]
 
 #: Bytes of a message beside the filters in it, of a client that can say nothing else.
 _ENVELOPE: Final = 1 << 14
 
 
-class Site(Hub):
+class WebHub(Hub):
     """Made by `open_hub`, which gives it the functions that serve a stream, and a WebSocket."""
 
     def __init__(
@@ -49,8 +49,8 @@ class Site(Hub):
         secret: Secret | None = None,
         trusted_proxy: Iterable[str] = (),
         subprotocol: Iterable[str] = (),
-        handle: Callable[[Site, trio.abc.Stream], Awaitable[None]],
-        attach: Callable[[Site, AcceptedWebSocket, Client | None], Awaitable[None]],
+        handle: Callable[[WebHub, trio.abc.Stream], Awaitable[None]],
+        attach: Callable[[WebHub, AcceptedWebSocket, Client | None], Awaitable[None]],
     ) -> None:
         super().__init__(settings, log)
         self.session = session
