@@ -1,10 +1,10 @@
-"""Transports: a reader that is woken has lost nothing, and nobody else notices."""
+"""Transports: a reader that is woken has lost nothing, and a writer beside it goes on."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -13,6 +13,7 @@ from tests.connection.test_tls import open_pair
 from trionotify.connection.transport import SocketTransport, StreamTransport, Transport, Woken
 
 PATIENCE = 30
+Pair = AbstractAsyncContextManager[tuple[Transport, trio.abc.Stream]]
 
 
 @asynccontextmanager
@@ -31,11 +32,11 @@ async def a_stream() -> AsyncIterator[tuple[Transport, trio.abc.Stream]]:
 
 
 @pytest.mark.parametrize("make", [a_socket, a_stream])
-async def test_a_reader_that_is_woken(make: object) -> None:
+async def test_a_reader_that_is_woken(make: Callable[[], Pair]) -> None:
     """It stops waiting, and reads on when it is asked to."""
     woken = trio.Event()
     with trio.fail_after(PATIENCE):
-        async with make() as (transport, peer), trio.open_nursery() as nursery:  # type: ignore[operator]
+        async with make() as (transport, peer), trio.open_nursery() as nursery:
 
             @nursery.start_soon
             async def read() -> None:

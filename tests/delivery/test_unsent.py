@@ -22,7 +22,7 @@ async def stalled(room: Room, number: int) -> Peer:
 
 
 async def test_each_in_another_frame(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """Above what the log may hold, whoever has stalled for longest goes; the others lose nothing."""
+    """Above what the log may hold, those that stalled first are dropped. The others lose nothing."""
     caplog.set_level(logging.INFO, logger="trionotify")
     async with open_room(max_log_bytes=4 * SIZE - 1000, max_log_entries=2) as room:
         peers = []
