@@ -71,11 +71,20 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 _GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Where it listens": ("host", "port", "unix", "admin_port", "tls_cert", "tls_key"),
     "Who may use it": (
-        *("secret", "insecure", "allow_origin", "allow_params", "trusted_proxy", "subprotocol"),
+        "secret",
+        "insecure",
+        "allow_origin",
+        "allow_params",
+        "trusted_proxy",
+        "subprotocol",
         "page",
     ),
     "The log of notifications": (
-        *("store", "durability", "max_log_entries", "max_log_bytes", "max_log_age"),
+        "store",
+        "durability",
+        "max_log_entries",
+        "max_log_bytes",
+        "max_log_age",
     ),
     "Limits": ("max_connections", "max_message_bytes", "drain_timeout"),
     "The server's own log, and more": ("log_format", "log_level", "config", "help"),

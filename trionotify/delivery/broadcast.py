@@ -43,14 +43,14 @@ __all__ = ["TURN", "Broadcast"]
 #: How many clients are served between two looks at the clock.
 TURN = 64
 #: The most entries, and bytes of them, that are handed out together. (The first one may be longer.)
-SLICE, SLICE_BYTES = 1024, 1 << 20
+SLICE: Final = 1024
+SLICE_BYTES: Final = 1 << 20
 #: Bytes that were joined for single clients of a slice and may be kept for others that want the same.
 _JOINED_BYTES: Final = 4 << 20
 
 
 class Broadcast:
     """The positions, the groups and the task that serves them. Made by the hub, lives as long.
-
     Positions join, move and leave by synchronous calls from their own tasks.
     """
 
@@ -413,19 +413,19 @@ class Broadcast:
         if chunk is None:
             return True
         position.told = chunk.offsets[-1]
-        if not position.outlet.synchronous:
+        outlet = position.outlet
+        if not outlet.synchronous:
             self._unsent.add(position, chunk.data)
-            position.outlet.owe(chunk.data)
+            outlet.owe(chunk.data)
             self._count_caught_up(position, chunk, len(chunk.data))
             return True
         try:
-            sent = (
-                0 if position.outlet.owed else position.send(chunk.data)
-            )  # (an answer may be owed meanwhile)
+            # Behind an answer that the session is still sending, not into the middle of it.
+            sent = 0 if outlet.owed else position.send(chunk.data)
         except BlockingIOError:
             sent = 0
         except OSError:
-            position.outlet.abort()
+            outlet.abort()
             return False
         if sent < len(chunk.data):
             self._unsent.add(position, cut(position, chunk, sent))

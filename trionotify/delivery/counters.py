@@ -48,7 +48,7 @@ class Histogram:
 
 @attrs.define
 class Lag:
-    """What became of clients that were too slow: how often, by their policies."""
+    """What became of clients that were too slow, by their policies, and what is noted for them."""
 
     #: Gaps that were told.
     gaps: int = 0

@@ -71,7 +71,7 @@ def recover(database: Database, durability: Durability) -> Recovered:
     note = database.noted()
     with database.reading() as connection:
         extent = read_extent(connection, database.path)
-        epoch, has_note = _epoch_and_note(connection)
+        epoch, has_note = epochs.epoch_of(connection), _has_note(connection)
         if note is not None and extent.head > note.offset + _AHEAD:
             _check_last(connection, database.path, extent, note)
     lost = missing(epoch, extent, note, expected=has_note or database.has_damaged_note())
@@ -92,14 +92,13 @@ def _check_last(connection: sqlite3.Connection, path: str, extent: Extent, note:
         raise damaged(path, f"its last offset is {extent.head}, and {note.offset} was noted")
 
 
-def _epoch_and_note(connection: sqlite3.Connection) -> tuple[str, bool]:
-    """The epoch that the file names, and whether its lock file has ever had a note.
+def _has_note(connection: sqlite3.Connection) -> bool:
+    """Whether the lock file has ever had a note.
 
     It hasn't when the file was made just now, or is of an earlier version. Whoever made it may have been
     killed before the first note: then no offset was given out either.
     """
-    epoch, noted = connection.execute("SELECT epoch, noted FROM log").fetchone()
-    return str(epoch), bool(noted)
+    return bool(connection.execute("SELECT noted FROM log").fetchone()[0])
 
 
 def missing(epoch: str, extent: Extent, note: Head | None, *, expected: bool) -> str | None:
@@ -153,7 +152,7 @@ def new_epoch(path: str | os.PathLike[str]) -> str:
     try:
         with database.reading() as connection:
             extent = read_extent(connection, path)
-            before, _ = _epoch_and_note(connection)
+            before = epochs.epoch_of(connection)
         note = database.noted()
         if note is None or note.epoch != before:
             note = unknown_time(extent.moment)
