@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks`. What is measured, and how, is told in docs/performance.md."""
+"""Benchmarks: `python -m benchmarks`. docs/performance.md says what they measure, and how."""

@@ -1,4 +1,4 @@
-"""Publishing inside the process, as an application does that embeds the hub: no socket, no client."""
+"""Publishing inside the process, as an application that embeds the hub does, without sockets."""
 
 from __future__ import annotations
 

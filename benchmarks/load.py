@@ -1,8 +1,8 @@
 """The load: WebSocket clients on one epoll loop, with no WebSocket library in the way.
 
-It must cost less than the servers that it measures. So it doesn't look at frames while the clock runs:
-it knows how long each one is, and counts bytes. (That servers deliver what they should, and in order, is
-what the tests are for.)
+It must cost less than the servers that it measures. So it doesn't parse frames while the clock runs. It
+knows how long each one is, and counts bytes. (The tests check that servers deliver what they should, and
+in order.)
 """
 
 from __future__ import annotations
@@ -13,20 +13,31 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
-_HANDSHAKE = (
+#: The requests that open a connection: a WebSocket, one that may be compressed (as Chromium offers it),
+#: a stream of Server-Sent Events or of JSON lines.
+WEBSOCKET = (
     "GET {} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
+DEFLATE = WEBSOCKET.replace(
+    "\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
+)
+SSE = "GET {} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n"
+NDJSON = SSE.replace("text/event-stream", "application/x-ndjson")
 _MASK = b"\x5a\xa5\x3c\xc3"
 _CHUNK = 1 << 18
-_CONNECTING = 32  # at a time
+_CONNECTING = 32  # in a step
 
-#: Nothing takes longer; a server that loses something must not hang the benchmark.
+#: Nothing takes longer. A server that loses something must not stop the benchmark for ever.
 PATIENCE = 60.0
 
 
 class Stuck(Exception):
-    """What was due didn't come."""
+    """The expected bytes didn't arrive."""
+
+
+class NotOffered(Exception):
+    """The server doesn't have the feature that a case is about."""
 
 
 def frame_size(payload_size: int) -> int:
@@ -48,53 +59,82 @@ def connect(port: int, target: str) -> socket.socket:
     return client
 
 
-def connect_all(port: int, targets: Iterable[str]) -> list[socket.socket]:
+def connect_all(port: int, targets: Iterable[str], request: str = WEBSOCKET) -> list[socket.socket]:
     """Clients whose handshakes are done, in the order of their targets; some are under way at a time."""
-    clients: list[socket.socket] = []
-    waiting: dict[int, tuple[socket.socket, bytes]] = {}
-    poll = select.epoll()
-    left = iter(targets)
-    more = True
+    handshakes = Handshakes(port, targets, request)
     deadline = time.monotonic() + PATIENCE
-    while more or waiting:
-        while more and len(waiting) < _CONNECTING:
-            target = next(left, None)
-            if target is None:
-                more = False
+    while handshakes.under_way:
+        if handshakes.step(1.0):
+            deadline = time.monotonic() + PATIENCE
+        elif time.monotonic() > deadline:
+            raise Stuck("handshakes were not answered")
+    handshakes.poll.close()
+    return handshakes.clients
+
+
+class Handshakes:
+    """Clients that connect, `at_a_time` of them; a step takes a millisecond or two."""
+
+    def __init__(
+        self, port: int, targets: Iterable[str], request: str = WEBSOCKET, at_a_time: int = 32
+    ) -> None:
+        self._address = "127.0.0.1", port
+        self._requests = (request.format(target).encode() for target in targets)
+        self._at_a_time = at_a_time
+        self._waiting: dict[int, tuple[socket.socket, bytes]] = {}
+        self._more = True
+        self.poll = select.epoll()
+        #: In the order of their targets.
+        self.clients: list[socket.socket] = []
+        #: What came behind the heads, of all together.
+        self.behind = 0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether someone is left that isn't connected."""
+        return self._more or bool(self._waiting)
+
+    def step(self, timeout: float) -> list[socket.socket]:
+        """Begin some, and finish some; returns those."""
+        for _ in range(min(self._at_a_time - len(self._waiting), _CONNECTING)):
+            request = next(self._requests, None)
+            if request is None:
+                self._more = False
                 break
-            sock = socket.socket()
-            clients.append(sock)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.connect(("127.0.0.1", port))
-            sock.setblocking(False)
-            sock.send(_HANDSHAKE.format(target).encode())
-            waiting[sock.fileno()] = (sock, b"")
-            poll.register(sock, select.EPOLLIN)
-        for fd, _ in poll.poll(1.0):
-            sock, head = waiting[fd]
-            data = sock.recv(1 << 16)
-            head += data
-            if not data or (b"\r\n\r\n" in head and b" 101 " not in head):
-                for other in clients:
-                    other.close()
-                raise Stuck(f"a handshake was answered with {head!r}")
-            waiting[fd] = (sock, head)
-            if b"\r\n\r\n" in head:
-                # What came behind the head is of no interest: counting begins later.
-                del waiting[fd]
-                poll.unregister(fd)
-        if time.monotonic() > deadline:
-            raise Stuck(f"{len(waiting)} handshakes were not answered")
-    poll.close()
-    return clients
+            client = socket.socket()
+            self.clients.append(client)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.connect(self._address)
+            client.setblocking(False)
+            client.send(request)
+            self._waiting[client.fileno()] = (client, b"")
+            self.poll.register(client, select.EPOLLIN)
+        read = [self._read(fd) for fd, _ in self.poll.poll(timeout, _CONNECTING)]
+        return [connected for connected in read if connected]
+
+    def _read(self, fd: int) -> socket.socket | None:
+        client, head = self._waiting[fd]
+        data = client.recv(1 << 16)
+        head, end, behind = (head + data).partition(b"\r\n\r\n")
+        if not data or (end and head.split(maxsplit=2)[1] not in {b"101", b"200"}):
+            for other in self.clients:
+                other.close()
+            raise Stuck(f"a request was answered with {head + end + behind!r}")
+        if not end:
+            self._waiting[fd] = (client, head)
+            return None
+        self.behind += len(behind)
+        del self._waiting[fd]
+        self.poll.unregister(fd)
+        return client
 
 
 class Readers:
     """Clients that read whatever comes, and count it; with `awake`, without ever sleeping.
 
-    On one machine, whoever sends to a client that sleeps has to wake it, and pays for that. It happens
-    more often the longer the server pauses between bursts. So where servers that pause for different
-    times are compared, nobody sleeps. (Clients elsewhere cost a server no wake-ups.)
+    On one machine, a server that sends to a sleeping client has to wake it, and pays for that. This is
+    more frequent the longer the server pauses between bursts. So where servers that pause for different
+    times are compared, no client sleeps. (Clients elsewhere cost a server no wake-ups.)
     """
 
     def __init__(self, clients: list[socket.socket], awake: bool = False) -> None:
@@ -102,11 +142,15 @@ class Readers:
         self._poll = select.epoll()
         self._receive: dict[int, Callable[[bytearray], int]] = {}
         for client in clients:
-            self._poll.register(client, select.EPOLLIN)
-            self._receive[client.fileno()] = client.recv_into
+            self.add(client)
         self._buffer = bytearray(_CHUNK)
         #: Bytes that came beyond what was waited for.
         self.ahead = 0
+
+    def add(self, client: socket.socket) -> None:
+        """Read from this one too."""
+        self._poll.register(client, select.EPOLLIN)
+        self._receive[client.fileno()] = client.recv_into
 
     def wait(self, size: int) -> None:
         """Read until `size` more bytes have come, from all together."""
@@ -124,7 +168,7 @@ class Readers:
         self.ahead = -size
 
     def read_some(self, timeout: float) -> list[tuple[int, int]]:
-        """(client's file descriptor, bytes) of all who have something, within `timeout` seconds."""
+        """Return (file descriptor, bytes) of clients that got something within `timeout` seconds."""
         return [(fd, self._receive[fd](self._buffer)) for fd, _ in self._poll.poll(timeout, 4096)]
 
 

@@ -1,4 +1,4 @@
-"""What the figures were measured on, and what a process has used of it."""
+"""The machine that the figures were measured on, and what a process has used of it."""
 
 from __future__ import annotations
 

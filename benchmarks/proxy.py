@@ -1,8 +1,8 @@
-"""A proxy that puts clients far away: what it forwards arrives half a round trip later, both ways.
+"""A proxy that puts clients far away. In both directions, bytes arrive half a round trip later.
 
-Like a network it has a window: so many bytes are on their way at a time, and the next are taken when
-the first are acknowledged, a round trip later. What is beyond that stays in the server's kernel, or
-with it.
+Like a network it has a window, the number of bytes that may be on their way at a time. It takes the next
+bytes when the first are acknowledged, a round trip later. All further bytes stay in the server's kernel,
+or in the server.
 """
 
 from __future__ import annotations

@@ -15,17 +15,23 @@ from typing import Any
 import trio
 import trio_websocket
 
-__all__ = ["CHROMIUM", "Browser", "Page", "open_browser"]
+__all__ = ["CHROMIUM", "FAR_AWAY", "Browser", "Page", "open_browser"]
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     None,
 )
+#: A name of this machine that the browser takes for another one's: without https it isn't secure.
+FAR_AWAY = "push.test"
 _QUIET = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-quic"),
     *("--remote-debugging-port=0", "--remote-allow-origins=*"),
+    f"--host-resolver-rules=MAP {FAR_AWAY} 127.0.0.1",
 )
+#: What the browser answers instead, if the document was replaced while it ran a script.
+_NAVIGATED = ("navigated or closed", "context was destroyed", "Cannot find context")
+_KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39, "ArrowDown": 40}
 
 
 class Browser:
@@ -65,15 +71,23 @@ class Browser:
         result: dict[str, Any] = said["result"]
         return result
 
-    async def open(self, url: str, *, width: int = 1280, height: int = 900, before: str = "") -> Page:
+    async def open(
+        self,
+        url: str,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        scheme: str = "light",
+        before: str = "",
+    ) -> Page:
         """A new tab, whose document is there. The script `before` runs before all others."""
         target = (await self.ask("Target.createTarget", url="about:blank"))["targetId"]
         session = (await self.ask("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
         page = Page(self, target, session)
         for domain in ("Page", "Network", "Runtime", "Log"):
             await page.ask(f"{domain}.enable")
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        await page.ask("Emulation.setDeviceMetricsOverride", **size)
+        await page.resize(width, height)
+        await page.prefer(scheme)
         if before:
             await page.ask("Page.addScriptToEvaluateOnNewDocument", source=before)
         await page.ask("Page.navigate", url=url)
@@ -96,11 +110,19 @@ class Page:
         return await self._browser.ask(method, self._session, **params)
 
     async def run(self, script: str, *, wait: bool = False) -> Any:
-        """What an expression is, or the promise of it; with `wait`, once it is true."""
+        """The value of an expression, or of its promise; with `wait`, as soon as it is true.
+
+        With `wait`, the document may be replaced by another one meanwhile.
+        """
         while True:
-            said = await self.ask(
-                "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
-            )
+            try:
+                said = await self.ask(
+                    "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+                )
+            except AssertionError as error:
+                if wait and any(reason in str(error) for reason in _NAVIGATED):
+                    continue
+                raise
             assert "exceptionDetails" not in said, (script, said["exceptionDetails"])
             if (value := said["result"].get("value")) or not wait:
                 return value
@@ -108,7 +130,7 @@ class Page:
     async def press(self, key: str) -> None:
         """A key of the keyboard, down and up."""
         text = {"Enter": "\r", " ": " "}.get(key, "")
-        number = {"Tab": 9, "Enter": 13, " ": 32}[key]
+        number = _KEYS[key]
         event = {"key": key, "text": text, "windowsVirtualKeyCode": number}
         await self.ask("Input.dispatchKeyEvent", type="keyDown", **event)
         await self.ask("Input.dispatchKeyEvent", type="keyUp", **event)
@@ -122,10 +144,16 @@ class Page:
         speed = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         await self.ask("Network.emulateNetworkConditions", offline=offline, **speed)
 
+    async def resize(self, width: int, height: int) -> None:
+        """In CSS pixels; a narrow one is a phone."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        await self.ask("Emulation.setDeviceMetricsOverride", **size)
+
     async def prefer(self, scheme: str) -> None:
-        """The colour scheme: `dark` or `light`."""
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        await self.ask("Emulation.setEmulatedMedia", features=[feature])
+        """The colour scheme: `dark` or `light`. And nothing that moves by itself."""
+        wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wishes.items()]
+        await self.ask("Emulation.setEmulatedMedia", features=features)
 
     async def screenshot(self, path: Path) -> None:
         said = await self.ask("Page.captureScreenshot", format="png")

@@ -1,4 +1,4 @@
-"""What several test files need: a hub on a virtual clock, and clients on a kernel made of Python."""
+"""Fixtures of several test files: a hub on a virtual clock, and clients on a kernel made of Python."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ from trionotify.settings import raise_file_limit
 raise_file_limit()
 # What runs in a shell's background ignores it, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Any:
+    """Say why an async test was skipped: pytest-trio raises another exception, which doesn't."""
+    skipped = None if call.excinfo is None else call.excinfo.value
+    if isinstance(skipped, pytest.skip.Exception) and isinstance(
+        skipped.__context__, BaseExceptionGroup
+    ):
+        skipped.msg = skipped.msg or _leaf(skipped.__context__).msg
+    return (yield)
+
+
+def _leaf(error: BaseException) -> Any:
+    """The only exception in groups of groups."""
+    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 @attrs.define
@@ -64,8 +80,8 @@ def assert_whole(hub: Hub) -> None:
     """No client is registered, nothing waits or arrives, and the broadcast is at the log's head."""
     assert len(hub.clients) == 0
     assert not hub.connections
-    assert not hub.broadcast._groups
-    assert not hub.broadcast._index._filed
+    assert not hub.broadcast.matcher._groups
+    assert not hub.broadcast.matcher._index._filed
     assert hub.broadcast.done == hub.broadcast.taken == hub.log.head
     assert hub.arriving.held == 0
 

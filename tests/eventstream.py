@@ -1,8 +1,9 @@
-"""What a client makes of a stream: HTTP by h11, events as the HTML standard says; none of our code."""
+"""A client's view of a stream: HTTP by h11, events by the HTML standard, and none of our code."""
 
 from __future__ import annotations
 
 import re
+import zlib
 
 import attrs
 import h11
@@ -71,7 +72,7 @@ class EventSource:
 
 
 class StreamPeer:
-    """What a client understands of the bytes that a `FakeKernel` took, as `tests.kernel.Peer` does."""
+    """A client's view of the bytes that a `FakeKernel` took, as `tests.kernel.Peer` is."""
 
     def __init__(self, kernel: FakeKernel, method: str = "GET") -> None:
         self.kernel = kernel
@@ -87,6 +88,7 @@ class StreamPeer:
         self._http.send(h11.EndOfMessage())
         self._seen = 0
         self._rest = b""
+        self._unzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
 
     def look(self) -> StreamPeer:
         """Read what has come since the last look."""
@@ -113,6 +115,8 @@ class StreamPeer:
         return self
 
     def _read(self, data: bytes) -> None:
+        if self.header("content-encoding") == "gzip":
+            data = self._unzip.decompress(data)
         self.body += data
         if self.header("content-type") == "text/event-stream":
             self.source.feed(data)

@@ -6,6 +6,7 @@ import base64
 import os
 
 import trio
+from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from trionotify.connection.transport import Woken
@@ -33,6 +34,10 @@ def masked(frame: bytes | bytearray) -> bytes:
     mask = os.urandom(4)
     payload = bytes(byte ^ mask[i % 4] for i, byte in enumerate(frame[size:]))
     return bytes([frame[0], frame[1] | 0x80]) + bytes(frame[2:size]) + mask + payload
+
+
+#: What a client offers that wants compressed frames.
+DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
 
 
 class FakeKernel:
@@ -168,7 +173,7 @@ class FakeKernel:
 
 
 class Peer:
-    """What a client understands of the bytes that a `FakeKernel` took: by wsproto, not by our code."""
+    """A client's view of the bytes that a `FakeKernel` took, by wsproto and not by our code."""
 
     def __init__(self, kernel: FakeKernel) -> None:
         self.kernel = kernel
@@ -177,6 +182,7 @@ class Peer:
         self.pongs: list[bytes] = []
         self.pings = 0
         self.close: tuple[int, str] | None = None
+        self._extensions: list[PerMessageDeflate] = []
         self._frames = FrameProtocol(client=True, extensions=[])
         self._seen = 0
         self._parts: list[str | bytes] = []
@@ -189,6 +195,11 @@ class Peer:
             if end < 0:
                 return self
             self.head, self._seen = data[:end].decode(), end + 4
+            if answer := self.header("Sec-WebSocket-Extensions"):
+                deflate = PerMessageDeflate(client_max_window_bits=15)
+                deflate.finalize(answer)
+                self._extensions.append(deflate)
+                self._frames = FrameProtocol(client=True, extensions=self._extensions)
         if self.status != 101:
             return self
         self._frames.receive_bytes(data[self._seen :])
@@ -222,7 +233,7 @@ class Peer:
         return None
 
     def say(self, *messages: str | bytes) -> None:
-        frames = FrameProtocol(client=True, extensions=[])
+        frames = FrameProtocol(client=True, extensions=self._extensions)
         self.kernel.feed(b"".join(bytes(frames.send_data(message)) for message in messages))
 
     def say_close(self, code: int | None = 1000, reason: str = "") -> None:

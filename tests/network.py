@@ -30,7 +30,7 @@ class Cable(trio.abc.Stream):
         self.received = 0
         #: What the server sends doesn't arrive any more; what the client sends does.
         self.deaf = False
-        #: Nothing arrives any more, in neither direction, and nobody is told.
+        #: Nothing arrives any more, in either direction, without an error.
         self.dead = False
 
     def cut(self) -> None:
@@ -82,7 +82,7 @@ class Network:
     """Where clients of a test connect: by `connect("http://test", open_stream=network.dial)`.
 
     `serve` is what the server does with a stream, None when there is no server. `made` are all cables,
-    and `dialled_at` the moments at which somebody tried, successfully or not.
+    and `dialled_at` the moments of the attempts, successful or not.
     """
 
     def __init__(self, nursery: trio.Nursery, pair: Callable[[], Any]) -> None:
@@ -131,7 +131,7 @@ class Network:
 async def open_network(
     hub: Hub | None = None, pair: Callable[[], Any] = trio.testing.memory_stream_pair
 ) -> AsyncIterator[Network]:
-    """A network, for less than a day (by the virtual clock): whoever waits for ever fails instead."""
+    """A network, for less than a day of the virtual clock, so that an endless wait fails."""
     with trio.fail_after(86_400):
         async with _open_network(hub, pair) as network:
             yield network
@@ -209,7 +209,7 @@ async def run_fake(stream: trio.abc.Stream, script: Script) -> None:
 
 
 def query(server: FakeServer) -> dict[str, str]:
-    """What the client's connection said in its query."""
+    """The query of the client's connection."""
     return {key: values[0] for key, values in parse_qs(urlsplit(server.path).query).items()}
 
 

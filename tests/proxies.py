@@ -34,7 +34,7 @@ pid {directory}/nginx.pid;
 {user}
 error_log {directory}/main-error.log info;
 worker_processes 1;
-events {{ }}
+events {{ worker_connections 16384; }}
 http {{
     client_body_temp_path {directory}/body;
     proxy_temp_path {directory}/proxy;
@@ -68,7 +68,7 @@ class Proxy:
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        """What trusts its certificate."""
+        """A context that trusts its certificate."""
         context = ssl.create_default_context()
         self.authority.configure_trust(context)
         return context
@@ -192,7 +192,7 @@ async def _running(
             run = partial(run, check=False, env=environment, deliver_cancel=end)
             process: trio.Process = await nursery.start(run)
         proxy = Proxy(port, directory, authority, process)
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while True:
                 assert process.returncode is None, proxy.written()
                 try:

@@ -21,7 +21,7 @@ from trionotify.errors import StoreError
 from trionotify.model.notification import Notification
 from trionotify.storage.sqlite import SqliteStore
 
-#: Whom nobody trusts with anything.
+#: The user without any rights.
 NOBODY = 65534
 
 
@@ -100,7 +100,7 @@ def child(work: Callable[..., None], *args: Any) -> Iterator[tuple[BaseProcess, 
 
 
 def ask(work: Callable[..., None], *args: Any) -> Any:
-    """What a child's work sends."""
+    """The result of a child's work."""
     with child(work, *args) as (_, pipe):
         return pipe.recv()
 
@@ -125,7 +125,7 @@ def hold(pipe: Connection, path: str) -> None:
 
 
 def try_to_open(pipe: Connection, path: str, user: int | None) -> None:
-    """Open a file as somebody else, and say why it can't be done."""
+    """Open a file as another user, and return why it can't be opened."""
     if user is not None:
         os.setgroups([])
         os.setgid(user)

@@ -40,7 +40,7 @@ async def test_damage_of_all_sorts(kind: str, templates: list[Template], tmp_pat
 
 @pytest.mark.skipif(missing_compiler() is not None, reason=f"{missing_compiler()}")
 async def test_the_power_is_cut(tmp_path: Path) -> None:
-    """What was acknowledged is there, and what was refused is not, however the disk behaves."""
+    """Acknowledged events are there, and refused ones are not, however the disk behaves."""
     lives = await cut_power(SEED, 3, tmp_path)
     assert not lives.faults, "\n".join(lives.faults)
     assert lives.acknowledged > 0

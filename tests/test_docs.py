@@ -15,15 +15,17 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import parse_qsl
 
-import attrs
+import click
 import pytest
 import trio
 import trio.testing
 
+import trionotify
 from tests.cli.test_main import run, running
 from tests.cli.test_pubsub import started, until
 from tests.conftest import open_room
@@ -31,16 +33,18 @@ from tests.eventstream import NDJSON, stream
 from tests.fleet.line import open_line
 from tests.fleet.server import free_port
 from tests.kernel import masked
-from tests.test_layout import ORDER
+from tests.test_layout import ROOMS, modules, room_of
 from tests.test_peers import need
 from trionotify import CloseCode, Server, open_server, sign
+from trionotify.cli.pubsub import publish, subscribe
+from trionotify.cli.serve import serve
 from trionotify.connection.frames import message_frame
 from trionotify.http.secret import Secret
-from trionotify.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 
 _PROGRAM = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 _ALL = re.DOTALL | re.MULTILINE
@@ -59,7 +63,7 @@ PROGRAMS = [
 def test_programs_print_what_is_shown(program: str, shown: str) -> None:
     """Each is whole, and runs without a warning."""
     command = [sys.executable, "-W", "error", "-c", program]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout == shown
 
@@ -141,15 +145,31 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), path + anchor
 
 
-def test_the_reference_has_every_option() -> None:
-    """With its default."""
-    for field in attrs.fields(Settings):
-        default = "no limit" if field.default is None else field.default
-        if field.name == "max_connections":
-            default = "the file limit less 64 and the default of `--max-half-open`"
-        if field.name == "max_half_open":
-            default = "1024, at most a quarter of the file limit"
-        assert f"| `--{field.name.replace('_', '-')}` | {default} |" in REFERENCE
+@pytest.mark.parametrize("command", [serve, publish, subscribe], ids=lambda command: command.name)
+def test_the_configuration_has_every_option(command: click.Command) -> None:
+    """It has the words and the default that `--help` has, and may say more."""
+    page = CONFIGURATION.partition("\n## publish and subscribe\n")[command is not serve and 2]
+    rows = re.findall(r"^\| `(--[\w-]+)`.*? \| ([^|]*?) ?\| ([^|]+) \|$", page, re.MULTILINE)
+    table = {name: (plain(default), plain(about)) for name, default, about in rows}
+    for option in command.params:
+        if isinstance(option, click.Option):
+            about, _, default = plain(option.help or "").partition("  [default: ")
+            said = table[option.opts[0]]
+            assert said[1].startswith(about), option
+            assert said[0] == (default.removesuffix("]") or _default(option)), option
+
+
+def _default(option: click.Option) -> str:
+    """The default that click shows by itself."""
+    if not option.show_default:
+        return ""
+    value = option.default[0] if isinstance(option.default, list) else option.default
+    return option.opts[0] if value is True else str(value)
+
+
+def plain(cell: str) -> str:
+    """Text of a table without links and marks of code."""
+    return re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", cell).replace("`", "")
 
 
 def test_the_reference_has_every_close_code() -> None:
@@ -160,16 +180,25 @@ def test_the_reference_has_every_close_code() -> None:
         assert row[1] == ("yes" if code.reconnect else "no")
 
 
+def test_the_api_page_has_every_public_name() -> None:
+    """And none besides."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    named = re.findall(r"^\.\. auto\w+:: (\w+)", page, re.MULTILINE)
+    assert sorted(named) == sorted([*trionotify.__all__, "evaluate", "parse"])
+
+
 def test_how_it_works_has_every_module() -> None:
     """In its room; of those that are libraries by themselves, the room."""
     table = (ROOT / "docs" / "how-it-works.md").read_text().partition("| room |")[2].partition("\n\n")[0]
     named, room = set(), ""
     for line in table.splitlines()[2:]:
-        _, place, modules, *_ = (cell.strip() for cell in line.split("|"))
+        _, place, names, *_ = (cell.strip() for cell in line.split("|"))
         room = place.strip("`") if place else room
         prefix = "" if room == "ground floor" else f"{room}."
-        named |= {prefix + name for name in re.findall(r"`(\w+)`", modules)} or {room}
-    assert named == set(ORDER) - {"__main__"}
+        named |= {prefix + name for name in re.findall(r"`(\w+)`", names)} or {room}
+    libraries = {"cesql", "storage"}
+    found = {room_of(name) if room_of(name) in libraries else name for name in modules()}
+    assert named == found - (ROOMS.keys() - libraries) - {"__main__"}
 
 
 #: What differs each time: the log's epoch, ids, times, the moment to come back.
@@ -214,7 +243,7 @@ async def test_every_stream_is_what_is_shown(autojump_clock: trio.testing.MockCl
 
 _HTTP = (ROOT / "docs" / "http.md").read_text()
 _CURLS = re.findall(
-    r"^```console\n\$ (curl (?!-N).*POST|curl -[dH] .*)\n(.*)\n```$", _HTTP, re.MULTILINE
+    r"^```console\n\$ (curl (?!-N).*POST|curl -[dH] .*)\n(.*\n)```$", _HTTP, re.MULTILINE
 )
 
 
@@ -272,7 +301,7 @@ def test_there_are_programs_that_sign() -> None:
 def test_programs_of_other_languages_sign(
     command: tuple[str, ...], program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What they print is what `trionotify.sign` makes, and a server accepts it."""
+    """They print the same as `trionotify.sign`, and a server accepts it."""
     need(shutil.which(command[0]), f"no {command[0]} is installed")
     secret = "the secret of this test"
     environment = {**os.environ, "SECRET": secret}
@@ -328,9 +357,8 @@ class Terminal:
         command = self._steps[0].partition("\n")[0]
         self.seen += f"$ {command}\n"
         real = command.replace(".venv/bin/python -m", f"{shlex.quote(sys.executable)} -m")
-        end = "; echo" if command.startswith("curl") else ""  # it prints no end of line
         assert self._bash.stdin is not None
-        self._bash.stdin.write(f"{real.replace('curl ', 'curl -s ').replace('8765', self._port)}{end}\n")
+        self._bash.stdin.write(f"{real.replace('curl ', 'curl -s ').replace('8765', self._port)}\n")
         self._bash.stdin.flush()
 
     def read(self, lines: int | None = None) -> None:
@@ -338,6 +366,8 @@ class Terminal:
         assert self._bash.stdout is not None
         for _ in range(self._steps[0].count("\n") - 1 if lines is None else lines):
             line = self._bash.stdout.readline()
+            while "refused; trying again" in line:  # it was faster than the server, however often
+                line = self._bash.stdout.readline()
             assert line, f"{self.seen}\nand no more came"
             self.seen += line.replace(self._port, "8765")
         if lines is None:
@@ -364,17 +394,43 @@ def _without_luck(text: str) -> str:
 
 
 def test_the_readme_starts_with_what_starts_the_server() -> None:
-    """Nothing stands in front of the two commands that a new user could type instead."""
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", _README, _ALL)
+    """Nothing stands in front of the two commands that a new user could type instead.
+
+    The one block before them shows what it is like.
+    """
+    (shown, _), *blocks = re.findall(r"^```(\w+)\n(.*?)^```$", _README, _ALL)
+    assert shown == "text"
     assert [language for language, _ in blocks[:3]] == ["sh", "sh", "console"]
-    for (_, command), end in zip(blocks, ["-m trionotify\n", "-m pytest\n"], strict=False):
+    for (_, command), end in zip(
+        blocks, ["-m trionotify\n", "-m pytest -n auto --dist worksteal\n"], strict=False
+    ):
         assert command.startswith("python3 -m venv .venv && ")
         assert command.endswith(end)
         assert command.count("\n") == 1
     # All that follows runs in what they have set up.
-    assert set(re.findall(r"(\S*python) -m", "".join(block for _, block in blocks[2:]))) == {
-        ".venv/bin/python"
-    }
+    later = "".join(block for _, block in blocks[2:])
+    assert set(re.findall(r"(\S*python3?) (?:-m|docs)", later)) == {".venv/bin/python", "python3"}
+    assert later.count("python3") == 1
+
+
+async def test_the_readme_begins_with_what_happens() -> None:
+    """A stream, and what is published to it."""
+    need(shutil.which("curl"), "no curl is installed")
+    (block,) = re.findall(r"^```text\n(.*?)^```\n\n\|", _README, _ALL)
+    first, second = re.findall(r"^\$ (curl \S+ .*'.*')  +#.*\n((?:(?!\$).*\n)*)", block, re.MULTILINE)
+    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+        words = shlex.split(_at(server, first[0]))
+        start = partial(trio.run_process, words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        stream = await nursery.start(partial(start, check=False))
+        seen = b""
+        while b"\n\n" not in seen:
+            seen += await stream.stdout.receive_some()
+        done = await trio.run_process([*shlex.split(_at(server, second[0])), "-s"], capture_stdout=True)
+        while seen.count(b"\n\n") < 2:
+            seen += await stream.stdout.receive_some()
+        nursery.cancel_scope.cancel()
+    assert without_what_varies(seen.decode()) == without_what_varies(first[1])
+    assert without_what_varies(done.stdout.decode()) == without_what_varies(second[1])
 
 
 def test_the_readme_shows_what_happens(tmp_path: Path) -> None:
@@ -403,7 +459,7 @@ def test_the_readme_shows_what_happens(tmp_path: Path) -> None:
 
 
 def _log_of_a_life(format: str) -> list[str]:
-    """What the page's server has to say when it lives through what the page says."""
+    """The log of a server that does everything that the page describes."""
     with running("--port=0", "--log-format", format) as (process, url):
         run("publish", "--url", f"{url}/?id=shop", "--type=order.paid", "one")
         stream = urllib.request.Request(
@@ -417,7 +473,7 @@ def _log_of_a_life(format: str) -> list[str]:
             process.send_signal(signal.SIGHUP)
             lines = until_seen(process.stderr, "SIGHUP")
             process.send_signal(signal.SIGTERM)
-            return lines + process.communicate(timeout=20)[1].splitlines()
+            return lines + process.communicate(timeout=120)[1].splitlines()
 
 
 def until_seen(stream: IO[str] | None, words: str) -> list[str]:

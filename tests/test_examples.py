@@ -47,7 +47,7 @@ class Example:
 
     @property
     def stderr(self) -> str:
-        """What it has written there."""
+        """Everything that it has written there."""
         self._errors.seek(0)
         return self._errors.read().decode()
 
@@ -346,7 +346,7 @@ async def test_who_is_not_logged_in_is_refused() -> None:
 
 
 async def refusal(url: str, *options: str) -> tuple[int, str]:
-    """What curl is told."""
+    """The answer that curl gets."""
     need(shutil.which("curl"), "no curl is installed")
     done = await trio.run_process(["curl", "-s", *options, url], capture_stdout=True)
     problem = json.loads(done.stdout)
@@ -428,7 +428,7 @@ async def test_a_browser_sends_its_cookie(tmp_path: Path) -> None:
 
 
 async def test_a_websocket_server_has_notifications_too() -> None:
-    """Who watches sees who comes and goes at the other paths, which work as they did."""
+    """Watchers see clients come and go at the other paths, which work as before."""
     async with example("attached.py", 0) as running:
         async with (
             opened(running.at("/notifications?exact.subject=/clock")) as clock,
@@ -453,7 +453,7 @@ async def test_what_an_attached_hub_refuses() -> None:
         async with opened(running.at("/notifications?exakt.type=x")) as client:
             closed = await client.hears()
             assert closed["close"] == 1008
-            assert closed["reason"].startswith("exakt.type: no such key")
+            assert closed["reason"].startswith("exakt.type: unknown key")
         async with node(running.at("/nowhere")) as lost:
             assert await lost.hears() == {"status": 404}
         async with opened(running.at("/echo")) as echo:
@@ -465,7 +465,7 @@ async def test_what_an_attached_hub_refuses() -> None:
 
 
 async def test_a_handler_publishes() -> None:
-    """What is ordered over HTTP reaches who watches, and the answer says how many these were."""
+    """An order over HTTP reaches all watchers, and the answer says how many these were."""
     web_port = free_port()
     async with example("web_app.py", web_port, 0) as running:
         async with curl(f"{running.url}/events?prefix.type=order.") as watcher:
@@ -550,7 +550,7 @@ async def ordered(port: int, text: str) -> None:
 
 
 async def accepts(port: int) -> bool:
-    """Whether anybody listens there."""
+    """Whether a server listens there."""
     try:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
     except OSError:
@@ -677,7 +677,7 @@ async def said(watcher: Curl, state: str) -> dict[str, Any]:
 
 
 async def test_progress_is_streamed(tmp_path: Path) -> None:
-    """To whoever watches; and who comes late gets how it stands, and no more."""
+    """To all watchers. A late one gets the newest state, and nothing older."""
     os.mkfifo(tmp_path / "pipe")
     parts = [os.urandom(10_000) for _ in range(4)]
     async with example("progress.py", tmp_path, 0) as running:

@@ -55,7 +55,7 @@ def lines_until(process: subprocess.Popen[str], words: str) -> str:
 
 
 def live(port: int) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=120) as answer:
         body: bytes = answer.read()
         return body
 
@@ -64,7 +64,7 @@ def live(port: int) -> bytes:
 
 
 def values(unit: str, key: str) -> list[str]:
-    """What a unit's file says of a key."""
+    """The values of a key in a unit's file."""
     return re.findall(rf"^{key}=(.*)$", (HOWTO / unit).read_text(), re.MULTILINE)
 
 
@@ -73,28 +73,29 @@ def test_the_units(changes: dict[str, str], tmp_path: Path) -> None:
     """systemd has no complaint, with the lines of a Unix socket either."""
     need(shutil.which("systemd-analyze"), "systemd is not installed")
     changes = {"/opt/trionotify/bin/python": sys.executable, **changes}
-    units = ("trionotify.service", "trionotify.socket")
+    units = ("trionotify.service", "trionotify.socket", "trionotify@.service")
     for name in units:
         text = (HOWTO / name).read_text()
         for old, new in changes.items():
             text = text.replace(old, new)
         (tmp_path / name).write_text(text)
     command = ["systemd-analyze", "verify", *(str(tmp_path / name) for name in units)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_units_patience() -> None:
     """Is longer than the server's; a mistake in the options is not tried again."""
-    (seconds,) = values("trionotify.service", "TimeoutStopSec")
-    defaults = Settings()
-    assert int(seconds) >= defaults.drain_timeout + 2 * defaults.close_timeout
-    (status,) = values("trionotify.service", "RestartPreventExitStatus")
-    assert run("--nonsense").returncode == int(status)
+    for unit in ("trionotify.service", "trionotify@.service"):
+        (seconds,) = values(unit, "TimeoutStopSec")
+        defaults = Settings()
+        assert int(seconds) >= defaults.drain_timeout + 2 * defaults.close_timeout
+        (status,) = values(unit, "RestartPreventExitStatus")
+        assert run("--nonsense").returncode == int(status)
 
 
 def test_the_service_behind_its_socket(tmp_path: Path) -> None:
-    """Whoever connects first is served, by the command of one unit at the place of the other."""
+    """The first client is served, by the command of one unit at the address of the other."""
     need(shutil.which("systemd-socket-activate"), "systemd is not installed")
     (listen,) = values("trionotify.socket", "ListenStream")
     host, _, number = listen.partition(":")
@@ -119,7 +120,7 @@ def test_the_service_behind_its_socket(tmp_path: Path) -> None:
             assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "trionotify: 1 acknowledged")
             assert (tmp_path / "trionotify" / "log.db").exists()
             process.terminate()
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=120) == 0
         finally:
             process.kill()
 
@@ -180,7 +181,7 @@ def test_the_hook_of_certbot(authority: trustme.CA, tmp_path: Path) -> None:
         key.rename(lineage / "privkey.pem")
         path = f"{bin}:{os.environ['PATH']}"
         environment = {**os.environ, "RENEWED_LINEAGE": str(lineage), "PATH": path}
-        subprocess.run(["sh", "-c", script], env=environment, timeout=20, check=True)
+        subprocess.run(["sh", "-c", script], env=environment, timeout=300, check=True)
 
     (bin / "systemctl").write_text("#!/bin/sh\n")
     (bin / "systemctl").chmod(0o755)
@@ -200,7 +201,7 @@ def test_the_hook_of_certbot(authority: trustme.CA, tmp_path: Path) -> None:
         (bin / "systemctl").write_text(f"#!/bin/sh\n{asked} && {command}\n")
         renew()
         assert process.stderr is not None
-        while "were read again" not in process.stderr.readline():
+        while "read these files again" not in process.stderr.readline():
             pass
         assert shown(port, authority) not in (first, None)
 
@@ -210,7 +211,7 @@ def test_the_hook_of_certbot(authority: trustme.CA, tmp_path: Path) -> None:
 
 @attrs.frozen
 class Image:
-    """What a Dockerfile says, its last stage."""
+    """The last stage of a Dockerfile."""
 
     steps: tuple[tuple[str, str], ...]
 
@@ -218,7 +219,7 @@ class Image:
         return [rest for step, rest in self.steps if step == name]
 
     def words(self, name: str) -> list[str]:
-        """Of a step in the form that needs no shell."""
+        """The words of a step in the form that needs no shell."""
         (rest,) = self.of(name)
         found: list[str] = json.loads(rest[rest.index("[") :])
         return found
@@ -231,9 +232,9 @@ def dockerfile() -> Image:
 
 KNOWN = {
     *("FROM", "WORKDIR", "COPY", "RUN", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL"),
-    *("HEALTHCHECK", "ENTRYPOINT"),
+    *("HEALTHCHECK", "ENTRYPOINT", "ENV"),
 }
-#: Its user is nobody's here, and has to be able to run it.
+#: Its user doesn't exist here, and has to be able to run it.
 PYTHON = "/usr/bin/python3"
 
 
@@ -298,6 +299,7 @@ def container(root: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
     """The image's command as process 1 of its own; the process outside, its number there, the port."""
     image, port = dockerfile(), free_port()
     entry = placed(image.words("ENTRYPOINT"), root, port)
+    environment = dict(words.split("=", 1) for words in placed(image.of("ENV"), root, port))
     isolated = ("unshare", "--pid", "--fork", "--kill-child")
     tried = subprocess.run([*isolated, "true"], capture_output=True, text=True, check=False)
     if tried.returncode != 0:
@@ -309,7 +311,7 @@ def container(root: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         text=True,
         cwd=root,
         # What a Service of the name trionotify puts into the environment of its pods.
-        env={"PATH": os.environ["PATH"], "TRIONOTIFY_PORT": "tcp://10.0.0.1:8765"},
+        env={"PATH": os.environ["PATH"], "TRIONOTIFY_PORT": "tcp://10.0.0.1:8765", **environment},
     ) as process:
         try:
             lines_until(process, f"listening on http://0.0.0.0:{port}")
@@ -329,24 +331,24 @@ def test_the_image(number: signal.Signals, built: Path) -> None:
         assert re.search(r"^NSpid:\s+\d+\s+1$", status, re.MULTILINE)
         assert re.search(r"^Uid:\s+10001\s+10001\s", status, re.MULTILINE)
         healthy = placed(image.words("HEALTHCHECK"), built, port)
-        assert subprocess.run([*as_user(image), *healthy], timeout=20, check=False).returncode == 0
+        assert subprocess.run([*as_user(image), *healthy], timeout=300, check=False).returncode == 0
         url = ("--url", f"http://127.0.0.1:{port}")
         secret = built / "run" / "secrets" / "trionotify"
         assert run("publish", *url, "--secret", str(secret), "x").returncode == 0
         os.kill(inside, number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=120)
         assert process.returncode == 0
-        assert f"{number.name}; a second one ends it at once" in err
+        assert f"{number.name}; a second signal ends the server at once" in err
         assert "drained in" in err
     assert (built / "data" / "log.db").stat().st_uid == 10001
-    assert subprocess.run(healthy, capture_output=True, timeout=20, check=False).returncode == 1
+    assert subprocess.run(healthy, capture_output=True, timeout=300, check=False).returncode == 1
 
 
 def test_the_images_options(built: Path) -> None:
-    """What stands behind the image's name wins over what the image says."""
+    """Arguments after the image's name win over those in the image."""
     with container(built, "--max-log-entries=7", "--log-format=json") as (process, inside, _):
         os.kill(inside, signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=120)
         assert json.loads(err.splitlines()[0])["level"] == "info"
 
 

@@ -20,6 +20,7 @@ import websockets
 import websockets.asyncio.client
 import websockets.exceptions
 import websockets.typing
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from trionotify import Client, open_server
 
@@ -32,6 +33,17 @@ def need(condition: object, what: str) -> None:
     if not condition:
         assert not os.environ.get("TRIONOTIFY_ALL_PEERS"), what
         pytest.skip(reason=what)
+
+
+def test_a_skip_says_why(tmp_path: Path) -> None:
+    """Also one in an async test, where pytest-trio would forget the reason."""
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n\n@pytest.mark.trio\nasync def test_it():\n    pytest.skip('the reason')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "tests.conftest", str(tmp_path)]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=True)
+    assert ": the reason\n" in done.stdout
 
 
 async def echo(client: Client) -> None:
@@ -50,7 +62,6 @@ async def test_websockets_echo() -> None:
     """Text and binary of all sizes, fragments, pings, and an orderly close."""
 
     async def client(address: str) -> None:
-        # By default it offers permessage-deflate, which is declined.
         async with websockets.asyncio.client.connect(address, max_size=None) as websocket:
             for message in MESSAGES:
                 await websocket.send(message)
@@ -59,10 +70,39 @@ async def test_websockets_echo() -> None:
             assert await websocket.recv() == "fragménts"
             latency = await (await websocket.ping(b"are you there"))
             assert latency >= 0
-        assert (websocket.close_code, websocket.protocol.extensions) == (1000, [])
+        assert websocket.close_code == 1000
+        # By default it offers permessage-deflate.
+        assert [extension.name for extension in websocket.protocol.extensions] == ["permessage-deflate"]
 
     async with open_server(port=0, session=echo) as server:
         await trio.to_thread.run_sync(asyncio.run, client(url(server)))
+
+
+@pytest.mark.parametrize("window", [9, 10, 12, 15, None])
+async def test_websockets_with_any_window(window: int | None) -> None:
+    """Its compressed messages come back compressed, in the order in which they were sent."""
+    lines = "\n".join(f'{{"line": {at}, "text": "grüße {at % 7}"}}' for at in range(20_000))
+    texts = [lines[: 1 << power] for power in range(4, 19)] * 3
+
+    async def client(address: str) -> None:
+        deflate = ClientPerMessageDeflateFactory(
+            server_max_window_bits=window, client_max_window_bits=window or True
+        )
+        async with websockets.asyncio.client.connect(
+            address, extensions=[deflate], compression=None, max_size=None
+        ) as websocket:
+            assert websocket.protocol.extensions
+            for text in texts:
+                # Text in fragments, and bytes.
+                await websocket.send(iter([text[:1000], text[1000:]]))
+                await websocket.send(text.encode())
+            for text in texts:
+                assert await websocket.recv() == text
+                assert await websocket.recv() == text.encode()
+
+    async with open_server(port=0) as server:
+        await trio.to_thread.run_sync(asyncio.run, client(url(server, "/?role=both")))
+        assert server.hub.broadcast.counts.compression.plain_bytes > 0
 
 
 @pytest.mark.parametrize(
@@ -97,7 +137,7 @@ async def test_websockets_sees_why_it_was_refused() -> None:
             await websockets.asyncio.client.connect(address)
         response = caught.value.response
         assert response.status_code == 400
-        assert json.loads(response.body or b"")["detail"].startswith("exakt.type: no such key")
+        assert json.loads(response.body or b"")["detail"].startswith("exakt.type: unknown key")
 
     async with open_server(port=0) as server:
         await trio.to_thread.run_sync(asyncio.run, client(url(server, "/?exakt.type=a")))
@@ -180,6 +220,23 @@ async def test_node_ws_echo() -> None:
             assert await client.hears() == heard
 
 
+async def test_node_ws_compresses() -> None:
+    """It offers permessage-deflate by itself, and compresses from 1 KiB on."""
+    async with (
+        open_server(port=0) as server,
+        node(url(server, "/?id=al&role=both")) as client,
+    ):
+        assert [await client.hears() for _ in range(2)] == [{"id": "al"}, {"open": ""}]
+        text = "grüße " * 500
+        for size in (10, 600, 3000):
+            await client.say(text=text[:size])
+            assert await client.hears() == {"text": text[:size]}
+        await client.say(binary="00ff" * 50_000)
+        assert await client.hears() == {"binary": "00ff" * 50_000}
+        counts = server.hub.broadcast.counts.compression
+        assert counts.compressed_bytes * 20 < counts.plain_bytes > 100_000
+
+
 async def test_node_ws_publishes_and_subscribes() -> None:
     """A log, line by line, from one plain WebSocket to another that asked for a part of it."""
     async with (
@@ -229,7 +286,7 @@ async def test_node_ws_sees_the_close_code_of_a_fault(raw: str, code: int) -> No
 
 
 async def test_node_ws_sees_the_goodbye() -> None:
-    """1001 when the server stops, and 404 where nothing is."""
+    """1001 when the server is shutting down, and 404 where nothing is."""
     async with trio.open_nursery() as nursery:
         async with open_server(port=0) as server:
             client = await nursery.start(run_node, url(server))

@@ -51,7 +51,7 @@ async def test_a_crowd_comes_back(number: signal.Signals, tmp_path: Path) -> Non
 
 
 def a_run(directory: Path, max_entries: int | None = None) -> Run:
-    """What would be seen in a run of six notifications, without any server."""
+    """The record of a run of six notifications, without any server."""
     plan = attrs.evolve(
         *(model_plan(1),),
         max_entries=max_entries,

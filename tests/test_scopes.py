@@ -23,7 +23,7 @@ def opened() -> list[Any]:
 
 
 class OneOfMine(Exception):
-    """What a block raises."""
+    """An exception of a block's own."""
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ from tests.soak.run import SoakPlan, soak
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-#: Figures of a busy machine and of a few seconds: they are for the command to judge.
+#: A busy machine's figures of a few seconds are judged by the command only.
 FIGURES = ("lag: ", "growth: ")
 SHORT = SoakPlan(1, seconds=4, clients=30, rest=0.2, attack=0.2, rate=12, sampling=0.2, settling=20)
 
 
 @linux_only
 async def test_everyone_is_served_under_attack(tmp_path: Path) -> None:
-    """All that was acknowledged comes to each whom it concerns, once, in order; and it ends in time."""
+    """Everything acknowledged reaches each recipient once, in order, and the run ends in time."""
     plan = attrs.evolve(SHORT, seed=secrets.randbelow(1_000_000))
     print(f"seed {plan.seed}")
     verdict = await soak(plan, tmp_path)
@@ -36,7 +36,7 @@ async def test_everyone_is_served_under_attack(tmp_path: Path) -> None:
 @linux_only
 @pytest.mark.parametrize("way", SOAKED)
 async def test_a_broken_server_is_found_out(way: str, tmp_path: Path) -> None:
-    """What a client missed, and an exit that wasn't in good order."""
+    """By notifications that a client missed, and by an exit that wasn't in good order."""
     launcher = (sys.executable, "-m", "tests.fuzz.broken", way)
     plan = attrs.evolve(SHORT, seconds=1.5, clients=12, rest=60.0, settling=3.0)
     try:

@@ -13,7 +13,8 @@ import trio_websocket
 
 from tests.conftest import raw_client
 from tests.connection.test_tls import client_context, server_context
-from trionotify import connect, open_server, serve
+from tests.provider import Provider
+from trionotify import Issuer, Request, Tokens, connect, open_server, serve
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "how-it-works.md").read_text()
@@ -22,7 +23,12 @@ NAMED = re.findall(r"^\| `(trionotify(?:\.connect)?: [^`]+)` \|", PAGE, re.MULTI
 #: Trio's own tasks below ours, which have no names of ours.
 TRIOS = ("trio.", "trio._", "trio_websocket.")
 #: Those that are there only for a moment, or in another process.
-ELSEWHERE = {"trionotify: second signal"}
+ELSEWHERE = {
+    "trionotify: second signal",
+    *("trionotify: link to the log", "trionotify: connection to Redis"),
+    *("trionotify: tail of the log", "trionotify: heartbeat of the log"),
+    "trionotify: primary of the log",
+}
 
 
 def below(task: trio.lowlevel.Task) -> Iterator[str]:
@@ -54,7 +60,12 @@ async def test_every_task_is_in_the_tables(tmp_path: Path) -> None:
         seen.update(filter(None, map(row_of, ours)))
         return seen
 
+    # No server has the keys.
+    issuer = Issuer("https://id.example.org", audience="x", jwks="https://localhost:1/keys")
+    provider = Provider(issuer="https://other.example.org")
+    tokens = Tokens(issuer, provider.trusted(tmp_path / "keys"), otherwise=Request.client)
     options: dict[str, Any] = {"store": f"sqlite:{tmp_path}/log.db", "ping_interval": 3600}
+    options["authenticate"] = tokens
     with trio.fail_after(60):
         async with open_server(port=0, **options) as server, trio.open_nursery() as nursery:
             hub = server.hub
@@ -70,7 +81,7 @@ async def test_every_task_is_in_the_tables(tmp_path: Path) -> None:
                 trio_websocket.serve_websocket, accept, "127.0.0.1", 0, None
             )
             async with (
-                connect(server.url, role="both") as client,
+                connect(server.url, role="both", token=provider.token) as client,
                 connect(secure.url, role="subscriber", ssl_context=client_context()),
                 raw_client(server.port, "/?id=slow"),
                 await trio.open_tcp_stream("127.0.0.1", server.port or 0) as half_open,

@@ -13,17 +13,19 @@ What this reader does otherwise than you:
 - The port is a free one: in files and commands in place of 8765, and where that is a default, by
   TRIONOTIFY_PORT and TRIONOTIFY_URL.
 - Output has no colours, and pip doesn't mention a newer pip.
-- Pages that shall be closed stay open, but for the server's own.
+- Pages that the tutorial closes stay open, except the server's own.
 - What differs each time (times, the log's epoch) isn't compared, and `...` stands for any lines.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -142,9 +144,14 @@ class Terminal:
             os.close(its)
         self.nursery.start_soon(self._read, trio.lowlevel.FdStream(ours))
         with trio.move_on_after(PATIENCE):
-            while self._process is not None and not is_shown(self._shown, self._lines()):
+            while self._process is not None and not self._has_shown():
                 await self._more.wait()
-        assert is_shown(self._shown, self._lines()), self._printed.decode()
+        assert self._has_shown(), self._printed.decode()
+
+    def _has_shown(self) -> bool:
+        """Whether it has printed what is shown. What comes later may be here already."""
+        lines = self._lines()
+        return any(is_shown(self._shown, lines[:end]) for end in range(len(lines) + 1))
 
     async def interrupt(self, shown: list[str]) -> None:
         """Ctrl-C, for all that the command has started; until they have ended, this is printed."""
@@ -178,7 +185,7 @@ class Terminal:
         return [line for line in lines if " INFO started: " not in line]
 
     async def _read(self, stream: trio.lowlevel.FdStream) -> None:
-        """Read until nobody can write any more, which a terminal says by an error."""
+        """Read until no process can write any more, which a terminal reports as an error."""
         assert self._process is not None
         with trio.CancelScope(shield=True):
             async with stream:
@@ -255,6 +262,13 @@ class Reader:
             # The server's own: it would be counted.
             await self._pages.pop(address).close()
             await self.terminals["first"].says(" left after ")
+            while await trio.to_thread.run_sync(self._clients):
+                await trio.lowlevel.checkpoint()
+
+    def _clients(self) -> object:
+        """Those that are connected: the server's own page has several connections in its life."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/clients") as answer:
+            return json.load(answer)["clients"]
 
     async def _page(self, address: str) -> Page:
         if address not in self._pages:
@@ -284,7 +298,7 @@ WAYS: dict[tuple[str, str], Way] = {
 
 
 def way(block: Block) -> tuple[Way, str]:
-    """What to do, and with what. The last words of the paragraph count."""
+    """The action for a block, and its arguments. The last words of the paragraph count."""
     for (language, words), do in WAYS.items():
         found = re.search(rf"(?:.*\W)?{words}$", block.said)
         if found and re.fullmatch(language, block.language):
@@ -339,7 +353,7 @@ async def test_the_tutorial(tmp_path: Path) -> None:
             for block in blocks(TUTORIAL):
                 do, name = way(block)
                 await do(reader, block, name)
-            # It has told its reader how to be rid of all that it made him start, and save.
+            # It has told its reader how to stop and remove everything that it made.
             for terminal in terminals.values():
                 await terminal.ended()
             left = {path.name for path in directory.iterdir()}

@@ -1,4 +1,4 @@
-"""What editors and type checkers know: every option and attribute, and each mistake in a program."""
+"""Types for editors and checkers: every option and attribute, and each mistake in a program."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MISTAKES = {
 
 
 def pyright(*arguments: str | Path) -> Any:
-    """What it reports."""
+    """The errors that it reports."""
     node, script = shutil.which("node"), ROOT / "tests/peers/node_modules/pyright/index.js"
     need(node, "no Node.js is installed")
     need(script.exists(), "npm install --prefix tests/peers wasn't run, so there is no pyright")
@@ -61,7 +61,7 @@ def pyright(*arguments: str | Path) -> Any:
 
 
 def test_there_are_mistakes_enough() -> None:
-    """Of each kind some: options, callbacks, attributes, what is awaited."""
+    """Some of each kind: options, callbacks, attributes, awaited values."""
     assert len(MISTAKES) >= 20
 
 
@@ -86,7 +86,7 @@ def test_pyright_finds_each_mistake() -> None:
 
 
 def test_every_public_symbol_has_a_type() -> None:
-    """That pyright knows without guessing: so it also completes behind each dot."""
+    """Names that pyright knows without guessing, so that it also completes after each dot."""
     report = pyright("--verifytypes", "trionotify", "--ignoreexternal")["typeCompleteness"]
     counts = report["exportedSymbolCounts"]
     bad = [one["name"] for one in report["symbols"] if one["isExported"] and not one["isTypeKnown"]]

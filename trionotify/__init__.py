@@ -1,4 +1,4 @@
-"""trionotify: a WebSocket notification server on Trio.
+"""trionotify, a WebSocket notification server on Trio.
 
 async with trionotify.open_server() as server:
     await server.hub.publish("disk is full", type="disk.full", to="alice")
@@ -6,10 +6,11 @@ async with trionotify.open_server() as server:
 
 from trionotify.client.remote import Remote, connect
 from trionotify.connection.session import Handler, Session
+from trionotify.delivery.accepted import AcceptedWebSocket
 from trionotify.delivery.clients import Client
 from trionotify.delivery.counters import Statistics
 from trionotify.delivery.explain import Explanation, explain
-from trionotify.delivery.hub import AcceptedWebSocket, Hub
+from trionotify.delivery.hub import Hub
 from trionotify.delivery.keywords import Attributes
 from trionotify.delivery.subscription import Subscription
 from trionotify.errors import (
@@ -22,8 +23,10 @@ from trionotify.errors import (
     TrionotifyError,
     Unreadable,
 )
+from trionotify.http.issuers import Issuer
 from trionotify.http.messages import Authenticate, Request
 from trionotify.http.secret import sign
+from trionotify.http.tokens import Tokens
 from trionotify.model.filters import from_json
 from trionotify.model.notification import Notification
 from trionotify.model.predicates import (
@@ -62,6 +65,7 @@ __all__ = [
     "Handler",
     "Hub",
     "HubOptions",
+    "Issuer",
     "Lagged",
     "Not",
     "Notification",
@@ -80,6 +84,7 @@ __all__ = [
     "StoreError",
     "Subscription",
     "Suffix",
+    "Tokens",
     "TrionotifyError",
     "Unreadable",
     "connect",

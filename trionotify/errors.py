@@ -1,7 +1,7 @@
-"""What can go wrong, by name: close codes and exceptions.
+"""Close codes and exceptions.
 
 `CloseCode` is the one place that says with which code a connection ends and whether the peer should
-come back. Exceptions carry the sentence that a person needs: the thing at fault, and the fix.
+come back. The text of an exception names the thing at fault, and the fix.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ __all__ = [
 ]
 
 
-#: Characters of a value that a message repeats: enough to see which one is meant.
+#: The most characters of a value that a message repeats, enough to recognize it.
 _SHOWN: Final = 100
 
 
 def quoted(value: object) -> str:
-    """`value` as a message repeats it: its `repr`, cut after 100 characters."""
+    """Return the `repr` of `value` for a message, cut after 100 characters."""
     if isinstance(value, str | bytes | bytearray):
         value = value[: _SHOWN + 1]  # the `repr` of a megabyte takes a while
     try:
@@ -55,7 +55,7 @@ def quoted(value: object) -> str:
 
 
 def hint_of(value: object, *, audience: bool = False) -> str:
-    """What to write in place of a mapping or a list that was given as a predicate; or nothing."""
+    """Return the fix for a mapping or a list given as a predicate; an empty text for other values."""
     if isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values()):
         named = all(isinstance(name, str) and name.isidentifier() for name in value)
         given = ", ".join(f"{name}={text!r}" for name, text in value.items()) if named else repr(value)
@@ -66,18 +66,18 @@ def hint_of(value: object, *, audience: bool = False) -> str:
 
 
 def cut(text: str) -> str:
-    """`text`, or of a long one the first 100 characters and an ellipsis."""
+    """Cut a long text to its first 100 characters and an ellipsis."""
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a `name` that isn't there: the nearest one that is, if any."""
+    """Return the end of a message about an unknown `name`, which suggests the nearest known one."""
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def check_trio(name: str) -> None:
-    """Return if Trio runs; else raise RuntimeError that says how to run what calls `name`."""
+    """Raise RuntimeError, with the fix for the caller of `name`, if Trio doesn't run."""
     try:
         trio.lowlevel.current_trio_token()
     except RuntimeError:
@@ -87,7 +87,7 @@ def check_trio(name: str) -> None:
 
 
 def reason_of(status: int) -> str:
-    """A status in words."""
+    """Return the reason phrase of a status."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -95,7 +95,7 @@ def reason_of(status: int) -> str:
 
 
 def problem_document(status: int, detail: str) -> dict[str, object]:
-    """An RFC 9457 problem document."""
+    """Return an RFC 9457 problem document."""
     title = reason_of(status)
     return {"type": "about:blank", "title": title, "status": int(status), "detail": shortened(detail)}
 
@@ -121,8 +121,8 @@ class CloseCode(IntEnum):
     def reconnect(self) -> bool:
         """Whether a client that sees this code should connect again and resume at its cursor.
 
-        True where the cause lies with the server or the network and passes by itself; false where
-        the same client would meet the same answer again.
+        True if the cause is temporary, at the server or in the network. False if the client would
+        get the same answer again.
         """
         return self in _PASSING
 
@@ -137,21 +137,23 @@ _PASSING = frozenset(
 )
 
 
-#: Characters of a problem's `detail`.
+#: The most characters of a problem's `detail`.
 _DETAIL: Final = 500
 
 
 def shortened(detail: str) -> str:
-    """As much of a detail as is told: it may repeat what a peer has sent."""
+    """Cut a detail to `_DETAIL` characters, because it may repeat a peer's text."""
     return detail if len(detail) <= _DETAIL else f"{detail[:_DETAIL]}…"
 
 
 def check_close(code: int, reason: str) -> None:
-    """Return if a Close frame may bear these (RFC 6455, section 7.4); else raise what says why."""
+    """Raise an error with the reason if a Close frame must not have these (RFC 6455, section 7.4)."""
     if not isinstance(code, int) or not isinstance(reason, str):
-        raise TypeError(f"code and reason must be int and str, not {code!r} and {reason!r}")
+        raise TypeError(f"code and reason: must be int and str, not {code!r} and {reason!r}")
     if not may_be_sent(code):
-        raise ValueError(f"code: a Close frame must not bear {code}; 4000 to 4999 are free")
+        raise ValueError(
+            f"code: must be a code that a Close frame may have, such as 4000 to 4999, not {code}"
+        )
 
 
 def may_be_sent(code: int) -> bool:
@@ -163,35 +165,39 @@ class TrionotifyError(Exception):
     """The base of every exception that trionotify defines."""
 
 
-# RFC 9110, section 5: what h11 would refuse to send must not come so far.
+# RFC 9110, section 5. A header that h11 would refuse to send must be refused here.
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE: Final = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?")
 _OURS: Final = frozenset({"connection", "content-length", "content-type", "transfer-encoding"})
 
 
 def is_token(text: str) -> bool:
-    """Whether a header, or a subprotocol, can be called that (RFC 9110, section 5.6.2)."""
+    """Return whether `text` can be the name of a header or a subprotocol (RFC 9110, section 5.6.2)."""
     return _FIELD_NAME.fullmatch(text) is not None
 
 
 def check_headers(headers: Iterable[tuple[str, str]], reserved: frozenset[str]) -> None:
-    """Return if these are header fields, none of them `reserved` (lower case); else raise ValueError."""
+    """Raise ValueError for an invalid header, or one that is `reserved` (in lower case)."""
     for name, value in headers:
         if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
-            raise ValueError(f"headers: {name!r}: {value!r} is no header field (RFC 9110)")
+            raise ValueError(f"headers: {name!r}: {value!r} is not a valid header (RFC 9110)")
         if name.lower() in reserved:
-            raise ValueError(f"headers: {name} is trionotify's to say")
+            raise ValueError(f"headers: {name} is set by trionotify; leave it out")
 
 
 class Refused(TrionotifyError):
-    """A request is refused before it becomes a connection; in a client, an event that it sent as well.
+    """A request is refused before it becomes a connection. In a client, also an event that it has sent.
 
     Raise it in `authenticate`. It is answered with `status` (300 to 599), further `headers`, and an RFC
-    9457 problem document that bears `detail`, so write `detail` for the person who reads it at the other
-    end. The server's log has `logged`, by default what stands in front of the first colon of `detail`.
+    9457 problem document that contains `detail`, so write `detail` for the person at the other end. It
+    may repeat what the client sent, which must not be in a log. So the server's log shows `logged`
+    instead, by default the status in words.
 
-    Raises TypeError or ValueError that names what can't be answered with.
+    Raises TypeError or ValueError that names the invalid argument.
     """
+
+    #: The name under which metrics count it, if they do.
+    counted: str | None = None
 
     def __init__(
         self,
@@ -203,34 +209,34 @@ class Refused(TrionotifyError):
     ) -> None:
         headers = tuple(headers)
         if not isinstance(status, int) or not 300 <= status <= 599:
-            raise ValueError(f"status must be from 300 to 599, not {status!r}")
+            raise ValueError(f"status: must be from 300 to 599, not {status!r}")
         if not isinstance(detail, str):
-            raise TypeError(f"detail must be str, not {type(detail).__name__}")
+            raise TypeError(f"detail: must be str, not {type(detail).__name__}")
         check_headers(headers, _OURS)
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
         self.headers = headers
-        self.logged: str = detail.partition(":")[0] if logged is None else logged
+        self.logged: str = reason_of(status) if logged is None else logged
 
     def __str__(self) -> str:
         return f"{self.status}: {self.detail}"
 
 
 class Disconnected(TrionotifyError):
-    """The client is gone, or going: nothing can be sent to it any more.
+    """The client has left, or is leaving, so nothing can be sent to it any more.
 
-    `client` is its record, None where that isn't known.
+    `client` is its record, or None if that isn't known.
     """
 
     client: Any = None
 
 
 class Closed(TrionotifyError):
-    """A client's connection is over, and coming back would lead to the same end.
+    """A client's connection has ended, and reconnecting would end in the same way.
 
-    `code` is a Close code (`CloseCode` has those of trionotify), `reason` the words that go with it: the
-    server's, or this side's own about a peer that doesn't speak the protocol (1002).
+    `code` is a Close code (`CloseCode` has those of trionotify), and `reason` is its text. Both are the
+    server's, or this side's own if a peer doesn't speak the protocol (1002).
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -243,11 +249,11 @@ class Closed(TrionotifyError):
 
 
 class Lagged(TrionotifyError):
-    """A subscription can't have all that it asked for: it fell off the old end of the log.
+    """A subscription has missed notifications, because the log dropped them before they were read.
 
-    `after` and `upto` are cursors: what lies in (`after`, `upto`] is lost to this subscription. (Where
-    their epochs differ, the log is another one, and nothing is known of the rest of the first.)
-    Iterating on continues behind `upto`; reload whatever state was built from notifications first.
+    `after` and `upto` are cursors. The notifications in (`after`, `upto`] are lost to this subscription.
+    (If their epochs differ, the log is another one, and nothing is known of the rest of the first.)
+    If you iterate again, it continues behind `upto`. First reload the state built from notifications.
     """
 
     def __init__(self, after: str, upto: str) -> None:
@@ -257,8 +263,8 @@ class Lagged(TrionotifyError):
 
     def __str__(self) -> str:
         return (
-            f"notifications after {self.after} up to {self.upto} are not in the log any more: iterate"
-            " faster, come back sooner, or let the log keep more (max_log_entries, max_log_bytes,"
+            f"notifications after {self.after} up to {self.upto} are no longer in the log; read"
+            " faster, reconnect sooner, or let the log keep more (max_log_entries, max_log_bytes,"
             " max_log_age)"
         )
 
@@ -266,8 +272,8 @@ class Lagged(TrionotifyError):
 class Unreadable(Lagged):
     """A message that the server sent can't be read, so it is lost to this subscription.
 
-    It lies in (`after`, `upto`]; where the message doesn't say where it stands, both are the cursor in
-    front of it. `reason` says what is wrong with it. Iterating on continues behind it.
+    Its cursor is in (`after`, `upto`]. If the message doesn't contain one, both are the cursor before
+    it. `reason` names the fault. If you iterate again, it continues behind the message.
     """
 
     def __init__(self, after: str, upto: str, reason: str) -> None:
@@ -276,22 +282,21 @@ class Unreadable(Lagged):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"a message behind {self.after}, up to {self.upto}, can't be read: {self.reason}"
+        return f"a message after {self.after}, up to {self.upto}, can't be read: {self.reason}"
 
 
 _TOLD: Final = {
-    503: "the log takes nothing at the moment: publish it again later",
-    507: "the server has no room left for the log: publish it again later",
+    503: "the log can't accept notifications at the moment; publish again later",
+    507: "the server has no space left for the log; publish again later",
 }
 
 
 class StoreError(TrionotifyError):
     """A durable log can't be opened, read or written, or can't take a notification.
 
-    `detail` names the file, what is wrong with it, and the fix. A publisher at the other end is answered
-    with `status` and `told`, which doesn't name the server's files: 507 when the disk or the quota is
-    full, or the notification is larger than the log may be; 422 when it can't be stored at all; 503 for
-    anything else.
+    `detail` names the file, the fault, and the fix. A remote publisher gets `status` and `told`, which
+    doesn't name the server's files. The status is 507 if the disk or the quota is full, or if the
+    notification is larger than the log may be; 422 if it can never be stored; and 503 for anything else.
     """
 
     def __init__(self, status: int, detail: str, told: str | None = None) -> None:

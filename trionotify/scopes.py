@@ -1,11 +1,11 @@
-"""How `open_hub`, `open_server` and `connect` are entered and left.
+"""The context managers behind `open_hub`, `open_server` and `connect`.
 
 `opening` makes an async context manager of an async generator, as `contextlib.asynccontextmanager` does.
-What is done with it in another way than by `async with` raises an error that says so.
+Any other use than by `async with` raises an error that says so.
 
 `open_nursery` is Trio's, but an exception leaves it as it was raised. Trio puts even a single one into
 an `ExceptionGroup`, because several tasks may raise at once. Here the tasks are an implementation
-detail: the application sees one block, and one exception that it raised there.
+detail, because the application sees one block, and one exception that it raised there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Opening(AbstractAsyncContextManager[T_co, bool | None], Generic[T_co]):
-    """What `open_server()` and its like return: it is entered with `async with`, once."""
+    """The result of `open_server()` and its like, which is entered with `async with`, once."""
 
     def __init__(self, manager: AbstractAsyncContextManager[T_co, bool | None], name: str) -> None:
         self._manager = manager
@@ -62,7 +62,7 @@ class Opening(AbstractAsyncContextManager[T_co, bool | None], Generic[T_co]):
 
 
 def opening(function: Callable[P, AsyncIterator[T_co]]) -> Callable[P, Opening[T_co]]:
-    """Make an async generator function that yields once one that returns an `Opening`."""
+    """Decorate an async generator function that yields once, so that it returns an `Opening`."""
     manager = asynccontextmanager(function)
 
     @wraps(function)
@@ -74,9 +74,9 @@ def opening(function: Callable[P, AsyncIterator[T_co]]) -> Callable[P, Opening[T
 
 @asynccontextmanager
 async def open_nursery() -> AsyncGenerator[trio.Nursery, None]:
-    """A nursery out of which a single exception comes bare, whether the block or a task raised it.
+    """Open a nursery that raises a single exception bare, whether it is from the block or a task.
 
-    Where several were raised, they come in their group.
+    Several exceptions are raised in their group.
     """
     bare: BaseException | None = None
     try:
@@ -87,6 +87,6 @@ async def open_nursery() -> AsyncGenerator[trio.Nursery, None]:
         if errors is None or len(errors.exceptions) != 1:
             raise
         bare = errors.exceptions[0]
-    # Outside of the handler: else the group would become the context of what was raised.
+    # This is outside of the handler, so that the group doesn't become the context of the exception.
     if bare is not None:
         raise bare

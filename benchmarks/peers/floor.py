@@ -1,7 +1,7 @@
-"""The floor: accept, and hand each message to every socket in a plain loop of non-blocking sends.
+"""The floor. It accepts, and hands each message to every socket in a plain loop of non-blocking sends.
 
-No limits, no errors, no fragments, no slow clients: nothing that a server must have. What it costs is
-the kernel's share, and Python's cheapest loop around it.
+It has nothing that a server must have: no limits, no errors, no fragments, no slow clients. So its
+figures are the kernel's share, and Python's cheapest loop around it.
 """
 
 import base64
@@ -22,7 +22,7 @@ def answer(request: bytes) -> bytes:
 
 
 def frames(data: bytes) -> tuple[list[bytes], bytes]:
-    """The unmasked frames of masked ones below 64 KiB, and what is left."""
+    """Return the unmasked frames of masked ones below 64 KiB, and the remaining bytes."""
     found, at = [], 0
     while len(data) >= at + 8:
         size, start = data[at + 1] & 0x7F, at + 6

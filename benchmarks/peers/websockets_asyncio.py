@@ -1,10 +1,12 @@
-"""`websockets` on asyncio, with its `broadcast` and without compression, on uvloop."""
+"""`websockets` on asyncio, with its `broadcast`, on uvloop. `deflate` compresses."""
 
 import asyncio
+import sys
 
 import uvloop
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
+COMPRESSION = "deflate" if "deflate" in sys.argv else None
 subscribers: set[ServerConnection] = set()
 
 
@@ -23,7 +25,7 @@ async def handle(websocket: ServerConnection) -> None:
 
 async def main() -> None:
     async with serve(
-        handle, "127.0.0.1", 0, compression=None, ping_interval=None, backlog=4096
+        handle, "127.0.0.1", 0, compression=COMPRESSION, ping_interval=None, backlog=4096
     ) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await asyncio.get_running_loop().create_future()

@@ -1,17 +1,18 @@
-"""Notifications in a trio-websocket server that an application has already, beside its other paths.
+"""Notifications in an existing trio-websocket server, beside its other paths.
 
     python attached.py 8765
 
-`npx wscat -c ws://127.0.0.1:8765/echo` hears what it says, one of `…/clock` the time, each second. Watch
-who comes and goes there with one of `…/notifications`, or only to the clock with
-`…/notifications?exact.subject=/clock`.
+`npx wscat -c ws://127.0.0.1:8765/echo` gets back what it sends, and one at `…/clock` gets the time
+each second. To watch clients come and go there, connect one to `…/notifications`, or to
+`…/notifications?exact.subject=/clock` for the clock only.
 
-`hub.attach` serves a connection until it is over. The handshake has been answered by then, so what it
-refuses, such as a bad query, is told with a Close. The other paths are none of the hub's business. What
-they raise would end all of trio-websocket's server, so that a client leaves is let pass.
+`hub.attach` serves a connection until it ends. The handshake has been answered by then, so a refusal,
+for instance of an invalid query, is a Close frame. The hub knows nothing of the other paths. An
+exception there would end the whole trio-websocket server, so this example ignores that a client
+leaves.
 
-At the end there are two kinds of clients: the hub's are sent away in good order, with 1012, and the
-others are dropped when the server is cancelled.
+At the end there are two kinds of clients. The hub's clients are sent away with 1012, and the others
+are dropped when the server is cancelled.
 """
 
 import signal

@@ -3,15 +3,15 @@
     pip install starlette hypercorn
     python bell.py FOLDER 8000 8765
 
-Open http://127.0.0.1:8000/al/ in two browsers, and tell al something:
+Open http://127.0.0.1:8000/al/ in two browsers, and send al a notification:
 
     curl -d 'Bo has answered you' http://127.0.0.1:8000/al/tell
 
-The page is bell.html beside this file, and docs/howto/bell.md explains both. The log keeps what was said
-for a week. What a user has read is for the application to keep: a cursor for each user, in its database.
-Here that is a file of SQLite in FOLDER, beside the file of the log.
+The page is bell.html beside this file, and docs/howto/bell.md explains both. The log keeps
+notifications for a week. The application stores what a user has read: a cursor for each user, in its
+database. Here that is an SQLite file in FOLDER, beside the file of the log.
 
-This example takes the user from the path, so that you can try several. Put your own login in its place.
+This example takes the user from the path, so that you can try several. Use your own login instead.
 """
 
 import secrets
@@ -47,7 +47,7 @@ def user_of(request: Request) -> str:
 
 @attrs.frozen
 class Marks:
-    """Up to which cursor each user has read: a table of the application's database."""
+    """The cursor up to which each user has read: a table in the application's database."""
 
     path: Path
 
@@ -64,7 +64,7 @@ class Marks:
         return found[0][0] if found else None
 
     def advance(self, user: str, epoch: str, place: int) -> None:
-        """Never back: a device that was asleep may mark what another one has read long ago."""
+        """Move the mark forward only, because a device that was asleep may send an old one."""
         self.run(
             "INSERT INTO marks VALUES (?, ?, ?) ON CONFLICT (user) DO UPDATE"
             " SET epoch = excluded.epoch, place = excluded.place"
@@ -80,19 +80,19 @@ def make_app(hub: trionotify.Hub, url: str, marks: Marks) -> Starlette:
         return FileResponse(PAGE)
 
     async def bell(request: Request) -> Response:
-        """What the page needs before it connects."""
+        """Give the page what it needs before it connects."""
         user = user_of(request)
         return JSONResponse(
             {"url": url, "user": user, "read": await trio.to_thread.run_sync(marks.get, user)}
         )
 
     async def ticket(request: Request) -> Response:
-        """A signed query: with it, a browser gets what is for this user, and can't publish."""
+        """A signed query. With it, a browser gets what is for this user, and can't publish."""
         query = trionotify.sign({"id": user_of(request)}, SECRET, expires_in="15m")
         return JSONResponse(dict(parse_qsl(query)))
 
     async def read(request: Request) -> Response:
-        """Keep the mark, then tell all devices of the user."""
+        """Store the mark, then tell all devices of the user."""
         user, cursor = user_of(request), (await request.body()).decode(errors="replace")
         epoch, _, place = cursor.rpartition(":")
         if epoch != hub.log.epoch or not (place.isascii() and place.isdigit() and len(place) < 19):
@@ -102,7 +102,7 @@ def make_app(hub: trionotify.Hub, url: str, marks: Marks) -> Starlette:
         return Response(status_code=204)
 
     async def tell(request: Request) -> Response:
-        """Stands for whatever in your application has something to say to a user."""
+        """A stand-in for the part of your application that notifies users."""
         text = (await request.body()).decode(errors="replace")
         await hub.publish(text, type="bell.item", to=user_of(request))
         return Response(status_code=204)

@@ -1,18 +1,19 @@
-"""Who may, by cookie: the login of a web application is good for notifications too, while it lasts.
+"""Authentication by cookie: the login of a web application also counts for notifications.
 
     export LOGIN_KEY=$(openssl rand -hex 32)
     python cookies.py login alice 3600                      what the application does: a cookie
     python cookies.py serve 8765 http://127.0.0.1:8000      the notifications for its pages
 
-Watch with the cookie that the first one prints: `curl -N -b 'login=…' http://127.0.0.1:8765/events`. Or
-in a page of the application, with `new WebSocket("ws://127.0.0.1:8765/")`: a browser sends the cookies
-of a host to all of its ports, with the handshake too.
+Watch with the cookie that the first command prints: `curl -N -b 'login=…'
+http://127.0.0.1:8765/events`. Or in a page of the application, with `new
+WebSocket("ws://127.0.0.1:8765/")`, because a browser sends the cookies of a host to all of its ports,
+also with a WebSocket handshake.
 
-The cookie says who a client is, whatever `id` its query has: what is published `to` a user reaches that
-user alone, in all tabs. When the login is over the connection is closed with 4401. The record that
-`authenticate` makes is a subscriber's, so nobody publishes. And since a browser sends cookies whoever's
-page asks, it matters whose page that is: pages of other sites than `allow_origin` are refused with 403,
-before `authenticate` is asked. Nor is it about `/clients` and `/metrics`: they have a port of their own.
+The cookie says who a client is, whatever `id` its query has. So what is published `to` a user reaches
+only that user, in all tabs. When the login expires, the connection is closed with 4401. The record
+that `authenticate` makes is a subscriber's, so no client can publish. A browser sends cookies for the
+pages of any site, so pages of other sites than `allow_origin` are refused with 403 before
+`authenticate` is called. `/clients` and `/metrics` are at a port of their own.
 """
 
 import hashlib
@@ -37,13 +38,13 @@ def signature(text: str) -> str:
 
 
 def cookie_of(user: str, expires_at: int) -> str:
-    """What the application sets when USER logs in, as HttpOnly, Secure and SameSite=Lax."""
+    """The cookie that the application sets when USER logs in, as HttpOnly, Secure and SameSite=Lax."""
     text = f"{user}.{expires_at}"
     return f"{text}.{signature(text)}"
 
 
 def read(cookie: str) -> tuple[str, int]:
-    """Whose cookie this is, and until when it is good; raises `Refused` (401)."""
+    """Whose cookie this is, and when it expires; raises `Refused` (401)."""
     text, _, given = cookie.rpartition(".")
     if not hmac.compare_digest(signature(text).encode(), given.encode()):
         raise Refused(401, "cookie: log in first")
@@ -54,7 +55,7 @@ def read(cookie: str) -> tuple[str, int]:
 
 
 def authenticate(request: Request) -> Client:
-    """The user who is logged in, for as long as that lasts."""
+    """The user who is logged in, until the login expires."""
     try:
         cookies = SimpleCookie(request.header("cookie"))
     except CookieError:
@@ -66,7 +67,7 @@ def authenticate(request: Request) -> Client:
 
 
 async def session(client: Client) -> None:
-    """Tell all tabs of this user that there is another one; what it says itself is not wanted."""
+    """Tell all tabs of this user that there is another one, and ignore what it sends."""
     await client.hub.publish(f"{client.id} is here, from {client.remote}", type="login", to=client.id)
     async for _ in client:
         client.close(trionotify.CloseCode.POLICY_VIOLATION, "this is for watching")

@@ -1,14 +1,15 @@
-"""An application that publishes what it sees: files that come, change and go in a folder.
+"""An application that publishes what happens in a folder: files that come, change and go.
 
     python folder.py FOLDER 8765
 
-Watch with `curl -N 'http://127.0.0.1:8765/events?prefix.type=file.'`, only what is deleted with
-`?exact.type=file.deleted`, one file with `?exact.subject=notes.txt`; and change something in FOLDER.
+Watch with `curl -N 'http://127.0.0.1:8765/events?prefix.type=file.'`, only deletions with
+`?exact.type=file.deleted`, or one file with `?exact.subject=notes.txt`. Then change something in
+FOLDER.
 
-The hub is opened by the function whose nursery has the application's tasks, around them: so it is there
-before the first of them publishes, and still there when the last one has ended. The listener is one of
-these tasks. A folder that can't be read any more ends its task with an exception, which ends the others:
-everybody who watches hears a goodbye, and the program ends with the reason.
+The hub encloses the nursery of the application's tasks. So it exists before the first task publishes,
+and still exists when the last one has ended. The listener is one of these tasks. If the folder can't
+be read any more, its task ends with an exception, which ends the others. All clients receive a
+goodbye, and the program ends with the reason.
 """
 
 import os
@@ -24,7 +25,7 @@ INTERVAL = 0.5
 
 
 def look_at(folder: str) -> dict[str, tuple[int, int]]:
-    """The folder's files by name, each with what changes when it does. Blocks."""
+    """The folder's files by name, each with its time of change and its size. Blocks."""
     found = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -32,7 +33,7 @@ def look_at(folder: str) -> dict[str, tuple[int, int]]:
                 if entry.is_file():
                     status = entry.stat()
                     found[entry.name] = (status.st_mtime_ns, status.st_size)
-            except FileNotFoundError:  # it has gone meanwhile
+            except FileNotFoundError:  # it was deleted meanwhile
                 continue
     return found
 
@@ -40,7 +41,7 @@ def look_at(folder: str) -> dict[str, tuple[int, int]]:
 async def watch(
     folder: str, hub: trionotify.Hub, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Publish what happens to the files of `folder`, from the first look on, until cancelled."""
+    """Publish what happens to the files of `folder` after the first look, until cancelled."""
     before = await trio.to_thread.run_sync(look_at, folder)
     task_status.started()
     while True:

@@ -1,7 +1,7 @@
-"""Print what comes, with no gap over restarts of this program: `python follow.py URL FILE`.
+"""Print what arrives, without a gap over restarts of this program: `python follow.py URL FILE`.
 
-FILE keeps the cursor behind what was printed. A program that is killed between printing and keeping
-prints that one again. Whoever can't bear that keeps the cursor together with what it makes of the
+FILE stores the cursor after what was printed. A program that is killed between printing and storing
+prints that notification again. To prevent this, store the cursor together with the effect of the
 notification, in one transaction.
 """
 

@@ -1,19 +1,19 @@
-"""Jobs that stream their progress to whoever watches: here, the SHA-256 of files.
+"""Jobs that report their progress to any number of clients: here, the SHA-256 of files.
 
     python progress.py FOLDER 8765
 
-Connect with `npx wscat -c 'ws://127.0.0.1:8765/?role=publisher'`, and say the name of a file in FOLDER.
-The answer has the job's id. Watch it from anywhere, with
+Connect with `npx wscat -c 'ws://127.0.0.1:8765/?role=publisher'`, and send the name of a file in
+FOLDER. The answer has the job's id. Watch the job from anywhere, with
 
     curl -N 'http://127.0.0.1:8765/events?exact.subject=ID&since=start&lag=latest'
 
-All that a job says has its id as `subject`. Who comes late is behind, and with `lag=latest` gets, of all
-that was said before, only the newest: so a page that is opened, or loaded anew, shows at once how the
-job stands, or how it ended, for as long as the log keeps that.
+A job publishes everything with its id as `subject`. A client that connects late is behind, and with
+`lag=latest` it receives only the newest of what was published before. So a page that is opened or
+reloaded shows at once how the job stands or how it ended, as long as the log keeps that.
 
-The work is done in a thread, which only counts. A task looks ten times a second, and publishes what is
-new: the work waits for nobody who watches, and when nobody does, each look costs a place in the log.
-Sessions hand jobs on through a channel: so a job isn't over when the client that began it leaves.
+The work is done in a thread, which only counts. A task looks at the count ten times a second, and
+publishes it when it has changed. So the work never waits for clients. Sessions pass jobs on through a
+channel, so a job continues when the client that started it leaves.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ async def say(hub: trionotify.Hub, job: Job, state: str, **more: str) -> None:
 
 
 async def report(hub: trionotify.Hub, job: Job) -> None:
-    """Say how far it is, whenever that has changed, until cancelled."""
+    """Publish how far the job is, whenever that has changed, until cancelled."""
     said = -1
     while True:
         if job.done != said:
@@ -66,7 +66,7 @@ async def report(hub: trionotify.Hub, job: Job) -> None:
 
 
 async def work(hub: trionotify.Hub, jobs: trio.MemoryReceiveChannel[Job]) -> None:
-    """Do one job after the other, each up to its last word."""
+    """Do one job after the other, and publish how each ended."""
     async for job in jobs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(report, hub, job)

@@ -1,8 +1,8 @@
 """Publish standard input, line by line: `tail -F app.log | python publish_lines.py URL`.
 
-URL is the server's, with a query that says who publishes and what it is, for instance
-`ws://127.0.0.1:8765/?role=publisher&id=web1&type=log.nginx`. A server that is busy doesn't read, and so
-holds back this loop, the pipe, and what writes into it.
+URL is the server's, with a query that names the publisher and the type, for instance
+`ws://127.0.0.1:8765/?role=publisher&id=web1&type=log.nginx`. A busy server doesn't read, and so holds
+back this loop, the pipe, and the program that writes into it.
 """
 
 import sys

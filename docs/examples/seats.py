@@ -1,17 +1,17 @@
-"""Request and reply: clients reserve seats, and everybody sees the plan change.
+"""Request and reply: clients reserve seats, and all clients see the plan change.
 
     python seats.py 8765
 
-Connect with `npx wscat -c ws://127.0.0.1:8765/`, from two terminals, and say in one of them
+Connect with `npx wscat -c ws://127.0.0.1:8765/`, from two terminals, and send in one of them
 
     {"id": 1, "do": "list"}
     {"id": 2, "do": "reserve", "seat": "A1"}
     {"id": 3, "do": "release", "seat": "A1"}
 
-A reply (`client.send`) goes to who has asked, and isn't in the log; it bears the request's `id`. What
-has changed is published, so that all see it, in one order; who has asked may see it before the reply, or
-behind. A request that can't be read or met is answered with an error, and the connection stays. When a
-client has left, its seats are free again: a session's end is the connection's, whoever ended it.
+A reply (`client.send`) goes only to the client that asked, and isn't in the log. It has the request's
+`id`. Changes are published, so all clients see them, in one order. The client that asked may see the
+change before or after the reply. An invalid request is answered with an error, and the connection
+stays. When a client has left, its seats are free again, because its session ends with the connection.
 """
 
 import signal
@@ -39,12 +39,12 @@ class Release(msgspec.Struct, tag_field="do", tag="release"):
 
 
 class NotPossibleError(Exception):
-    """A request that was understood, and can't be met."""
+    """A valid request that can't be fulfilled."""
 
 
 @attrs.define
 class Plan:
-    """Who has which seat. Looked at and changed without an await in between: nobody gets another's."""
+    """The seats. There is no await between a look and a change, so no two clients get one seat."""
 
     holders: dict[str, Client | None]
 
@@ -89,7 +89,7 @@ class Plan:
 
 
 async def tell(client: Client, seat: str, what: str) -> None:
-    """Let everybody know."""
+    """Tell all clients."""
     await client.hub.publish(json={"seat": seat, "is": what}, type=f"seat.{what}", subject=seat)
 
 

@@ -3,10 +3,10 @@
     pip install pytest pytest-trio
     python -m pytest test_escalation.py
 
-Under test is `escalate`: it tells those on duty of an alarm, one after the other, until one answers.
-Pytest-trio's fixture `autojump_clock` lets the time jump to the next deadline whenever all tasks wait:
-fifteen minutes pass in no time, and to the second. A test sees what is published by a subscription, as
-the application itself would; or, where queries, sessions or audiences matter, as a client would, with
+The code under test is `escalate`. It tells the people on duty of an alarm, one after the other, until
+one answers. Pytest-trio's fixture `autojump_clock` lets the time jump to the next deadline whenever
+all tasks wait, so fifteen minutes pass in no time. A test sees what is published by a subscription, as
+the application itself would. Where queries, sessions or audiences matter, it uses a client, with
 `trionotify.connect` over a stream in memory.
 """
 
@@ -36,7 +36,7 @@ async def escalate(hub: Hub, alarm: str, on_duty: Sequence[str]) -> str | None:
 
 @pytest.mark.trio
 async def test_nobody_answers(autojump_clock: trio.testing.MockClock) -> None:
-    """Each is told, and in the end that is told."""
+    """Each person is told, and in the end the alarm is reported as lost."""
     start = trio.current_time()
     async with trionotify.open_hub() as hub, hub.subscribe() as published:
         assert await escalate(hub, "fire", ["al", "bo"]) is None
@@ -47,7 +47,7 @@ async def test_nobody_answers(autojump_clock: trio.testing.MockClock) -> None:
 
 @pytest.mark.trio
 async def test_the_second_one_answers(autojump_clock: trio.testing.MockClock) -> None:
-    """A quarter of an hour after the first was told: an answer ends it."""
+    """An answer ends it, a quarter of an hour after the first person was told."""
     async with trionotify.open_hub() as hub, trio.open_nursery() as nursery:
 
         async def open_stream() -> trio.abc.Stream:

@@ -1,4 +1,4 @@
-// Print what comes: `node watch.mjs URL`, with Node's `ws` installed.
+// Print what arrives: `node watch.mjs URL`, with Node's `ws` installed.
 import WebSocket from "ws";
 
 const socket = new WebSocket(process.argv[2]);

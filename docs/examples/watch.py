@@ -1,4 +1,4 @@
-"""Print what comes: `python watch.py URL`, with the package `websockets` installed."""
+"""Print what arrives: `python watch.py URL`, with the package `websockets` installed."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Beside a web application: Starlette on Hypercorn's Trio worker, in one nursery with the notifications.
+"""A hub beside a web application: Starlette on Hypercorn's Trio worker, in one nursery with the hub.
 
     pip install starlette hypercorn
     python web_app.py 8000 8765
@@ -8,12 +8,14 @@ Open http://127.0.0.1:8000/ in two browsers, and order something; or
     curl -N 'http://127.0.0.1:8765/events?prefix.type=order.'
     curl -d 'two tickets' http://127.0.0.1:8000/orders
 
-The handler publishes on the hub as it would call any other function: same process, same event loop. The
-notifications have a port of their own, which the web application's pages may use: `allow_origin`.
+The handler publishes on the hub by a function call, because both run in one process and one event
+loop. The notifications have a port of their own, which the web application's pages may use:
+`allow_origin`.
 
-At a signal the web server is first: it stops accepting, and answers what it has been asked. Then the
-notification server stops: what these requests have published still reaches all who watch, and then
-they hear a goodbye. Cancelled instead of asked, both end at once, and that goodbye is said all the same.
+At a signal, the web server stops first. It stops accepting, and answers the requests that it has. Then
+the notification server stops. What these requests have published still reaches all clients before
+their goodbye. If both are cancelled instead, they end at once, and clients receive the goodbye all the
+same.
 """
 
 import signal

@@ -312,6 +312,20 @@ test("a server that goes down for a month, and durations without an end, are wai
   assert.equal(client.seen.losses[0].delay, 3_600_000);
 });
 
+test("a client that is told to retry does so at once, even where the server asked for an hour", async (t) => {
+  const world = new World(t);
+  const fake = await new FakeStreams().listen(world);
+  for (const headers of [{ "Retry-After": "3600" }, {}]) {
+    fake.answers.push([503, { detail: "soon" }, headers]);
+    const client = world.client(fake.url, { transport: "sse", firstDelay: 3_600_000, maxDelay: 3_600_000 });
+    await until(client, "reconnecting", () => client.seen.losses.length > 0);
+    client.retry();
+    await until(client, "open", () => client.state === "open");
+    client.close();
+    client.retry();
+  }
+});
+
 test("a request that publishes and is never answered is repeated", async (t) => {
   const world = new World(t);
   const fake = await new FakeStreams().listen(world);

@@ -16,6 +16,11 @@ const options: Options = {
   params: async () => ({ team: "ops", level: 3, on: true }),
 };
 const client = new Trionotify(new URL("http://127.0.0.1:8765/events"), options);
+const others: Trionotify[] = [
+  new Trionotify(["https://a.example.org/", new URL("https://b.example.org/")], { token: "a" }),
+  new Trionotify("/events", { token: () => "a", id: null }),
+  new Trionotify("/events", { token: async () => "a" }),
+];
 
 client.addEventListener("open", ({ id, cursor, recovered, transport }) => {
   const how: Transport = transport;
@@ -40,6 +45,7 @@ client.addEventListener("close", ({ code, reason, error }) => {
 const receipt: Receipt = await client.publish({ amount: 12 }, { type: "order.paid", time: new Date(), shop: 7 });
 const cursor: string = await client.setFilters({ exact: { type: "order.paid" } });
 const state: State = client.state;
+console.log(receipt.node?.length, receipt.durability, others.length);
 console.log(receipt.wanted - receipt.behind, cursor.length, state.length, client.transport?.length);
 for await (const { data, cursor } of client) console.log(data, cursor?.length);
 client.close();
@@ -47,6 +53,10 @@ client.close();
 // What is wrong has to be found.
 // @ts-expect-error
 new Trionotify("/events", { role: "king" });
+// @ts-expect-error
+new Trionotify("/events", { token: () => 7 });
+// @ts-expect-error
+new Trionotify(["/events", 7]);
 // @ts-expect-error
 client.addEventListener("gap", ({ notification }) => notification);
 // @ts-expect-error

@@ -1,11 +1,14 @@
 // What the tests of trionotify.js have in common: servers that are started and killed, and a front between
 // them and their clients that can cut, hold and refuse.
 import { spawn } from "node:child_process";
+import { generateKeyPairSync, sign } from "node:crypto";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import http from "node:http";
 import { createRequire } from "node:module";
 import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 import { Trionotify } from "../../trionotify/web/trionotify.js";
@@ -15,6 +18,9 @@ export const ws = require("ws");
 /** Node has a WebSocket of its own from 22 on. */
 export const WebSocket = globalThis.WebSocket ?? ws.WebSocket;
 const SCRIPT = new URL("../../trionotify/web/trionotify.js", import.meta.url);
+
+/** The server's clock, which no test sets ahead. */
+const { now: realNow } = Date;
 
 /** Short, so that what takes a while in life doesn't in tests. */
 export const QUICK = { WebSocket, firstDelay: 20, maxDelay: 100 };
@@ -44,6 +50,35 @@ export class World {
     const [line] = await once(createInterface(process_.stdout), "line");
     const url = new URL(line.split(" ").at(-1));
     return { url, port: Number(url.port), kill: () => end("SIGKILL"), stop: () => end("SIGTERM") };
+  }
+
+  /** A folder that is gone after the test. */
+  async folder() {
+    const path = await mkdtemp(join(tmpdir(), "trionotify-"));
+    this.ending.push(() => rm(path, { recursive: true }));
+    return path;
+  }
+
+  /** An issuer of tokens, and the `options` of a server that accepts them. */
+  async issuer() {
+    const folder = await this.folder();
+    const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+    const issuer = { issuer: "https://id.example.org", audience: "notifications", jwks: join(folder, "keys"), leeway: 0 };
+    const lines = Object.entries(issuer).map(([name, value]) => `${name} = ${JSON.stringify(value)}\n`);
+    await writeFile(issuer.jwks, JSON.stringify({ keys: [{ ...publicKey.export({ format: "jwk" }), kid: "1" }] }));
+    await writeFile(join(folder, "config"), `[[issuer]]\n${lines.join("")}`);
+    const encoded = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const scope = "trionotify:subscribe trionotify:publish";
+    return {
+      options: ["--config", join(folder, "config")],
+      /** A token that is good for that many seconds. */
+      token(seconds = 600, claims = {}) {
+        const exp = Math.floor(realNow() / 1000) + seconds;
+        const all = { iss: issuer.issuer, aud: issuer.audience, sub: "alice", exp, scope, ...claims };
+        const text = `${encoded({ alg: "ES256", typ: "at+jwt", kid: "1" })}.${encoded(all)}`;
+        return `${text}.${sign("sha256", Buffer.from(text), { key: privateKey, dsaEncoding: "ieee-p1363" }).toString("base64url")}`;
+      },
+    };
   }
 
   async front(port) {
@@ -109,6 +144,13 @@ export function until(target, type, condition) {
     target.addEventListener(type, look);
     look();
   });
+}
+
+/** From now on a clock is that much ahead of itself. */
+export function setBack(t, clock, ms) {
+  const { now } = clock;
+  t.after(() => (clock.now = now));
+  clock.now = () => now.call(clock) + ms;
 }
 
 /** Wait until that much data has come. */

@@ -156,7 +156,7 @@ def test_attributes_of_other_types(found: object, value: object) -> None:
     ],
 )
 def test_missing_attributes(text: str, value: object) -> None:
-    """What meets one has the zero value of its own type, and what is around that goes on with it."""
+    """An operation on one gives the zero value of its own type, and the expression goes on with it."""
     check(text, value, "missingAttribute")
 
 
@@ -298,7 +298,7 @@ def test_errors(text: str, value: object, kind: str) -> None:
     ],
 )
 def test_short_circuits(text: str, value: bool) -> None:
-    """What AND and OR needn't know, they don't evaluate: its errors don't come up."""
+    """AND and OR don't evaluate an operand that they don't need, so its errors don't come up."""
     check(text, value)
 
 
@@ -563,7 +563,7 @@ def test_an_evaluation_takes_no_longer_than_estimated(text: str) -> None:
 
 
 def test_casts_of_long_texts_are_quick() -> None:
-    """What no number and no Boolean can be isn't looked at whole, again and again."""
+    """A text that can't be a number or a Boolean isn't read as a whole each time."""
     expression = parse(" OR ".join(["CONCAT(a, a, a, a, a, a, a, a) = 1"] * 5))
     begun = time.perf_counter()
     expression.holds(lambda name: "0" * 4095 + "x")
@@ -598,54 +598,64 @@ def test_weight_bounds_what_an_expression_takes() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "column", "words"),
     [
-        ("", 1, 1, "a value is expected here, but the text ends"),
-        ("type =", 1, 7, "a value is expected here, but the text ends"),
-        ("type = )", 1, 8, "a value is expected here, but there is ')'"),
-        ("type ==\n 'x'", 1, 7, "a value is expected here, but there is '='"),
-        ("a b", 1, 3, "an operator or the end of the text is expected here, but there is 'b'"),
-        ("a =\n b &", 2, 4, "an operator or the end of the text is expected here, but there is '&'"),
-        ("\n\n", 3, 1, "a value is expected here, but the text ends"),
-        ("f(1", 1, 4, "',' or ')' is expected here, but the text ends"),
-        ("f(", 1, 3, "a value or ')' is expected here, but the text ends"),
-        ("(a", 1, 3, "')' is expected here, but the text ends"),
-        ("(a b)", 1, 4, "an operator or ')' is expected here, but there is 'b'"),
-        ("a)", 1, 2, "this ')' closes nothing"),
-        ("a IN ()", 1, 7, "a value is expected here, but there is ')'"),
-        ("a IN 'x'", 1, 6, "'(' is expected here, but there is \"'x'\""),
-        ("a NOT = 1", 1, 7, "LIKE or IN is expected here, but there is '='"),
-        ("a LIKE 5", 1, 8, "a text in quotes is expected here, but there is '5'"),
-        ("a LIKE b", 1, 8, "a text in quotes is expected here, but there is 'b'"),
-        ("EXISTS 'a'", 1, 8, "an attribute's name is expected here"),
-        ("EXISTS (a)", 1, 8, "an attribute's name is expected here"),
-        ("in = 1", 1, 1, "a value is expected here, but there is 'in'"),
-        ("+ 5", 1, 1, "a value is expected here, but there is '+'"),
-        ("+a", 1, 1, "a value is expected here, but there is '+'"),
-        ("my_name = 1", 1, 1, "'my_name' can't name an attribute: it may have letters and digits only"),
-        ("EXISTS a_1", 1, 8, "'a_1' can't name an attribute: it may have letters and digits only"),
-        ("f1(a)", 1, 3, "an operator or the end of the text is expected here, but there is '('"),
-        ("é = 1", 1, 1, "a value is expected here, but there is 'é'"),
-        ("EXI\u017fTS a", 1, 4, "but there is '\u017f'"),
-        ("a\u00a0= 1", 1, 2, r"but there is '\xa0'"),
-        ("\x00", 1, 1, r"but there is '\x00'"),
-        ("\ud800", 1, 1, r"but there is '\ud800'"),
-        ("a = 'x", 1, 5, "the text that begins here lacks the ' at its end"),
-        ('a = "x\\"', 1, 5, 'the text that begins here lacks the " at its end'),
-        ("a = 'it''s'", 1, 9, r"a ' inside a text is written \'"),
-        ("a = 2147483648", 1, 5, "'2147483648' is beyond the 32 bits of an integer"),
-        ("a = - 2147483648", 1, 7, "'2147483648' is beyond the 32 bits of an integer"),
-        ("1-2147483648", 1, 3, "'2147483648' is beyond the 32 bits of an integer"),
-        ("9" * 4000, 1, 1, f"'{'9' * 37}'... is beyond the 32 bits of an integer"),
-        ("a OR b\nAND c", 2, 1, "OR and AND side by side: say with parentheses what goes together"),
-        ("a and b and c xor d", 1, 15, "AND and XOR side by side"),
-        ("x = (a or b and c)", 1, 13, "OR and AND side by side"),
+        ("", 1, 1, "expected a value, but the expression ends"),
+        ("type =", 1, 7, "expected a value, but the expression ends"),
+        ("type = )", 1, 8, "expected a value, but found ')'"),
+        ("type ==\n 'x'", 1, 7, "expected a value, but found '='"),
+        ("a b", 1, 3, "expected an operator or the end of the expression, but found 'b'"),
+        (
+            "a =\n b &",
+            2,
+            4,
+            "expected an operator or the end of the expression, but found '&'",
+        ),
+        ("\n\n", 3, 1, "expected a value, but the expression ends"),
+        ("f(1", 1, 4, "expected ',' or ')', but the expression ends"),
+        ("f(", 1, 3, "expected a value or ')', but the expression ends"),
+        ("(a", 1, 3, "expected ')', but the expression ends"),
+        ("(a b)", 1, 4, "expected an operator or ')', but found 'b'"),
+        ("a)", 1, 2, "this ')' has no opening '('"),
+        ("a IN ()", 1, 7, "expected a value, but found ')'"),
+        ("a IN 'x'", 1, 6, "expected '(', but found \"'x'\""),
+        ("a NOT = 1", 1, 7, "expected LIKE or IN, but found '='"),
+        ("a LIKE 5", 1, 8, "expected a string in quotes, but found '5'"),
+        ("a LIKE b", 1, 8, "expected a string in quotes, but found 'b'"),
+        ("EXISTS 'a'", 1, 8, "expected an attribute name, but found"),
+        ("EXISTS (a)", 1, 8, "expected an attribute name, but found"),
+        ("in = 1", 1, 1, "expected a value, but found 'in'"),
+        ("+ 5", 1, 1, "expected a value, but found '+'"),
+        ("+a", 1, 1, "expected a value, but found '+'"),
+        ("my_name = 1", 1, 1, "'my_name' is not a valid attribute name; use letters and digits"),
+        ("EXISTS a_1", 1, 8, "'a_1' is not a valid attribute name; use letters and digits"),
+        ("f1(a)", 1, 3, "expected an operator or the end of the expression, but found '('"),
+        ("é = 1", 1, 1, "expected a value, but found 'é'"),
+        ("EXI\u017fTS a", 1, 4, "but found '\u017f'"),
+        ("a\u00a0= 1", 1, 2, r"but found '\xa0'"),
+        ("\x00", 1, 1, r"but found '\x00'"),
+        ("\ud800", 1, 1, r"but found '\ud800'"),
+        ("a = 'x", 1, 5, "the string that starts here has no closing '"),
+        ('a = "x\\"', 1, 5, 'the string that starts here has no closing "'),
+        ("a = 'it''s'", 1, 9, r"write a ' inside a string as \'"),
+        ("a = 2147483648", 1, 5, "'2147483648' does not fit a 32-bit integer"),
+        ("a = - 2147483648", 1, 7, "'2147483648' does not fit a 32-bit integer"),
+        ("1-2147483648", 1, 3, "'2147483648' does not fit a 32-bit integer"),
+        ("9" * 4000, 1, 1, f"'{'9' * 37}'... does not fit a 32-bit integer"),
+        ("a OR b\nAND c", 2, 1, "OR and AND can't be mixed without parentheses; add parentheses"),
+        ("a and b and c xor d", 1, 15, "AND and XOR can't be mixed without parentheses"),
+        ("x = (a or b and c)", 1, 13, "OR and AND can't be mixed without parentheses"),
         ("a" * (MAX_LENGTH + 1), 1, 1, "at most 4096 characters, not 4097"),
         ("(" * 1_000_000, 1, 1, "at most 4096 characters, not 1000000"),
-        ("(" * 4000, 1, MAX_DEPTH + 1, "parentheses are nested more than 64 deep"),
-        ("f(" * 2000, 1, 2 * MAX_DEPTH + 2, "parentheses are nested more than 64 deep"),
-        ("NOT " * 100 + "a", 1, 145, "operators and functions are nested more than 64 deep"),
-        ("-" * 400 + "a", 1, 337, "operators and functions are nested more than 64 deep"),
-        ("1" + "+1" * 2000, 1, 2 * MAX_DEPTH, "operators and functions are nested more than 64 deep"),
-        ("a" + " LIKE ''" * 400, 1, 507, "operators and functions are nested more than 64 deep"),
+        ("(" * 4000, 1, MAX_DEPTH + 1, "parentheses may be nested at most 64 levels deep"),
+        ("f(" * 2000, 1, 2 * MAX_DEPTH + 2, "parentheses may be nested at most 64 levels deep"),
+        ("NOT " * 100 + "a", 1, 145, "operators and functions may be nested at most 64 levels deep"),
+        ("-" * 400 + "a", 1, 337, "operators and functions may be nested at most 64 levels deep"),
+        (
+            "1" + "+1" * 2000,
+            1,
+            2 * MAX_DEPTH,
+            "operators and functions may be nested at most 64 levels deep",
+        ),
+        ("a" + " LIKE ''" * 400, 1, 507, "operators and functions may be nested at most 64 levels deep"),
         ("a IN (" + "1," * 1000 + "1)", 1, 516, "at most 512 words"),
         ("a LIKE '%" + "_" * MAX_PATTERN + "'", 1, 8, "a pattern may have at most 1024 characters"),
     ],
@@ -692,7 +702,7 @@ def test_results_of_functions_are_bounded() -> None:
 def test_values_in_messages_are_cut() -> None:
     """An attribute may be long; a message isn't."""
     (error,) = evaluate("INT(x)", {"x": "x" * 10_000}).errors
-    assert error.message == f"'{'x' * 37}'... is not an integer of 32 bits"
+    assert error.message == f"'{'x' * 37}'... is not a 32-bit integer"
 
 
 @given(st.text() | st.text("()'\"\\%_ \n=<>!+-*/,aB01", max_size=60))
@@ -763,7 +773,7 @@ def test_conditions_are_sound(text: str, event: dict[str, object]) -> None:
 
 
 def holds(condition: Condition, event: dict[str, object]) -> bool:
-    """What `Condition` says in words."""
+    """The meaning of `Condition` in words."""
     value = event.get(condition.name)
     if value is None:
         return False
@@ -894,7 +904,7 @@ def test_only_booleans_pass() -> None:
 
 
 def test_the_cache_is_bounded_by_weight() -> None:
-    """What was not asked for longest goes; what is too heavy is never kept, nor what can't be made."""
+    """The least recently used goes. Neither a too heavy one nor a failed one is kept."""
     made: list[str] = []
 
     def make(text: str) -> int:
@@ -914,7 +924,7 @@ def test_the_cache_is_bounded_by_weight() -> None:
 
 
 def test_the_cache_in_several_threads() -> None:
-    """It stays whole whoever asks at once: stores read audiences in a thread of their own."""
+    """It stays consistent when threads ask at once. Stores read audiences in a thread of their own."""
     cache = Cache(int, lambda _, value: value, 50)
 
     def ask(seed: int) -> bool:

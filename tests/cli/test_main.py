@@ -56,7 +56,7 @@ async def test_it_serves_until_a_signal(number: signal.Signals, arguments: list[
             assert (await client.until(lambda peer: peer.messages)).messages == ["hello"]
             process.send_signal(number)
             assert (await client.until(lambda peer: peer.close)).close == (1012, "")
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=120)
         assert process.returncode == 0
         assert out == ""
         assert "client 'al' from 127.0.0.1:" in err
@@ -67,24 +67,24 @@ async def test_it_serves_until_a_signal(number: signal.Signals, arguments: list[
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_second_signal_ends_it_at_once(number: signal.Signals) -> None:
     """Without waiting for a client that doesn't close; the exit code says which signal it was."""
-    with running("--port=0", "--close-timeout=60", "--drain-timeout=600") as (process, url):
+    with running("--port=0", "--close-timeout=600", "--drain-timeout=600") as (process, url):
         async with raw_client(int(url.rpartition(":")[2])) as client:
             process.send_signal(signal.SIGTERM)
             await client.until(lambda peer: peer.close)
             process.send_signal(number)
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=120)
             assert process.returncode == 128 + number
-            assert "SIGTERM; a second one ends it at once" in err
+            assert "SIGTERM; a second signal ends the server at once" in err
             assert "Traceback" not in err
 
 
 async def test_the_deadline_of_a_drain_is_no_failure() -> None:
     """A client that doesn't close is cut off; the exit code is 0, and stderr has the figures."""
-    with running("--port=0", "--close-timeout=60", "--drain-timeout=0.5") as (process, url):
+    with running("--port=0", "--close-timeout=600", "--drain-timeout=0.5") as (process, url):
         async with raw_client(int(url.rpartition(":")[2])) as client:
             process.terminate()
             await client.until(lambda peer: peer.close)
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=120)
             assert process.returncode == 0
             assert "draining within 0.5 seconds; clients: 1" in err
             assert "closed in good order: 0, cut off: 1" in err
@@ -97,7 +97,7 @@ def test_unix_socket(tmp_path: Path) -> None:
         assert url == f"unix:{path}"
         assert path.is_socket()
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
     assert not path.exists()
 
 
@@ -108,7 +108,7 @@ def test_environment() -> None:
     with running(TRIONOTIFY_PORT="0", TRIONOTIFY_MAX_CONNECTIONS="5", **hosts) as (process, url):
         assert not url.endswith(":8765")
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
 
 
 def test_it_says_all_addresses() -> None:
@@ -130,24 +130,39 @@ def test_it_says_all_addresses() -> None:
         (["publish", "two", "words"], "See 'python -m trionotify publish --help'.", 2),
         (
             ["publish", "--url=localhost", "x"],
-            "trionotify: url: http, https, ws, wss or unix is needed, not 'localhost'",
+            "trionotify: url: must start with http, https, ws, wss or unix, not 'localhost'",
             2,
         ),
         (["explain", "nowhere.json"], "nowhere.json': No such file or directory", 2),
         (["store", "new-epoch", "sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
-        (["--port=0", "--host=0.0.0.0"], "trionotify: host: 0.0.0.0 can be reached by anyone", 1),
+        (
+            ["--port=0", "--host=0.0.0.0"],
+            "trionotify: host: everyone can reach 0.0.0.0, so a secret is needed (--secret FILE)",
+            1,
+        ),
         (["--port=0", "--ping-interval=0"], "--ping-interval: must be greater than 0, not 0", 2),
         (["--port=0", "--ping-interval=nan"], "--ping-interval: must be greater than 0, not nan", 2),
-        (["--port=0", "--max-log-age=1x"], "--max-log-age: must be a duration: seconds like 90", 2),
+        (
+            ["--port=0", "--max-log-age=1x"],
+            (
+                "trionotify: --max-log-age: must be a duration in seconds, like 90, or a"
+                " text like 15m or 1h30m"
+            ),
+            2,
+        ),
         (["top", "--interval=0.01s"], "--interval: must be at least 0.1, not 0.01s", 2),
         (["--port=0", "--max-filter-depth=101"], "--max-filter-depth: 101 is not in the range", 2),
         (["--port=0", "--max-batch=few"], "--max-batch: 'few' is not a valid integer.", 2),
         (["--unix=/nowhere/at/all.sock"], "trionotify: /nowhere/at/all.sock: No such file", 1),
         ([f"--unix=/tmp/{'x' * 200}"], f"trionotify: unix: /tmp/{'x' * 200}: AF_UNIX path too long", 1),
-        (["--port=0", "--host="], "trionotify: host: a name or an address is needed", 1),
+        (["--port=0", "--host="], "trionotify: host: must be a name or an address, not empty", 1),
         (["--port=0", "--store=sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
-        (["--port=0", "--store=sqllite:x"], "trionotify: store: 'memory:' or 'sqlite:PATH'", 1),
-        (["--port=0", "--secret=/dev/null"], "trionotify: secret: /dev/null is empty", 1),
+        (
+            ["--port=0", "--store=sqllite:x"],
+            "trionotify: store: must be 'memory:', 'sqlite:PATH' or 'redis://HOST'",
+            1,
+        ),
+        (["--port=0", "--secret=/dev/null"], "trionotify: secret: /dev/null: must not be empty", 1),
         (
             ["--port=0", "--secret=0123456789abcdef0123456789abcdef"],
             "trionotify: secret: the file can't be read: No such file or directory",
@@ -159,7 +174,7 @@ def test_it_says_all_addresses() -> None:
 def test_errors_are_one_clear_line(arguments: list[str], words: str, code: int) -> None:
     """Naming the option; no traceback; nothing on stdout."""
     done = subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=False
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == code
     assert done.stdout == ""
@@ -169,7 +184,7 @@ def test_errors_are_one_clear_line(arguments: list[str], words: str, code: int) 
 
 @pytest.mark.parametrize("variable", ["PORT", "MAX_LOG_AGE", "INSECURE", "DURABILITY", "SECRET"])
 def test_a_wrong_variable_is_named(variable: str) -> None:
-    """And not the option that nobody gave."""
+    """And not an option that wasn't given."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(f"TRIONOTIFY_{variable}", "nonsense")
         done = run("serve", *(["--port=0"] if variable != "PORT" else []))
@@ -182,12 +197,15 @@ def test_a_misspelt_variable() -> None:
     kubernetes = {"TRIONOTIFY_SERVICE_HOST": "10.0.0.1", "TRIONOTIFY_PORT_8765_TCP": "tcp://10.0.0.1:1"}
     with running("--port=0", TRIONOTIFY_PROT="1", TRIONOTIFY_URL="x", **kubernetes) as (process, _):
         process.terminate()
-        lines = process.communicate(timeout=20)[1].splitlines()
+        lines = process.communicate(timeout=120)[1].splitlines()
     told = [line.partition("WARNING ")[2] for line in lines if "WARNING" in line]
-    assert told == ["TRIONOTIFY_PROT: there is no such option; did you mean TRIONOTIFY_PORT?"]
+    assert told == ["TRIONOTIFY_PROT: unknown option; did you mean TRIONOTIFY_PORT?"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRIONOTIFY_PORT", "tcp://10.0.0.1:8765")
-        assert "say enableServiceLinks: false" in run("serve").stderr
+        assert (
+            "trionotify: TRIONOTIFY_PORT: 'tcp://10.0.0.1:8765' is not a valid integer."
+            " Kubernetes sets it for a service of this name"
+        ) in run("serve").stderr
 
 
 def test_a_port_in_use() -> None:
@@ -195,7 +213,7 @@ def test_a_port_in_use() -> None:
     with running("--port=0") as (_, url):
         port = url.rpartition(":")[2]
         done = subprocess.run(
-            [*COMMAND, "--port", port], capture_output=True, text=True, timeout=30, check=False
+            [*COMMAND, "--port", port], capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 1
         assert "in use" in done.stderr
@@ -207,7 +225,7 @@ EVENT = '{"specversion": "1.0", "id": "1", "source": "/s", "type": "order.paid"}
 
 def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=30, check=False
+        [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -224,8 +242,8 @@ def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         (["--filter", "\ufeff[]"], f"\ufeff{EVENT}", 0, "yes everything\n"),
         (["--sql", "type ="], EVENT, 2, "line 1, column 7"),
         (["--filters", "["], EVENT, 2, "trionotify: --filters: "),
-        (["--filter", "["], EVENT, 2, "not JSON"),
-        (["--filter", "[]"], "{}", 2, "<stdin>: specversion is missing"),
+        (["--filter", "["], EVENT, 2, "trionotify: --filters: not valid JSON: Input data was truncated"),
+        (["--filter", "[]"], "{}", 2, "trionotify: <stdin>: specversion: missing"),
     ],
 )
 def test_explain(options: list[str], event: str, code: int, words: str) -> None:
@@ -250,7 +268,7 @@ def test_a_name_and_the_old_one(name: str) -> None:
 
 
 def test_every_help_has_an_example() -> None:
-    """Of this very command, on a line of its own."""
+    """An example of this command, on a line of its own."""
 
     def look(command: click.Command, name: str) -> None:
         context = click.Context(command, info_name=name)
@@ -273,7 +291,7 @@ def test_help_and_version() -> None:
         (["serve", "--help"], "--unix"),
     ]:
         done = subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=True
+            [*COMMAND, *arguments], capture_output=True, text=True, timeout=300, check=True
         )
         assert words in done.stdout
 
@@ -291,10 +309,10 @@ def test_sign(tmp_path: Path) -> None:
     done = run("sign", *secret, "--expires=12h", "wss://example.org/events?id=alice")
     assert done.stdout.startswith("wss://example.org/events?id=alice&exp=")
     for arguments, words in [
-        ((*secret, "role=admin"), "trionotify: role: one of subscriber, publisher, both is needed"),
+        ((*secret, "role=admin"), "trionotify: role: must be one of subscriber, publisher, both"),
         (
             (*secret, "--expires=soon", "id=a"),
-            "trionotify: --expires: must be a duration: seconds like 90",
+            "trionotify: --expires: must be a duration in seconds, like 90",
         ),
         (("--secret", "nowhere", "id=a"), "trionotify: secret: nowhere can't be read: No such file"),
     ]:
@@ -304,7 +322,7 @@ def test_sign(tmp_path: Path) -> None:
 
 
 def test_a_secret_on_the_command_line(tmp_path: Path) -> None:
-    """Whoever has it publishes, subscribes, and looks on; signed URLs do what they are signed for."""
+    """With it you may publish, subscribe and monitor. Signed URLs allow what they were signed for."""
     path = tmp_path / "secret"
     path.write_text("a secret of some length\n")
     with running("--port=0", "--secret", str(path)) as (_, url):
@@ -317,7 +335,7 @@ def test_a_secret_on_the_command_line(tmp_path: Path) -> None:
         done = run(
             "publish", "--url", run("sign", "--secret", str(path), f"{url}/?id=al").stdout.strip(), "x"
         )
-        assert (done.returncode, "401: sig: this is not the signature" in done.stderr) == (1, True)
+        assert (done.returncode, "401: sig: not the signature" in done.stderr) == (1, True)
         for command in ("publish", "subscribe", "top"):
             done = run(command, "--url", url)
             assert (done.returncode, "trionotify: 401: " in done.stderr) == (1, True)
@@ -349,7 +367,8 @@ def test_completion(tmp_path: Path) -> None:
     for words, at, found in [("p", 1, "publish"), ("serve --max-log-b", 2, "--max-log-bytes")]:
         text = f'{script}\n{ask.format(words, at)}; echo "${{COMPREPLY[@]}}"'
         environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        command = ["bash", "-c", text]
         done = subprocess.run(
-            ["bash", "-c", text], env=environment, capture_output=True, timeout=30, text=True, check=True
+            command, env=environment, capture_output=True, text=True, timeout=300, check=True
         )
         assert done.stdout.split() == [found]

@@ -106,11 +106,11 @@ def test_subscribe_over_a_restart() -> None:
             assert "trying again in" in until(process.stderr, "the connection was lost")
             with running("--port", url.rpartition(":")[2]):
                 until(process.stderr, "connected")
-                until(process.stderr, "are not in the log any more")
+                until(process.stderr, "are no longer in the log")
                 trio.run(lambda: say(url, "after"))
                 assert file(process.stdout).readline() == "after\n"
                 process.send_signal(signal.SIGINT)
-                assert process.wait(timeout=20) == 130
+                assert process.wait(timeout=120) == 130
                 assert "Traceback" not in file(process.stderr).read()
 
 
@@ -121,7 +121,7 @@ def test_subscribe_to_a_server_that_goes_down() -> None:
         server.terminate()
         assert "trying again in" in until(process.stderr, "closed: 1012")
         process.terminate()
-        assert process.wait(timeout=20) == 128 + signal.SIGTERM
+        assert process.wait(timeout=120) == 128 + signal.SIGTERM
 
 
 def test_subscribe_into_a_closed_pipe() -> None:
@@ -132,7 +132,7 @@ def test_subscribe_into_a_closed_pipe() -> None:
         assert file(process.stdout).readline() == "1\n"
         file(process.stdout).close()
         trio.run(lambda: say(url, "2"))
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
         assert file(process.stderr).read() == ""
 
 
@@ -170,18 +170,18 @@ async def test_subscribe_goes_on_behind_what_cant_be_read() -> None:
     assert done.stdout == b"before\nbehind\n"
     lines = [line for line in done.stderr.decode().splitlines() if "can't be read" in line]
     assert len(lines) == 1
-    assert lines[0].startswith("trionotify: subscriber: a message can't be read, and is left out: ")
+    assert lines[0].startswith("trionotify: subscriber: skipped a message that can't be read: ")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--sql", "type ="], "line 1, column 7"),
-        (["--filters", "["], "not JSON"),
-        (["--filter", "["], "not JSON"),
+        (["--filters", "["], "--filters: not valid JSON"),
+        (["--filter", "["], "--filters: not valid JSON"),
         (["--since", "yesterday"], "since: "),
-        (["--id", ""], "id: 1 to 255"),
-        (["--url", "ftp://x"], "url: http, https, ws, wss or unix is needed"),
+        (["--id", ""], "id: must have 1 to 255 characters"),
+        (["--url", "ftp://x"], "url: must start with http, https, ws, wss or unix"),
     ],
 )
 def test_subscribe_says_what_is_wrong(options: list[str], words: str) -> None:
@@ -208,7 +208,7 @@ async def test_refused(command: list[str]) -> None:
 
 @pytest.mark.parametrize(("command", "lines"), [(["subscribe"], 1), (["publish", "x"], 2)])
 def test_nobody_listens(command: list[str], lines: int) -> None:
-    """The first connection is not tried again: it may be a mistake."""
+    """The first connection is not tried again, because the address may be wrong."""
     done = run(*command, "--url", "http://127.0.0.1:1")
     assert done.returncode == 1
     assert "http://127.0.0.1:1/events: Connection refused; is the server running?" in done.stderr
@@ -216,7 +216,7 @@ def test_nobody_listens(command: list[str], lines: int) -> None:
 
 
 def test_a_server_at_a_unix_socket(tmp_path: Path) -> None:
-    """What its first line names is what `--url` takes; when it is gone, the error says what to do."""
+    """`--url` takes the address on its first line. Without the socket, the error says what to do."""
     with running("--unix", str(tmp_path / "hub.sock")) as (_, url):
         with started("subscribe", "--url", f"{url}?exact.type=a") as process:
             assert until(process.stderr, "connected") == (
@@ -282,7 +282,7 @@ async def test_publish_a_file() -> None:
 
 
 def test_publish_over_a_restart() -> None:
-    """Each line as soon as it is there; those that come while nobody listens, when somebody does."""
+    """Each line as soon as it is there, or when a server listens again."""
     with running("--port=0") as (server, url), started("publish", "--url", url) as process:
         with started("subscribe", "--url", url, "--since", "start") as first:
             feed(process, "1")
@@ -297,12 +297,12 @@ def test_publish_over_a_restart() -> None:
                 feed(process, "5")
                 assert [file(second.stdout).readline() for _ in range(3)] == ["3\n", "4\n", "5\n"]
             file(process.stdin).close()
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=120) == 0
             assert file(process.stderr).read().splitlines()[-1] == "trionotify: 5 acknowledged"
 
 
 def test_publish_is_interrupted() -> None:
-    """While it waits for a line: it says how many were acknowledged; the exit code is 130."""
+    """While it waits for a line. It says how many were acknowledged, and the exit code is 130."""
     with running("--port=0") as (_, url), started("publish", "--url", url) as process:
         with started("subscribe", "--url", url, "--since", "start") as subscriber:
             feed(process, "1")
@@ -310,7 +310,7 @@ def test_publish_is_interrupted() -> None:
             feed(process, "2")
             assert file(subscriber.stdout).readline() == "2\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=120) == 130
         said = file(process.stderr).read()
         assert re.fullmatch(r"trionotify: [012] acknowledged", said.splitlines()[-1])
         assert "Traceback" not in said
@@ -331,7 +331,7 @@ async def test_publish_what_is_not_taken() -> None:
         assert done.returncode == 1
         count, reason = done.stderr.splitlines()[-2:]
         assert count == "trionotify: 1 acknowledged"
-        assert reason.startswith("trionotify: data: not JSON that can be read")
+        assert reason.startswith("trionotify: data: not valid JSON")
 
 
 def test_nothing_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
@@ -354,10 +354,10 @@ def test_nothing_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
                 while len(got) < (400 if life == 3 else life * 100 + 50):
                     got.append(file(subscriber.stdout).readline().rstrip("\n"))
                 if life == 3:
-                    assert publisher.wait(timeout=20) == 0
+                    assert publisher.wait(timeout=120) == 0
             # Killed, in the midst of it.
         subscriber.send_signal(signal.SIGINT)
-        assert subscriber.wait(timeout=20) == 130
+        assert subscriber.wait(timeout=120) == 130
         assert file(subscriber.stdout).read() == ""
         assert until(publisher.stderr, "acknowledged") == "trionotify: 400 acknowledged\n"
     assert got == lines
@@ -412,17 +412,17 @@ def test_a_log_is_followed_over_restarts(number: signal.Signals, tmp_path: Path)
             hear(life * 600 - 500)
             server.send_signal(number)
             if number == signal.SIGTERM:
-                assert server.wait(timeout=20) == 0
+                assert server.wait(timeout=120) == 0
             server, _ = stack.enter_context(running("--port", port, *store))
             writer.join()
             hear(life * 600)
             log.rename(tmp_path / f"app.log.{life}")
             log.touch()
         tail.terminate()
-        assert publisher.wait(timeout=20) == 0
+        assert publisher.wait(timeout=120) == 0
         assert until(publisher.stderr, " acknowledged") == "trionotify: 1800 acknowledged\n"
         subscriber.send_signal(signal.SIGINT)
-        assert subscriber.wait(timeout=20) == 130
+        assert subscriber.wait(timeout=120) == 130
         assert file(subscriber.stdout).read() == ""
     assert got == written
     logs = [*(tmp_path / f"app.log.{life}" for life in (1, 2, 3)), log]

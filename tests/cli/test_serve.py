@@ -65,15 +65,15 @@ def test_the_certificate_is_read_again(authority: trustme.CA, tmp_path: Path) ->
         issue(authority, tmp_path)
         assert shown(port, authority) == first
         process.send_signal(signal.SIGHUP)
-        until(process.stderr, "were read again")
+        until(process.stderr, "read these files again")
         second = shown(port, authority)
         assert second not in (first, None)
         key.write_text("nonsense")
         process.send_signal(signal.SIGHUP)
-        assert "what was read before stays in force" in until(process.stderr, "SIGHUP: tls_cert")
+        assert "the files read before remain in use" in until(process.stderr, "SIGHUP: tls_cert")
         assert shown(port, authority) == second
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
 
 
 @pytest.mark.parametrize("at_fault", ["cert", "key", "pair", "pem", "passphrase"])
@@ -86,8 +86,8 @@ def test_what_is_no_certificate(at_fault: str, authority: trustme.CA, tmp_path: 
         "cert": f"^tls_cert: {cert} can't be read: No such file",
         "key": f"^tls_key: {key} can't be read: No such file",
         "pair": f"^tls_key: {key} is not the key of the certificate in {cert}",
-        "pem": f"^tls_cert: {cert} and {key} are no certificate and key in PEM",
-        "passphrase": f"^tls_key: {key} has a passphrase",
+        "pem": f"^tls_cert: {cert} and {key} are not a certificate and its key in PEM",
+        "passphrase": f"^tls_key: {key} must not have a passphrase",
     }[at_fault]
     if at_fault == "pair":
         issue(authority, other)[1].rename(key)
@@ -118,10 +118,10 @@ async def test_tls_of_an_embedded_server(authority: trustme.CA, tmp_path: Path) 
             async with trionotify.connect(url, ssl_context=context) as second:
                 await second.publish("y")
     for options, words in [
-        ({"tls_key": key}, "tls_key: it needs tls_cert"),
+        ({"tls_key": key}, "tls_key: needs tls_cert"),
         (
             {"tls_cert": cert, "tls_key": key, "ssl_context": context},
-            "tls_cert or ssl_context, not both",
+            "tls_cert: must not be combined with ssl_context; give one of them",
         ),
     ]:
         with pytest.raises(TypeError, match=words):
@@ -130,14 +130,14 @@ async def test_tls_of_an_embedded_server(authority: trustme.CA, tmp_path: Path) 
 
 
 def test_a_certificate_of_another_kind(authority: trustme.CA, tmp_path: Path) -> None:
-    """Takes the old one's place: nobody sees both, whatever kind he would like best."""
+    """It takes the old one's place. No client sees both, whatever kind it prefers."""
     cert, key = issue(authority, tmp_path, trustme.KeyType.ECDSA)
     with running("--port=0", "--tls-cert", str(cert), "--tls-key", str(key)) as (process, url):
         port = int(url.rpartition(":")[2])
         first = shown(port, authority)
         issue(authority, tmp_path, trustme.KeyType.RSA)
         process.send_signal(signal.SIGHUP)
-        until(process.stderr, "were read again")
+        until(process.stderr, "read these files again")
         assert shown(port, authority) not in (first, None)
 
 
@@ -197,7 +197,7 @@ def test_the_secret_is_read_again(tmp_path: Path) -> None:
         assert run(*publish, url).returncode == 1
         path.write_text("the second secret of all\nthe first secret of all\n")
         process.send_signal(signal.SIGHUP)
-        until(process.stderr, "were read again")
+        until(process.stderr, "read these files again")
         assert run(*publish, url).returncode == 0
         path.unlink()
         process.send_signal(signal.SIGHUP)
@@ -223,22 +223,22 @@ def test_a_socket_file_that_was_left_over(tmp_path: Path) -> None:
     with running("--unix", str(path)) as (process, _):
         done = run("--unix", str(path))
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"trionotify: {path}: Address already in use; stop what listens")
+        assert done.stderr.startswith(f"trionotify: {path}: Address already in use; stop the program")
         assert path.is_socket()
     path.unlink(missing_ok=True)
     path.write_text("precious")
-    with pytest.raises(OSError, match="is a file, and no socket: choose another path"):
+    with pytest.raises(OSError, match="is a file, not a socket; choose another path"):
         listen_unix(str(path))
     assert path.read_text() == "precious"
 
 
 def test_a_socket_of_a_server_that_hangs(tmp_path: Path) -> None:
-    """Is its own: whoever comes next doesn't wait for it."""
+    """A server that hangs on its socket doesn't delay the next one."""
     path = str(tmp_path / "hub.sock")
     with socket.socket(socket.AF_UNIX) as hanging, ExitStack() as waiting:
         hanging.bind(path)
         hanging.listen(0)
-        with suppress(BlockingIOError):  # until nobody more can wait there
+        with suppress(BlockingIOError):  # until no more clients can wait there
             while True:
                 early = waiting.enter_context(socket.socket(socket.AF_UNIX))
                 early.setblocking(False)
@@ -291,7 +291,7 @@ async def test_an_address_that_this_machine_lacks(caplog: pytest.LogCaptureFixtu
 def test_a_name_that_nobody_has() -> None:
     """One line."""
     done = run("--port=0", "--host=nowhere.invalid")
-    assert done.stderr.startswith("trionotify: host: nowhere.invalid can't be found: ")
+    assert done.stderr.startswith("trionotify: host: nowhere.invalid was not found: ")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
 
 
@@ -331,7 +331,7 @@ def test_a_socket_that_systemd_opened() -> None:
             )
             assert run("publish", "--url", f"http://127.0.0.1:{port}", "x").returncode == 0
             process.terminate()
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=120) == 0
         with socket.create_connection(("127.0.0.1", port)) as early:
             early.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             with activated(listener) as process:
@@ -348,7 +348,7 @@ def test_a_unix_socket_that_systemd_opened(tmp_path: Path) -> None:
         with activated(listener) as process:
             assert file(process.stdout).readline() == f"trionotify: listening on unix:{path}\n"
             process.terminate()
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=120) == 0
         assert path.is_socket()
 
 
@@ -360,24 +360,24 @@ def test_sockets_that_are_not_for_us() -> None:
             assert line.startswith("trionotify: listening on http://127.0.0.1:")
             assert not line.endswith(f":{listener.getsockname()[1]}\n")
         for fds, words in [
-            ("many", "a number is needed, not 'many'"),
-            ("²", "a number is needed, not '²'"),
-            ("1000", "there is no socket at number 4: Bad file descriptor"),
+            ("many", "must be a number, not 'many'"),
+            ("²", "must be a number, not '²'"),
+            ("1000", "file descriptor 4 is not a socket: Bad file descriptor"),
         ]:
             with activated(listener, fds=fds) as process:
-                said = process.communicate(timeout=20)[1]
+                said = process.communicate(timeout=120)[1]
                 assert said == f"trionotify: LISTEN_FDS: {words}\n"
         with activated(listener, "--port=0", fds="") as process:
             assert file(process.stdout).readline().startswith("trionotify: listening on ")
     with socket.create_server(("0.0.0.0", 0)) as listener:
         with activated(listener) as process:
-            assert "host: 0.0.0.0 can be reached by anyone" in process.communicate(timeout=20)[1]
+            assert "host: everyone can reach 0.0.0.0" in process.communicate(timeout=120)[1]
             assert process.returncode == 1
         with activated(listener, "--insecure") as process:
             assert "http://0.0.0.0:" in file(process.stdout).readline()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         with activated(listener) as process:
-            assert "doesn't listen for streams" in process.communicate(timeout=20)[1]
+            assert "is not listening; call its listen() first" in process.communicate(timeout=120)[1]
 
 
 def test_what_systemd_is_told(tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_what_systemd_is_told(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
-        manager.settimeout(20)
+        manager.settimeout(120)
         with running("--port=0", NOTIFY_SOCKET=str(path)) as (process, url):
             assert manager.recv(1000) == b"READY=1"
             assert run("publish", "--url", url, "x").returncode == 0
@@ -394,7 +394,7 @@ def test_what_systemd_is_told(tmp_path: Path) -> None:
             assert manager.recv(1000) == b"READY=1"
             process.terminate()
             assert manager.recv(1000) == b"STOPPING=1"
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=120) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has sockets without files")
@@ -402,12 +402,12 @@ def test_a_service_manager_without_a_file() -> None:
     """An abstract socket is found; one that has gone is only a warning."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0trionotify-{os.getpid()}")
-        manager.settimeout(20)
+        manager.settimeout(120)
         with running("--port=0", NOTIFY_SOCKET=f"@trionotify-{os.getpid()}") as (process, _):
             assert manager.recv(1000) == b"READY=1"
     with running("--port=0", NOTIFY_SOCKET="/nowhere/at/all") as (process, _):
         process.terminate()
-        assert "NOTIFY_SOCKET: can't tell the service manager" in process.communicate(timeout=20)[1]
+        assert "NOTIFY_SOCKET: can't notify the service manager" in process.communicate(timeout=120)[1]
         assert process.returncode == 0
 
 
@@ -440,7 +440,7 @@ async def test_a_terminal_that_hangs_up(how: str) -> None:
                     process.send_signal(signal.SIGHUP)
                     process.terminate()
                 assert (await client.until(lambda peer: peer.close)).close == (1012, "")
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=120) == 0
         finally:
             process.kill()
 
@@ -452,17 +452,17 @@ def test_signals_that_mean_nothing() -> None:
             process.send_signal(number)
         until(process.stderr, "SIGHUP: there are no files")
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
 
 
 async def test_a_hangup_while_it_drains() -> None:
     """Is nothing: it goes on to its end, and ends as if there had been none, however late it comes."""
-    with running("--port=0", "--drain-timeout=60") as (process, url):
+    with running("--port=0", "--drain-timeout=600") as (process, url):
         async with trionotify.connect(url, role="subscriber"):
             process.terminate()
             await trio.to_thread.run_sync(until, process.stderr, "draining within")
             process.send_signal(signal.SIGHUP)
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while process.poll() is None:
                 process.send_signal(signal.SIGHUP)
                 await trio.lowlevel.checkpoint()
@@ -470,7 +470,7 @@ async def test_a_hangup_while_it_drains() -> None:
 
 
 def test_its_help_is_short() -> None:
-    """At most 25 options, in groups. The others can be given as well, and the reference has them."""
+    """At most 25 options, in groups. The others can be given as well, and the docs have them."""
     shown = subprocess.run(
         [sys.executable, "-m", "trionotify", "serve", "--help"],
         capture_output=True,
@@ -482,14 +482,14 @@ def test_its_help_is_short() -> None:
     assert len(options) == len(set(options)) <= 25
     assert re.findall(r"^([A-Z].*):$", shown, re.MULTILINE) == [
         "Where it listens",
-        "Who may use it",
+        "Access",
         "The log of notifications",
         "Limits",
-        "The server's own log, and more",
+        "Logging and more",
     ]
-    reference = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
     for option in serve.params:
-        assert any(f"`{name}`" in reference for name in option.opts), option.name
+        assert any(f"`{name}`" in page for name in option.opts), option.name
         assert option.hidden == (option.opts[0] not in options)  # type: ignore[attr-defined] # they are options
 
 

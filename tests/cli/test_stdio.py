@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read by nobody: the commands as processes."""
+"""Standard streams that are closed, full, or without a reader: the commands as processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHELL_COMMAND = f"{sys.executable} -m trionotify"
 
 
 def shell(text: str, **options: str) -> subprocess.CompletedProcess[str]:
-    """What a shell makes of it; `trionotify` is the command."""
+    """Run a line in a shell, where `trionotify` is the command."""
     return subprocess.run(
         ["bash", "-c", text.replace("trionotify", SHELL_COMMAND)],
         capture_output=True,
@@ -79,7 +79,7 @@ def test_a_server_needs_no_standard_stream(redirections: str, words: str | None)
         numbers = {name.name: name.readlink() for name in Path(f"/proc/{process.pid}/fd").iterdir()}
         assert not [n for n in "012" if "socket:" in str(numbers[n]) or "eventpoll" in str(numbers[n])]
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=120)
         assert process.returncode == 0
         assert "Traceback" not in err
         assert words is None or words in err
@@ -91,7 +91,7 @@ def test_the_server_goes_on_without_its_first_reader() -> None:
         file(process.stdout).close()
         assert run("publish", "--url", url, "x").returncode == 0
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=120)
         assert process.returncode == 0
 
 
@@ -104,8 +104,8 @@ def test_the_server_goes_on_without_its_first_reader() -> None:
         ("completion bash | head -1; exit ${PIPESTATUS[1]}", 0, ""),
         ("serve --help | head -1; exit ${PIPESTATUS[1]}", 0, ""),
         ("explain --sql TRUE event.json >&-", 0, ""),
-        ("publish --url URL - <&-", 1, "trionotify: stdin is closed\n"),
-        ("subscribe --url URL >&-", 1, "trionotify: stdout is closed\n"),
+        ("publish --url URL - <&-", 1, "trionotify: stdin: closed\n"),
+        ("subscribe --url URL >&-", 1, "trionotify: stdout: closed\n"),
         ("subscribe --url URL --since start >/dev/full", 1, "trionotify: stdout: No space left"),
         ("publish --url URL x 2>/dev/full", 0, ""),
         ("publish --url URL x 2>&-", 0, ""),
@@ -132,7 +132,7 @@ def test_subscribe_ends_with_its_reader() -> None:
         trio.run(lambda: say(url, "1"))
         assert file(process.stdout).readline() == "1\n"
         file(process.stdout).close()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
         assert file(process.stderr).read() == ""
 
 
@@ -166,7 +166,7 @@ def test_a_line_without_an_end() -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2:] == [
         "trionotify: 1 acknowledged",
-        "trionotify: stdin: a line is longer than 67108864 bytes",
+        "trionotify: stdin: a line may have at most 67108864 bytes",
     ]
 
 
@@ -184,7 +184,7 @@ def test_input_that_never_ends() -> None:
                     for _ in range(1000):
                         assert file(reader.stdout).readline() == "y\n"
                 process.send_signal(signal.SIGINT)
-                _, err = process.communicate(timeout=20)
+                _, err = process.communicate(timeout=120)
             yes.kill()
     assert process.returncode == 130
     count, _, _ = err.splitlines()[-1].removeprefix("trionotify: ").partition(" acknowledged")

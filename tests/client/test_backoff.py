@@ -28,7 +28,7 @@ def test_reset() -> None:
 
 @pytest.mark.parametrize("drawn", [0.0, 0.25, 0.999])
 def test_the_jitter_is_full(drawn: float) -> None:
-    """What is drawn scales the whole delay, down to nothing."""
+    """The random number scales the whole delay, down to nothing."""
     backoff = Backoff(0.5, 30.0, draw=lambda: drawn)
     assert [backoff.next() for _ in range(3)] == [0.5 * drawn, 1 * drawn, 2 * drawn]
 

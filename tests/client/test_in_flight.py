@@ -25,7 +25,7 @@ async def asked(nursery: trio.Nursery, outbox: Outbox[str], *ids: str) -> dict[s
 
 
 async def test_texts_in_order_and_answers_by_id(nursery: trio.Nursery) -> None:
-    """Whoever asked gets the answer to its own question."""
+    """Each task gets the answer to its own question."""
     outbox = Outbox[str](10)
     answers = await asked(nursery, outbox, "a", "b", "c")
     assert [await outbox.take() for _ in range(3)] == ["text a", "text b", "text c"]
@@ -74,7 +74,7 @@ async def test_what_nobody_asks_any_more_is_not_taken(nursery: trio.Nursery) -> 
 
 
 async def test_the_limit(nursery: trio.Nursery) -> None:
-    """Whoever asks too much waits until something is answered, and isn't taken before."""
+    """A task that asks too much waits until something is answered, and its text isn't sent before."""
     outbox = Outbox[str](2)
     answers = await asked(nursery, outbox, "a", "b", "c")
     assert len(outbox) == 2

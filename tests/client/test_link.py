@@ -33,12 +33,23 @@ async def answer(stream: Any, text: bytes) -> None:
     [
         (b"", OSError, "the connection ended before the handshake did"),
         (b"HTTP/1.1 101 Sw", OSError, "the connection ended before the handshake did"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", Closed, "http://test/events is no WebSocket server"),
+        (
+            b"SSH-2.0-OpenSSH\r\n\r\n",
+            Closed,
+            (
+                "closed: 1002 http://test/events is not a WebSocket server: can't handle event"
+                " type Response when role=CLIENT and state=SEND_BODY"
+            ),
+        ),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
-            *(Closed, "it answered 200 to a WebSocket handshake"),
+            *(Closed, "the server answered a WebSocket handshake with 200"),
         ),
-        (b"HTTP/1.1 204 No\r\n\r\n", Closed, "it answered 204 to a WebSocket handshake"),
+        (
+            b"HTTP/1.1 204 No\r\n\r\n",
+            Closed,
+            "the server answered a WebSocket handshake with 204",
+        ),
         (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n", Refused, "302: the server answered 302"),
         (b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\n{}", Refused, "404: the server answered 404"),
         (b'HTTP/1.1 403 No\r\nContent-Length: 14\r\n\r\n{"detail":"x"}', Refused, "403: x"),
@@ -88,7 +99,11 @@ async def test_other_websocket_servers(autojump_clock: Clock) -> None:
 
     async with open_network() as network:
         for script, error, words in [
-            (greet, Closed, "1002 http://test/events doesn't speak cloudevents.json as"),
+            (
+                greet,
+                Closed,
+                "is not a trionotify server, because it does not speak cloudevents.json",
+            ),
             (say_nothing, TimeoutError, "no answer within 10 seconds"),
             (leave, Closed, "1011 ill"),
         ]:
@@ -107,7 +122,13 @@ async def test_a_server_without_the_subprotocol() -> None:
             await websocket.aclose()
 
         listening = await nursery.start(trio_websocket.serve_websocket, serve, "127.0.0.1", 0, None)
-        with pytest.raises(Closed, match=r"doesn't speak cloudevents\.json") as caught:
+        with pytest.raises(
+            Closed,
+            match=(
+                r"closed: 1002 http://.*/events is not a trionotify server, because it"
+                r" does not speak cloudevents\.json"
+            ),
+        ) as caught:
             async with connect(f"http://127.0.0.1:{listening.port}"):
                 raise AssertionError("it was entered")
         assert caught.value.code == CloseCode.PROTOCOL_ERROR
@@ -125,7 +146,7 @@ async def test_a_server_at_a_unix_socket(tmp_path: Path) -> None:
 
 
 async def test_a_unix_socket_of_nobody(tmp_path: Path) -> None:
-    """Where no file is, or one that nobody listens at: the error names it, and what to do."""
+    """Where no file is, or one without a listener: the error names it, and what to do."""
     left_over = tmp_path / "old.sock"
     with socket.socket(socket.AF_UNIX) as leftover:
         leftover.bind(str(left_over))
@@ -303,7 +324,7 @@ async def test_a_busy_consumer_is_no_dead_peer(autojump_clock: Clock) -> None:
 
 
 async def test_no_pings(autojump_clock: Clock) -> None:
-    """With an interval of `math.inf` nobody is pinged, nor dropped."""
+    """With an interval of `math.inf`, a server is neither pinged nor dropped."""
     async with open_both(ping_interval=1e6) as (hub, network):
         async with network.connect(ping_interval=math.inf) as client:
             await quiet()
@@ -315,7 +336,7 @@ async def test_no_pings(autojump_clock: Clock) -> None:
 
 
 async def test_what_the_servers_events_lack(autojump_clock: Clock) -> None:
-    """Whatever a server says in its own events, a client bears."""
+    """A client copes with anything that a server says in its own events."""
 
     async def script(server: FakeServer) -> None:
         await server.welcome()
@@ -431,7 +452,7 @@ class Pinging(trio.abc.Stream):
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_a_ping_during_the_goodbye(cancelled: bool, autojump_clock: Clock) -> None:
-    """It is legal, and it ends the goodbye; nobody else hears of it."""
+    """It is legal, and it ends the goodbye without being reported."""
 
     async def script(server: FakeServer) -> None:
         await server.welcome()

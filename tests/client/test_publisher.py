@@ -68,16 +68,20 @@ async def test_json_goes_along(autojump_clock: Clock) -> None:
         (
             ("x", {"type": "trionotify.x"}),
             ValueError,
-            "type: what begins with trionotify",
+            "type: types that start with trionotify",
         ),
-        (("x", {"subject": ""}), ValueError, "subject must not be empty"),
-        (("x", {"json": 1}), TypeError, "json: can't be combined with data"),
+        (("x", {"subject": ""}), ValueError, "subject: must not be empty"),
+        (("x", {"json": 1}), TypeError, "json: must not be combined with data"),
         ((None, {"json": {1}}), TypeError, "json: a value of type set"),
         ((Notification("x"), {"json": None}), TypeError, "published as it is"),
-        (("x", {"audience": len}), TypeError, "audience: .* has no JSON"),
+        (
+            ("x", {"audience": len}),
+            TypeError,
+            ("audience: <built-in function len> can't be written as JSON"),
+        ),
         ((Notification("x"), {"type": "t"}), TypeError, "published as it is"),
         (("x", {f"x{n}": "y" for n in range(92)}), ValueError, "extensions: at most 91"),
-        ((5, {}), TypeError, "data must be str, bytes or None"),
+        ((5, {}), TypeError, "data: must be str, bytes or None"),
     ],
 )
 async def test_what_cant_be_published(
@@ -94,7 +98,7 @@ async def test_what_cant_be_published(
 
 
 async def test_an_acknowledgement_is_lost(autojump_clock: Clock) -> None:
-    """What was published is repeated, and in the log once; the receipt has the first cursor."""
+    """The event is published again, and is in the log once. The receipt has the first cursor."""
     async with open_both() as (hub, network):
         async with network.connect(role="publisher") as client:
             network.made[0].deaf = True
@@ -206,7 +210,7 @@ async def test_a_publish_is_refused(status: int, autojump_clock: Clock) -> None:
 
 
 async def test_there_is_no_way_to_publish(autojump_clock: Clock) -> None:
-    """Those who wait are told; whoever publishes later begins anew. The subscriber's part goes on."""
+    """Waiting publishers are told. A later publish starts a new attempt. The subscriber goes on."""
     refuse = True
 
     def authenticate(request: Request) -> Client:

@@ -1,4 +1,4 @@
-"""What a client receives: each once, in order, and in its place what is lost. Filters. Slowness."""
+"""A subscriber receives each event once, in order, and is told of losses in place. Filters. Slowness."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_another_life_of_the_log(autojump_clock: Clock) -> None:
 
 
 async def test_away_for_too_long(autojump_clock: Clock) -> None:
-    """What has left the log meanwhile is told as lost; a replay is never partial."""
+    """Entries that have left the log meanwhile are reported as lost. A replay is never partial."""
     async with open_both(max_log_entries=3) as (hub, network):
         async with network.connect() as client:
             network.serve = None
@@ -98,7 +98,7 @@ async def test_a_cursor_that_cant_be_resumed(key: str, autojump_clock: Clock) ->
 
 
 async def test_resuming_in_another_process(autojump_clock: Clock) -> None:
-    """The cursor of what was handed out, given to another client: it gets the rest."""
+    """Another client that gets the cursor of the last event handed out receives the rest."""
     async with open_both() as (hub, network):
         async with network.connect(since="start") as client:
             for n in range(5):
@@ -331,7 +331,7 @@ async def test_long_filters_hold_over_a_reconnect(how: str, autojump_clock: Cloc
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_long_filters_whatever_is_cut(seed: int, autojump_clock: Clock) -> None:
-    """What is wanted comes once, in order, while connections are cut at random."""
+    """The wanted events come once, in order, while connections are cut at random."""
     chance = random.Random(seed)
     async with open_both() as (hub, network), network.connect(filters=LONG, max_buffered=3) as client:
         got: list[Any] = []
@@ -362,7 +362,7 @@ async def test_long_filters_whatever_is_cut(seed: int, autojump_clock: Clock) ->
 
 @pytest.mark.parametrize("status", [414, 431])
 async def test_a_server_that_takes_short_urls(status: int, autojump_clock: Clock) -> None:
-    """Or a proxy: filters are said in band from then on, and the refusal is told to nobody."""
+    """Or a proxy: filters are said in band from then on, and the refusal is not reported."""
     refused: list[str] = []
 
     def authenticate(request: Request) -> Client:
@@ -413,7 +413,7 @@ async def test_what_is_signed_stays_in_the_url(autojump_clock: Clock) -> None:
 
 
 async def test_until_filters_are_known_they_are_applied_here(autojump_clock: Clock) -> None:
-    """What the server sends before that isn't handed out, and the cursor moves on."""
+    """Events that the server sends before that aren't handed out, and the cursor moves on."""
 
     async def script(server: FakeServer) -> None:
         assert not wanted_in(query(server))
@@ -473,7 +473,9 @@ async def test_names_for_filters(autojump_clock: Clock) -> None:
                     for type, subject in (("a", "x"), ("b", "s"), ("a", "s")):
                         await hub.publish(type + subject, type=type, subject=subject)
                     assert await take(client, 1) == ["as"]
-                    with pytest.raises(TypeError, match="filters: a predicate"):
+                    with pytest.raises(
+                        TypeError, match=("filters: must be a predicate or a JSON array of filters")
+                    ):
                         await client.subscribe()
                     with pytest.raises(ValueError, match="filters: given twice"):
                         await client.subscribe([], filter=[])

@@ -28,6 +28,12 @@ from trionotify.connection.sse import (
 from trionotify.delivery.entry import Entry
 
 EPOCH = "0123456789ab"
+
+
+def cursor(offset: int) -> str:
+    return f"{EPOCH}:{offset}"
+
+
 #: All text that a notification can hold, with what could end a line in the foreground.
 texts = st.text(
     st.one_of(st.sampled_from("\r\n\0 :ad\x85\u2028\u2029"), st.characters(blacklist_categories=["Cs"]))
@@ -35,7 +41,7 @@ texts = st.text(
 
 
 def in_chunks(data: bytes) -> bytes:
-    """What is in chunks, by h11."""
+    """The contents of chunks, read by h11."""
     http = h11.Connection(h11.CLIENT)
     http.send(h11.Request(method="GET", target="/", headers=[("Host", "test")]))
     http.send(h11.EndOfMessage())
@@ -64,7 +70,7 @@ def source_of(data: bytes) -> EventSource:
 @given(texts)
 def test_text_comes_back_with_its_lines(text: str) -> None:
     """Each of CR, LF and CR LF has become LF: more an event stream can't tell."""
-    block = RawEventsFormat(EPOCH).encode(entry(Notification(text)))
+    block = RawEventsFormat(cursor).encode(entry(Notification(text)))
     (event,) = source_of(block).events
     assert event == Dispatched("message", re.sub("\r\n|\r", "\n", text), f"{EPOCH}:7")
 
@@ -72,14 +78,14 @@ def test_text_comes_back_with_its_lines(text: str) -> None:
 @given(st.binary())
 def test_bytes_come_as_base64(data: bytes) -> None:
     """On one line."""
-    (event,) = source_of(RawEventsFormat(EPOCH).encode(entry(Notification(data)))).events
+    (event,) = source_of(RawEventsFormat(cursor).encode(entry(Notification(data)))).events
     assert base64.b64decode(event.data, validate=True) == data
     assert "\n" not in event.data
 
 
 def test_the_smallest_blocks() -> None:
     """To the byte: the id, a type only if it isn't the usual one, and data even if there is none."""
-    encode = RawEventsFormat(EPOCH).encode
+    encode = RawEventsFormat(cursor).encode
     cases = {
         "id: 0123456789ab:7\ndata: hi\n\n": Notification("hi"),
         "id: 0123456789ab:7\nevent: disk full: é\ndata: a\ndata: \ndata: b\n\n": Notification(
@@ -93,7 +99,9 @@ def test_the_smallest_blocks() -> None:
 
 
 @given(texts)
-@pytest.mark.parametrize("format", [EventsFormat(EPOCH, blocks=True), EventsFormat(EPOCH, blocks=False)])
+@pytest.mark.parametrize(
+    "format", [EventsFormat(cursor, blocks=True), EventsFormat(cursor, blocks=False)]
+)
 def test_an_event_is_on_one_line(format: EventsFormat, text: str) -> None:
     """Whatever the reader takes for the end of one; and the data is there to the last character."""
     spread = json.dumps({"text": text}, indent=1, ensure_ascii=False).replace("\n", "\r\n")
@@ -118,7 +126,7 @@ def test_an_event_is_on_one_line(format: EventsFormat, text: str) -> None:
 @given(st.lists(texts, min_size=1, max_size=5), st.integers(0, 2**32))
 def test_blocks_joined_and_cut_anywhere(many: list[str], at: int) -> None:
     """The same bytes, in whatever pieces, are the same events."""
-    encode = RawEventsFormat(EPOCH).encode
+    encode = RawEventsFormat(cursor).encode
     data = b"".join(encode(entry(Notification(text), i)) for i, text in enumerate(many, 1))
     whole, pieces, body = source_of(data), EventSource(), in_chunks(data)
     at %= len(body) + 1
@@ -130,7 +138,7 @@ def test_blocks_joined_and_cut_anywhere(many: list[str], at: int) -> None:
 
 def test_what_raw_can_say() -> None:
     """Where the stream is, without an event, and when to come back; of the rest, nothing."""
-    format = RawEventsFormat(EPOCH)
+    format = RawEventsFormat(cursor)
     says: dict[str, Any] = {
         "welcome": {"id": "al"},
         "position": {},
@@ -152,7 +160,7 @@ def test_what_raw_can_say() -> None:
 
 def test_what_the_server_says_in_events() -> None:
     """One event; in a block with its cursor as the id, and `retry` where a browser needs it."""
-    blocks, lines = (EventsFormat(EPOCH, blocks=value) for value in (True, False))
+    blocks, lines = (EventsFormat(cursor, blocks=value) for value in (True, False))
     for kind, retries in (("welcome", True), ("position", False), ("gap", False), ("drain", True)):
         source, data = EventSource(), {"retry_after_ms": 1234}
         source.feed(blocks.say(kind, data, f"{EPOCH}:9").encode())  # type: ignore[union-attr] # these can be said
@@ -168,9 +176,9 @@ def test_what_the_server_says_in_events() -> None:
 
 
 def test_what_a_session_sends() -> None:
-    """Text, bytes, or a notification: a block without an id, for it has no place in the log."""
-    raw, events = RawEventsFormat(EPOCH), EventsFormat(EPOCH, blocks=True)
-    lines = EventsFormat(EPOCH, blocks=False)
+    """Text, bytes, or a notification: a block without an id, because it has no place in the log."""
+    raw, events = RawEventsFormat(cursor), EventsFormat(cursor, blocks=True)
+    lines = EventsFormat(cursor, blocks=False)
     for message in ("a\nb", b"\0", Notification("a", type="t"), Notification(None)):
         for format in (raw, events):
             (event,) = source_of(SSE.message(format.message(message))).events
@@ -187,6 +195,10 @@ def test_signs_of_life_say_nothing() -> None:
     assert in_chunks(LINES.ping) == b"\n"
 
 
+def cursor_of(offset: int) -> str:
+    return f"{EPOCH}:{offset}"
+
+
 def test_the_last_chunk_ends_the_body() -> None:
     """With the code and the reason untold."""
     assert SSE.close(1013, "slow") == LINES.close(None, "") == b"0\r\n\r\n"
@@ -196,7 +208,7 @@ def test_the_last_chunk_ends_the_body() -> None:
 def test_without_chunks() -> None:
     """For HTTP/1.0: the same text, as it is; and there is no last word."""
     note = entry(Notification("a"))
-    chunked, bare = stream_formats(EPOCH), stream_formats(EPOCH, unchunked)
+    chunked, bare = stream_formats(cursor_of), stream_formats(cursor_of, unchunked)
     assert bare.keys() == chunked.keys()
     for key, format in chunked.items():
         assert bare[key].encode(note) == in_chunks(format.encode(note))
@@ -214,7 +226,7 @@ def test_what_a_client_says_is_nothing() -> None:
 
 def test_the_formats_of_the_streams() -> None:
     """NDJSON is of events only; one object each, by which clients are grouped."""
-    formats = stream_formats(EPOCH)
+    formats = stream_formats(cursor_of)
     assert {key: format.name for key, format in formats.items()} == {
         ("sse", "raw"): "raw",
         ("sse", "cloudevents"): "cloudevents",

@@ -1,4 +1,4 @@
-"""TLS, written synchronously: every byte once and in order, and a good end, whatever kernel and peer do.
+"""TLS, written synchronously: every byte once and in order, and a good end, whatever the peers do.
 
 The client here is the `ssl` module's own, over a socket that the test reads, or doesn't. So it sees what
 many clients hide: whether `close_notify` came, and whether it came before the end of the connection.
@@ -291,7 +291,7 @@ TAKES = [100_000] * 5 + [0, 1, 0, 0, 7, 3000, 0, 16_000, 0, 20_000, 1, 0, 0]
 
 
 async def test_a_write_that_is_cancelled_leaves_nothing_torn() -> None:
-    """What was not counted as sent goes out again, and the peer reads it once."""
+    """Bytes that were not counted as sent go out again, and the peer reads them once."""
     data = os.urandom(60_000)
 
     async def operation(_: int) -> None:
@@ -373,7 +373,7 @@ async def test_an_end_that_is_cancelled_can_be_said_again() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_slow_reader_is_still_read(version: ssl.TLSVersion) -> None:
-    """What it says is received while one task waits for it to read, whichever of the two waits first."""
+    """Its data is received while one task waits for it to read, whichever task waits first."""
     async with open_pair(version=version, buffers=4096) as (transport, peer):
         _, rest = fill(transport)
         async with trio.open_nursery() as nursery:
@@ -726,7 +726,11 @@ async def test_a_peer_that_says_no_more_keeps_its_answer() -> None:
             assert answer.endswith(b"\r\n\r\nok\n")
 
 
-@pytest.mark.parametrize("data", [get("/livez"), b"\x16\x03\x01", b"\0" * 40, os.urandom(100_000), b""])
+@pytest.mark.parametrize(
+    "data",
+    [get("/livez"), b"\x16\x03\x01", b"\0" * 40, os.urandom(100_000), b""],
+    ids=["http", "a begun record", "zeros", "anything", "nothing"],
+)
 async def test_a_peer_that_speaks_no_tls_gets_an_end(data: bytes) -> None:
     """And so does one whose handshake never ends, after `head_timeout`."""
     async with tls_server(head_timeout=0.5) as server:

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.connection.test_tls import open_pair
+from trionotify.connection.tls import prepare, transport_of
 from trionotify.connection.transport import SocketTransport, StreamTransport, Transport, Woken
 
 PATIENCE = 30
@@ -29,6 +30,17 @@ async def a_socket() -> AsyncIterator[tuple[Transport, trio.abc.Stream]]:
 async def a_stream() -> AsyncIterator[tuple[Transport, trio.abc.Stream]]:
     ours, theirs = trio.testing.memory_stream_pair()
     yield StreamTransport(ours), theirs
+
+
+def test_a_connection_has_the_options_of_its_listener() -> None:
+    """Small frames go out at once, and what the network can't take yet stays in the log."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        prepare(listener)
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as sock:
+            transport_of(sock, None)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 1 << 14
 
 
 @pytest.mark.parametrize("make", [a_socket, a_stream])

@@ -54,7 +54,7 @@ async def test_the_answer_is_the_one_that_trio_websocket_gives(
 
 
 def _head(answer: bytes | bytearray) -> tuple[bytes, list[bytes]]:
-    """What an answer means: its status without the phrase, and its fields but for those of our own."""
+    """The status of an answer without the phrase, and its headers without our own."""
     status, *fields = bytes(answer).partition(b"\r\n\r\n")[0].split(b"\r\n")
     named = [field.partition(b": ") for field in fields]
     meant = [name.lower() + mark + value for name, mark, value in named]
@@ -104,10 +104,26 @@ async def test_a_subprotocol_that_the_operator_names(
 @pytest.mark.parametrize(
     ("name", "error", "words"),
     [
-        ("a b", ValueError, "^subprotocol: 'a b' can't be one"),
-        ("", ValueError, "^subprotocol: '' can't be one"),
-        ("é", ValueError, "^subprotocol: 'é' can't be one"),
-        (b"x", TypeError, "^subprotocol must be str, not bytes"),
+        (
+            "a b",
+            ValueError,
+            "^subprotocol: must consist of .*, not 'a b'$",
+        ),
+        (
+            "",
+            ValueError,
+            "^subprotocol: must consist of .*, not ''$",
+        ),
+        (
+            "é",
+            ValueError,
+            "^subprotocol: must consist of .*, not 'é'$",
+        ),
+        (
+            b"x",
+            TypeError,
+            ("^subprotocol: must be str, not bytes"),
+        ),
     ],
 )
 async def test_what_is_no_subprotocol(name: Any, error: type[Exception], words: str) -> None:
@@ -144,19 +160,23 @@ GOOD = upgrade("/").decode()
         ("GET / HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n", 426, "WebSocket"),
         (GOOD.replace("Connection: Upgrade\r\nUpgrade: websocket\r\n", ""), 426, "WebSocket"),
         (GOOD.replace("Upgrade: websocket\r\n", "Accept: text/html\r\n"), 426, "WebSocket"),
-        ("GET /nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404, "nothing is at '/nope'"),
+        (
+            "GET /nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            404,
+            "there is nothing at '/nope'",
+        ),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 405, "POST is not allowed"),
-        (GOOD.replace("Version: 13", "Version: 8"), 426, "Sec-WebSocket-Version: 13"),
+        (GOOD.replace("Version: 13", "Version: 8"), 426, "Sec-WebSocket-Version: must be 13"),
         (GOOD.replace(KEY, "short"), 400, "Sec-WebSocket-Key"),
         (GOOD.replace(f"Sec-WebSocket-Key: {KEY}\r\n", ""), 400, "Sec-WebSocket-Key"),
         (GOOD.replace("Connection: Upgrade", "Connection: close"), 400, "Connection: Upgrade"),
         (GOOD.replace("HTTP/1.1", "HTTP/1.0"), 400, "HTTP/1.1"),
         (GOOD.replace("GET / ", "GET /ws "), 404, "WebSocket clients connect to /events"),
-        (GOOD.replace("Host: test\r\n", ""), 400, "not a request that can be read"),
-        ("nonsense\r\n\r\n", 400, "not a request that can be read"),
-        ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "not a request that can be read"),
-        ("GET / HTTP/1.1\r\nX: " + "y" * 20_000, 431, "a request's head may have at most 16384 bytes"),
-        (GOOD.replace("GET / ", "GET /?id=a&id=b "), 400, "id: given twice"),
+        (GOOD.replace("Host: test\r\n", ""), 400, "request: not valid HTTP: "),
+        ("nonsense\r\n\r\n", 400, "request: not valid HTTP: "),
+        ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "request: not valid HTTP: "),
+        ("GET / HTTP/1.1\r\nX: " + "y" * 20_000, 431, "headers: must have at most 16384 bytes"),
+        (GOOD.replace("GET / ", "GET /?id=a&id=b "), 400, "id: given twice; give it once"),
         (GOOD.replace("GET / ", "GET /?exact.Type=b "), 400, "exact.Type"),
         (GOOD.replace("GET / ", "GET /?since=nope:1 "), 410, "since: not everything after nope:1"),
     ],
@@ -241,7 +261,7 @@ async def test_half_open_connections_make_room_for_newer_ones(autojump_clock: Cl
 
 
 async def test_a_full_server_says_so(autojump_clock: Clock) -> None:
-    """503 with Retry-After, until somebody leaves."""
+    """503 with Retry-After, until a client leaves."""
     async with open_room(max_connections=2) as room:
         first, _ = await room.connect("/"), await room.connect("/")
         refused = await room.connect("/")
@@ -311,7 +331,7 @@ async def test_authenticate_that_fails(autojump_clock: Clock, caplog: pytest.Log
 
     async with open_room(authenticate=authenticate) as room:
         assert (await room.connect("/?token=bad")).status == 500
-        assert "KeyError: 'bad'" in caplog.text
+        assert "\nKeyError" in caplog.text
         assert (await room.connect("/?token=good")).header("Trionotify-Id") == "alice"
 
 
@@ -359,7 +379,7 @@ async def test_a_subscriber_may_not_publish(room: Room, autojump_clock: Clock) -
     peer.say("hello")
     await room.quiet()
     assert peer.look().close == (
-        *(1008, "a subscriber may not publish: connect with role=publisher or role=both"),
+        *(1008, "role: a subscriber may not publish; connect with role=publisher or role=both"),
     )
     assert room.hub.log.head == 0
 
@@ -437,7 +457,7 @@ async def test_a_session_that_raises_ends_alone(
         fine = await room.connect("/?id=fine")
         peer = await room.connect("/?id=broken")
         assert peer.close == (1011, "")
-        assert "ValueError: oops" in caplog.text
+        assert "ValueError" in caplog.text
         await room.hub.publish("x", confirm=True)
         assert fine.look().messages == ["x"]
 
@@ -541,7 +561,7 @@ async def test_faults_get_their_close_code(
 
 
 async def test_pings_during_our_close(room: Room, autojump_clock: Clock) -> None:
-    """They are ignored, and harm nobody."""
+    """They are ignored, and do no harm."""
     peer = await room.connect("/?id=al")
     (client,) = room.hub.clients
     client.close(1000)
@@ -592,7 +612,7 @@ async def test_a_process_that_is_always_late_drops_the_dead(room: Room, autojump
 
 
 async def test_any_bytes_are_a_sign_of_life(room: Room, autojump_clock: Clock) -> None:
-    """An answer to the ping, a message, a Pong that nobody asked for."""
+    """An answer to the ping, a message, an unsolicited Pong."""
     peer = await room.connect("/?role=publisher")
     for _ in range(10):
         await trio.sleep(40)
@@ -646,7 +666,7 @@ async def test_silence_does_not_count_while_nobody_listens(autojump_clock: Clock
 
 
 async def answer_close(peer: Peer) -> None:
-    """What a client does at the server's Close."""
+    """Answer the server's Close as a client does."""
     while not peer.look().close:  # noqa: ASYNC110 - a fake kernel doesn't tell when it is written
         await trio.sleep(0.1)
     peer.say_close()
@@ -670,7 +690,7 @@ async def test_a_cancelled_connection_says_goodbye(autojump_clock: Clock) -> Non
 
 
 async def test_leaving_the_hub_says_goodbye(autojump_clock: Clock) -> None:
-    """To connections in anybody's nursery, before it is gone."""
+    """To connections in all nurseries, before it is gone."""
     async with trio.open_nursery() as nursery:
         async with open_hub() as hub:
             kernel = FakeKernel()
@@ -685,7 +705,7 @@ async def test_leaving_the_hub_says_goodbye(autojump_clock: Clock) -> None:
 
 
 async def test_over_any_stream(autojump_clock: Clock) -> None:
-    """`hub.handle`: a memory stream does, and a client that stalls in it holds up nobody."""
+    """`hub.handle`: a memory stream does, and a client that stalls in it doesn't delay others."""
     async with open_room() as room:
         ours, theirs = trio.testing.lockstep_stream_pair()
         room.nursery.start_soon(room.hub.handle, ours)
@@ -801,7 +821,9 @@ async def test_a_bad_close_code_closes_nothing(autojump_clock: Clock) -> None:
     """It is refused, and the connection goes on."""
 
     async def handler(client: Client, message: str | bytes) -> None:
-        with pytest.raises(ValueError, match="must not bear 1005"):
+        with pytest.raises(
+            ValueError, match=r"code: must be a code that a Close frame may have, .* not 1005"
+        ):
             client.close(1005)
         await client.send("still here")
         client.close(4000, "\ud800")
@@ -815,7 +837,7 @@ async def test_a_bad_close_code_closes_nothing(autojump_clock: Clock) -> None:
 
 
 async def test_from_the_start_of_a_log_that_moves(autojump_clock: Clock) -> None:
-    """What the head promises holds, though the oldest entries go while the client connects."""
+    """The headers' promise holds, though the oldest entries go while the client connects."""
     async with open_room(max_log_entries=5) as room:
         hub = room.hub
 
@@ -849,12 +871,12 @@ async def test_from_the_start_of_a_log_that_moves(autojump_clock: Clock) -> None
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((99, "x"), "status must be from 300 to 599"),
-        (("401", "x"), "status must be from 300 to 599"),
-        ((401, ValueError("x")), "detail must be str"),
-        ((401, "x", ("WWW-Authenticate", "Bearer\r\nX: y")), "is no header field"),
-        ((401, "x", ("X-Reason", "grüße")), "is no header field"),
-        ((401, "x", ("Content-Length", "5")), "Content-Length is trionotify's to say"),
+        ((99, "x"), "status: must be from 300 to 599"),
+        (("401", "x"), "status: must be from 300 to 599"),
+        ((401, ValueError("x")), "detail: must be str"),
+        ((401, "x", ("WWW-Authenticate", "Bearer\r\nX: y")), "is not a valid header"),
+        ((401, "x", ("X-Reason", "grüße")), "is not a valid header"),
+        ((401, "x", ("Content-Length", "5")), "Content-Length is set by trionotify; leave it out"),
     ],
 )
 def test_a_refusal_that_can_not_be_said(arguments: Any, words: str) -> None:
@@ -988,7 +1010,7 @@ async def test_unusual_heads(head: bytes, status: int, room: Room, autojump_cloc
 
 
 async def test_a_bad_query_of_head_is_answered_without_a_body(room: Room, autojump_clock: Clock) -> None:
-    """What the method is, is known before the query is read."""
+    """The method is known before the query is read."""
     kernel = FakeKernel()
     kernel.feed(b"HEAD /?a=1&a=2 HTTP/1.1\r\nHost: x\r\n\r\n")
     room.nursery.start_soon(serve_transport, room.hub, kernel, "test")

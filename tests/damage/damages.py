@@ -21,7 +21,7 @@ _SECTOR = 512
 
 @attrs.frozen
 class Damage:
-    """What was done to one file, from `begin` on, up to `end`."""
+    """A change to one file, from `begin` on, up to `end`."""
 
     file: str
     way: str

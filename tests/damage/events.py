@@ -39,7 +39,7 @@ def random_notification(random: Random, number: int, part: str) -> Notification:
 
 
 def content(notification: Notification) -> Content:
-    """What is compared."""
+    """The attributes and the data that are compared."""
     audience: Any = notification.audience
     return (
         *(notification.data, notification.id, notification.source, notification.type),

@@ -44,7 +44,7 @@ _PATIENCE = 60.0
 
 @attrs.define
 class Lives:
-    """What came of all kills. `faults` is empty if all is well."""
+    """The outcome of all kills. `faults` is empty if all is well."""
 
     kills: int = 0
     acknowledged: int = 0

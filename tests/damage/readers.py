@@ -1,4 +1,4 @@
-"""Clients inside the process: what they hear behind a cursor, and what they are told is lost."""
+"""Clients inside the process: the events after a cursor, and the losses that they are told."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PATIENCE = 60.0
 
 @attrs.define
 class Heard:
-    """What came behind `begin`, in order: offsets with contents, and stretches that are lost."""
+    """Everything received after `begin`, in order: offsets with contents, and lost stretches."""
 
     begin: int
     found: list[tuple[int, Content]] = attrs.Factory(list)

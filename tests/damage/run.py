@@ -33,7 +33,7 @@ _PATIENCE = 120.0
 
 @attrs.frozen
 class Fault:
-    """What was wrong in a run."""
+    """A fault that was found in a run."""
 
     kind: str
     seed: int
@@ -47,7 +47,7 @@ class Fault:
 
 @attrs.define
 class Outcome:
-    """What came of the runs of one kind. `faults` is empty if all is well."""
+    """The outcome of the runs of one kind. `faults` is empty if all is well."""
 
     kind: str
     runs: int = 0
@@ -59,7 +59,7 @@ class Outcome:
 
 
 def random_of(seed: int, kind: str, number: int) -> Random:
-    """What a run is made from."""
+    """The source of a run's random choices."""
     return Random(f"{seed}/{kind}/{number}")
 
 

@@ -1,4 +1,4 @@
-"""What must hold of one run."""
+"""The conditions that one run must meet."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class Verdict:
                 self.faults.append(f"{_short(new)} were acknowledged by this process, and are lost")
 
     def _damaged_offsets(self) -> set[int] | None:
-        """What one damage to pages with entries can have touched; None if that isn't known."""
+        """The offsets that one damage to pages with entries can have touched; None if unknown."""
         if len(self._damages) != 1 or self._damages[0].file != DATABASE or WAL in self.template.files:
             return None
         (damage,) = self._damages

@@ -31,7 +31,7 @@ _WHO = {"team": "red"}
 
 @attrs.define
 class Told:
-    """What a client was told. `recovered` is None if it asked for no cursor."""
+    """Everything that a client was told. `recovered` is None if it asked for no cursor."""
 
     recovered: bool | None = None
     #: The contents, by offset; where offsets aren't said, in order from 0.
@@ -43,7 +43,7 @@ class Told:
 
 
 async def listen(hub: Hub, since: str) -> dict[str, Told]:
-    """What each of them is told behind `since`, by its name."""
+    """The messages that each of them gets after `since`, by its name."""
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(partial(trio.serve_tcp, hub.handle, 0, host="127.0.0.1"))
         port = listener.socket.getsockname()[1]

@@ -22,7 +22,7 @@ async def test_readiness_says_why(autojump_clock: Clock) -> None:
         assert hub.checks() == {"accepting": "ok", "log": "ok"}
         await hub.drain()
         assert not hub.ready
-        assert hub.checks() == {"accepting": "draining: nobody is let in any more", "log": "ok"}
+        assert hub.checks() == {"accepting": "draining: not accepting new connections", "log": "ok"}
     assert not hub.ready
     assert hub.checks() == {"accepting": "the hub is closed", "log": "ok"}
 
@@ -51,7 +51,7 @@ async def test_a_request_on_its_way_is_answered(room: Room, autojump_clock: Cloc
 
 
 async def test_between_two_requests_it_is_over_at_once(room: Room, autojump_clock: Clock) -> None:
-    """So that nobody who is sent away comes back on a connection that is still open."""
+    """So that no refused client comes back on a connection that is still open."""
     web = Web(room)
     assert (await web.ask(get("/livez"))).status == 200
     begun = trio.current_time()
@@ -102,7 +102,7 @@ async def test_authenticate_may_take_too_long_for_a_drain(autojump_clock: Clock)
 
 
 async def test_cutting_off_drops_them(room: Room, autojump_clock: Clock) -> None:
-    """At the deadline nobody is answered any more."""
+    """After the deadline, requests aren't answered any more."""
     peer = half_open(room)
     await room.quiet()
     await room.hub.drain(0.5)
@@ -127,7 +127,7 @@ async def test_a_websocket_of_the_applications_is_refused(autojump_clock: Clock)
     async with open_hub() as hub:
         await hub.drain()
         await hub.attach(WebSocket())
-        assert closed == [(1013, "the server is going down")]
+        assert closed == [(1013, "the server is shutting down")]
         assert not hub.connections
 
 
@@ -140,7 +140,7 @@ def places(*what: tuple[str, Stage]) -> tuple[_Places, list[Place]]:
 
 
 async def test_who_makes_room(autojump_clock: Clock) -> None:
-    """Of the address that has most: one without a request, then an idle one; served ones last."""
+    """One of the address that has most: first without a request, then idle, and last a served one."""
     head, idle, served = Stage.HEAD, Stage.IDLE, Stage.SERVED
     found, all_ = places(
         ("a", head), ("b", served), ("b", idle), ("b", idle), ("b", head), ("c", served)
@@ -198,7 +198,7 @@ async def test_who_waits_for_authenticate_is_spared(autojump_clock: Clock) -> No
 
 
 async def test_a_crowd_pushes_out_its_own(autojump_clock: Clock) -> None:
-    """Ten thousand connections of one address cost nobody of another one a request that has begun."""
+    """Ten thousand connections of one address don't end a request that another one has begun."""
     async with open_room(max_half_open=10) as room:
         modest = [Web(room, remote=f"192.0.2.{number}:1") for number in range(3)]
         for web in modest:

@@ -1,4 +1,4 @@
-"""What is arriving shares a budget, be it a body or a message, and nothing of it stays."""
+"""Arriving bodies and messages share a budget, and all of it is given back."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Holder:
 
 
 def test_who_gives_up() -> None:
-    """Of the address that holds most its largest holder, and never a small one of another address."""
+    """The largest holder of the address that holds most, and never a small one of another address."""
     budget = Budget(100)
     small, *crowd = [Holder(site, budget) for site in "abbbb"]
     small.hold(20)
@@ -63,7 +63,7 @@ def test_who_gives_up() -> None:
 
 
 async def test_bodies_have_one_budget(autojump_clock: Clock) -> None:
-    """The largest goes, and is told to send it again: those who hold on to it lock nobody out."""
+    """The largest goes, and is told to send it again: holders that keep it don't lock others out."""
     async with open_room(max_arriving_bytes=2500) as room:
         first, second, third = (Web(room) for _ in range(3))
         first.kernel.feed(get("/events?type=x", "Content-Length: 2000", method="POST") + b"x" * 1999)
@@ -129,7 +129,7 @@ async def test_messages_are_in_the_same_budget(autojump_clock: Clock) -> None:
         for peer, size in zip(peers, (1000, 999), strict=True):
             peer.kernel.feed(masked(b"\x01\x7e" + size.to_bytes(2) + b"x" * size))
             await room.quiet()
-        assert peers[0].look().close == (1013, "too much is arriving at once")
+        assert peers[0].look().close == (1013, "too many bodies and messages are arriving at once")
         assert peers[1].look().close is None
         assert room.hub.arriving.held == 999
         # What comes of the message is not kept, and the answer to the Close is still seen.

@@ -1,4 +1,4 @@
-"""Expiry: the wall clock says when, also one that is set while somebody waits."""
+"""Expiry: the wall clock says when, also one that is set while tasks wait."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Connections(dict[int, Any]):
             assert (code, reason) == (4401, "expired")
             self.ended[key] = trio.current_time()
 
-        self[key] = SimpleNamespace(end=end)
+        self[key] = SimpleNamespace(close=end, discard=lambda: None)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
 
 
 async def test_each_in_its_second(wall: Wall, autojump_clock: Clock, nursery: trio.Nursery) -> None:
-    """In whatever order they came; one that has left is nobody's business."""
+    """In whatever order they came. One that has left is ignored."""
     connections = Connections(4)
     expiring = Expiry(connections)
     nursery.start_soon(expiring.run)
@@ -85,7 +85,7 @@ async def test_a_clock_that_is_set_ahead(
 async def test_a_clock_that_is_set_back(
     wall: Wall, autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
-    """Nobody goes before the clock says so; who comes then is judged by the same clock."""
+    """No client goes before the clock says so, and a new one is judged by the same clock."""
     connections = Connections(2)
     expiring = Expiry(connections)
     nursery.start_soon(expiring.run)
@@ -105,7 +105,7 @@ async def test_a_clock_that_is_set_back(
 async def test_a_clock_that_was_wrong_for_a_moment(
     wall: Wall, autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
-    """Set back and right again between two looks, or while somebody comes: it makes no difference."""
+    """Set back and right again between two looks, or while a client comes, makes no difference."""
     connections = Connections(2)
     expiring = Expiry(connections)
     nursery.start_soon(expiring.run)

@@ -51,7 +51,7 @@ def test_each_condition_says_what_it_found() -> None:
         "        yes n > 3: it is True",
         "        no  subject = 't': it is False",
         "        no  x = 1: the event has no attribute x",
-        "    no  sql n > 'a': 'a' is not an integer of 32 bits",
+        "    no  sql n > 'a': 'a' is not a 32-bit integer",
         "    yes everything",
     ]
 

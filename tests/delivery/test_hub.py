@@ -91,7 +91,7 @@ async def test_a_receipt_says_what_became_of_it(
 
 
 async def test_to_one_identity(room: Room, autojump_clock: trio.testing.MockClock) -> None:
-    """Every connection with that id, nobody else; their filters still hold."""
+    """Every connection with that id, and no other. Their filters still hold."""
     tab1, tab2 = await room.connect("/?id=alice"), await room.connect("/?id=alice&exact.type=a")
     other = await room.connect("/?id=bob")
     await room.hub.publish("1", to="alice", type="a")
@@ -134,7 +134,7 @@ async def test_an_audience_is_a_condition_on_clients(
 async def test_to_and_audience_must_both_hold(
     room: Room, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Of alice's connections, those of the team."""
+    """Only those of alice's connections that belong to the team."""
     phone, desk = await room.connect("/?id=a&on=phone"), await room.connect("/?id=a&on=desk")
     await room.hub.publish("1", to="a", audience=Exact(on="desk"))
     await room.quiet()
@@ -203,7 +203,7 @@ async def test_filters_can_change(room: Room, autojump_clock: trio.testing.MockC
     assert peer.look().messages == ["0", "a", "b", "b", "y"]
     with pytest.raises(ValueError, match="is not registered on client 'a'"):
         client.unsubscribe(Exact(type="a"))
-    with pytest.raises(TypeError, match="neither a predicate nor a callable"):
+    with pytest.raises(TypeError, match="is not a predicate or a callable"):
         client.subscribe("a")  # type: ignore[arg-type] # a mistake on purpose
 
 
@@ -224,9 +224,9 @@ async def test_a_predicate_that_raises_ends_its_client_alone(
     await room.quiet()
     for peer in (broken, behind):
         assert peer.look().messages == ["1"]
-        assert peer.close == (1011, "a predicate of this client's failed")
+        assert peer.close == (1011, "a predicate of this client failed")
     assert fine.look().messages == ["1", "2"]
-    assert "KeyError: '2'" in caplog.text
+    assert "<lambda>\nKeyError\n" in caplog.text  # where it was raised, without the value
 
 
 async def test_subscriptions_inside_the_process(
@@ -246,9 +246,9 @@ async def test_subscriptions_inside_the_process(
         assert (await anext(notifications)).data == "3"
     with pytest.raises(StopAsyncIteration):
         await anext(notifications)
-    with pytest.raises(ValueError, match="nothing can be resumed at nope:1"):
+    with pytest.raises(ValueError, match="can't resume at nope:1"):
         room.hub.subscribe(since="nope:1")
-    with pytest.raises(TypeError, match="neither a predicate nor a callable"):
+    with pytest.raises(TypeError, match="is not a predicate or a callable"):
         room.hub.subscribe("t")  # type: ignore[arg-type] # a mistake on purpose
 
 
@@ -260,7 +260,7 @@ async def test_a_subscription_that_is_too_slow_is_told(autojump_clock: trio.test
     ):
         for i in range(9):
             await room.hub.publish(f"{i}", type="t", confirm=True)
-        with pytest.raises(Lagged, match="not in the log any more") as caught:
+        with pytest.raises(Lagged, match="are no longer in the log") as caught:
             await anext(notifications)
         assert (caught.value.after, caught.value.upto) == (
             f"{room.hub.log.epoch}:0",
@@ -296,9 +296,11 @@ async def test_bad_attributes_are_refused_at_once(
     room: Room, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Nothing of it goes further."""
-    with pytest.raises(ValueError, match="type must not be empty"):
+    with pytest.raises(ValueError, match="type: must not be empty"):
         await room.hub.publish("x", type="")
-    with pytest.raises(ValueError, match="'Bad' can't name an attribute"):
+    with pytest.raises(
+        ValueError, match="attribute name 'Bad': must consist of lower-case letters a to z and digits"
+    ):
         await room.hub.publish("x", Bad="x")
     assert room.hub.log.head == 0
 
@@ -314,7 +316,7 @@ async def test_a_closed_hub_refuses(autojump_clock: trio.testing.MockClock) -> N
 
 
 async def test_who_waits_for_a_receipt_learns_of_the_end(autojump_clock: trio.testing.MockClock) -> None:
-    """A hub that is cancelled before the broadcast lets nobody wait for ever."""
+    """A hub that is cancelled before the broadcast doesn't let publishers wait for ever."""
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             async with open_hub() as hub:
@@ -343,13 +345,33 @@ async def test_leaving_the_hub_broadcasts_what_was_published(
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"max_log_entrys": 5}, TypeError, "no option 'max_log_entrys'; did you mean 'max_log_entries'"),
-        ({"ping_interval": 0}, ValueError, "ping_interval must be greater than 0"),
-        ({"max_connections": "5"}, TypeError, "max_connections must be a number"),
-        ({"max_log_age": "1x"}, ValueError, "max_log_age must be a duration: .* like 15m.*, not '1x'"),
-        ({"max_log_age": None}, TypeError, "max_log_age must be a number of seconds, or a text"),
-        ({"store": "redis://x"}, ValueError, "store: 'memory:' or 'sqlite:PATH' is needed"),
-        ({"session": print, "handler": print}, TypeError, "session or handler, not both"),
+        (
+            {"max_log_entrys": 5},
+            TypeError,
+            r"max_log_entrys: unknown option; did you mean 'max_log_entries'\?",
+        ),
+        ({"ping_interval": 0}, ValueError, "ping_interval: must be greater than 0"),
+        ({"max_connections": "5"}, TypeError, "max_connections: must be a number"),
+        (
+            {"max_log_age": "1x"},
+            ValueError,
+            "max_log_age: must be a duration in seconds, like 90, or a text like 15m or 1h30m, not '1x'",
+        ),
+        (
+            {"max_log_age": None},
+            TypeError,
+            "max_log_age: must be a number of seconds or a text like '15m'",
+        ),
+        (
+            {"store": "mysql://x"},
+            ValueError,
+            "store: must be 'memory:', 'sqlite:PATH' or 'redis://HOST'",
+        ),
+        (
+            {"session": print, "handler": print},
+            TypeError,
+            "session: must not be combined with handler, which is its short form",
+        ),
     ],
 )
 async def test_bad_options_are_refused(
@@ -441,7 +463,7 @@ async def test_a_client_that_falls_off_the_log_is_told_that_it_is_slow(
 
 
 async def test_a_subscription_ends_with_the_hub(autojump_clock: trio.testing.MockClock) -> None:
-    """When it has given out what there was; also one that is in nobody's block any more."""
+    """When it has given out what there was; also one whose block has ended."""
     received: list[Any] = []
 
     async def listen(hub: Hub, task_status: Any) -> None:
@@ -563,7 +585,7 @@ def test_a_client_can_not_be_changed_behind_the_registrys_back() -> None:
 async def test_an_index_that_is_asked_for_stays(
     room: Room, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Names that nobody's query has don't crowd it out; one that was dropped is made again."""
+    """Names that are in no query don't crowd it out. A dropped one is made again."""
     await room.connect("/?id=alice&team=ops&n3=x")
     for number in range(40):
         for audience, wanted in ((Exact(team="ops"), 1), (Exact({f"n{number}": "x"}), number == 3)):
@@ -674,8 +696,8 @@ async def test_publishing_without_waiting_into_a_full_channel(
 @pytest.mark.parametrize(
     ("data", "attributes", "named"),
     [
-        ({"a": 1}, {}, "data must be"),
-        ("x", {"type": ""}, "type must"),
+        ({"a": 1}, {}, "data: must be str, bytes or None"),
+        ("x", {"type": ""}, "type: must not be empty"),
         ("x", {"type": "trionotify.mine"}, "type: "),
         ("x", {"json": 1}, "json: "),
         (Notification("x"), {"to": "al"}, "published as it is"),

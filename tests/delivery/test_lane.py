@@ -39,7 +39,7 @@ async def test_those_who_wait_for_the_lane_are_served_by_address(autojump_clock:
 
 
 async def test_others_run_between_two_pieces(autojump_clock: Clock) -> None:
-    """Also where nobody waits yet when the first one comes."""
+    """Also where no task waits yet when the first one comes."""
     lane = Lane()
     happened: list[str] = []
 

@@ -176,7 +176,7 @@ async def test_leaving_the_line() -> None:
 
 
 async def test_without_waiting() -> None:
-    """What has no room is not put in. Those that wait in line come first, also when there is room."""
+    """A notification without room is not put in. Those that wait in line always come first."""
     inbox = Inbox(1, 1 << 20)
     inbox.put_nowait(entries(1, "first"))
     with pytest.raises(trio.WouldBlock):

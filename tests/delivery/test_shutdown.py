@@ -57,11 +57,11 @@ class FakeListener:
         self.steps = steps
         self.refused = trio.Event()
 
-    def refuse(self) -> None:
+    def stop_accepting(self) -> None:
         self.steps.append(f"refuse, ready: {self.hub.ready}")
         self.refused.set()
 
-    def cut_off(self) -> None:
+    def abort(self) -> None:
         self.steps.append("cut off")
 
     async def run(self) -> None:
@@ -92,7 +92,7 @@ async def test_the_order(room: Room, autojump_clock: Clock) -> None:
 
 
 async def test_a_few_clients_are_told_at_once(room: Room, autojump_clock: Clock) -> None:
-    """And then it is over: nobody waits for the deadline."""
+    """And then it is over, without waiting for the deadline."""
     peers = [await polite(room) for _ in range(50)]
     begun = trio.current_time()
     await room.hub.drain()
@@ -125,7 +125,7 @@ async def test_many_clients_are_told_in_slots(
 async def test_the_deadline_cuts_off_what_is_left(
     room: Room, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that doesn't answer and one that takes nothing hold up nobody, and the drain only so long."""
+    """One that doesn't answer and one that takes nothing delay no other, and the drain only so long."""
     caplog.set_level(logging.INFO, "trionotify")
     well, mute, stalled = await polite(room), await room.connect(), await room.connect()
     stalled.kernel.stall()
@@ -167,7 +167,7 @@ async def test_a_long_deadline_need_not_be_waited_for(
 async def test_a_deadline_of_nothing_is_the_end(room: Room, autojump_clock: Clock) -> None:
     """No goodbye; and one that is none is refused before anything happens."""
     for nonsense in (-1, float("nan")):
-        with pytest.raises(ValueError, match="deadline must be 0 or more seconds"):
+        with pytest.raises(ValueError, match="deadline: must be 0 or more seconds"):
             await room.hub.drain(nonsense)
     assert room.hub.ready
     peer = await room.connect()
@@ -231,7 +231,7 @@ def slots_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("slots_of_two")
 async def test_cancelled_anywhere(autojump_clock: Clock) -> None:
-    """Nobody is let in any more; who was not told stays connected, until the usual exit."""
+    """No client is let in any more. One that was not told stays connected until the usual exit."""
     rooms: list[tuple[Room, list[Peer]]] = []
     done: list[int] = []
 
@@ -368,7 +368,7 @@ async def test_sessions_in_tasks_of_others_are_cancelled_at_the_deadline(
 
 
 async def test_a_log_that_is_stuck_holds_up_only_half_of_the_time(autojump_clock: Clock) -> None:
-    """What can't be broadcast is not waited for without an end."""
+    """The drain doesn't wait forever for notifications that can't be broadcast."""
     async with open_room() as room:
         peer = await polite(room)
         room.hub.inbox._accepted += 1  # the log has taken it, and doesn't come back
@@ -379,7 +379,7 @@ async def test_a_log_that_is_stuck_holds_up_only_half_of_the_time(autojump_clock
 
 
 async def test_a_log_in_a_file_is_waited_for(tmp_path: Path) -> None:
-    """What its committer has taken, and what it hasn't."""
+    """For the entries that its committer has taken, and for the others."""
     async with open_room(store=f"sqlite:{tmp_path / 'log.db'}") as room:
         peer = await polite(room)
         for number in range(100):
@@ -444,7 +444,7 @@ step = st.one_of(
 def test_all_that_was_accepted_arrives(
     clients: list[Any], before: list[Any], after: list[Any], seconds: float
 ) -> None:
-    """Whoever takes it gets all that was accepted before the drain, in order, and no gap after that."""
+    """A client that reads it gets everything accepted before the drain, in order, and no later gap."""
     with pytest.MonkeyPatch.context() as patch:
         # Everything happens in the middle of everything.
         patch.setattr(broadcast_module, "TURN", 1)
@@ -561,7 +561,7 @@ async def test_a_slow_client_gets_what_has_begun(autojump_clock: Clock) -> None:
 
 
 async def test_a_client_that_takes_nothing_is_not_waited_for(autojump_clock: Clock) -> None:
-    """What has begun goes out within `close_timeout`, or the client is dropped."""
+    """A frame that has begun goes out within `close_timeout`, or the client is dropped."""
     async with open_room(close_timeout=2) as room:
         peer = await room.connect("/")
         peer.kernel.stall()

@@ -1,4 +1,4 @@
-"""A turn for everyone: whatever one peer sends, others run between two pieces of work on it.
+"""A turn for each: whatever one peer sends, others run between two pieces of work on it.
 
 Time is none in these tests, so a turn is over as soon as it has begun, and every place that must give
 way does. What is asserted is that a neighbour was served before all of it was done.
@@ -60,7 +60,7 @@ async def a_neighbour() -> AsyncIterator[Neighbour]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    for _ in range(100_000):  # (time stands still while somebody runs)
+    for _ in range(100_000):  # (time stands still while a task runs)
         if condition():
             return
         await trio.lowlevel.checkpoint()
@@ -219,7 +219,7 @@ async def test_the_log_judges_a_batch_in_turns(
     judged: list[int] = []
     events = [event(number) for number in range(100)]
     async with a_neighbour() as neighbour:
-        monkeypatch.setattr(room.hub.log, "refusal", lambda _: judged.append(neighbour.turns))
+        monkeypatch.setattr(room.hub.intake, "_refusal", lambda _: judged.append(neighbour.turns))
         web = Web(room)
         web.kernel.feed(post("/events", json.dumps(events), BATCH))
         await until(lambda: web.kernel.taken)

@@ -1,4 +1,4 @@
-"""Frames that went out in part: what stalled clients keep in memory is bounded for all of them."""
+"""Partly sent frames: the memory that stalled clients hold is bounded for all of them together."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_all_in_one_frame(autojump_clock: Clock) -> None:
 
 
 async def test_one_that_leaves(autojump_clock: Clock) -> None:
-    """What it was owed counts no more."""
+    """Its pending data doesn't count any more."""
     async with open_room() as room:
         peer = await stalled(room, 1)
         await room.hub.publish("x" * SIZE)

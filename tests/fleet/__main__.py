@@ -14,6 +14,7 @@ import trio
 
 from benchmarks.load import raise_file_limit
 from tests.fleet.crowd import come_back
+from tests.fleet.nodes import carry_out_nodes, judge_nodes
 from tests.fleet.plan import Plan, model_plan, storm_plan
 from tests.fleet.run import carry_out
 from tests.fleet.verdict import judge
@@ -24,8 +25,16 @@ from tests.fleet.verdict import judge
 @click.option("--kills", default=0, help="Kills in one run under load.")
 @click.option("--crowd", default=0, help="Clients of a server that is restarted.")
 @click.option("--seed", default=1, help="Of the first run; each has the next one.")
-def main(runs: int, kills: int, crowd: int, seed: int) -> None:
+@click.option(
+    "--store", type=click.Choice(["sqlite", "redis"]), default="sqlite", help="The log's kind."
+)
+@click.option("--nodes", default=3, help="Servers that share a log on Redis.")
+def main(runs: int, kills: int, crowd: int, seed: int, store: str, nodes: int) -> None:  # noqa: PLR0917 - options
     """Kill a server again and again, and look whether anything is lost."""
+    if store == "redis":
+        failed = [seed + n for n in range(runs) if not _nodes_succeed(seed + n, nodes)]
+        print(f"{runs} runs; failed: {failed or 'none'}")
+        sys.exit(bool(failed))
     if crowd:
         _restart(crowd)
     plans = [model_plan(seed + n) for n in range(runs)]
@@ -34,6 +43,21 @@ def main(runs: int, kills: int, crowd: int, seed: int) -> None:
     failed = [plan.seed for plan in plans if not _succeeds(plan)]
     print(f"{len(plans)} runs; failed: {failed or 'none'}")
     sys.exit(bool(failed))
+
+
+def _nodes_succeed(seed: int, nodes: int) -> bool:
+    begun = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            run = trio.run(carry_out_nodes, seed, nodes, Path(directory))
+            figures = judge_nodes(run)
+    except (AssertionError, ExceptionGroup) as error:
+        # Each proxy and server has a nursery, so what happened is deep inside.
+        told = traceback.TracebackException.from_exception(error, max_group_depth=100)
+        print(f"seed {seed} failed", *told.format(), sep="\n", flush=True)
+        return False
+    print(f"seed {seed}: {run.deaths}, {figures}, {time.perf_counter() - begun:.1f} s", flush=True)
+    return True
 
 
 def _restart(clients: int) -> None:

@@ -10,7 +10,7 @@ __all__ = ["Count"]
 
 
 class Count:
-    """Goes up. Who waits for a number is called in the very moment that it is reached."""
+    """Goes up. A task that waits for a number is called at the moment at which it is reached."""
 
     def __init__(self) -> None:
         self.value = 0

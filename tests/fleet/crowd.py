@@ -31,11 +31,12 @@ _SILENCE, _PATIENCE = 60.0, 600.0
 
 
 class Member:
-    """One client, connected or not."""
+    """One client, connected or not. With some `answers` that are refusals, it comes again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *answers: bytes) -> None:
         self.cursor = ""
         self.offset = 0
+        self._answers = answers
 
     def connect(self, port: int) -> socket.socket:
         """Ask for a connection."""
@@ -55,6 +56,8 @@ class Member:
         if data and not self.head.endswith(b"\r\n\r\n"):
             head, end, rest = (self.head + data).partition(b"\r\n\r\n")
             self.head = head + end
+            if self.head.startswith(self._answers):
+                return False
             assert self.head.startswith(b"HTTP/1.1 101 "[: len(self.head)]), self.head + rest
             return all(self.hear(*frame) for frame in self.frames.feed(rest))
         return bool(data) and all(self.hear(*frame) for frame in self.frames.feed(data))
@@ -78,30 +81,40 @@ class Member:
 
 
 def offset_of(cursor: str) -> int:
-    return int(cursor.rpartition(":")[2])
+    return int(cursor.split(":")[1])
 
 
 class Crowd:
     """All of them. What they do together blocks, until everyone has done it."""
 
-    def __init__(self, port: int, count: int) -> None:
+    def __init__(self, port: int, count: int, *answers: bytes) -> None:
         #: Requests that were sent.
         self.requests = 0
         self._port = port
-        self._absent = [Member() for _ in range(count)]
+        self._absent = [Member(*answers) for _ in range(count)]
         self._present: set[Member] = set()
         self._waiting = 0  # for their welcome
         self._selector = selectors.DefaultSelector()
 
     def connect(self) -> None:
-        """Whoever isn't connected does so."""
+        """Connect all that aren't connected."""
         while self._absent or self._waiting:
-            while self._absent and self._waiting < _AT_ONCE:
-                member = self._absent.pop()
-                self._selector.register(member.connect(self._port), selectors.EVENT_READ, member)
-                self._present.add(member)
-                self._waiting += 1
-                self.requests += 1
+            self._ask()
+            self._turn()
+
+    def _ask(self) -> None:
+        """Some of those who are absent ask for a connection."""
+        while self._absent and self._waiting < _AT_ONCE:
+            member = self._absent.pop()
+            self._selector.register(member.connect(self._port), selectors.EVENT_READ, member)
+            self._present.add(member)
+            self._waiting += 1
+            self.requests += 1
+
+    def stay(self, end: Callable[[], int | None]) -> None:
+        """Read, and come back whenever it must be, until there is an `end` and everyone is there."""
+        while (upto := end()) is None or self._absent or any(m.offset < upto for m in self._present):
+            self._ask()
             self._turn()
 
     def leave(self, count: int) -> None:
@@ -120,7 +133,7 @@ class Crowd:
             self._turn()
 
     def _turn(self) -> None:
-        """Let everyone read; those whom the server lets go are absent then."""
+        """Let all read. Those that the server disconnects are absent then."""
         ready = self._selector.select(_SILENCE)
         assert ready, "the server says nothing"
         for key, _ in ready:

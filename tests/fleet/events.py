@@ -1,4 +1,4 @@
-"""What the fleet says, what it wants to hear, and whether the one is the other."""
+"""The events that the fleet publishes, the ones that it wants, and whether they are the same."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Said:
     id: str | None
     type: str
     subject: str | None = None
-    #: For whom it is: one client's `id`, one team.
+    #: Its recipients: one client's `id`, one team.
     to: str | None = None
     team: str | None = None
     size: int = 0
@@ -50,14 +50,14 @@ class Said:
 
     @property
     def kind(self) -> tuple[str, str | None]:
-        """What a newer one takes the place of, for those who want the latest only."""
+        """The key under which a newer event replaces it, for clients that want only the latest."""
         return self.source, self.subject
 
     def is_for(self, id: str, team: str) -> bool:
         return self.to in (None, id) and self.team in (None, team)
 
     def check(self, heard: dict[str, Any]) -> None:
-        """What came of it is what was said."""
+        """Check that the event is the one that was published."""
         due = {"source": self.source, "type": self.type, "data": self.data, "subject": self.subject}
         due["to"] = self.to
         found = {name: heard.get(name) for name in due}

@@ -1,4 +1,4 @@
-"""What befalls the server: its deaths, births that fail, and a disk that is full for a while."""
+"""The server's fates: its deaths, starts that fail, and a disk that is full for a while."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _is_locked(run: Run) -> bool:
 async def fill_disk(run: Run, fault: Fault) -> None:
     """Wait until it is time, and let the server's files not grow any more, until enough was refused."""
     if sys.platform != "linux":
-        return  # nobody else's limits can be set there
+        return  # the limits of other processes can't be set there
     await getattr(run, fault.what).wait(fault.count)
     if run.over or run.disk_is_full:
         return

@@ -1,4 +1,4 @@
-"""A plan: what happens in one run, as far as it can be said beforehand. Made of a seed."""
+"""A plan: the events of one run, as far as they can be known beforehand. Made from a seed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Fault:
 
 @attrs.frozen
 class Plan:
-    """Who takes part, and which deaths the server dies."""
+    """The clients that take part, and the ways in which the server dies."""
 
     seed: int
     #: How many notifications the log keeps; None: all.
@@ -127,7 +127,7 @@ _SIZES = (
 
 
 def _options(random: Random) -> tuple[str, ...]:
-    """What may be another one in each life."""
+    """The options that may differ in each life."""
     return (
         *("--durability", random.choice(("full", "normal"))),
         *("--max-tail-bytes", str(random.choice((500, random.randint(500, 200_000), 1 << 24)))),

@@ -1,4 +1,4 @@
-"""Publishers: what wasn't acknowledged is said again, under the same `source` and `id`.
+"""Publishers: they repeat unacknowledged events, with the same `source` and `id`.
 
 A raw one doesn't know what became of what it said, and says it once.
 """
@@ -83,7 +83,7 @@ class Publisher:
         return True
 
     def _burst(self, at: int, count: int) -> list[Said]:
-        """What to say next: what was said before, or something new."""
+        """The events to publish next: earlier ones again, or new ones."""
         while not self.run.over and len(self.said) < at + count:
             said = random_said(
                 self.random,

@@ -29,13 +29,13 @@ _CODA = 40
 
 #: What a publisher is told. (503: by the time that it was looked for, there was no reason any more.)
 _REFUSALS = {
-    (507, "the server has no room left for the log: publish it again later"),
-    (503, "the log takes nothing at the moment: publish it again later"),
+    (507, "the server has no space left for the log; publish again later"),
+    (503, "the log can't accept notifications at the moment; publish again later"),
 }
 
 
 class Run:
-    """What is known, by everyone and of everything."""
+    """Everything known in a run, by all and about all."""
 
     def __init__(self, plan: Plan, server: ServerProcess) -> None:
         self.plan = plan
@@ -48,7 +48,7 @@ class Run:
         self.disk_is_full = False
         #: By token.
         self.published: dict[str, Said] = {}
-        #: The log: which token is where, by whoever has seen it.
+        #: The log: the token at each offset, from all that have seen it.
         self.log: dict[int, str] = {}
         self.epoch: str | None = None
         #: The newest offset that was seen, and at the end the newest that there is.
@@ -125,7 +125,7 @@ class Run:
         if isinstance(why, Lost):
             assert why.code in (None, 1012), why
         else:
-            assert (why.status, b"going down" in why.body) == (503, True), why
+            assert (why.status, b"shutting down" in why.body) == (503, True), why
         assert self.life > life, f"the server dropped a connection: {why}"
 
     def excuse_refusal(self, status: int, reason: str) -> None:

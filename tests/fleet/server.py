@@ -39,7 +39,7 @@ class ServerProcess:
         self.port = free_port()
         self.options = list(options)
         self.launcher = list(launcher)
-        #: It listens. Who waits for it waits as often as it isn't so: see `up`.
+        #: Set while it listens. A task that waits for it may have to wait again, see `up`.
         self.listening = trio.Event()
         self._errors = errors
         self._process: trio.Process | None = None
@@ -51,7 +51,7 @@ class ServerProcess:
 
     @property
     def errors(self) -> str:
-        """What it has said on stderr, in all of its lives."""
+        """Everything that it has written to stderr, in all of its lives."""
         return self._errors.read_text() if self._errors.exists() else ""
 
     async def spawn(self, *more: str) -> None:

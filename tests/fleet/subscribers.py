@@ -34,7 +34,7 @@ class Left(Exception):
 
 @attrs.define
 class Stay:
-    """What one connection brought."""
+    """Everything that one connection received."""
 
     #: (offset, filters): behind the offset these are in force.
     filters: list[tuple[int, Filters]]
@@ -50,7 +50,7 @@ class Stay:
     gaps: list[tuple[int, int]] = attrs.Factory(list)
 
     def is_due(self, run: Run, id: str, team: str, upto: int) -> list[tuple[int, str]]:
-        """What of the log it should have brought up to that offset, if it was this client's."""
+        """The entries that it should have received up to that offset, if they were this client's."""
         assert self.start is not None
         assert all(before[0] <= behind[0] for before, behind in pairwise(self.filters)), (
             "cursors go back"
@@ -159,7 +159,7 @@ class Subscriber:
     # What a raw one does in another way.
 
     def query(self) -> dict[str, str]:
-        """What it asks for when it connects."""
+        """The query with which it connects."""
         query = {"format": "cloudevents", "id": self.id, "team": self.team}
         if self.filters is not None:
             query["filters"] = json.dumps(self.filters)
@@ -175,7 +175,7 @@ class Subscriber:
             stay.asked = self.run.offset(self.since)
 
     async def change_filters(self, line: Line) -> None:
-        # One of them wants something for ever: if nobody got anything, nothing would go on.
+        # One of them wants something for ever: if no client got anything, nothing would go on.
         if self.id != "s0":
             await self.subscribe(line, random_filters(self.random) or [])
 
@@ -257,7 +257,7 @@ class RawSubscriber(Subscriber):
         self.run.received.add()
 
     async def change_filters(self, line: Line) -> None:
-        """It would have to connect anew: nothing is said."""
+        """It would have to connect again, so nothing is sent."""
 
     async def ask(self, line: Line) -> None:
         await line.ping()

@@ -1,4 +1,4 @@
-"""The verdict: was all that was acknowledged delivered, to all whom it concerned, once, in order?"""
+"""The verdict: was everything acknowledged delivered to all its recipients, once, in order?"""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _judge_publisher(run: Run, publisher: Publisher, offsets: dict[str, int]) ->
 
 
 def _judge_raw_publisher(publisher: RawPublisher, offsets: dict[str, int]) -> None:
-    """Of what each connection sent, the first ones are in the log, in order."""
+    """The log has the first messages of each connection, in order."""
     for tokens, done in publisher.stays:
         found = [offsets[token] for token in tokens if token in offsets]
         assert found == sorted(found), f"{publisher.id}: not in order"

@@ -28,7 +28,7 @@ _SHOWN = 5
 def main(
     kinds: tuple[str, ...], inputs: int, seed: int | None, only: tuple[int, ...], store: str
 ) -> None:
-    """Send a server what nobody should send, and look whether it serves everyone else."""
+    """Send a server input that no client should send, and check that it still serves all others."""
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     say = partial(print, flush=True)
     say(f"seed {seed}")

@@ -73,7 +73,7 @@ def is_last(answer: Answered) -> bool:
 
 
 def fault_of(answer: Answered, allowed: frozenset[int] = frozenset()) -> str | None:
-    """What is wrong with an answer, whatever was asked. `allowed` are further ones of 5xx."""
+    """The fault of an answer, whatever the request was. `allowed` are further ones of 5xx."""
     if answer.status >= 500 and answer.status not in allowed and answer.status not in _REFUSALS:
         return f"it was answered with {answer.status}: {answer.body[:300]!r}"
     if answer.status < 400 or not answer.body:

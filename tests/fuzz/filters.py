@@ -63,7 +63,7 @@ def _case(random: Random, word: str) -> str:
 
 
 def random_sql(random: Random, depth: int = 3) -> str:  # noqa: PLR0911 - a table
-    """An expression, by the grammar: it always parses."""
+    """An expression made by the grammar, which always parses."""
     if depth == 0 or chance(random, 15):
         return _atom(random)
     less = depth - 1
@@ -116,7 +116,7 @@ def _atom(random: Random) -> str:
 
 
 def _simple(random: Random) -> str:
-    """What the index can look up, and what nearly can be."""
+    """A filter that the index can look up, or nearly can."""
     name = _case(random, random.choice(NAMES))
     match random.randrange(6):
         case 0:

@@ -92,7 +92,7 @@ def _bad_frame(random: Random) -> bytes:  # noqa: PLR0911 - a table
             return (
                 random.choice((b"\x81\xfe\x00\x05", b"\x81\xff" + (5).to_bytes(8))) + bytes(4) + b"abcde"
             )
-        case 4:  # lengths that nobody can mean
+        case 4:  # impossible lengths
             return (
                 b"\x82\xff"
                 + random.choice((1 << 63, (1 << 64) - 1, 1 << 40, 70_000)).to_bytes(8)

@@ -20,7 +20,7 @@ BAD_CODES = frozenset({1004, 1006, 1011, 1012, 1015})
 
 @attrs.frozen
 class Scene:
-    """What inputs may know of the server: its log when the run began, its secret, the time of day."""
+    """The facts that inputs may use: the server's log at the start, its secret, the time of day."""
 
     epoch: str = "e"
     head: int = 0
@@ -86,7 +86,7 @@ class Burst:
 
 @attrs.frozen
 class Heard:
-    """What came for a `Talk`: messages (as text or bytes), and the Close code, if that ended it.
+    """The answers to a `Talk`: messages (as text or bytes), and the Close code, if that ended it.
 
     `lost`: the connection ended without a Close frame.
     """

@@ -62,5 +62,5 @@ LOCAL: dict[str, Callable[[Random], None]] = {"sql": sql_input, "urls": url_inpu
 
 
 def random_of(seed: int, kind: str, number: int) -> Random:
-    """What an input is made from."""
+    """The source of an input's random choices."""
     return Random(f"{seed}/{kind}/{number}")

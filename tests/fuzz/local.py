@@ -1,4 +1,4 @@
-"""What needs no server: expressions and filters against the index and `explain`; URLs of sockets."""
+"""The parts that need no server: expressions and filters against the index and `explain`; URLs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIMITS: Final = FilterLimits(max_filter_cost=sys.maxsize)
 def sql_input(random: Random) -> None:
     """Some predicates and notifications; AssertionError where two ways to the answer differ.
 
-    The index finds whom the predicates themselves want, `explain` says the same, and so does what is
+    The index finds the clients that the predicates want, `explain` says the same, and so does what is
     read again from the predicate's JSON. Nothing raises, but ValueError for what is no expression.
     """
     predicates = [found for _ in range(random.choice((2, 3))) if (found := _predicate(random))]

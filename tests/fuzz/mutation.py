@@ -1,4 +1,4 @@
-"""What makes a good input a bad one: bytes and texts, spoilt by a `Random`."""
+"""Making good inputs bad: bytes and texts, spoilt by a `Random`."""
 
 from __future__ import annotations
 

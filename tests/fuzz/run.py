@@ -44,7 +44,7 @@ _WORKERS = 8
 
 @attrs.frozen
 class Fault:
-    """What was wrong. `number` is the input's, or None if no single input is to blame."""
+    """A fault. `number` is the input's, or None if no single input is to blame."""
 
     kind: str
     seed: int
@@ -60,7 +60,7 @@ class Fault:
 
 @attrs.define
 class Outcome:
-    """What came of a run. `faults` is empty if all is well."""
+    """The outcome of a run. `faults` is empty if all is well."""
 
     kind: str
     inputs: int = 0

@@ -33,7 +33,7 @@ class Sender:
 
     def __init__(self, port: int, source: Iterator[Numbered], note: Callable[[int, str], None]) -> None:
         self.done = 0
-        #: Set, and made anew, whenever `done` has changed.
+        #: Set, and replaced by a new one, whenever `done` has changed.
         self.progress = trio.Event()
         self.sent_by: dict[int, deque[int]] = {}
         self._port = port
@@ -213,7 +213,7 @@ class _Worker:
 
 
 class _Listener:
-    """What a WebSocket's server says, up to the answer to a barrier, or to the end."""
+    """The messages of a WebSocket's server, up to the answer to a barrier, or to the end."""
 
     def __init__(self, stream: trio.SocketStream, target: str) -> None:
         self._stream = stream
@@ -249,7 +249,7 @@ class _Listener:
         return client_frame(json.dumps(event).encode())
 
     async def until(self, number: int) -> Heard:
-        """What came up to the answer to this barrier, or to the end of the connection."""
+        """Everything up to the answer to this barrier, or to the end of the connection."""
         messages: list[str | bytes] = []
         while True:
             while self._waiting:

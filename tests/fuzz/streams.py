@@ -56,7 +56,7 @@ class StreamLine:
             raise Refused(int(status.split(" ")[1]), self._raw)
 
     async def read(self) -> list[Dispatched]:
-        """What one read brings, maybe nothing; a line of JSON is the `data` of an event.
+        """The result of one read, maybe nothing; a line of JSON is the `data` of an event.
 
         Raises `Lost` at the end: with the code 1012 where that came in good order.
         """

@@ -1,4 +1,4 @@
-"""What a server process holds, and what its log says: seen from outside."""
+"""A server process from outside: the resources that it holds, and its log."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LogReader:
     _rest: bytes = b""
 
     def faults(self) -> list[tuple[str, int | None]]:
-        """What shouldn't be there, of what is new: the line, and the port that it names, if it does."""
+        """The new lines that shouldn't be there, each with the port that it names, if it does."""
         with self.path.open("rb") as file:
             file.seek(self._read)
             data = file.read()

@@ -1,4 +1,4 @@
-"""Witnesses: clients that mean well, and hear of each marker once and in order, whatever others do.
+"""Witnesses: clients that mean well, and receive each marker once and in order, whatever others do.
 
 A marker is a notification of a type that no input has; its data is its number. A publisher on a
 connection of its own publishes one now and then, and remembers the cursor of its receipt.
@@ -24,7 +24,7 @@ _PATIENCE = 30.0
 
 
 class _Event(msgspec.Struct):
-    """What is looked at of an event."""
+    """The part of an event that is looked at."""
 
     source: str
     cursor: str
@@ -89,7 +89,7 @@ class Witnesses:
                 await self._sightings.wait(1)
 
     def judge(self) -> list[str]:
-        """What they saw that was wrong, or didn't see."""
+        """The faults that they saw, and the events that they missed."""
         due = [(cursor, str(number)) for number, cursor in enumerate(self.cursors)]
         faults = list(self.faults)
         for name, seen in self._seen.items():

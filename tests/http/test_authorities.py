@@ -1,4 +1,4 @@
-"""Hosts and ports: what a request is for, by its target or by `Host`."""
+"""Hosts and ports: the server that a request means, by its target or by `Host`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Clock = trio.testing.MockClock
     ],
 )
 def test_the_normal_form(text: str, host: str, port: int | None) -> None:
-    """Of what differs in spelling only there is one; `str` of it is read again as itself."""
+    """Spellings of the same authority have one form, and `str` of it is read again as itself."""
     found = parse_authority(text)
     assert (found.host, found.port) == (host, port)
     assert parse_authority(str(found)) == found
@@ -59,9 +59,9 @@ async def test_what_is_no_host(host: str, room: Room, autojump_clock: Clock) -> 
 @pytest.mark.parametrize(
     ("target", "detail"),
     [
-        ("http://user@test/livez", "the request's target: it has a user in front of an @"),
-        ("http://test:port/livez", "the request's target: it is no host, nor a host and a port"),
-        ("http:///livez", "the request's target: there is no host in it"),
+        ("http://user@test/livez", "request target: must not have a user in front of an @"),
+        ("http://test:port/livez", "request target: must be HOST or HOST:PORT"),
+        ("http:///livez", "request target: must have a host"),
     ],
 )
 async def test_a_target_without_a_good_host(

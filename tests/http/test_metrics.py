@@ -1,4 +1,4 @@
-"""What a hub says of itself: `/clients`, `/metrics`."""
+"""A hub's reports about itself: `/clients`, `/metrics`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_codes_that_peers_make_up(room: Room, autojump_clock: Clock) -> No
 
 
 async def test_deliveries_to_the_slow(room: Room, autojump_clock: Clock) -> None:
-    """What is cut, and what is caught up with, counts once."""
+    """A cut frame counts once, and so does each entry that is caught up with."""
     kernel = FakeKernel()
     await room.connect("/", kernel=kernel)
     kernel.stall()
@@ -112,7 +112,7 @@ async def test_the_same_for_programs(room: Room, autojump_clock: Clock) -> None:
 
 
 async def test_the_roster(room: Room, autojump_clock: Clock) -> None:
-    """Who is connected, what they want, and how far behind they are."""
+    """The connected clients, their filters, and how far behind they are."""
     slow = FakeKernel()
     await room.connect("/?id=a&exact.type=x", kernel=slow)
     await room.connect("/?id=b&role=publisher&format=cloudevents")
@@ -145,7 +145,7 @@ async def test_a_page_of_the_roster_is_bounded(room: Room, autojump_clock: Clock
 
 
 async def test_the_roster_in_pages(autojump_clock: Clock) -> None:
-    """Each with the key of the next; whoever comes and goes meanwhile disturbs nobody."""
+    """Each has the key of the next. Clients that come and go meanwhile don't disturb the others."""
     async with open_room() as room:
         for n in range(7):
             await room.connect(f"/?id=c{n}")

@@ -71,41 +71,68 @@ def test_what_is_allowed(allowed: str, origin: str, expected: bool) -> None:
         ("https://a, https://b", "give each origin by itself, without spaces and commas"),
         ("https://a https://b", "give each origin by itself"),
         ("https://a\n", "give each origin by itself"),
-        ("example.org", "it has no scheme and host: write https://example.org"),
+        ("example.org", "it has no scheme and host; write https://example.org"),
         ("*.example.org", "write https://*.example.org"),
         ("localhost:3000", "write https://localhost:3000"),
         ("https:/example.org/", "write https://example.org"),
         ("file:", "write file://"),
         ("NULL", "write null"),
         ("about:blank", "write null"),
-        ("https://example.org/", "an origin has no path: write https://example.org"),
-        ("https://*.example.org/app", "an origin has no path: write https://*.example.org"),
-        ("https://example.org?x", "an origin has no path: write https://example.org"),
-        ("file:///", "an origin has no path: write file://"),
-        ("ws://example.org", "a WebSocket's origin is that of its page: write http://example.org"),
+        ("https://example.org/", "an origin has no path; write https://example.org"),
+        ("https://*.example.org/app", "an origin has no path; write https://*.example.org"),
+        ("https://example.org?x", "an origin has no path; write https://example.org"),
+        ("file:///", "an origin has no path; write file://"),
+        ("ws://example.org", "a WebSocket has the origin of its page; write http://example.org"),
         ("wss://example.org:9", "write https://example.org:9"),
-        ("https://user@example.org", "it has a user in front of an @: leave that out"),
-        ("https://example.org:port", "it is no host, nor a host and a port"),
-        ("https://example.org:*", "a * stands for what is in front of"),
-        ("https://example.org:65536", "its port must be at most 65535"),
+        ("https://user@example.org", "must not have a user in front of an @; leave it out"),
+        ("https://example.org:port", "must be HOST or HOST:PORT"),
+        (
+            "https://example.org:*",
+            (
+                "allow_origin: 'https://example.org:*' can't be the origin of a page: a *"
+                " may only stand in front of a host's first dot"
+            ),
+        ),
+        ("https://example.org:65536", "must have a port of at most 65535"),
         ("https://example.org:0", "no server has the port 0"),
-        ("https://", "there is no host in it: write https://example.org"),
-        ("file://:80", "there is no host in it"),
+        ("https://", "it has no host; write https://example.org"),
+        ("file://:80", "it has no host; write "),
         ("https://*", "write * for all origins, or https://*.example.org"),
         ("https://*example.org", "write * for all origins, or https://*.example.org"),
-        ("https://*.", "there is no host in it"),
-        ("https://a.*.org", "a * stands for what is in front of a host's first dot"),
+        ("https://*.", "it has no host; write "),
+        (
+            "https://a.*.org",
+            (
+                "allow_origin: 'https://a.*.org' can't be the origin of a page: a * may"
+                " only stand in front of a host's first dot"
+            ),
+        ),
         ("https://*.*.org", "write * for all origins"),
-        ("https://*.127.0.0.1", "there are no hosts below that one"),
-        ("*://example.org", "'*' is no scheme: write https://example.org"),
-        ("http://127.1", "an address must be written with four numbers"),
-        ("http://0x7f000001", "an address must be written with four numbers"),
-        ("http://[::1", "it is no host"),
-        ("http://[fe80::1%eth0]", "an address with a zone"),
-        ("https://a..ü.example", "can't be a host's name"),
-        ("https://⒈.ü", "can't be a host's name"),
-        ("https://ü%.example", "its host has characters that no name has"),
-        ("https://user@☃.example", "it has a user in front of an @"),
+        ("https://*.127.0.0.1", "this host can't have hosts below it"),
+        ("*://example.org", "'*' is not a scheme; write https://example.org"),
+        ("http://127.1", "write an IPv4 address with four decimal numbers"),
+        ("http://0x7f000001", "write an IPv4 address with four decimal numbers"),
+        (
+            "http://[::1",
+            "allow_origin: 'http://[::1' can't be the origin of a page: must be HOST or HOST:PORT",
+        ),
+        (
+            "http://[fe80::1%eth0]",
+            (
+                "allow_origin: 'http://[fe80::1%eth0]' can't be the origin of a page: a"
+                " page's address can't have a zone"
+            ),
+        ),
+        ("https://a..ü.example", "is not a valid host name: "),
+        ("https://⒈.ü", "is not a valid host name: "),
+        ("https://ü%.example", "must be a host name, but has characters that no host name has"),
+        (
+            "https://user@☃.example",
+            (
+                "allow_origin: 'https://user@☃.example' can't be the origin of a page: must"
+                " not have a user in front of an @"
+            ),
+        ),
         ("app://ü", "a host of app: must be written in ASCII"),
     ],
 )
@@ -118,7 +145,7 @@ def test_what_can_never_match(text: str, why: str) -> None:
 
 def test_an_origin_is_text() -> None:
     """The name of the option is in the error."""
-    with pytest.raises(TypeError, match=r"^allow_origin must be str, not bytes"):
+    with pytest.raises(TypeError, match=r"^allow_origin: must be str, not bytes"):
         Origins([b"https://example.org"])  # type: ignore[list-item] # the mistake is the point
 
 
@@ -199,7 +226,7 @@ async def test_what_is_no_origin_is_refused(origin: str, kind: str, autojump_clo
         }[kind]
         answer = await Web(room).ask(request.replace(b"X: y", field.encode("latin-1")))
         assert answer.status == 403
-        assert answer.json["detail"].startswith("origin: the header is no origin")
+        assert answer.json["detail"].startswith("Origin: must be SCHEME://HOST")
         assert "access-control-allow-origin" not in answer.headers
 
 

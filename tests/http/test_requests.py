@@ -17,7 +17,7 @@ from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, upgrade
 from tests.web import Web, get, post
 from trionotify import Client, Refused, Request, open_server
-from trionotify.http import routes as routes_module
+from trionotify.http import files as files_module
 from trionotify.http.connection import _without_empty_lines
 from trionotify.http.routes import ADMIN, ALL, PUBLIC
 
@@ -98,7 +98,7 @@ SMUGGLED = {
 @pytest.mark.parametrize("size", [1, 7, 1_000])
 @pytest.mark.parametrize("shape", SMUGGLED)
 async def test_what_could_be_smuggled(shape: str, size: int, room: Room, autojump_clock: Clock) -> None:
-    """It is refused, and behind it the connection is closed: the rest is nobody's request."""
+    """It is refused, and behind it the connection is closed: the rest belongs to no request."""
     web = Web(room)
     request = SMUGGLED[shape] + get("/clients")
     for at in range(0, len(request), size):
@@ -153,7 +153,7 @@ async def test_a_body_that_says_it_is_too_long(autojump_clock: Clock) -> None:
             head = get("/events", f"Content-Length: {length}", *fields, method="POST")
             answer = await web.ask(head, "POST")
             assert (answer.status, answer.headers["connection"]) == (413, "close")
-            assert answer.json["detail"] == "a request's body may have at most 10 bytes"
+            assert answer.json["detail"] == "request body: must have at most 10 bytes"
             assert bytes(web.kernel.taken).count(b"HTTP/1.1") == 1
         batch = "Content-Type: application/cloudevents-batch+json"
         web = Web(room)
@@ -175,7 +175,7 @@ async def test_a_length_is_of_one_request(autojump_clock: Clock) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_who_sends_all_before_it_reads_hears_why_not(chunked: bool) -> None:
-    """What it still sends is thrown away for a while: else its kernel would throw away the answer."""
+    """The rest of its body is discarded for a while. Otherwise its kernel would discard the answer."""
     body, field = b"x" * (8 << 20), f"Content-Length: {8 << 20}"
     if chunked:
         body, field = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "Transfer-Encoding: chunked"
@@ -185,7 +185,7 @@ async def test_who_sends_all_before_it_reads_hears_why_not(chunked: bool) -> Non
             await stream.send_eof()
             said = b"".join([data async for data in stream])
     assert said.startswith(b"HTTP/1.1 413")
-    assert said.endswith(b'"a request\'s body may have at most 1048576 bytes"}')
+    assert said.endswith(b'"request body: must have at most 1048576 bytes"}\n')
 
 
 async def test_the_peer_leaves_in_the_middle_of_a_body(room: Room, autojump_clock: Clock) -> None:
@@ -236,7 +236,7 @@ async def test_idle_connections_make_room(autojump_clock: Clock) -> None:
 
 
 async def test_a_stop_closes_idle_connections(autojump_clock: Clock) -> None:
-    """When nobody is let in any more, they aren't waited for."""
+    """Once no client is let in any more, they aren't waited for."""
     async with open_room() as room:
         web = Web(room)
         await web.ask(get("/livez"))
@@ -361,13 +361,16 @@ async def test_other_methods(room: Room, autojump_clock: Clock) -> None:
 
 async def test_what_is_asked_about_the_whole_server(room: Room, autojump_clock: Clock) -> None:
     """OPTIONS alone; at an admin port, too."""
-    for routes, allowed in ((ALL, "GET, POST, HEAD, OPTIONS"), (ADMIN, "GET, HEAD, OPTIONS")):
+    for routes, allowed in (
+        (ALL, "GET, POST, DELETE, HEAD, OPTIONS"),
+        (ADMIN, "GET, DELETE, HEAD, OPTIONS"),
+    ):
         web = Web(room, routes=routes)
         answer = await web.ask(get("*", method="OPTIONS"))
         assert (answer.status, answer.headers["allow"]) == (204, allowed)
         answer = await web.ask(get("*"))
         assert answer.status == 400
-        assert answer.json["detail"] == "the request's target: * is for OPTIONS alone"
+        assert answer.json["detail"] == "request target: * is only for OPTIONS"
 
 
 @pytest.mark.parametrize("page", [True, False])
@@ -404,7 +407,7 @@ async def test_who_asks_what_is_here(
 
 
 async def test_no_browser_is_to_guess(room: Room, autojump_clock: Clock) -> None:
-    """What an answer is, it says: so does every one."""
+    """Every answer says what its content is."""
     for request in (
         *(
             get("/"),
@@ -483,7 +486,7 @@ async def test_readiness(room: Room, autojump_clock: Clock) -> None:
     assert (await web.ask(get("/readyz?verbose"))).body == b"accepting: ok\nlog: ok\n"
     web.kernel.feed(get("/readyz?verbose")[:-2])
     await room.quiet()
-    room.hub.entrance.close("draining")
+    room.hub.stop_accepting("draining")
     answer = await web.ask(b"\r\n")
     assert (answer.status, answer.body) == (503, b"accepting: draining\nlog: ok\n")
 
@@ -561,19 +564,19 @@ async def test_what_cant_be_read_is_answered(
 async def test_a_machine_that_is_out_of_something(
     room: Room, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the system refuses a handler is a 503, and no traceback."""
+    """An error of the system in a handler is a 503, without a traceback."""
 
     def fail(*_: object) -> bytes:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(routes_module, "_contents", fail)
+    monkeypatch.setattr(files_module, "_contents", fail)
     answer = await Web(room).ask(get("/trionotify.js"))
     assert answer.status == 503
     assert answer.headers["retry-after"]
 
 
 async def test_chunks_that_weigh_more_than_what_is_in_them(room: Room, autojump_clock: Clock) -> None:
-    """What they are wrapped in counts, too: extensions of kilobytes around each byte are a 413."""
+    """Their framing counts, too: extensions of kilobytes around each byte are a 413."""
     web = Web(room)
     chunk = b"1;" + b"x" * 1_000 + b"\r\na\r\n"
     web.kernel.feed(get("/events?type=x", "Transfer-Encoding: chunked", method="POST") + chunk * 2_500)

@@ -122,8 +122,8 @@ def test_a_path_that_somebody_wrote() -> None:
     assert unix_path("unix:/tmp/grüße an 100%") == "/tmp/grüße an 100%"
     assert unix_path("http://host/unix:/tmp") is None
     for url, words in [
-        ("unix:", "there is no path in it"),
-        ("unix:?id=al", "there is no path in it"),
+        ("unix:", "a unix URL must have a path"),
+        ("unix:?id=al", "a unix URL must have a path"),
         ("unix:/tmp/a#b?id=al", "a '#' must be written as %23"),
     ]:
         with pytest.raises(ValueError, match=f"^url: {words}$"):
@@ -187,7 +187,7 @@ async def test_a_field_on_several_lines(autojump_clock: Clock) -> None:
 
 
 async def test_limits(autojump_clock: Clock) -> None:
-    """Of connections per client and per address: 429 above, and room again when one has left."""
+    """Connections per client and per address: 429 above, and room again when one has left."""
     options = {"max_connections_per_id": 2, "max_connections_per_address": 3}
     async with open_room(trusted_proxy=["192.0.2.1"], **options) as room:
 
@@ -201,10 +201,10 @@ async def test_limits(autojump_clock: Clock) -> None:
         for id, address, status, words in [
             ("a", "203.0.113.1", 101, b""),
             ("a", "203.0.113.2", 101, b""),
-            ("a", "203.0.113.3", 429, b"id: a has 2 connections already"),
+            ("a", "203.0.113.3", 429, b"id: a already has 2 connections"),
             ("b", "203.0.113.1", 101, b""),
             ("c", "203.0.113.1", 101, b""),
-            ("d", "203.0.113.1", 429, b"address: 203.0.113.1 has 3 connections already"),
+            ("d", "203.0.113.1", 429, b"address: 203.0.113.1 already has 3 connections"),
         ]:
             found, body = await come(id, address)
             assert (found, words in body) == (status, True)

@@ -40,7 +40,7 @@ COVERED = ALLOWANCE // time_of(Sql(costly("subject", 0)), 2048)
 
 @pytest.fixture
 def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happened, as it happened: `asked` an SQL expression, or `sent` to an honest client."""
+    """The events of a test in their order: `asked` an SQL expression, or `sent` to an honest client."""
     order: list[str] = []
     evaluate = Sql.__call__
 
@@ -91,7 +91,7 @@ async def test_filters_of_many_are_asked_after_the_others_were_served(
 async def test_a_filter_that_many_share_is_asked_once(
     order: list[str], room: Room, autojump_clock: Clock
 ) -> None:
-    """However costly: for each of them it is cheap."""
+    """However expensive it is as a whole, it is cheap for each of them."""
     number = 2 * time_of(Sql(costly("subject", 0))) // CHEAP
     peers = [await room.connect(f"/?sql={quote(costly('subject', 0))}") for _ in range(number)]
     order.clear()
@@ -105,7 +105,7 @@ async def test_a_filter_that_many_share_is_asked_once(
 async def test_an_audience_costs_the_filters_of_its_clients_as_well(
     order: list[str], room: Room, autojump_clock: Clock
 ) -> None:
-    """To whom a notification is addressed, pays for its own filter in the same way."""
+    """A client to which a notification is addressed pays for its own filter in the same way."""
     query = "/?team=a&sql="
     peers = [await room.connect(query + quote(costly("subject", number))) for number in range(10)]
     honest = await room.connect("/?team=a&exact.type=t", kernel=Honest(order))
@@ -124,7 +124,7 @@ def event(number: int, audience: str) -> dict[str, Any]:
 async def test_the_audience_of_a_batch_is_asked_once_about_each_client(
     order: list[str], room: Room, autojump_clock: Clock
 ) -> None:
-    """What it says of a client doesn't change from event to event."""
+    """Its answer about a client doesn't change from event to event."""
     peers = [await room.connect(f"/?zz={LONG}{number}") for number in range(10)]
     events = [event(number, costly("zz", 0)) for number in range(50)]
     web = Web(room)

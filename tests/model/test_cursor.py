@@ -14,7 +14,7 @@ import trio.testing
 from tests.conftest import Room
 from trionotify import Notification, connect, open_server
 from trionotify.delivery.entry import Entry
-from trionotify.delivery.log import MemoryLog
+from trionotify.delivery.memory_log import MemoryLog
 from trionotify.durations import duration_of
 from trionotify.model.cursor import START, Cursor, Moment, parse_since
 

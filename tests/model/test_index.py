@@ -117,7 +117,7 @@ def test_one_that_raises_holds_for_nobody_and_is_named() -> None:
 
 
 def test_a_subclass_of_a_predicate_is_always_asked() -> None:
-    """What it wants can't be told from its attributes."""
+    """Its meaning can't be told from its attributes."""
 
     class Anything(Exact):
         def __call__(self, subject: object) -> bool:
@@ -183,7 +183,7 @@ def test_a_predicate_may_change_what_is_registered(other: Any) -> None:
 
 
 def test_candidates_are_a_snapshot() -> None:
-    """What is removed before its turn has no members any more."""
+    """A group that is removed before its turn has no members any more."""
     index: PredicateIndex[str] = PredicateIndex()
     maybe = Sql("subject LIKE 's%s'")
     index.add(Exact(subject="ss"), "exact")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trionotify.model.multimap import Bags
+from trionotify.model.multimap import Bags, Few, with_item, without_item
 
 steps = st.lists(st.tuples(st.booleans(), st.sampled_from("ab"), st.integers(0, 3)), max_size=30)
 
@@ -30,3 +30,18 @@ def test_like_a_dict_of_dicts(steps: list[tuple[bool, str, int]]) -> None:
             assert list(bags.get(name)) == list(model.get(name, ()))
             assert bags.count(name) == len(model.get(name, ()))
         assert bool(bags) == any(model.values())
+
+
+@given(st.lists(st.integers(0, 3), max_size=20))
+def test_a_few_items_are_like_a_dict(items: list[int]) -> None:
+    """In the order in which they came. An item that is there already is removed."""
+    few: Few[int] = ()
+    model: dict[int, None] = {}
+    for item in items:
+        if item in model:
+            few = without_item(few, item)
+            del model[item]
+        else:
+            few = with_item(few, item)
+            model[item] = None
+        assert list(few) == list(model)

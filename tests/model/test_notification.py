@@ -54,45 +54,84 @@ def test_it_is_immutable() -> None:
         (
             {"data": 5},
             TypeError,
-            r"data must be str, bytes or None, not int; to publish it as JSON, use json=",
+            r"data: must be str, bytes or None, not int; to publish it as JSON, use json=",
         ),
-        ({"data": "\ud800"}, ValueError, "data can't be written as UTF-8"),
-        ({"type": ""}, ValueError, "type must not be empty"),
-        ({"type": None}, TypeError, "type must be str, not NoneType"),
-        ({"source": ""}, ValueError, "source must not be empty"),
-        ({"source": b"x"}, TypeError, "source must be str, not bytes"),
-        ({"subject": ""}, ValueError, "subject must not be empty"),
-        ({"subject": "a\nb"}, ValueError, r"subject must not contain the character '\\n'"),
-        ({"type": "\ud800"}, ValueError, "type must not contain"),
-        ({"id": ""}, ValueError, "id must not be empty"),
-        ({"id": 1.5}, TypeError, "id must be str"),
-        ({"id": 5}, TypeError, "id must be str"),
-        ({"time": "yesterday"}, ValueError, "time must be RFC 3339"),
-        ({"time": "2026-02-30T00:00:00Z"}, ValueError, "time '2026-02-30T00:00:00Z' is not a moment"),
+        (
+            {"data": "\ud800"},
+            ValueError,
+            (
+                r"data: can't be encoded as UTF-8: 'utf-8' codec can't encode character"
+                r" '\\ud800' in position 0: surrogates not allowed"
+            ),
+        ),
+        ({"type": ""}, ValueError, "type: must not be empty"),
+        ({"type": None}, TypeError, "type: must be str, not NoneType"),
+        ({"source": ""}, ValueError, "source: must not be empty"),
+        ({"source": b"x"}, TypeError, "source: must be str, not bytes"),
+        ({"subject": ""}, ValueError, "subject: must not be empty"),
+        ({"subject": "a\nb"}, ValueError, r"subject: must not contain the character '\\n'"),
+        ({"type": "\ud800"}, ValueError, r"type: must not contain the character '\\ud800'"),
+        ({"id": ""}, ValueError, "id: must not be empty"),
+        ({"id": 1.5}, TypeError, "id: must be str"),
+        ({"id": 5}, TypeError, "id: must be str"),
+        (
+            {"time": "yesterday"},
+            ValueError,
+            "time: must be an RFC 3339 time like '2026-01-31T23:59:59Z'",
+        ),
+        (
+            {"time": "2026-02-30T00:00:00Z"},
+            ValueError,
+            "time: '2026-02-30T00:00:00Z' is not a valid time: day is out of range for month",
+        ),
         (
             {"time": "2026-01-31T23:58:60Z"},
             ValueError,
-            "is not a moment: a leap second ends a day of UTC",
+            "time: '2026-01-31T23:58:60Z' is not a valid time: a leap second ends a UTC day",
         ),
-        ({"time": "2026-01-31T23:59:60+01:00"}, ValueError, "is not a moment: a leap second ends a day"),
-        ({"time": "2026-01-31T23:59:61Z"}, ValueError, "is not a moment"),
-        ({"time": datetime(2026, 1, 1)}, ValueError, "time must have a time zone"),
-        ({"time": float("nan")}, TypeError, "time must be RFC 3339 text or a datetime, not nan"),
-        ({"time": 5}, TypeError, "time must be RFC 3339 text or a datetime"),
-        ({"datacontenttype": ""}, ValueError, "datacontenttype must not be empty"),
-        ({"audience": "ops"}, TypeError, "audience must be a predicate or a callable"),
-        ({"extensions": {"Severity": "x"}}, ValueError, "'Severity' can't name an attribute"),
-        ({"extensions": {"severity": 1.5}}, TypeError, "severity must be str, int or bool"),
-        ({"extensions": {"severity": 1 << 31}}, ValueError, "severity must fit 32 bits"),
-        ({"extensions": {"type": "x"}}, ValueError, "type has a field of its own"),
-        ({"extensions": ["x"]}, TypeError, "extensions must be a mapping"),
+        (
+            {"time": "2026-01-31T23:59:60+01:00"},
+            ValueError,
+            r"time: '2026-01-31T23:59:60\+01:00' is not a valid time: a leap second ends a UTC day",
+        ),
+        (
+            {"time": "2026-01-31T23:59:61Z"},
+            ValueError,
+            r"time: '2026-01-31T23:59:61Z' is not a valid time: second must be in 0\.\.59",
+        ),
+        ({"time": datetime(2026, 1, 1)}, ValueError, "time: must have a time zone"),
+        ({"time": float("nan")}, TypeError, "time: must be RFC 3339 text or a datetime, not nan"),
+        ({"time": 5}, TypeError, "time: must be RFC 3339 text or a datetime"),
+        (
+            {"datacontenttype": ""},
+            ValueError,
+            "datacontenttype: must not be empty",
+        ),
+        ({"audience": "ops"}, TypeError, "audience: must be a predicate or a callable of the Client"),
+        (
+            {"extensions": {"Severity": "x"}},
+            ValueError,
+            "attribute name 'Severity': must consist of lower-case letters a to z and digits",
+        ),
+        ({"extensions": {"severity": 1.5}}, TypeError, "severity: must be str, int or bool"),
+        (
+            {"extensions": {"severity": 1 << 31}},
+            ValueError,
+            r"severity: must fit 32 bits \(CloudEvents Integer\)",
+        ),
+        (
+            {"extensions": {"type": "x"}},
+            ValueError,
+            "type: must not be among the extensions, because it is an attribute of its own",
+        ),
+        ({"extensions": ["x"]}, TypeError, "extensions: must be a mapping"),
         (
             {"data": "\ufeff{}", "datacontenttype": "application/json"},
-            *(ValueError, "data: not JSON that can be read: it begins with a byte order mark"),
+            *(ValueError, "data: not valid JSON: it starts with a byte order mark"),
         ),
-        ({"extensions": {"to": ""}}, ValueError, "to must not be empty"),
-        ({"extensions": {"to": "x" * 256}}, ValueError, "to: 1 to 255 characters are needed, not 256"),
-        ({"extensions": {"to": "a\x85b"}}, ValueError, r"to must not contain the character '\\x85'"),
+        ({"extensions": {"to": ""}}, ValueError, "to: must not be empty"),
+        ({"extensions": {"to": "x" * 256}}, ValueError, "to: must have 1 to 255 characters, not 256"),
+        ({"extensions": {"to": "a\x85b"}}, ValueError, r"to: must not contain the character '\\x85'"),
     ],
 )
 def test_bad_values_are_refused_by_name(
@@ -143,19 +182,25 @@ def test_equality_is_by_value() -> None:
 
 
 def test_another_of_the_same_kind() -> None:
-    """All attributes but `id` and `time`; its data is checked as any."""
+    """All attributes but `id` and `time`; its data is checked before, as any."""
     first = Notification(
         "x", type="t", source="s", subject="u", datacontenttype="a/b", extensions={"n": 1}
     )
-    second = first.another("y")
-    assert second.data == "y"
+    second = first.another("y", 1.0)
+    assert (second.data, second.time) == ("y", "1970-01-01T00:00:01Z")
     assert second.id != first.id
     for name in ("type", "source", "subject", "datacontenttype", "n"):
         assert second.get(name) == first.get(name)
-    with pytest.raises(ValueError, match="data can't be written as UTF-8"):
-        first.another("\ud800")
-    with pytest.raises(TypeError, match="data must be str, bytes or None"):
-        first.another(5)  # type: ignore[arg-type] # that is the point
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"data: can't be encoded as UTF-8: 'utf-8' codec can't encode character"
+            r" '\\ud800' in position 0: surrogates not allowed"
+        ),
+    ):
+        first.check_data("\ud800")
+    with pytest.raises(TypeError, match="data: must be str, bytes or None"):
+        first.check_data(5)  # type: ignore[arg-type] # that is the point
 
 
 def test_it_is_restored_from_its_state() -> None:
@@ -237,18 +282,18 @@ LONG = "x" * 5000
     ("given", "words"),
     [
         *(
-            ({name: LONG}, f"{name} must have at most 4096 characters, not 5000")
+            ({name: LONG}, f"{name}: must have at most 4096 characters, not 5000")
             for name in ("id", "source", "type", "subject", "datacontenttype")
         ),
-        ({"source": "s" * 4097, "type": "t"}, "source must have at most 4096 characters, not 4097"),
+        ({"source": "s" * 4097, "type": "t"}, "source: must have at most 4096 characters, not 4097"),
         (
             {"time": f"2026-01-02T03:04:05.{'0' * 5000}Z"},
-            "time must have at most 4096 characters, not 5021",
+            "time: must have at most 4096 characters, not 5021",
         ),
-        ({"extensions": {"severity": LONG}}, "severity must have at most 4096 characters, not 5000"),
-        ({"extensions": {LONG: "x"}}, "can't name an attribute: at most 64 characters, not 5000"),
-        ({"time": LONG[:4000]}, "time must be RFC 3339"),
-        ({"extensions": {"n": 10**5000}}, "n must fit 32 bits"),
+        ({"extensions": {"severity": LONG}}, "severity: must have at most 4096 characters, not 5000"),
+        ({"extensions": {LONG: "x"}}, "must have at most 64 characters, not 5000"),
+        ({"time": LONG[:4000]}, "time: must be an RFC 3339 time like '2026-01-31T23:59:59Z'"),
+        ({"extensions": {"n": 10**5000}}, r"n: must fit 32 bits \(CloudEvents Integer\)"),
     ],
 )
 def test_attributes_have_a_length(given: dict[str, Any], words: str) -> None:
@@ -293,7 +338,7 @@ def test_a_media_type_of_json(kind: str, expected: bool) -> None:
 
 
 def test_a_media_type_of_quotes_that_are_not_closed() -> None:
-    """It is read in linear time: else this one would take hours."""
+    """It is read in linear time. Otherwise this one would take hours."""
     assert read_media('a/b; charset="Latin-1').charset == "latin-1"
     text = "a/b" + ';x="\\"' * 200_000
     assert read_media(text).essence == "a/b"
@@ -342,7 +387,7 @@ for _ in range(100_000):
         (
             datetime(2026, 1, 2),
             TypeError,
-            "json: a value of type datetime can't be written as JSON: .*value.isoformat()",
+            "json: a value of type datetime can't be written as JSON",
         ),
         ({"ids": {1, 2}}, TypeError, r"json: a value of type set .*list\(value\)"),
         (Point(), TypeError, r"json: .* Point .*attrs\.asdict\(value\)"),
@@ -350,11 +395,18 @@ for _ in range(100_000):
         (Decimal(1), TypeError, r"json: .* Decimal .*str\(value\)"),
         (b"x", TypeError, "json: a value of type bytes can't"),
         ({(1, 2): 3}, TypeError, "json: keys must be str, .*not tuple"),
-        (float("nan"), ValueError, "json: NaN and Infinity .*: use None instead"),
-        (_CIRCLE, ValueError, "json: it contains itself"),
+        (float("nan"), ValueError, "json: NaN and Infinity can't be written as JSON"),
+        (_CIRCLE, ValueError, "json: a value that contains itself can't be written as JSON"),
         (_DEEP, ValueError, "nested too deep"),
         (_DEEPER, ValueError, "json: nested too deep"),
-        ("\ud800", ValueError, "can't be written as UTF-8"),
+        (
+            "\ud800",
+            ValueError,
+            (
+                r"data: can't be encoded as UTF-8: 'utf-8' codec can't encode character"
+                r" '\\ud800' in position 1: surrogates not allowed"
+            ),
+        ),
     ],
     ids=lambda value: None if isinstance(value, list) else str(value)[:20],
 )
@@ -367,20 +419,35 @@ def test_what_has_no_json(value: Any, error: type[Exception], message: str) -> N
 @pytest.mark.parametrize(
     ("data", "attributes", "error", "message"),
     [
-        ("x", {"json": 1}, TypeError, "json: can't be combined with data"),
-        ("", {"json": None}, TypeError, "json: can't be combined with data"),
+        ("x", {"json": 1}, TypeError, "json: must not be combined with data"),
+        ("", {"json": None}, TypeError, "json: must not be combined with data"),
         (
             None,
             {"json": 1, "datacontenttype": "text/plain"},
             ValueError,
-            "datacontenttype: 'text/plain'",
+            "datacontenttype: must be a JSON media type with json=, not 'text/plain'",
         ),
         ({"a": 1}, {}, TypeError, "not dict; to publish it as JSON, use json="),
-        ("x", {"extensions": "acme"}, TypeError, "extensions must be a mapping"),
-        ("x", {"extensions": {"a": 1}, "a": 2}, TypeError, "a is given twice"),
-        ("x", {"extensions": {"to": "al"}, "to": "bo"}, TypeError, "to is given twice"),
-        ("x", {"extensions": {"type": "t"}}, ValueError, "type has a field of its own"),
-        ("x", {"extensions": {"a": None}}, TypeError, "a must be str, int or bool"),
+        ("x", {"extensions": "acme"}, TypeError, "extensions: must be a mapping"),
+        (
+            "x",
+            {"extensions": {"a": 1}, "a": 2},
+            TypeError,
+            "a: given twice, as a keyword and in extensions",
+        ),
+        (
+            "x",
+            {"extensions": {"to": "al"}, "to": "bo"},
+            TypeError,
+            "to: given twice, as a keyword and in extensions",
+        ),
+        (
+            "x",
+            {"extensions": {"type": "t"}},
+            ValueError,
+            "type: must not be among the extensions, because it is an attribute of its own",
+        ),
+        ("x", {"extensions": {"a": None}}, TypeError, "a: must be str, int or bool"),
     ],
 )
 def test_attributes_that_exclude_each_other(

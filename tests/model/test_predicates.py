@@ -96,16 +96,24 @@ def test_they_are_values() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (Exact, ValueError, "Exact needs at least one attribute"),
-        (lambda: Exact(type=""), ValueError, "type must not be empty"),
-        (lambda: Exact(type=5), TypeError, "type must be str, not int"),
-        (lambda: Prefix({"": "x"}), ValueError, "can't name an attribute"),
-        (lambda: Suffix({"a\n": "x"}), ValueError, r"'a\\n' can't name an attribute"),
-        (lambda: Exact({5: "x"}), TypeError, "name must be str, not int"),
+        (Exact, ValueError, "Exact: needs at least one attribute"),
+        (lambda: Exact(type=""), ValueError, "type: must not be empty"),
+        (lambda: Exact(type=5), TypeError, "type: must be str, not int"),
+        (
+            lambda: Prefix({"": "x"}),
+            ValueError,
+            "attribute name '': must consist of printable characters",
+        ),
+        (
+            lambda: Suffix({"a\n": "x"}),
+            ValueError,
+            r"attribute name 'a\\n': must consist of printable characters",
+        ),
+        (lambda: Exact({5: "x"}), TypeError, "name: must be str, not int"),
         (lambda: AllOf([]), ValueError, "at least one"),
         (lambda: AnyOf([]), ValueError, "at least one"),
-        (lambda: AllOf(["type"]), TypeError, "neither a predicate nor a callable"),
-        (lambda: Not("type"), TypeError, "neither a predicate nor a callable"),
+        (lambda: AllOf(["type"]), TypeError, "'type' is not a predicate or a callable"),
+        (lambda: Not("type"), TypeError, "'type' is not a predicate or a callable"),
         (lambda: Exact(type="a") & "b", TypeError, "unsupported operand"),
     ],
 )
@@ -147,7 +155,9 @@ ONE_LIKE = "subject LIKE '%a_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa{}%'"
 @pytest.mark.parametrize("audience", [False, True])
 def test_cost_has_a_limit(value: Any, audience: bool) -> None:
     """From outside comes nothing that takes long to evaluate; an application's own may."""
-    with pytest.raises(ValueError, match=r"max_filter_cost: .* at most 1500 are allowed") as caught:
+    with pytest.raises(
+        ValueError, match="max_filter_cost: filters may take at most 1500 microseconds to evaluate"
+    ) as caught:
         from_json(value, audience=audience)
     assert len(str(caught.value)) < 300
     from_json(value, FilterLimits(max_filter_cost=1_000_000))
@@ -176,7 +186,7 @@ def test_what_people_write_is_within_the_cost(value: Any) -> None:
 
 @given(predicates)
 def test_json_there_and_back(predicate: Any) -> None:
-    """What is written is read back as an equal value."""
+    """The JSON of a predicate is read back as an equal value."""
     text = json.dumps(to_json(predicate))
     assert from_json(text) == from_json(json.loads(text)) == predicate
     assert predicate.to_json() == to_json(predicate)
@@ -195,36 +205,69 @@ def test_a_list_is_an_implicit_all() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("[", "not JSON"),
+        ("[", "not valid JSON: "),
         ("[" * 5_000, "nested too deep"),
-        ("[" * 100_000, "max_filter_bytes: at most 8192"),
-        ('"\\ud800"', "not JSON"),
-        ("[NaN]", "not JSON"),
+        ("[" * 100_000, "max_filter_bytes: filters may have at most 8192"),
+        ('"\\ud800"', "not valid JSON: "),
+        ("[NaN]", "not valid JSON: "),
         ({"sql": "type ="}, "filter.sql: line 1, column 7"),
-        ({"sql": 5}, "filter.sql: an SQL expression must be str"),
-        ({"x" * 5000: {}}, "filter.x{100}…: no such dialect"),
-        ({"exact": {"x" * 5000: "a"}}, "can't name an attribute: at most 64 characters, not 5000"),
-        ({"sql": "x" * 9_000}, "max_filter_bytes: at most 8192"),
+        ({"sql": 5}, r"filter\.sql: sql: must be str"),
+        ({"x" * 5000: {}}, "filter.x{100}…: unknown dialect"),
+        ({"exact": {"x" * 5000: "a"}}, "must have at most 64 characters, not 5000"),
+        ({"sql": "x" * 9_000}, "max_filter_bytes: filters may have at most 8192"),
         ({"any": [{"exact": {"type": "a"}}] * 300}, "max_filters: at most 256"),
         ({"exact": {f"a{i}": "a" for i in range(300)}}, "max_filters: at most 256"),
-        ([5], r"filters\[0\]: a filter is an object with one key"),
+        (
+            [5],
+            (
+                r"filters\[0\]: must be an object with one key, the name of a dialect"
+                r" \(exact, prefix, suffix, all, any, not, sql\)"
+            ),
+        ),
         ({"exact": {"type": "a"}, "prefix": {"type": "a"}}, "one key"),
         ({}, "one key"),
-        ({"exact": {}}, "filter.exact: Exact needs at least one"),
-        ({"exact": {"type": ""}}, "filter.exact: type must not be empty"),
-        ({"exact": {"": "a"}}, "filter.exact: .* can't name"),
-        ({"exact": {"Type": "a"}}, "filter.exact: 'Type' can't name an attribute"),
-        ({"not": {"suffix": {"user_id": "a"}}}, "filter.not.suffix: 'user_id' can't name an attribute"),
-        ({"exact": {"data": "a"}}, "filter.exact: 'data' is not an attribute"),
-        ({"exact": {"type": 5}}, "filter.exact: type must be str"),
-        ({"exact": ["type"]}, "an object of attributes"),
-        ({"all": []}, "filter.all: an array of at least one"),
-        ({"any": {}}, "filter.any: an array of at least one"),
+        ({"exact": {}}, r"filter\.exact: Exact: needs at least one attribute"),
+        ({"exact": {"type": ""}}, "filter.exact: type: must not be empty"),
+        (
+            {"exact": {"": "a"}},
+            r"filter\.exact: attribute name '': must consist of printable characters",
+        ),
+        (
+            {"exact": {"Type": "a"}},
+            (
+                r"filter\.exact: attribute name 'Type': must consist of lower-case letters"
+                r" a to z and digits"
+            ),
+        ),
+        (
+            {"not": {"suffix": {"user_id": "a"}}},
+            (
+                r"filter\.not\.suffix: attribute name 'user_id': must consist of lower-case"
+                r" letters a to z and digits"
+            ),
+        ),
+        (
+            {"exact": {"data": "a"}},
+            (
+                r"filter\.exact: attribute name 'data': must be another one, because data"
+                r" is not an attribute"
+            ),
+        ),
+        ({"exact": {"type": 5}}, r"filter\.exact: type: must be str"),
+        ({"exact": ["type"]}, r"filter\.exact: must be an object that maps attribute names to strings"),
+        ({"all": []}, r"filter\.all: must be an array of at least one filter"),
+        ({"any": {}}, r"filter\.any: must be an array of at least one filter"),
         (
             [{"any": [{"exact": {"type": "a"}}, {"like": {}}]}],
-            r"filters\[0\].any\[1\].like: no such dialect",
+            r"filters\[0\].any\[1\].like: unknown dialect",
         ),
-        ({"not": []}, "filter.not: a filter is an object"),
+        (
+            {"not": []},
+            (
+                r"filter\.not: must be an object with one key, the name of a dialect"
+                r" \(exact, prefix, suffix, all, any, not, sql\)"
+            ),
+        ),
     ],
 )
 def test_bad_json_is_refused_where_it_is(value: Any, words: str) -> None:
@@ -237,9 +280,15 @@ def test_bad_json_is_refused_where_it_is(value: Any, words: str) -> None:
 def test_a_filter_names_attributes_an_audience_parameters() -> None:
     """A name that no attribute can have is refused wherever a filter is registered."""
     for bad in (Exact(userId="a"), Exact(type="a") & ~Prefix({"user-id": "a"})):
-        with pytest.raises(ValueError, match=r"'user.*' can't name an attribute"):
+        with pytest.raises(
+            ValueError,
+            match=r"attribute name 'user.*': must consist of lower-case letters a to z and digits",
+        ):
             check_filter(bad)
-        with pytest.raises(ValueError, match="can't name an attribute"):
+        with pytest.raises(
+            ValueError,
+            match=r"attribute name 'user.*': must consist of lower-case letters a to z and digits",
+        ):
             Client("a").subscribe(bad)
         assert from_json(to_json(bad), audience=True) == bad
     check_filter(Exact(type="a") | bool)
@@ -249,7 +298,7 @@ def test_what_has_no_json() -> None:
     """A callable says what to use instead."""
     with pytest.raises(TypeError, match="use Exact, Prefix"):
         to_json(Exact(type="a") & len)
-    with pytest.raises(ValueError, match="NOTHING has no JSON"):
+    with pytest.raises(ValueError, match="NOTHING can't be a part of a JSON filter"):
         to_json(NOTHING)
     assert not is_value(~(Exact(type="a") | len))
 
@@ -298,9 +347,13 @@ def test_nesting_has_a_limit() -> None:
     for _ in range(31):
         value = {"not": value}
     from_json(value)
-    with pytest.raises(ValueError, match="nested too deep: 32 is the most"):
+    with pytest.raises(
+        ValueError, match="max_filter_depth: filters may be nested at most 32 levels deep"
+    ):
         from_json({"not": value})
-    with pytest.raises(ValueError, match="max_filter_bytes: at most 8192 bytes, not 100000"):
+    with pytest.raises(
+        ValueError, match="max_filter_bytes: filters may have at most 8192 bytes, not 100000"
+    ):
         from_json("[" * 100_000)
 
 
@@ -312,5 +365,7 @@ def test_what_was_read_can_be_read_again() -> None:
     for filters in ([deepest, deepest], [{"exact": {"type": str(number)}} for number in range(256)]):
         read = from_json(filters)
         assert from_json(to_json(read)) == from_json([to_json(read)]) == read
-    with pytest.raises(ValueError, match="nested too deep: 32 is the most"):
+    with pytest.raises(
+        ValueError, match="max_filter_depth: filters may be nested at most 32 levels deep"
+    ):
         from_json([deepest, {"all": [deepest]}])

@@ -1,9 +1,10 @@
-"""The query: what it means, and that nothing in it is silently misunderstood."""
+"""The query: its meaning, and that nothing in it is silently misunderstood."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -37,12 +38,12 @@ def test_filters_of_all_kinds_must_all_hold() -> None:
 
 
 def test_a_publishers_defaults() -> None:
-    """What it sends bears these attributes; `source` is its identity, percent-encoded."""
+    """Its notifications have these attributes. `source` is its identity, percent-encoded."""
     params = parse_query("type=t&subject=s&to=bob&datacontenttype=text/csv")
-    made = template(params, "al/ice").another("data")
+    made = template(params, "al/ice").another("data", 0.0)
     assert (made.type, made.subject, made.to) == ("t", "s", "bob")
     assert (made.source, made.datacontenttype) == ("/clients/al%2Fice", "text/csv")
-    assert template({"source": "/sensors"}, "al").another("x").source == "/sensors"
+    assert template({"source": "/sensors"}, "al").another("x", 0.0).source == "/sensors"
 
 
 @pytest.mark.parametrize(
@@ -63,36 +64,60 @@ def test_since(text: str, since: object) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("id=a&id=b", "id: given twice"),
-        ("team=a&x=1&team=b", "team: given twice"),
-        ("exakt.type=a", "exakt.type: no such key"),
-        ("a.b=c", "a.b: no such key"),
-        ("exact.=a", "exact.: '' can't name an attribute"),
-        ("exact.type=", "exact.type: type must not be empty"),
-        ("exact.data=x", "exact.data: 'data' is not an attribute"),
-        ("exact.a.b=x", "exact.a.b: 'a.b' can't name"),
-        ("filters=[", "filters: not JSON that can be read"),
+        ("id=a&id=b", "id: given twice; give it once"),
+        ("team=a&x=1&team=b", "team: given twice; give it once"),
+        ("exakt.type=a", "exakt.type: unknown key"),
+        ("a.b=c", "a.b: unknown key"),
+        ("exact.=a", "exact.: attribute name '': must consist of printable characters"),
+        ("exact.type=", "exact.type: type: must not be empty"),
+        (
+            "exact.data=x",
+            "exact.data: attribute name 'data': must be another one, because data is not an attribute",
+        ),
+        (
+            "exact.a.b=x",
+            "exact.a.b: attribute name 'a.b': must consist of lower-case letters a to z and digits",
+        ),
+        ("filters=[", "filters: not valid JSON: Input data was truncated"),
         ("filters=[{}]", "filters: "),
-        ("role=admin", "role: one of subscriber, publisher, both"),
-        ("echo=yes", "echo: one of 0, 1"),
-        ("lag=gap", "lag: the raw format can't tell of a gap"),
-        ("lag=never", "lag: one of gap, latest, disconnect"),
-        ("since=yesterday", "since: a cursor"),
-        ("since=", "since: a cursor"),
-        ("id=", "id: 1 to 255"),
-        ("id=a%00b", "id: the character"),
-        ("id=" + "x" * 300, "id: 1 to 255"),
-        ("type=", "type must not be empty"),
-        ("subject=a%0Ab", "subject must not contain"),
-        ("sql=type+%3D", "sql: filter.sql: line 1, column 7"),
-        ("format=xml", "format: one of raw, cloudevents"),
-        ("type=trionotify.gap", "type: what begins with trionotify. is the server's own"),
-        ("datacontenttype=", "datacontenttype must not be empty"),
-        ("a=%ff", "the query can't be read"),
+        ("role=admin", "role: must be one of subscriber, publisher, both"),
+        ("echo=yes", "echo: must be one of 0, 1"),
+        (
+            "lag=gap",
+            "lag: must be latest or disconnect in the raw format, because it can't report a gap",
+        ),
+        ("lag=never", "lag: must be one of gap, latest, disconnect"),
+        (
+            "since=yesterday",
+            (
+                "since: must be a cursor (EPOCH:OFFSET), a time (2026-01-31T10:00:00Z), a"
+                " duration (10m) or 'start'"
+            ),
+        ),
+        (
+            "since=",
+            (
+                "since: must be a cursor (EPOCH:OFFSET), a time (2026-01-31T10:00:00Z), a"
+                " duration (10m) or 'start'"
+            ),
+        ),
+        ("id=", "id: must have 1 to 255 characters"),
+        ("id=a%00b", "id: must not contain the character '\\x00'"),
+        ("id=" + "x" * 300, "id: must have 1 to 255 characters"),
+        ("type=", "type: must not be empty"),
+        ("subject=a%0Ab", "subject: must not contain the character '\\n'"),
+        ("sql=type+%3D", "sql: line 1, column 7"),
+        ("format=xml", "format: must be one of raw, cloudevents"),
+        ("type=trionotify.gap", "type: types that start with trionotify. are reserved"),
+        (
+            "datacontenttype=",
+            "datacontenttype: must not be empty",
+        ),
+        ("a=%ff", "query: can't be read"),
     ],
 )
 def test_bad_queries_are_400_and_name_the_key(text: str, words: str) -> None:
-    """Nobody gets too much or too little for a typing error."""
+    """A typing error doesn't give a client too much or too little."""
     with pytest.raises(Refused) as caught:
         query(text)
     assert caught.value.status == 400
@@ -138,4 +163,42 @@ def test_long_filters_are_read_beside_a_wrong_key() -> None:
     assert Filters.of(params, DEFAULT_LIMITS).filter == Sql("TRUE")
     with pytest.raises(Refused) as caught:
         Query.of(params)
-    assert caught.value.detail.startswith("other.x: no such key")
+    assert caught.value.detail.startswith("other.x: unknown key")
+
+
+def test_short_queries_are_read_once() -> None:
+    """Clients that differ in their `id` share their filter; those without one are still not the same."""
+    first, second = query("id=a&exact.type=t"), query("id=b&exact.type=t")
+    assert (first.id, second.id) == ("a", "b")
+    assert first.filter is not None
+    assert first.filter is second.filter
+    assert query("exact.type=t").id != query("exact.type=t").id
+
+
+def test_a_long_query_is_not_kept() -> None:
+    """Strangers can't make the server keep more than a bounded amount."""
+    text = f"exact.type={'t' * 300}"
+    assert query(text).filter == query(text).filter
+    assert query(text).filter is not query(text).filter
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "a=", "=", "=b", "&a=b&&c", "a=b=c", "a;b=c", "a=b%20c&d=+", "a=%00&b=\xe9", "a=b&%61=c"],
+)
+def test_a_query_is_read_as_the_standard_library_reads_it(text: str) -> None:
+    """Also one that needs no decoding, which is cut at its separators."""
+    pairs = parse_qsl(text, keep_blank_values=True)
+    if len(dict(pairs)) < len(pairs):
+        with pytest.raises(Refused, match="given twice"):
+            parse_query(text)
+    else:
+        assert parse_query(text) == dict(pairs)
+
+
+def test_a_query_has_at_most_so_many_parameters() -> None:
+    """Whether or not they need decoding."""
+    for last in ("x=y", "x=%79"):
+        assert len(parse_query("&".join([*[f"a{number}" for number in range(255)], last]))) == 256
+        with pytest.raises(Refused, match="Max number of fields exceeded"):
+            parse_query("&".join([*[f"a{number}" for number in range(256)], last]))

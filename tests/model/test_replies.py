@@ -42,7 +42,7 @@ def answers(peer: Any) -> list[tuple[str, Any]]:
 
 
 async def test_what_a_handler_returns_is_the_reply(autojump_clock: Clock) -> None:
-    """Of text, bytes or a value; for an event that is no request, too, and None is one."""
+    """Text, bytes or a value. It may also answer an event that is no request, and None is a reply."""
 
     async def handler(client: Client, message: str | bytes) -> object:
         return {"text": "ok", "bytes": b"\x00", "value": {"a": [1]}, "nothing": None}[str(message)]
@@ -108,7 +108,7 @@ async def test_replies_may_come_in_any_order_and_from_any_task(autojump_clock: C
 
 
 async def test_a_session_rejects(autojump_clock: Clock) -> None:
-    """With a status and a reason; whoever is answered once isn't answered again."""
+    """With a status and a reason. A publisher that was answered once isn't answered again."""
     errors: list[str] = []
 
     async def session(client: Client) -> None:
@@ -119,9 +119,11 @@ async def test_a_session_rejects(autojump_clock: Clock) -> None:
                     partial(client.reject, message, "twice"),
                     partial(client.reject, "other", ""),
                 ):
-                    with pytest.raises(ValueError, match="message: it isn't one of this client's"):
+                    with pytest.raises(
+                        ValueError, match="message: must be an unanswered message of this client"
+                    ):
                         again()
-                with pytest.raises(ValueError, match="status: an HTTP status from 400 to 599"):
+                with pytest.raises(ValueError, match="status: must be an HTTP status from 400 to 599"):
                     client.reject(message, "", 200)
                 errors.append(str(message))
 
@@ -187,7 +189,7 @@ async def test_requests_that_wait_are_bounded(autojump_clock: Clock) -> None:
 
 
 async def test_a_server_that_only_publishes_refuses_requests(room: Room, autojump_clock: Clock) -> None:
-    """And publishes none: whoever waits for a reply hears at once that there will be none."""
+    """It publishes none, so the client learns at once that there will be no reply."""
     peer = await join(room, "/?role=both")
     say(peer, event("1", request=True), event("2"))
     await room.quiet()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -17,7 +18,9 @@ from trio_websocket import WebSocketRequest, open_websocket, serve_websocket
 
 from tests.conftest import raw_client
 from tests.kernel import upgrade
-from trionotify import Client, Disconnected, Exact, Hub, Refused, Request, open_hub
+from tests.provider import Provider
+from trionotify import Client, Disconnected, Exact, Hub, Refused, Request, Tokens, open_hub
+from trionotify.http.tickets import issue
 from trionotify.model.cloudevents import SUBPROTOCOL
 
 EVENT = {"specversion": "1.0", "source": "/s"}
@@ -37,7 +40,7 @@ async def application(**options: Any) -> AsyncIterator[tuple[Hub, int]]:
         yield hub, server.port
         nursery.cancel_scope.cancel()
     assert not hub.connections
-    assert not hub.broadcast._groups
+    assert not hub.broadcast.matcher._groups
 
 
 def connect(port: int, target: str, **options: Any) -> Any:
@@ -78,10 +81,36 @@ async def test_it_counts_like_any_other() -> None:
             for target in ("/?id=bo", "/?id=bo&since=nowhere:1"):
                 async with raw_client(port, target) as second:
                     peer = await second.until(lambda peer: peer.close)
-                    assert peer.close == (4429, "address: 127.0.0.1 has 1 connections already")
+                    assert peer.close == (4429, "address: 127.0.0.1 already has 1 connections")
         while hub.clients:
             await trio.lowlevel.checkpoint()
         assert not hub.quotas._counts
+
+
+async def test_a_ticket_lets_in_here_as_well(tmp_path: Path) -> None:
+    """The rights of its token hold, and can be renewed. (trio-websocket keeps no header for a token.)"""
+    provider = Provider()
+    tokens = Tokens(provider.trusted(tmp_path / "keys"))
+    grant = {"trionotify": {"subscribe": [{"exact": {"type": "t"}}]}}
+    async with application(authenticate=tokens) as (hub, port):
+        async with raw_client(port, "/?id=al") as stranger:
+            peer = await stranger.until(lambda peer: peer.close)
+            assert peer.close is not None
+            assert peer.close[1].startswith("Authorization: missing; send Authorization")
+        ticket = await issue(tokens.tickets, await tokens.check(provider.token(**grant)))
+        async with connect(port, f"/?ticket={ticket}", subprotocols=[SUBPROTOCOL]) as client:
+            assert json.loads(await client.get_message())["data"]["id"] == "alice"
+            data = {"token": provider.token()}
+            await hub.publish("1", type="u")
+            await hub.publish("2", type="t")
+            await client.send_message(
+                json.dumps({**EVENT, "id": "1", "type": "trionotify.authenticate", "data": data})
+            )
+            assert json.loads(await client.get_message())["data"] == "2"
+            answer = json.loads(await client.get_message())
+            assert "expires_in" in answer["data"], answer
+            await hub.publish("3", type="u")
+            assert json.loads(await client.get_message())["data"] == "3"
 
 
 async def test_it_may_speak_events() -> None:
@@ -196,14 +225,14 @@ async def test_a_session_and_an_own_record() -> None:
 @pytest.mark.parametrize(
     ("query", "code", "words"),
     [
-        ("exakt.type=a", 1008, "exakt.type: no such key"),
-        ("a=1&a=2", 1008, "a: given twice"),
-        ("since=nowhere:1", 1008, "since: not everything after nowhere:1 is kept"),
+        ("exakt.type=a", 1008, "exakt.type: unknown key"),
+        ("a=1&a=2", 1008, "a: given twice; give it once"),
+        ("since=nowhere:1", 1008, "since: not everything after nowhere:1 is stil"),
         ("lag=latest", 1008, "lag: latest needs a connection"),
         ("id=stranger", 4401, "id: who is that?"),
         ("id=mallory", 4403, "id: not you"),
         ("id=oops", 1011, "the server failed"),
-        ("id=second", 4429, "id: second has 1 connections already"),
+        ("id=second", 4429, "id: second already has 1 connections"),
     ],
 )
 async def test_refusals(query: str, code: int, words: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -240,7 +269,7 @@ async def test_a_session_that_raises(caplog: pytest.LogCaptureFixture) -> None:
 
     async with application(session=session) as (_, port), raw_client(port) as client:
         assert (await client.until(lambda peer: peer.close)).close == (1011, "")
-        assert "ValueError: oops" in caplog.text
+        assert "ValueError" in caplog.text
 
 
 async def test_a_session_whose_nursery_finds_the_client_gone(caplog: pytest.LogCaptureFixture) -> None:
@@ -262,7 +291,7 @@ async def test_a_session_whose_nursery_finds_the_client_gone(caplog: pytest.LogC
 
 
 async def test_a_session_that_fails_while_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
-    """What it raises then is logged, and isn't the application's to deal with."""
+    """An exception that it raises then is logged, and the application doesn't get it."""
 
     async def session(client: Client) -> None:
         async with trio.open_nursery() as nursery:
@@ -278,7 +307,7 @@ async def test_a_session_that_fails_while_it_is_cancelled(caplog: pytest.LogCapt
     async with application(session=session) as (hub, port), raw_client(port):
         while not hub.clients:
             await trio.lowlevel.checkpoint()
-    assert "ValueError: oops" in caplog.text
+    assert "ValueError" in caplog.text
 
 
 async def test_a_predicate_that_raises(caplog: pytest.LogCaptureFixture) -> None:
@@ -290,7 +319,7 @@ async def test_a_predicate_that_raises(caplog: pytest.LogCaptureFixture) -> None
         record.subscribe(lambda notification: 1 / 0)
         await hub.publish("x")
         closed = (await client.until(lambda peer: peer.close)).close
-        assert closed == (1011, "a predicate of this client's failed")
+        assert closed == (1011, "a predicate of this client failed")
         assert "ZeroDivisionError" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Running out of descriptors: what is logged, and what becomes of those who come."""
+"""Running out of descriptors: the log lines, and the answers to new clients."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def url(server: Any, target: str = "/") -> str:
 async def test_a_thousand_subscribers_and_ten_thousand_publishes() -> None:
     """Each subscriber's sequence is complete and in order."""
     subscribers, publishes, kinds = 1000, 10_000, 10
-    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+    patient: Any = {"ping_interval": 1e6, "stall_timeout": 1e6}  # on a busy machine the swarm is slow
+    async with open_server(port=0, **patient) as server, trio.open_nursery() as nursery:
         numbers = [server.port, subscribers, publishes, kinds]
         command = [sys.executable, "-m", "tests.swarm", *map(str, numbers)]
         swarm = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))
@@ -79,7 +81,7 @@ async def test_over_tls() -> None:
             for message in ("a", b"b", "c" * 300_000):
                 await websocket.send_message(message)
             assert [len(await websocket.get_message()) for _ in range(3)] == [1, 1, 300_000]
-        # Somebody who doesn't speak TLS harms nobody.
+        # A client that doesn't speak TLS does no harm.
         async with await trio.open_tcp_stream("127.0.0.1", server.port or 0) as stream:
             await stream.send_all(upgrade("/"))
             assert not (await stream.receive_some()).startswith(b"HTTP")
@@ -101,14 +103,14 @@ async def test_a_tls_client_that_takes_nothing_is_dropped() -> None:
 async def test_a_tls_client_is_closed_soon_after_a_fault() -> None:
     """It can't see that we have closed, so it waits for us: its answer to our Close is enough."""
     theirs, ours = tls()
-    async with open_server(port=0, ssl_context=ours, close_timeout=60) as server:
+    async with open_server(port=0, ssl_context=ours, close_timeout=600) as server:
         for fault, answer in ((b"\xc1\x80abcd", b"\x88\x80abcd"), (b"\x88\x81abcdx", b"")):
             async with tls_client(server, theirs) as client:
                 await client.send_all(fault)
                 assert (await client.receive_some()).startswith(b"\x88")
                 if answer:
                     await client.send_all(answer)
-                with trio.fail_after(20):
+                with trio.fail_after(120):
                     assert await client.receive_some() == b""
 
 
@@ -133,12 +135,12 @@ async def test_a_cancelled_server_says_goodbye_over_tls() -> None:
 
 async def test_a_refused_peer_that_lingers_does_not_hold_up_the_stop() -> None:
     """It has its answer."""
-    async with open_server(port=0, close_timeout=60) as server:
+    async with open_server(port=0, close_timeout=600) as server:
         stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
         await stream.send_all(b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 404")
         server.stop()
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             assert await stream.receive_some() == b""
     await stream.aclose()
 
@@ -187,7 +189,9 @@ async def test_a_port_in_use() -> None:
 
 async def test_only_loopback_unless_said_otherwise() -> None:
     """Without `authenticate`, listening for everyone takes `insecure`."""
-    with pytest.raises(ValueError, match=r"host: 0\.0\.0\.0 can be"):
+    with pytest.raises(
+        ValueError, match=r"host: everyone can reach 0\.0\.0\.0, so a secret is needed \(--secret FILE\)"
+    ):
         async with open_server(host="0.0.0.0", port=0):
             raise AssertionError("it opened")
     async with open_server(host="0.0.0.0", port=0, insecure=True) as server:
@@ -210,7 +214,7 @@ def need_ipv6() -> None:
 
 
 async def reached(port: int | None, *hosts: str) -> list[str]:
-    """At which of these hosts somebody listens."""
+    """The ones of these hosts that have a listener."""
     found = []
     for host in hosts:
         with suppress(OSError):
@@ -232,11 +236,19 @@ async def test_several_hosts_have_one_port() -> None:
 @pytest.mark.parametrize(
     ("host", "error", "words"),
     [
-        ([], ValueError, "host: a name or an address is needed"),
-        (["127.0.0.1", ""], ValueError, "host: a name or an address is needed"),
-        ([b"::1"], TypeError, "host must be str, not bytes"),
-        (["127.0.0.1", "0.0.0.0"], ValueError, "host: 0.0.0.0 can be reached by anyone"),
-        (["127.0.0.1", "::"], ValueError, "host: :: can be reached by anyone"),
+        ([], ValueError, "host: must be a name or an address, not empty"),
+        (["127.0.0.1", ""], ValueError, "host: must be a name or an address, not empty"),
+        ([b"::1"], TypeError, "host: must be str, not bytes"),
+        (
+            ["127.0.0.1", "0.0.0.0"],
+            ValueError,
+            r"host: everyone can reach 0\.0\.0\.0, so a secret is needed \(--secret FILE\)",
+        ),
+        (
+            ["127.0.0.1", "::"],
+            ValueError,
+            r"host: everyone can reach ::, so a secret is needed \(--secret FILE\)",
+        ),
     ],
 )
 async def test_what_is_no_host(host: Any, error: type[Exception], words: str) -> None:
@@ -262,7 +274,7 @@ async def test_every_address(host: str | list[str], sockets: int, hosts: list[st
     """`::` is every address, of IPv4 too, unless that has a socket of its own."""
     need_ipv6()
     async with open_server(host=host, port=0, insecure=True) as server:
-        assert len(server._sockets) == sockets
+        assert len(server._acceptor._sockets) == sockets
         assert await reached(server.port, "127.0.0.1", "::1") == hosts
 
 
@@ -325,6 +337,26 @@ async def test_a_hub_may_have_several_listeners(tmp_path: Path) -> None:
         two.stop()
 
 
+async def test_a_crowd_with_its_requests_gives_others_their_turns() -> None:
+    """Connections that bring their request along are accepted a few at a time."""
+    crowd = 60
+    seen, sock = [0], socket.create_server(("127.0.0.1", 0), backlog=crowd)
+    clients = [socket.create_connection(sock.getsockname()) for _ in range(crowd)]
+    try:
+        for client in clients:
+            client.sendall(upgrade("/"))
+        with trio.fail_after(30):
+            async with open_server(sockets=[sock]) as server:
+                while seen[-1] < crowd:
+                    await trio.lowlevel.checkpoint()
+                    seen.append(len(server.hub.clients))
+    finally:
+        for client in clients:
+            client.close()
+    # Two turns, because the order of the tasks in one is random.
+    assert max(after - before for before, after in pairwise(seen)) <= 2 * 4
+
+
 async def test_bad_peers_end_alone() -> None:
     """Garbage, resets, a gibibyte announced: each ends its own connection, the rest go on."""
     async with open_server(port=0) as server, open_websocket_url(url(server)) as witness:
@@ -365,7 +397,7 @@ async def test_stopping_is_orderly() -> None:
                     await trio.open_tcp_stream("127.0.0.1", port)
                 going.set()
 
-        # Somebody who is connected and says nothing doesn't hold it up.
+        # A connected client that says nothing doesn't delay it.
         silent = await trio.open_tcp_stream("127.0.0.1", port)
         await started.wait()
     assert finished == ["work"]
@@ -374,7 +406,7 @@ async def test_stopping_is_orderly() -> None:
 
 
 async def test_draining_hundreds_of_clients() -> None:
-    """Each gets what was published before, hears 1012, and is gone; nobody new is let in."""
+    """Each gets everything published before, and 1012. New clients are refused."""
     count = 300
     heard: list[tuple[list[str | bytes], tuple[int, str] | None]] = []
 
@@ -403,9 +435,10 @@ async def test_draining_hundreds_of_clients() -> None:
 
 
 async def test_who_has_connected_when_a_drain_begins_is_answered() -> None:
-    """503, though nobody has accepted it yet."""
+    """503, though it wasn't accepted yet."""
     async with open_server(port=0) as server, trio.open_nursery() as nursery:
-        # The kernel completes these by itself, and no task of the server's runs meanwhile.
+        # The server waits for connections. The kernel completes these by itself meanwhile.
+        await trio.testing.wait_all_tasks_blocked()
         socks = [socket.create_connection(("127.0.0.1", server.port or 0)) for _ in range(30)]
         for sock in socks:
             sock.sendall(upgrade("/"))
@@ -453,7 +486,7 @@ async def test_sessions_of_a_server_are_cancelled_at_the_deadline() -> None:
 
 
 async def test_leaving_after_a_cancelled_drain() -> None:
-    """Who was not told by then hears 1001."""
+    """Clients that were not told by then hear 1001."""
     async with trio.open_nursery() as nursery:
         async with open_server(port=0) as server:
             client = await nursery.start(_hear_the_close, server.port)
@@ -502,7 +535,7 @@ async def test_an_idle_connection_is_one_task() -> None:
 
 
 async def test_when_files_run_out_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    """EMFILE: who is connected isn't touched, whoever comes gets a 503, and the log has one line."""
+    """EMFILE: connected clients aren't touched, new ones get a 503, and the log has one line."""
     import resource  # noqa: PLC0415 - absent on Windows
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -613,7 +646,7 @@ async def test_a_listener_ends_with_its_hub() -> None:
 
 
 async def test_a_closed_hub_refuses_with_503() -> None:
-    """Whoever comes later, on a stream that the application has accepted."""
+    """Clients that come later, on a stream that the application has accepted."""
     async with trio.open_nursery() as nursery:
         async with open_hub() as hub:
             pass

@@ -135,7 +135,7 @@ async def _resets(port: int) -> None:
     stream.socket.close()
 
 
-#: How many attackers do so at a time. One whose connection ends begins anew.
+#: How many attackers do so at a time. One whose connection ends starts again.
 WAYS: dict[str, tuple[Attack, int]] = {
     "pipeline": (_pipeline, 1),
     "chunks": (_chunks, 1),

@@ -18,7 +18,7 @@ THREADS_SLACK = 2
 
 
 def growth(samples: Sequence[Vitals]) -> list[str]:
-    """What has grown by more than it may."""
+    """The figures that have grown by more than they may."""
     third = len(samples) // 3
     if not third:
         return ["too few samples"]

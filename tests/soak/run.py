@@ -88,7 +88,7 @@ class SoakPlan:
 
 @attrs.define
 class Verdict:
-    """What came of it; `faults` is empty if all is well."""
+    """The outcome. `faults` is empty if all is well."""
 
     faults: list[str] = attrs.Factory(list)
     samples: list[Vitals] = attrs.Factory(list)
@@ -104,7 +104,7 @@ class Soak(Run):
         counts = [(kind, max(1, plan.clients * share // 100)) for kind, share in _SHARES]
         raw = max(1, plan.clients - sum(count for _, count in counts))
         super().__init__(_fleet_plan(plan.seed, counts[0][1], raw), server)
-        #: Nothing new is published, and nobody leaves of his own will.
+        #: Nothing new is published, and no client leaves by itself.
         self.ending = trio.Event()
         #: An attack is under way: what the server holds now is of no account.
         self.attacked = False
@@ -173,7 +173,7 @@ class Soak(Run):
 
 
 def _fleet_plan(seed: int, subscribers: int, raw_subscribers: int) -> Plan:
-    """Nothing is forgotten, nobody is killed."""
+    """Nothing is forgotten, and no server is killed."""
     return Plan(
         seed=seed,
         max_entries=None,

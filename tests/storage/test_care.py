@@ -113,7 +113,7 @@ async def test_a_backup_that_is_put_back(tmp_path: Path) -> None:
             seen = notifications.cursor
     shutil.copy(destination, path)
     async with trionotify.open_hub(store=f"sqlite:{path}") as hub:
-        with pytest.raises(ValueError, match="nothing can be resumed"):
+        with pytest.raises(ValueError, match="can't resume at"):
             hub.subscribe(since=seen)
 
 
@@ -140,7 +140,7 @@ async def test_a_backup_that_cant_be_written(tmp_path: Path) -> None:
         await hub.publish("b")
     with pytest.raises(StoreError, match=r"no/copy\.db: No such file"):
         await in_thread(care.backup, path, destination)
-    with pytest.raises(StoreError, match=r"nothing\.db isn't there"):
+    with pytest.raises(StoreError, match="does not exist"):
         await in_thread(care.backup, str(tmp_path / "nothing.db"), destination)
     assert sorted(os.listdir(tmp_path)) == ["log.db", "log.db-lock"]
 
@@ -176,9 +176,9 @@ async def test_a_backup_onto_what_it_must_not_replace(tmp_path: Path) -> None:
     add(store, "a")
     async with trionotify.open_hub(store=f"sqlite:{path}") as hub:
         await hub.publish("b", confirm=True)
-        with pytest.raises(StoreError, match="is a directory: name a file in it"):
+        with pytest.raises(StoreError, match="is a directory; name a file in it"):
             await in_thread(care.backup, path, str(tmp_path))
-        with pytest.raises(StoreError, match=r"belongs to a log, because .*other\.db-wal is there"):
+        with pytest.raises(StoreError, match=r"belongs to a log, because .*other\.db-wal exists"):
             await in_thread(care.backup, path, other)
         assert data(store) == ["a"]
         store.close()
@@ -254,7 +254,7 @@ async def test_a_request_that_is_none(request_: bytes, tmp_path: Path) -> None:
         async with await trio.open_unix_socket(tmp_path / ".log.db-control") as asking:
             await asking.send_all(request_)
             await asking.send_eof()
-            assert b"is needed" in await asking.receive_some()
+            assert b"the request must be a line like" in await asking.receive_some()
         await in_thread(care.backup, f"{tmp_path}/log.db", f"{tmp_path}/copy.db")
     assert not (tmp_path / ".log.db-control").exists()
 
@@ -366,7 +366,7 @@ def test_rows_that_are_whole_between_long_damage(log: Path) -> None:
 def test_a_head_that_was_lost(log: Path) -> None:
     """The file alone looks whole."""
     change(log, "DELETE FROM entries WHERE offset > 290")
-    assert check(log) == ["lost: it ends at the offset 290, and went to 300"]
+    assert check(log) == ["lost: it ends at offset 290, but had reached 300"]
 
 
 def test_a_note_that_is_damaged(log: Path) -> None:
@@ -376,7 +376,7 @@ def test_a_note_that_is_damaged(log: Path) -> None:
     content[50] ^= 1
     lock.write_bytes(content)
     assert check(log) == [
-        "lost: the note of how far it goes, in the file -lock beside it, is missing or damaged"
+        "lost: the note of its last offset, in the -lock file beside it, is missing or damaged"
     ]
     lock.unlink()
     assert check(log) == []
@@ -393,7 +393,7 @@ def test_pages_that_are_damaged(page: int, log: Path) -> None:
     try:
         repaired = repair(log)
     except StoreError as error:
-        assert "is damaged" in error.detail or "isn't" in error.detail  # noqa: PT017 # either is right
+        assert ": damaged: " in error.detail or "isn't" in error.detail  # noqa: PT017 # either is right
         return
     assert check(log) == []
     store = open_store(log, now=300.0)
@@ -530,7 +530,7 @@ def test_while_a_server_has_it(log: Path) -> None:
     """Neither can be done."""
     store = open_store(log, now=300.0)
     for call in (check, repair):
-        with pytest.raises(StoreError, match="belongs to a server that runs"):
+        with pytest.raises(StoreError, match=r"in use by a running server"):
             call(log)
     store.close()
 
@@ -575,7 +575,7 @@ def test_another_process_that_has_it_open(log: Path, monkeypatch: pytest.MonkeyP
         assert other.stdout.readline() == b"open\n"
         assert sharing.other_users(str(log)) == {other.pid}
         monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 40, 1))
-        assert f"is also open in process {other.pid}" in str(sharing.warning(str(log)))
+        assert f"also open in process {other.pid}" in str(sharing.warning(str(log)))
         monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 51, 3))
         assert sharing.warning(str(log)) is None
         other.communicate()

@@ -164,7 +164,7 @@ def test_a_jump_while_no_process_was_there(sources: Sources, jump: float) -> Non
 
 
 def test_after_another_boot_only_the_wall_clock_knows(sources: Sources) -> None:
-    """What it says counts at once, but makes nothing older before it has stood for a while."""
+    """Its time counts at once, but makes nothing older before it has stood for a while."""
     last = sources.wall
     sources.wall += 3 * 86_400.0
     clock = sources.clock()

@@ -1,4 +1,4 @@
-"""The note of a log's head: it is read as it was written, or not at all."""
+"""The note of a log's head is read as it was written, or not at all."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trionotify import Exact, StoreError, open_hub
-from trionotify.delivery.log import MemoryLog
+from trionotify.delivery.memory_log import MemoryLog
 from trionotify.settings import Settings
 from trionotify.storage import open_log
 from trionotify.storage.durable import DurableLog
@@ -21,17 +21,35 @@ async def test_each_store_has_its_log(tmp_path: Path) -> None:
     await log.aclose()
 
 
-@pytest.mark.parametrize("store", ["", "memory", "memory:x", "sqlite:", "sqlite", "redis://x", "log.db"])
+@pytest.mark.parametrize("store", ["", "memory", "memory:x", "sqlite:", "sqlite", "redis", "log.db"])
 async def test_other_stores_are_refused(store: str) -> None:
     """With those that there are."""
-    with pytest.raises(ValueError, match=r"^store: 'memory:' or 'sqlite:PATH' is needed, not "):
+    reason = r"^store: must be 'memory:', 'sqlite:PATH' or 'redis://HOST', not "
+    with pytest.raises(ValueError, match=reason):
         await open_log(store, "full", Settings())
+
+
+async def test_no_password_is_repeated() -> None:
+    """Not even if the URL's beginning is wrong."""
+    with pytest.raises(ValueError, match=r"'redis://HOST'$"):
+        await open_log("Redis://me:secret@host", None, Settings())
+
+
+async def test_without_coredis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StoreError, match=r"pip install 'trionotify\[redis\]'"):
+        await open_log("redis://host", None, Settings())
 
 
 async def test_other_durabilities_are_refused() -> None:
     """With those that there are."""
-    with pytest.raises(ValueError, match=r"^durability: one of full, normal is needed, not 'some'"):
+    with pytest.raises(ValueError, match=r"^durability: must be one of full, normal, not 'some'"):
         await open_log("memory:", "some", Settings())
+    with pytest.raises(
+        ValueError, match=r"^durability: must be one of primary, replicated, fsynced, not"
+    ):
+        await open_log("redis://host", "full", Settings())
 
 
 @pytest.mark.parametrize("durability", ["full", "normal"])
@@ -69,7 +87,7 @@ async def test_only_the_newest_are_read_into_memory(tmp_path: Path) -> None:
 
 
 async def test_one_too_many_for_memory(tmp_path: Path) -> None:
-    """What is in memory ends where the file ends, also when all but the first entry have room in it."""
+    """Memory ends where the file ends, also when all but the first entry have room in it."""
     options = {"store": f"sqlite:{tmp_path}/log", "max_tail_bytes": 10_000}
     async with open_hub(**options) as hub:  # type: ignore[arg-type] # options of several types
         for number in range(6):

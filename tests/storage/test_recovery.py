@@ -1,4 +1,4 @@
-"""What is made of a log's file when it is opened: nothing that was lost goes without a word."""
+"""Opening a log's file: every loss is reported."""
 
 from __future__ import annotations
 
@@ -197,12 +197,12 @@ def gone(life: Life) -> None:
     [
         (without_note, "the note .* is missing or damaged"),
         (damaged_note, "the note .* is missing or damaged"),
-        (cut_wal, "it ends at the offset 9, and went to 10"),
-        (old_snapshot, "it ends at the offset 6, and went to 10"),
-        (another_log, "it isn't the file that the note"),
-        (another_history, "its entry at the offset 10 is not the one that was there"),
+        (cut_wal, "it ends at offset 9, but had reached 10"),
+        (old_snapshot, "it ends at offset 6, but had reached 10"),
+        (another_log, "it is not the file that the note"),
+        (another_history, "its entry at offset 10 is not the one that was there"),
         (gone_with_its_note, "the note .* is missing or damaged"),
-        (gone, "it was missing, and a new one was made"),
+        (gone, "it was missing, and a new one was created"),
     ],
 )
 def test_what_was_lost_renews_the_epoch(damage: Callable[[Life], None], words: str, life: Life) -> None:
@@ -221,7 +221,7 @@ def test_what_was_lost_renews_the_epoch(damage: Callable[[Life], None], words: s
 
 
 def test_a_structure_that_is_damaged_as_well(life: Life) -> None:
-    """What is written next might be destroyed: the file is refused, and stays as it is."""
+    """The next write might be destroyed, so the file is refused, and stays as it is."""
     store = life.open()
     add(store, *(f"more {number} {'x' * 500}" for number in range(100)))
     store.close()
@@ -231,13 +231,13 @@ def test_a_structure_that_is_damaged_as_well(life: Life) -> None:
     life.open().close()  # its readers are told; nothing shows that offsets were lost
     without_note(life)
     before = life.file().read_bytes()
-    with pytest.raises(StoreError, match=r"is damaged: .* `trionotify store repair sqlite:/"):
+    with pytest.raises(StoreError, match=r"damaged: .* `trionotify store repair sqlite:/"):
         life.open()
     assert life.file().read_bytes() == before
 
 
 def test_an_operator_renews_the_epoch_of_a_snapshot(life: Life) -> None:
-    """Of all files at once, nothing shows it."""
+    """A snapshot of all files at once can't be recognized."""
     for name in ("", "-wal", "-lock"):
         life.put_back(name)
     epoch = new_epoch(life.file())
@@ -306,7 +306,7 @@ def test_a_close_in_the_middle_of_a_move(tmp_path: Path) -> None:
 
 
 def test_a_file_of_the_first_version(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has no checksums and no note: it gets both, and its epoch stays."""
+    """It has no checksums and no note. It gets both, and its epoch stays."""
     made_old(life)
     store = life.open()
     assert (store.epoch, store.recovered.renewed) == (life.epoch, None)
@@ -335,7 +335,7 @@ def broken_note(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def test_a_note_that_cant_be_written(broken_note: list[bool], tmp_path: Path) -> None:
-    """What was committed stands; nothing more is accepted until it can be noted."""
+    """Committed entries stay. Nothing more is accepted until it can be noted."""
     store = open_store(tmp_path / "log.db")
     broken_note.append(True)
     add(store, "a")
@@ -382,7 +382,11 @@ def test_an_fsync_that_fails(tmp_path: Path) -> None:
     one = entry("refused")
     for call in (lambda: store.append([one], 0, 0.0), *[lambda: add(store, "c"), store.check] * 3):
         with pytest.raises(
-            StoreError, match=r"log\.db: the disk failed to store .* start the server again"
+            StoreError,
+            match=(
+                r"the disk failed to store what was written \(disk I/O error\) and may lack"
+                r" some of it"
+            ),
         ):
             call()
     assert (one.offset, store.head) == (0, 2)
@@ -453,7 +457,7 @@ class FailingMerge:
 
 
 def test_merging_the_wal_that_fails(tmp_path: Path) -> None:
-    """What was committed is there; the next one is refused."""
+    """Committed entries are there, and the next one is refused."""
     store = open_store(tmp_path / "log.db")
     database: Any = store._database
     database._connection = FailingMerge(database._connection)
@@ -469,7 +473,7 @@ def test_merging_the_wal_that_fails(tmp_path: Path) -> None:
 
 
 def test_closing_when_the_disk_fails_to_store(tmp_path: Path) -> None:
-    """What merges the WAL then is the same as at any other time: the file is in doubt, and checked."""
+    """Merging the WAL then has the usual result: the file is in doubt, and checked."""
     store = open_store(tmp_path / "log.db")
     add(store, "a", "b")
     database: Any = store._database
@@ -482,7 +486,7 @@ def test_closing_when_the_disk_fails_to_store(tmp_path: Path) -> None:
 
 
 def test_it_is_merged_when_it_is_long(tmp_path: Path) -> None:
-    """SQLite is told so by us: it wouldn't say that it failed."""
+    """Our code tells SQLite so, because SQLite wouldn't say that it failed."""
     store = open_store(tmp_path / "log.db")
     automatic = store._database.connection.execute("PRAGMA wal_autocheckpoint").fetchone()
     assert automatic == (0,)
@@ -496,7 +500,7 @@ def test_it_is_merged_when_it_is_long(tmp_path: Path) -> None:
 def test_a_merge_that_fails_behind_a_commit_that_couldnt_be_noted(
     broken_note: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was acknowledged stays, and so does the doubt, whatever is tried."""
+    """Acknowledged entries stay, and so does the doubt, whatever is tried."""
     store = open_store(tmp_path / "log.db")
     add(store, "a")
     database: Any = store._database

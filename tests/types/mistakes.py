@@ -1,4 +1,4 @@
-"""What is wrong, each in a line that says so: a type checker finds it, and nothing else."""
+"""Mistakes, each in a line that says so: a type checker finds these, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is right: a type checker finds nothing here. It is never run."""
+"""Correct code, in which a type checker finds nothing. It is never run."""
 
 from __future__ import annotations
 

@@ -2,38 +2,39 @@
 
     text --parse--> tree --compiled once--> closures --evaluate, holds--> value and errors
 
-The language is total: every expression has a value for every event, and beside it the errors that
-came up. Nothing here raises because of an event; only `parse` raises, `ParseError`, and only for a text
-that is no expression. An error doesn't end the evaluation (section 4.1, "complete evaluation mode"):
-the failing part gets the value that the specification names, and what is around it goes on with that.
-As a filter (section 1.2) an expression lets an event pass if its value is True and there was no error
-at all: that is `Expression.holds`.
+The language is total. Every expression has a value for every event, together with the errors that
+occurred. Nothing here raises because of an event. Only `parse` raises `ParseError`, for an invalid text.
+An error doesn't end the evaluation (section 4.1, "complete evaluation mode"). The failing part gets the
+value that the specification names, and the surrounding expression continues with that. As a filter
+(section 1.2) an expression lets an event pass if its value is True and there was no error. That is
+`Expression.holds`.
 
-What the modules do, in reading order; each imports only from those above it:
+The modules in reading order; each imports only from those above it:
 
 | module | is about |
 | --- | --- |
 | `values` | values, errors, the table of casts |
-| `patterns` | what LIKE matches, in linear time |
-| `tree` | what a parsed expression is made of |
-| `mistakes` | words for what is wrong with a text |
+| `patterns` | the patterns of LIKE, in linear time |
+| `tree` | the nodes of a parsed expression |
+| `mistakes` | error messages for invalid texts |
 | `grammar` | text to tree |
 | `functions` | the built-in functions |
-| `operators` | what the operators mean |
+| `operators` | the operators |
 | `closures` | tree to closures |
-| `costs` | how long an evaluation may take, what an expression weighs |
-| `conditions` | what must hold of an event for an expression to hold, for an index |
-| `cache` | what is remembered, within bounds |
+| `costs` | the time of an evaluation, the memory of an expression |
+| `conditions` | necessary conditions of an expression, for an index |
+| `cache` | a bounded cache |
 | `expression` | `Expression`, which ties these together |
 
-Texts come from strangers, so all is bounded: the length and the depth of an expression, a pattern's
-length, and the length of a text that functions put together. Over one of the first three, a text is no
-expression; over the last, a function fails. The error names the limit.
+Texts come from strangers, so there are limits on the length and the depth of an expression, on a
+pattern's length, and on the length of a text that functions build. Over one of the first three, a text
+is invalid; over the last, a function fails. The error names the limit.
 
 In two places this is stricter than the specification, which contradicts itself there or is silent. A mix
-of AND, OR and XOR at one level is refused until it has parentheses: from the left, says the prose, from
-the right, the grammar, and people think of AND first. And arithmetic that leaves 32 bits is an error,
-not another number. Left out are functions of one's own (a SHOULD).
+of AND, OR and XOR at one level is refused until it has parentheses, because it is ambiguous. The
+specification's prose evaluates it from the left, its grammar from the right, and people expect AND
+first. And arithmetic that leaves 32 bits is an error, not another number. User-defined functions (a
+SHOULD) are left out.
 """
 
 from trionotify.cesql.conditions import Condition

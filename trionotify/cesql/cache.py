@@ -1,7 +1,6 @@
-"""A cache that is bounded by what its values weigh, however few or many they are.
+"""A cache that limits the total weight of its values, not their number.
 
-Texts from strangers are the keys. A cache that counts entries holds a thousand of the largest that a
-stranger can make.
+Its keys are texts from strangers, who could fill a cache that counts entries with the largest ones.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ Value = TypeVar("Value")
 
 
 class Cache(Generic[Key, Value]):
-    """Calls `make` with a key, and remembers the values: what was not asked for longest goes first.
+    """Calls `make` with a key, and caches the values. The least recently used value is dropped first.
 
-    All together they weigh at most `max_weight` by `weigh`; one that weighs more is not kept. What
-    `make` raises leaves here, and is not remembered. Any thread may call it; two that ask for the same
-    new key at once may both make the value.
+    Together they weigh at most `max_weight` by `weigh`. A heavier value isn't cached. Exceptions of
+    `make` are raised and not cached. Any thread may call it. Two threads that ask for the same new key
+    at once may both make the value.
     """
 
     def __init__(
@@ -35,7 +34,7 @@ class Cache(Generic[Key, Value]):
         self._lock = threading.Lock()
 
     def __call__(self, key: Key) -> Value:
-        """The value of `key`, made or remembered."""
+        """Return the value of `key`, from the cache or from `make`."""
         with self._lock:
             found = self._kept.pop(key, None)
             if found is not None:
@@ -54,7 +53,7 @@ class Cache(Generic[Key, Value]):
 
     @property
     def weight(self) -> int:
-        """What its values weigh."""
+        """The total weight of the cached values."""
         return self._weight
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
-"""What must hold of an event for an expression to hold: conditions that an index can look up.
+"""Necessary conditions of an expression, which an index can look up.
 
-They come from what is ANDed at the top, where each part alone must hold. Of that only comparisons of an
-attribute with literal texts say something about one attribute; the rest is silent.
+They come from the parts that are ANDed at the top, each of which must hold. Only comparisons of an
+attribute with literal texts give a condition.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trionotify.cesql.tree import Attribute, Binary, Constant, In, Like, Logic, 
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 
-#: Attributes that are text wherever they are.
+#: Attributes whose value is always text.
 _TEXTS: Final = frozenset({"id", "source", "subject", "type"})
 
 __all__ = ["Condition", "conditions_of", "conjuncts_of", "is_one_condition"]
@@ -25,10 +25,10 @@ __all__ = ["Condition", "conditions_of", "conjuncts_of", "is_one_condition"]
 
 @attrs.frozen
 class Condition:
-    """That the attribute `name` is there and equals, begins or ends with one of `texts`.
+    """The condition that the attribute `name` exists and equals, begins or ends with one of `texts`.
 
-    An expression doesn't hold where one of its conditions doesn't, whatever the attributes' types, if an
-    integer is taken for its decimal digits and a boolean for `true` or `false`.
+    If one of its conditions doesn't hold, an expression doesn't hold either. An integer counts as its
+    decimal digits, and a boolean as `true` or `false`.
     """
 
     kind: Literal["exact", "prefix", "suffix"]
@@ -37,7 +37,7 @@ class Condition:
 
 
 def conjuncts_of(node: Node) -> Iterator[Node]:
-    """What is ANDed at the top, in the order of the text; `node` alone if that is no AND."""
+    """Yield the parts that are ANDed at the top, in the order of the text, or `node` itself."""
     if isinstance(node, Logic) and node.operator == "AND":
         for operand in node.operands:
             yield from conjuncts_of(operand)
@@ -46,12 +46,12 @@ def conjuncts_of(node: Node) -> Iterator[Node]:
 
 
 def conditions_of(node: Node) -> list[Condition]:
-    """What all must hold for `node` to hold."""
+    """Return the conditions that must all hold for `node` to hold."""
     return [condition for part in conjuncts_of(node) for condition in _of_conjunct(part)]
 
 
 def is_one_condition(node: Node) -> bool:
-    """Whether `conditions_of` gives one, and that it holds is all that `node` asks."""
+    """Return whether `node` is equivalent to a single condition of `conditions_of`."""
     if isinstance(node, Like) and (len(node.elements) > 2 or Wildcard.ONE in node.elements):
         return False  # the pattern says more than how a text begins or ends
     if isinstance(node, In) and len(node.operands) > 2 and not _is_of_text(node.operands[0]):
@@ -79,7 +79,7 @@ def _is_of_text(operand: Node) -> bool:
 
 
 def _is_canonical(text: str) -> bool:
-    """Whether nothing but itself has this text: `05` is cast to the number 5, whose text is `5`."""
+    """Return whether no other value is cast to this text. (`05` is the number 5, whose text is `5`.)"""
     if text.lower() in ("true", "false"):
         return text.islower()
     return not _INTEGER.fullmatch(text) or str(int(text)) == text

@@ -1,8 +1,8 @@
-"""What an expression costs: how long it may take to evaluate, and what it weighs while it is kept.
+"""The cost of an expression: the time of an evaluation, and the memory while it is kept.
 
 Both are upper bounds, estimated from the tree alone. Strangers choose the filter and the events that it
-is evaluated for. So the time is that of the worst case: every attribute is as long as it may be, every
-part is evaluated, and a pattern nearly matches everywhere. The figures below were measured on one
+is evaluated for. So the time is that of the worst case, in which every attribute has its maximum length,
+every part is evaluated, and a pattern nearly matches everywhere. The figures below were measured on one
 machine, in nanoseconds.
 """
 
@@ -16,18 +16,18 @@ from trionotify.cesql.values import MAX_TEXT
 
 __all__ = ["time_of", "weight_of"]
 
-#: To evaluate a node, beside its operands; a literal.
+#: Evaluating a node, besides its operands; a literal.
 _NODE: Final = 400
 _CONSTANT: Final = 100
-#: To find an attribute; and what is rendered at each look.
+#: Finding an attribute; and one that is rendered each time.
 _ATTRIBUTE: Final = 800
 _RENDERED: Final = {"id": 1_500, "time": 5_000}
-#: A cast, with the error that it may leave.
+#: A cast, including its error.
 _CAST: Final = 3_000
-#: To change the case of a character; to look whether it is white space. (To copy or compare one: 1.)
+#: Changing the case of a character; testing it for white space. (Copying or comparing one: 1.)
 _CHANGE: Final = 40
 _TRIM: Final = 60
-#: A literal of a pattern, where it can stand at one place only.
+#: A literal of a pattern that can be at one place only.
 _AT: Final = 300
 #: For each character of the text and of a piece: `str.find`, and a regular expression.
 _FIND: Final = 1.0
@@ -36,22 +36,22 @@ _REGULAR: Final = 3.5
 _LITERAL: Final = 8
 _AUTOMATON: Final = 350
 
-#: Characters that become up to three when their case is changed.
+#: The factor by which a text may grow when its case is changed.
 _LONGER: Final = 3
 
-#: Bytes of a node, its closures included; of a character in it; of a place of an automaton.
+#: Bytes of a node, including its closures; of a character in it; of a place of an automaton.
 _NODE_WEIGHT: Final = 640
 _CHARACTER_WEIGHT: Final = 8
 _PLACE_WEIGHT: Final = 224
 
 
 def time_of(tree: Node, attribute: int) -> int:
-    """Nanoseconds of one evaluation at the worst, with attributes of so many characters."""
+    """Return the nanoseconds of an evaluation in the worst case, with attributes of this length."""
     return round(_timed(tree, attribute)[0])
 
 
 def weight_of(tree: Node) -> int:
-    """Bytes of memory that an expression takes, beside its text."""
+    """Return the bytes of memory that an expression takes, besides its text."""
     weight = _NODE_WEIGHT + sum(map(weight_of, tree.operands))
     if isinstance(tree, Constant) and isinstance(tree.value, str):
         weight += 4 * len(tree.value)
@@ -63,7 +63,7 @@ def weight_of(tree: Node) -> int:
 
 
 def _timed(node: Node, attribute: int) -> tuple[float, int]:
-    """The nanoseconds of a node, and how many characters the text may have that it gives."""
+    """Return the nanoseconds of a node, and the maximum length of its resulting text."""
     match node:
         case Constant(value=value):
             return _CONSTANT, len(value) if isinstance(value, str) else 0
@@ -76,7 +76,7 @@ def _timed(node: Node, attribute: int) -> tuple[float, int]:
 
 
 def _own(node: Node, lengths: list[int]) -> float:
-    """The time of an operator besides its operands, whose texts may be so long."""
+    """Return the time of an operator without its operands, whose texts have these `lengths`."""
     match node:
         case Like(elements=elements):
             return _matched(elements, lengths[0])
@@ -96,7 +96,7 @@ def _is_boolean(node: Node) -> bool:
 
 
 def _called(name: str, lengths: list[int]) -> tuple[float, int]:
-    """The time of a function besides its arguments, and how long its text may be."""
+    """Return the time of a function without its arguments, and the maximum length of its text."""
     time, length = _CAST * len(lengths), sum(lengths)
     match name:
         case "LOWER" | "UPPER":
@@ -110,19 +110,19 @@ def _called(name: str, lengths: list[int]) -> tuple[float, int]:
 
 
 def _matched(elements: tuple[Element, ...], text: int) -> float:
-    """The time of LIKE on a text of so many characters."""
+    """Return the time of LIKE on a text of this length."""
     pieces = pieces_of(elements)
     time = _AT * sum(1 + len(piece.literals) for piece in (pieces[0], pieces[-1]))
     time += pieces[0].length + pieces[-1].length
     middle = pieces[1:-1]
     if any(piece.is_long for piece in middle):
         return time + _AUTOMATON * text
-    # Each is looked for behind the one before: all of them together see the text once.
+    # Each search begins after the previous piece, so all of them together read the text once.
     return time + _NODE * len(middle) + text * max(map(_sought, middle), default=0)
 
 
 def _sought(piece: Piece) -> float:
-    """The time of finding a piece, for each character of a text."""
+    """Return the time of finding a piece, for each character of a text."""
     size = sum(len(literal) for _, literal in piece.literals)
     if len(piece.literals) > 1:
         return _REGULAR * (size + len(piece.literals))

@@ -1,4 +1,4 @@
-"""`Expression`, which ties the rest together: parsed once, compiled once, asked for every event."""
+"""`Expression`: parsed once, compiled once, and evaluated for every event."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Expression", "Part", "evaluate", "parse"]
 
 @attrs.frozen
 class Part:
-    """One of the parts that an expression ANDs, and what it gave on its own."""
+    """One of the parts that an expression ANDs, with its own result."""
 
     source: str
     value: Value
@@ -30,17 +30,17 @@ class Part:
 
     @property
     def held(self) -> bool:
-        """Whether it did its share of letting the event pass."""
+        """Whether this part lets the event pass."""
         return self.value is True and not self.errors
 
 
 @attrs.frozen(repr=False)
 class Expression:
-    """A CESQL expression. Made by `parse`; a value: immutable, equal to those of the same text.
+    """A CESQL expression, made by `parse`. It is immutable, and equal to others of the same text.
 
-    Its methods take `get`, which is called with the lower-case name of an attribute and returns what
-    that is, None if there is none. What `get` raises leaves them, and what `str` raises of an attribute
-    that has no type of CloudEvents; nothing else does.
+    Its methods take `get`, which is called with the lower-case name of an attribute and returns its
+    value, or None. They only raise what `get` raises, and what `str` raises for an attribute whose type
+    isn't one of CloudEvents.
     """
 
     source: str
@@ -52,18 +52,18 @@ class Expression:
         return compiled(self._tree)
 
     def evaluate(self, get: Get) -> Result:
-        """The value and all errors."""
+        """Return the value and all errors."""
         return _result(self._run, get)
 
     def holds(self, get: Get) -> bool:
-        """Whether the event passes, this being a filter: the value is True, and there is no error."""
+        """Return whether the event passes this filter: the value is True, and there is no error."""
         errors: Errors = []
         return self._run(get, errors) is True and not errors
 
     def explain(self, get: Get) -> tuple[Part, ...]:
-        """What each of the parts gives that are ANDed at the top; `holds` is that each of them held.
+        """Return the result of each part that is ANDed at the top. `holds` means that each of them held.
 
-        All are asked, also those behind one that is false, where `evaluate` stops.
+        All parts are evaluated, also those behind a false one, where `evaluate` stops.
         """
         parts = list(conditions.conjuncts_of(self._tree))
         found = []
@@ -74,29 +74,29 @@ class Expression:
         return tuple(found)
 
     def conditions(self) -> list[Condition]:
-        """What must hold, each of them, for this to hold: see `Condition`. Often none is known."""
+        """Conditions that must all hold for this to hold. Often none is known. See `Condition`."""
         return conditions.conditions_of(self._tree)
 
     @property
     def is_one_condition(self) -> bool:
-        """Whether `conditions` is one, and says all: where it holds, this does."""
+        """Whether `conditions` is a single condition that is equivalent to the expression."""
         return conditions.is_one_condition(self._tree)
 
     def faults(self) -> tuple[Error, ...]:
-        """What is known to fail before any event is seen: calls of functions that aren't there.
+        """The errors that are known without an event, which are calls of unknown functions.
 
-        They are no ParseError, as a part that is never reached does no harm (section 3.5). Whoever takes
-        expressions from people should show them these.
+        They don't raise ParseError, because a part that is never reached does no harm (section 3.5).
+        If you take expressions from people, show them these.
         """
         return tuple(_faults(self._tree))
 
     def time(self, attribute: int) -> int:
-        """Nanoseconds that `holds` takes at the worst, with attributes of so many characters."""
+        """Return the nanoseconds of `holds` in the worst case, with attributes of this length."""
         return costs.time_of(self._tree, attribute)
 
     @property
     def weight(self) -> int:
-        """Bytes of memory that it takes."""
+        """The bytes of memory that it takes."""
         return costs.weight_of(self._tree) + 4 * len(self.source)
 
     def __repr__(self) -> str:
@@ -104,7 +104,7 @@ class Expression:
 
 
 def parse(expression: str) -> Expression:
-    """The expression that the text is; raises ParseError if it is none. Remembers the last of them.
+    """Parse an expression. Raises ParseError if it is invalid. The most recent ones are cached.
 
     The first call in a process takes some 40 ms, for the parser's tables; others 15 us for each word.
     """
@@ -115,16 +115,17 @@ def _parse(text: str) -> Expression:
     return Expression(text, tree_of(text))
 
 
-#: Bytes that the remembered expressions may weigh: some thousand short ones, or a few of the longest.
+#: The most bytes of all cached expressions. This is enough for some thousand short ones, or a few
+#: of the longest.
 MAX_REMEMBERED: Final = 4 << 20
 
 _parsed: Final = Cache(_parse, lambda _, expression: expression.weight, MAX_REMEMBERED)
 
 
 def evaluate(expression: str, event: Mapping[str, object]) -> Result:
-    """Parse and evaluate at once, for an `event` of names and values.
+    """Parse an expression and evaluate it for an `event`, a mapping of names to values.
 
-    A text that is no expression has the value False and one error, of kind parse.
+    An invalid text has the value False and one error, of kind parse.
     """
     try:
         return parse(expression).evaluate(event.get)
@@ -135,7 +136,7 @@ def evaluate(expression: str, event: Mapping[str, object]) -> Result:
 def _result(run: Evaluator, get: Get) -> Result:
     errors: Errors = []
     value = run(get, errors)
-    # A lone attribute that isn't there has no type that could be known: section 3.2 says Boolean.
+    # The type of a lone missing attribute is unknown. Section 3.2 makes it a Boolean.
     return Result(False if value is None else value, tuple(dict.fromkeys(errors)))
 
 

@@ -1,8 +1,8 @@
-"""The built-in functions (section 3.5), and the casting ones, which section 3.7 takes as given.
+"""The built-in functions (section 3.5), and those for casts, which section 3.7 mentions.
 
-A function is a row of `_FUNCTIONS`: its name, how each argument is cast, how those beyond are cast if
-there may be more, its zero value, and what it does. What it does gets the list of errors and then the
-arguments, cast.
+A function is a row of `_FUNCTIONS`: its name, the casts of its arguments, the cast of further arguments
+if there may be any, its zero value, and its implementation. That gets the list of errors and then the
+cast arguments.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Cast = Callable[[Value, Errors], Value]
 
 @attrs.frozen
 class Function:
-    """A function of one name and of one number of arguments, or of that many and more."""
+    """A function with one name and a number of arguments, or a minimum of them."""
 
     name: str
     parameters: tuple[Cast, ...]
@@ -41,23 +41,23 @@ class Function:
     others: Cast | None = None
 
     def takes(self, count: int) -> bool:
-        """Whether it can be called with `count` arguments."""
+        """Return whether it can be called with `count` arguments."""
         fixed = len(self.parameters)
         return count == fixed or (count > fixed and self.others is not None)
 
     def casts(self, count: int) -> list[Cast]:
-        """How each of `count` arguments is cast."""
+        """Return the cast for each of `count` arguments."""
         fixed = self.parameters
         return [*fixed, *([self.others] * (count - len(fixed)) if self.others else [])]
 
 
 def find(name: str, count: int) -> Function | None:
-    """The function `name`, upper-case, that takes `count` arguments."""
+    """Return the function `name`, in upper case, that takes `count` arguments, or None."""
     return next((one for one in _FUNCTIONS if one.name == name and one.takes(count)), None)
 
 
 def missing(name: str, count: int) -> Error:
-    """The error of calling what `find` doesn't find."""
+    """Return the error for a call of a function that `find` doesn't find."""
     arities = [
         f"{len(one.parameters)}{' or more' if one.others else ''}"
         for one in _FUNCTIONS
@@ -68,7 +68,7 @@ def missing(name: str, count: int) -> Error:
     return Error("missingFunction", f"{name} takes {' or '.join(arities)} arguments, not {count}")
 
 
-# Section 3.5.1 leaves control characters where they are; `str.strip` alone would take four of them.
+# Section 3.5.1 keeps control characters, but `str.strip` alone would remove four of them.
 _WHITE_SPACE: Final = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
@@ -82,13 +82,13 @@ def _bad_argument(message: str) -> Error:
 def _fits(errors: Errors, size: int) -> bool:
     if size <= MAX_TEXT:
         return True
-    errors.append(_bad_argument(f"a text may have at most {MAX_TEXT} characters, not {size}"))
+    errors.append(_bad_argument(f"a string may have at most {MAX_TEXT} characters, not {size}"))
     return False
 
 
 def _concat_ws(errors: Errors, delimiter: str, *texts: str) -> str:
     size = sum(map(len, texts)) + len(delimiter) * max(0, len(texts) - 1)
-    # Known before anything is put together.
+    # The size is known before anything is joined.
     return delimiter.join(texts) if _fits(errors, size) else ""
 
 
@@ -104,24 +104,28 @@ def _upper(errors: Errors, text: str) -> str:
 
 def _left(errors: Errors, text: str, count: int) -> str:
     if count < 0:
-        errors.append(_bad_argument(f"LEFT can't take {count} characters"))
+        errors.append(_bad_argument(f"LEFT: must take 0 or more characters, not {count}"))
         return text
     return text[:count]
 
 
 def _right(errors: Errors, text: str, count: int) -> str:
     if count < 0:
-        errors.append(_bad_argument(f"RIGHT can't take {count} characters"))
+        errors.append(_bad_argument(f"RIGHT: must take 0 or more characters, not {count}"))
         return text
     return text[max(0, len(text) - count) :]
 
 
 def _substring(errors: Errors, text: str, position: int, count: int = MAX_INTEGER) -> str:
     if abs(position) > len(text):
-        errors.append(_bad_argument(f"SUBSTRING: there is no character {position} of {len(text)}"))
+        errors.append(
+            _bad_argument(
+                f"SUBSTRING: position {position} is outside of a string of {len(text)} characters"
+            )
+        )
         return ""
     if count < 0:
-        errors.append(_bad_argument(f"SUBSTRING can't take {count} characters"))
+        errors.append(_bad_argument(f"SUBSTRING: must take 0 or more characters, not {count}"))
         return ""
     if position == 0:
         return ""
@@ -131,7 +135,7 @@ def _substring(errors: Errors, text: str, position: int, count: int = MAX_INTEGE
 
 def _abs(errors: Errors, number: int) -> int:
     if number == MIN_INTEGER:
-        errors.append(Error("math", f"ABS: {-number} is beyond the 32 bits of an integer"))
+        errors.append(Error("math", f"ABS: {-number} does not fit a 32-bit integer"))
         return MAX_INTEGER
     return abs(number)
 

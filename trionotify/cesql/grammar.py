@@ -1,9 +1,9 @@
 """Text to tree.
 
 lark makes the tables of an LALR parser from the grammar, at the first use. That parser keeps a stack of
-its own, and builds each node when its operands are there: no text can exhaust Python's. Between its
-lexer and it stands `_Tokens`, for what a table can't say: which sign belongs to a number, how deep
-parentheses go, and how many words there may be.
+its own, and builds each node when its operands are complete, so no text can exhaust Python's stack.
+Between its lexer and it stands `_Tokens`, for what a table can't say: which sign belongs to a number,
+how deep parentheses go, and how many words there may be.
 
 From the tightest to the loosest, operators bind as in section 3.6: NOT and minus; LIKE and IN; `*`, `/`
 and `%`; `+` and `-`; the comparisons; AND, OR and XOR. So `NOT a = b` is `(NOT a) = b`.
@@ -41,13 +41,13 @@ from trionotify.cesql.values import integer_in, shown
 
 __all__ = ["MAX_LENGTH", "MAX_WORDS", "tree_of"]
 
-#: Characters of an expression.
+#: The most characters of an expression.
 MAX_LENGTH: Final = 4_096
-#: Names, texts, numbers, operators, parentheses and commas in it. Parsing takes some 15 µs for each.
+#: The most names, texts, numbers, operators, parentheses and commas. Parsing takes 15 µs for each.
 MAX_WORDS: Final = 512
 
-# Whatever no other terminal wants is JUNK, which the grammar never does. So all errors of syntax are
-# the parser's, and tell what it was waiting for.
+# A character that fits no other terminal is JUNK, which the grammar never accepts. So all syntax errors
+# come from the parser, with the terminals that it expected.
 _GRAMMAR: Final = r"""
 ?start: expression
 
@@ -101,11 +101,11 @@ SPACE: /[ \t\r\n]+/
 
 
 def tree_of(text: str) -> Node:
-    """The tree of the expression that `text` is; raises ParseError if it is none."""
+    """Parse an expression to a tree. Raises ParseError if it is invalid."""
     if len(text) > MAX_LENGTH:
         raise ParseError(f"an expression may have at most {MAX_LENGTH} characters, not {len(text)}")
     try:
-        # With a transformer inside, `parse` returns what that made of `start`.
+        # With a transformer inside, `parse` returns the transformer's result for `start`.
         return cast("Node", _parser().parse(text))
     except UnexpectedToken as error:
         raise explained(error, text) from None
@@ -124,12 +124,12 @@ def _parser() -> Lark:
     )
 
 
-#: What an operand ends with.
+#: The terminals that end an operand.
 _ENDS: Final = frozenset({"NUMBER", "STRING", "BOOLEAN", "NAME", "ATTRIBUTE", "RPAR"})
 
 
 class _Tokens(PostLex):
-    """Stands between the lexer and the parser; keeps nothing from one text to the next."""
+    """A filter between the lexer and the parser. It keeps no state between texts."""
 
     always_accept = ("JUNK",)  # lark drops terminals that no rule has
 
@@ -141,7 +141,7 @@ class _Tokens(PostLex):
             if token.type == "LPAR":
                 depth += 1
                 if depth > MAX_DEPTH:
-                    raise at(token, f"parentheses are nested more than {MAX_DEPTH} deep")
+                    raise at(token, f"parentheses may be nested at most {MAX_DEPTH} levels deep")
             elif token.type == "RPAR":
                 depth -= 1
             if token.type == "NUMBER" and token[0] in "+-" and before in _ENDS:
@@ -162,12 +162,12 @@ def _split_sign(token: Token) -> tuple[Token, Token]:
 
 @v_args(inline=True)
 class _Builder(Transformer[Token, Node]):
-    """Makes the nodes; lark calls each method with what its rule matched, from the inside out."""
+    """Creates the nodes. lark calls each method with the matches of its rule, from the inside out."""
 
     def number(self, token: Token) -> Node:
         value = integer_in(token)
         if value is None:
-            raise at(token, f"{shown(token)} is beyond the 32 bits of an integer")
+            raise at(token, f"{shown(token)} does not fit a 32-bit integer")
         return Constant(value=value, **_span(token, token))
 
     def string(self, token: Token) -> Node:
@@ -180,7 +180,7 @@ class _Builder(Transformer[Token, Node]):
         return Attribute(name=name.lower(), **_span(name, name))
 
     def misnamed(self, token: Token) -> Token:
-        raise at(token, f"{shown(token)} can't name an attribute: it may have letters and digits only")
+        raise at(token, f"{shown(token)} is not a valid attribute name; use letters and digits")
 
     def exists(self, exists: Token, name: Token) -> Node:
         return Exists(name=name.lower(), **_span(exists, name))
@@ -223,7 +223,7 @@ class _Builder(Transformer[Token, Node]):
         for word in words:
             if word.upper() != operator:
                 mix = f"{operator} and {word.upper()}"
-                raise at(word, f"{mix} side by side: say with parentheses what goes together")
+                raise at(word, f"{mix} can't be mixed without parentheses; add parentheses")
         span = _span(parts[0], parts[-1])
         return _checked(Logic(operator=operator, operands=_nodes(parts), **span), words[0])
 
@@ -241,7 +241,7 @@ def _span(first: Token | Node, last: Token | Node) -> dict[str, Any]:
 
 def _checked(node: Node, token: Token) -> Node:
     if node.depth > MAX_DEPTH:
-        raise at(token, f"operators and functions are nested more than {MAX_DEPTH} deep")
+        raise at(token, f"operators and functions may be nested at most {MAX_DEPTH} levels deep")
     return node
 
 

@@ -1,7 +1,7 @@
-"""What is wrong with a text that is no expression, in words for whoever wrote it.
+"""Error messages for invalid expressions, in words for their author.
 
-lark names terminals and counts what the parser would have taken; here that becomes a sentence, and
-where people go wrong the same way, a hint.
+lark reports terminals that the parser would have accepted. This module makes a sentence of them, with a
+hint for common mistakes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["ParseError", "at", "explained"]
 
 
 class ParseError(ValueError):
-    """The text is no expression: `reason`, at `line` and `column`, which count from 1."""
+    """An invalid expression. `reason` is about the place at `line` and `column`, counted from 1."""
 
     def __init__(self, reason: str, line: int = 1, column: int = 1) -> None:
         super().__init__(f"line {line}, column {column}: {reason}")
@@ -28,7 +28,7 @@ class ParseError(ValueError):
 
 
 def at(token: Token, reason: str) -> ParseError:
-    """The error `reason`, which shows at `token`."""
+    """Return the error `reason` at the place of `token`."""
     return ParseError(reason, token.line or 1, token.column or 1)
 
 
@@ -38,29 +38,29 @@ _VALUE: Final = frozenset(
 )
 _OPERATOR: Final = frozenset({"LOGIC", "COMPARISON", "PLUS", "MINUS", "TIMES", "NOT", "LIKE", "IN"})
 _WORDS: Final = {
-    "STRING": "a text in quotes",
-    "NAME": "an attribute's name",
+    "STRING": "a string in quotes",
+    "NAME": "an attribute name",
     "LIKE": "LIKE",
     "IN": "IN",
     "LPAR": "'('",
     "COMMA": "','",
     "RPAR": "')'",
-    "$END": "the end of the text",
+    "$END": "the end of the expression",
 }
 
 
 def explained(error: UnexpectedToken, text: str) -> ParseError:
-    """What a parser that stopped at a token of `text` has to say."""
+    """Return the error for a parser that stopped at a token of `text`."""
     token = error.token
     if token.type == "$END":
         # lark places the end at the last token, or nowhere if there is none.
         lines = text.split("\n")
-        line, column, found = len(lines), len(lines[-1]) + 1, "the text ends"
+        line, column, found = len(lines), len(lines[-1]) + 1, "the expression ends"
     else:
-        line, column, found = token.line, token.column, f"there is {shown(token)}"
+        line, column, found = token.line, token.column, f"found {shown(token)}"
     reason = _hint(token, text, error.accepts)
     if reason is None:
-        reason = f"{_expected(error.accepts)} is expected here, but {found}{_quotes(token, text)}"
+        reason = f"expected {_expected(error.accepts)}, but {found}{_quotes(token, text)}"
     return ParseError(reason, line, column)
 
 
@@ -69,32 +69,32 @@ def _expected(accepted: set[str]) -> str:
     if accepted >= _VALUE:
         accepted, words = accepted - _VALUE, ["a value"]
     elif accepted >= _OPERATOR:
-        # What may be a function's name could go on with '(', too; nobody means that here.
+        # A name could also be followed by '(' as a function, but that is never meant here.
         accepted, words = accepted - _OPERATOR - {"LPAR"}, ["an operator"]
     words += [word for name, word in _WORDS.items() if name in accepted]
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-#: What is compared with something that looks like a text without its quotes.
+#: A comparison with a word that is probably a text without quotes.
 _BARE: Final = re.compile(r"(?:[=>]|\blike\b)\s*([a-z][\w./:%@-]*)", re.IGNORECASE | re.ASCII)
 
 
 def _quotes(token: Token, text: str) -> str:
-    """How to write the text at `token`, if that is what it is."""
+    """Return how to quote the text at `token`, if it is probably one."""
     start = token.start_pos or 0
     for found in _BARE.finditer(text):
         if found.start(1) <= start < found.end(1):
-            return f"; a text needs quotes: {shown(found[1])}"
+            return f"; put quotes around a string: {shown(found[1])}"
     return ""
 
 
 def _hint(token: Token, text: str, accepted: set[str]) -> str | None:
-    """What to say instead where people go wrong the same way."""
+    """Return the hint for a common mistake, or None."""
     start = token.start_pos or 0
     if token.type == "STRING" and start and text[start - 1] == token[0]:
-        return f"a {token[0]} inside a text is written \\{token[0]}"
+        return f"write a {token[0]} inside a string as \\{token[0]}"
     if token.type == "JUNK" and token in {"'", '"'}:
-        return f"the text that begins here lacks the {token} at its end"
+        return f"the string that starts here has no closing {token}"
     if token.type == "RPAR" and "$END" in accepted:
-        return "this ')' closes nothing"
+        return "this ')' has no opening '('"
     return None

@@ -1,12 +1,12 @@
-"""What the operators mean (sections 3.4 and 3.7). Each takes its operands compiled, and compiles to one.
+"""The operators (sections 3.4 and 3.7), as functions from compiled operands to a compiled expression.
 
-An operand that is None is an attribute that the event doesn't have, and in the list of errors by now.
+An operand that is None is a missing attribute, whose error is already in the list.
 The operator that meets it has the zero value of its own type, whatever its other operands are (section
-3.2). What is around that goes on with the zero: in `missing * 5 = 0` the product is 0, and the
-comparison true. That is why NOT LIKE, NOT IN and != are operators of their own, and not a NOT of
-something else: of what is missing, all of them are false.
+3.2). The surrounding expression continues with the zero. In `missing * 5 = 0` the product is 0, and the
+comparison is true. For a missing attribute, NOT LIKE, NOT IN and != are all false. So they are operators
+of their own, and not a NOT of another operator.
 
-Operands are all evaluated, from left to right, but for AND and OR, which stop when they know.
+All operands are evaluated from left to right. But AND and OR stop once the result is certain.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["LOGIC", "as_condition", "binary", "in_", "like", "minus", "not_"]
 
 
 def as_condition(evaluate: Evaluator) -> Evaluator:
-    """What AND makes of an operand: a Boolean, false where an attribute is missing."""
+    """Convert an operand to a Boolean, as AND does. A missing attribute is false."""
 
     def condition(get: Get, errors: Errors) -> bool:
         value = evaluate(get, errors)
@@ -53,7 +53,7 @@ def not_(operand: Evaluator) -> Evaluator:
 
 
 def minus(operand: Evaluator) -> Evaluator:
-    """The sign."""
+    """The unary minus."""
 
     def evaluate(get: Get, errors: Errors) -> int:
         value = operand(get, errors)
@@ -63,7 +63,7 @@ def minus(operand: Evaluator) -> Evaluator:
 
 
 def and_(parts: list[Evaluator]) -> Evaluator:
-    """A chain of AND; what is behind the first that is false isn't evaluated."""
+    """A chain of AND, evaluated up to the first false operand."""
 
     def evaluate(get: Get, errors: Errors) -> bool:
         for part in parts:
@@ -76,7 +76,7 @@ def and_(parts: list[Evaluator]) -> Evaluator:
 
 
 def or_(parts: list[Evaluator]) -> Evaluator:
-    """A chain of OR; what is behind the first that is true isn't evaluated."""
+    """A chain of OR, evaluated up to the first true operand."""
     first, *others = parts
 
     def evaluate(get: Get, errors: Errors) -> bool:
@@ -85,7 +85,7 @@ def or_(parts: list[Evaluator]) -> Evaluator:
             if value is not None and to_boolean(value, errors):
                 return True
             right = part(get, errors)
-            # Only the OR that meets the missing attribute is false; in a chain another may follow.
+            # Only the OR that meets the missing attribute is false. In a chain, another may follow.
             value = value is not None and right is not None and to_boolean(right, errors)
         return value is True
 
@@ -113,7 +113,7 @@ LOGIC: Final = {"AND": and_, "OR": or_, "XOR": xor_}
 
 
 def like(operand: Evaluator, matches: Matcher) -> Evaluator:
-    """[NOT] LIKE; `matches` says it all, the NOT included."""
+    """[NOT] LIKE. `matches` includes the NOT."""
 
     def evaluate(get: Get, errors: Errors) -> bool:
         value = operand(get, errors)
@@ -130,7 +130,7 @@ def in_(operand: Evaluator, options: list[Evaluator], negated: bool) -> Evaluato
         others = [option(get, errors) for option in options]
         if value is None or None in others:
             return False
-        # The type of what is looked for decides (section 3.7), not that of each option.
+        # The type of the first operand decides (section 3.7), not that of each option.
         same = [to_type_of(value, other, errors) == value for other in others if other is not None]
         return (True in same) is not negated
 
@@ -152,7 +152,7 @@ def _equality(equal: bool, left: Evaluator, right: Evaluator) -> Evaluator:
         x, y = left(get, errors), right(get, errors)
         if x is None or y is None:
             return False
-        # The only ambiguous operators; the type of what is on the right decides (section 3.7).
+        # For these ambiguous operators, the type of the right operand decides (section 3.7).
         return (to_type_of(y, x, errors) == y) is equal
 
     return evaluate
@@ -202,12 +202,12 @@ def _arithmetic(compute: Callable[[int, int], int], left: Evaluator, right: Eval
 
 
 def _bounded(number: int, errors: Errors) -> int:
-    """`number`; or, where it is beyond 32 bits, 0 and an error.
+    """Return `number`, or 0 with an error if it exceeds 32 bits.
 
-    The specification says nothing of it but in ABS, where it is a MathError. To wrap around, as a
-    processor does, would let events pass by a sum that is wrong.
+    The specification mentions this only for ABS, where it is a MathError. Wrapping around, as a
+    processor does, would let events pass because of a wrong sum.
     """
     if MIN_INTEGER <= number <= MAX_INTEGER:
         return number
-    errors.append(Error("math", f"{number} is beyond the 32 bits of an integer"))
+    errors.append(Error("math", f"{number} does not fit a 32-bit integer"))
     return 0

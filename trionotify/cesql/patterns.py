@@ -1,15 +1,15 @@
-"""What LIKE matches (section 3.4.3), in time linear in the text however hostile the pattern.
+"""LIKE (section 3.4.3), in time linear in the text, however hostile the pattern.
 
 `%` stands for any characters or none, `_` for one, and a backslash makes either mean itself. A
 backslash before anything else means itself.
 
-A regular expression for the whole is no way to do this: `%a%a%a%a%b` backtracks for minutes. Between
-two `%` stands a *piece*, which is of fixed length. So the first and the last one can only be at the ends
-of the text, and those between are taken one by one, each where it is found first: if the pattern matches
-at all, it matches that way. A short literal is found by `str.find`; a longer one, and a piece with a `_`
-between literals, by a regular expression for this piece alone, which has nothing to backtrack to. But
-that may try a whole piece at each place of a text. So with a piece that is long the pattern becomes an
-automaton, whose state is one integer.
+A regular expression for the whole pattern won't do, because `%a%a%a%a%b` backtracks for minutes. Between
+two `%` is a *piece*, which is of fixed length. So the first and the last one can only be at the ends of
+the text. Those between are searched for one by one, each at its first occurrence. If the pattern matches
+at all, it matches in this way. A short literal is found by `str.find`; a longer one, and a piece with a
+`_` between literals, by a regular expression for this piece alone, which has nothing to backtrack to.
+But that may try a whole piece at each place of a text. So with a piece that is long the pattern becomes
+an automaton, whose state is one integer.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ __all__ = [
     "pieces_of",
 ]
 
-#: Characters of a pattern. It bounds the automaton: the square of it in bits, at the worst.
+#: The most characters of a pattern. The automaton takes at most the square of it in bits.
 MAX_PATTERN: Final = 1_024
 
-#: Characters of a piece that a regular expression looks for. `re` keeps hundreds of expressions, and so
-#: strangers' patterns, but none longer than this.
+#: The most characters of a piece that a regular expression searches for. `re` keeps hundreds of
+#: expressions, and so strangers' patterns, but none longer than this.
 MAX_REGULAR: Final = 96
 #: From so many characters on, a literal is found by a regular expression, too: `str.find` may compare
 #: all of it at every place of a text, `re` doesn't.
 MANY: Final = 8
 
 Matcher = Callable[[str], bool]
-#: Returns where something first stands in a text, between two places, or -1.
+#: Returns the first match in a text between two places, or -1.
 Finder = Callable[[str, int, int], int]
 
 
 class Wildcard(enum.Enum):
-    """What is not literal in a pattern."""
+    """The parts of a pattern that are not literal."""
 
     ONE = "_"
     MANY = "%"
@@ -61,7 +61,7 @@ _ESCAPED: Final = re.compile(r"\\([%_])")
 
 
 def elements_of(pattern: str) -> list[Element]:
-    """Take `pattern` apart: the literal texts, none empty and no two in a row, and the wildcards."""
+    """Split `pattern` into wildcards and literals. No literal is empty, and no two are adjacent."""
     return [_element(piece) for piece in _PIECE.findall(pattern)]
 
 
@@ -74,7 +74,7 @@ def _element(piece: str) -> Element:
 
 
 def matcher(elements: Sequence[Element]) -> Matcher:
-    """A function that says whether a whole text matches."""
+    """Return a function that decides whether a whole text matches."""
     match elements:
         case []:
             return "".__eq__
@@ -99,18 +99,18 @@ class Piece:
 
     @property
     def is_long(self) -> bool:
-        """Whether finding it takes an automaton."""
+        """Whether finding it requires an automaton."""
         return len(self.literals) > 1 and self.length > MAX_REGULAR
 
     def is_at(self, text: str, at: int) -> bool:
-        """Whether it stands at this place of a text, which must be long enough."""
+        """Return whether it is at this place of a text, which must be long enough."""
         for offset, literal in self.literals:
             if not text.startswith(literal, at + offset):
                 return False
         return True
 
     def finder(self) -> Finder:
-        """A function that returns where it first stands between two places of a text, or -1."""
+        """Return a function that finds it between two places of a text, or returns -1."""
         length = self.length
         if len(self.literals) > 1:
             return _search(re.compile(self._regular(), re.DOTALL))
@@ -157,7 +157,7 @@ def _search(pattern: re.Pattern[str]) -> Finder:
 
 
 def pieces_of(elements: Sequence[Element]) -> list[Piece]:
-    """The parts before, between and behind the `%`; a part may be empty."""
+    """Return the parts before, between and behind the `%`. A part may be empty."""
     pieces: list[Piece] = []
     length = 0
     literals: list[tuple[int, str]] = []
@@ -194,7 +194,7 @@ def _in_pieces(pieces: Sequence[Piece]) -> Matcher:
 
 
 def _automaton(elements: Sequence[Element]) -> Matcher:
-    """For any pattern. Bit n of the state: what was read so far matches the first n places.
+    """Return an automaton for any pattern. Bit n is set if the text so far matches the first n places.
 
     A place is a literal character or a `_`. Reading a character moves the bits of the places that
     accept it one up; where a `%` stands before a place, its bit stays as well.

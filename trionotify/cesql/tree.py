@@ -1,7 +1,7 @@
-"""What a parsed expression is made of. Immutable, made by `grammar`, and without behaviour.
+"""The nodes of a parsed expression. Immutable, made by `grammar`, and without behaviour.
 
-All nodes have the same three: their operands, in the order of the text; their place in the text; and
-their depth, which is bounded, so that whoever walks the tree may do it by recursion.
+All nodes have their operands, in the order of the text, their place in the text, and their depth. The
+depth is bounded, so code that walks the tree may use recursion.
 
 A chain of AND, of OR or of XOR is one node with many operands, because filters that programs write have
 hundreds of them. Chains of other operators lean to the left, as section 3.6 has it, and do get deep.
@@ -41,7 +41,7 @@ Connective = Literal["AND", "OR", "XOR"]
 
 @attrs.frozen(kw_only=True)
 class Node:
-    """What all nodes have; `start` and `end` are characters of the text, parentheses included."""
+    """The fields of all nodes; `start` and `end` are characters of the text, parentheses included."""
 
     operands: tuple[Node, ...] = ()
     start: int
@@ -55,7 +55,7 @@ class Node:
 
 @attrs.frozen(kw_only=True)
 class Constant(Node):
-    """A literal: a number, a text, true or false."""
+    """A literal, which is a number, a text, true or false."""
 
     value: Value
 
@@ -76,7 +76,7 @@ class Exists(Node):
 
 @attrs.frozen(kw_only=True)
 class Call(Node):
-    """A function and its arguments; `name` is upper-case, and need not be known."""
+    """A call of a function; `name` is in upper case, and may be unknown."""
 
     name: str
 
@@ -97,7 +97,7 @@ class Binary(Node):
 
 @attrs.frozen(kw_only=True)
 class Logic(Node):
-    """Two or more operands, and what stands between each and the next."""
+    """AND, OR or XOR of two or more operands."""
 
     operator: Connective
 
@@ -112,12 +112,12 @@ class Like(Node):
 
 @attrs.frozen(kw_only=True)
 class In(Node):
-    """[NOT] IN: what is looked for is the first operand, the others are where."""
+    """[NOT] IN. The first operand is searched for among the others."""
 
     negated: bool
 
 
 def literal_texts(nodes: tuple[Node, ...]) -> tuple[str, ...] | None:
-    """What `nodes` say if all of them are literal texts; None if one is anything else."""
+    """Return the texts of `nodes` if all of them are literal texts; otherwise None."""
     texts = [node.value for node in nodes if isinstance(node, Constant) and isinstance(node.value, str)]
     return tuple(texts) if len(texts) == len(nodes) else None

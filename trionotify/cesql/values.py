@@ -1,10 +1,10 @@
 """Values, errors, and the casts between them (sections 3.1 to 3.3 and 3.7).
 
-A value is a bool, an int of 32 bits or a str. Inside an evaluation there is a fourth thing, None: what
-an attribute is that the event doesn't have. It never leaves the operator or function that meets it,
-which answers with the zero value of its own type instead (section 3.2).
+A value is a bool, an int of 32 bits or a str. Inside an evaluation there is a fourth value, None, for an
+attribute that the event doesn't have. The operator or function that meets it never passes it on, but
+returns the zero value of its own type instead (section 3.2).
 
-Casts never fail: they append to the list of errors and return the zero value of the type asked for.
+Casts never fail. They append to the list of errors and return the zero value of the requested type.
 """
 
 from __future__ import annotations
@@ -45,39 +45,39 @@ Kind = Literal[
 
 MIN_INTEGER: Final = -(2**31)
 MAX_INTEGER: Final = 2**31 - 1
-#: Characters that a function may put together. Without it 64 nested calls could write a text for
-#: which no machine has the memory: each one can double what the one inside it wrote.
+#: The most characters of a text that a function builds. Without this limit, 64 nested calls could build
+#: a text that fits into no memory, because each call can double the text of the call inside it.
 MAX_TEXT: Final = 65_536
 
 
 @attrs.frozen
 class Error:
-    """What went wrong: which `kind` of section 3.3, and a `message` for whoever wrote the text."""
+    """An error of a `kind` of section 3.3, with a `message` for the author of the expression."""
 
     kind: Kind
     message: str
 
 
 Errors = list[Error]
-#: Looks an attribute up by its lower-case name; None where there is none.
+#: Looks up an attribute by its lower-case name. Returns None if it is missing.
 Get = Callable[[str], object]
-#: A compiled expression, or a part of one; appends to the errors.
+#: A compiled expression, or a part of one. Appends to the errors.
 Evaluator = Callable[[Get, Errors], Value | None]
 
 
 @attrs.frozen
 class Result:
-    """What an evaluation gives: always a value, and the errors that came up on the way to it."""
+    """The result of an evaluation: a value, and the errors that occurred."""
 
     value: Value
     errors: tuple[Error, ...] = ()
 
 
 def as_value(found: object) -> Value | None:
-    """What CESQL sees of an attribute (section 3.2); None is none.
+    """Convert an attribute to a CESQL value (section 3.2). None stays None.
 
-    Booleans and integers stay what they are, all else is text: bytes in Base64 and times in RFC 3339,
-    as CloudEvents writes them, and what is no type of CloudEvents as `str` has it.
+    Booleans and integers stay unchanged. Everything else becomes text: bytes in Base64 and times in
+    RFC 3339, as in CloudEvents, and other types by `str`.
     """
     if found is None or isinstance(found, str | bool):
         return found
@@ -91,7 +91,7 @@ def as_value(found: object) -> Value | None:
 
 
 def to_text(value: Value, errors: Errors) -> str:
-    """`value` as a String, which every value can be."""
+    """Cast `value` to a String, which never fails."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -100,7 +100,7 @@ def to_text(value: Value, errors: Errors) -> str:
 
 
 def to_boolean(value: Value, errors: Errors) -> bool:
-    """`value` as a Boolean; of text, only true and false will do, in any case."""
+    """Cast `value` to a Boolean. Text must be `true` or `false`, in upper or lower case."""
     if isinstance(value, str):
         word = value.lower() if len(value) <= len("false") else ""
         if word not in {"true", "false"}:
@@ -110,17 +110,17 @@ def to_boolean(value: Value, errors: Errors) -> bool:
 
 
 def to_integer(value: Value, errors: Errors) -> int:
-    """`value` as an Integer; of text, only decimal digits will do, with or without a sign."""
+    """Cast `value` to an Integer. Text must be decimal digits, with or without a sign."""
     if isinstance(value, str):
         number = integer_in(value)
         if number is None:
-            errors.append(Error("cast", f"{shown(value)} is not an integer of 32 bits"))
+            errors.append(Error("cast", f"{shown(value)} is not a 32-bit integer"))
         return number or 0
     return int(value)
 
 
 def to_type_of(example: Value, value: Value, errors: Errors) -> Value:
-    """`value` as the type that `example` is of."""
+    """Cast `value` to the type of `example`."""
     if isinstance(example, str):
         return to_text(value, errors)
     if isinstance(example, bool):
@@ -128,13 +128,13 @@ def to_type_of(example: Value, value: Value, errors: Errors) -> Value:
     return to_integer(value, errors)
 
 
-# `int` alone is too kind (it reads underscores, spaces and the digits of all scripts), slow for long
-# texts, and raises for very long ones. So it gets what is short and plain.
+# `int` alone is too lenient (it accepts underscores, spaces and the digits of all scripts), slow for
+# long texts, and raises for very long ones. So it is only called for short and plain digits.
 _INTEGER: Final = re.compile(r"([+-]?)(?=[0-9])0*+([0-9]{0,10})")
 
 
 def integer_in(text: str) -> int | None:
-    """The integer that `text` writes in decimal; None if it writes none, or one beyond 32 bits."""
+    """Parse a decimal integer; return None if `text` isn't one, or if it exceeds 32 bits."""
     found = _INTEGER.fullmatch(text)
     if found is None:
         return None
@@ -143,10 +143,10 @@ def integer_in(text: str) -> int | None:
 
 
 def shown(text: str) -> str:
-    """`text` quoted for a message, cut when it is long."""
+    """Return `text` in quotes for a message, cut if it is long."""
     return repr(str(text)) if len(text) <= 40 else f"{text[:37]!r}..."
 
 
 def cut(name: str) -> str:
-    """A name for a message, cut when it is long."""
+    """Return a name for a message, cut if it is long."""
     return name if len(name) <= 40 else f"{name[:37]}..."

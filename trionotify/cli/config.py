@@ -1,4 +1,4 @@
-"""Options from elsewhere than the command line: a TOML file, and environment variables.
+"""Options from a TOML file, and from environment variables.
 
 The command line comes first, then the environment, then the file, then the default.
 """
@@ -22,6 +22,7 @@ from trionotify.model.text import decoded
 
 __all__ = [
     "DURATION",
+    "NUMBER",
     "Duration",
     "config_option",
     "in_one_line",
@@ -31,14 +32,14 @@ __all__ = [
 ]
 
 _PREFIX: Final = "TRIONOTIFY_"
-#: Where a context has the path of its file.
+#: The key of the file's path in a context's `meta`.
 _PATH: Final = "trionotify.config"
-#: How like a variable must be to an option's, to be one that was misspelt.
+#: The similarity from which a variable counts as a misspelt option.
 _LIKE: Final = 0.75
 
 
 class Duration(click.ParamType[float]):
-    """A duration in seconds, in any way that `duration_of` reads: at least `least`, and more than 0."""
+    """A duration in any form that `duration_of` reads, of at least `least` seconds, and more than 0."""
 
     name = "duration"
 
@@ -57,30 +58,32 @@ class Duration(click.ParamType[float]):
 
 
 DURATION: Final = Duration()
+NUMBER: Final = click.FloatRange(0, min_open=True)
+NUMBER.name = "number"
 
 
 def name_variables(group: click.Group) -> None:
-    """Let every option of every command also be the environment variable TRIONOTIFY_OPTION."""
+    """Give every option of every command the environment variable TRIONOTIFY_OPTION."""
     for option in _options(group):
         option.envvar = _variables(option)
 
 
 def _variables(option: click.Option) -> list[str]:
-    """One for each name of the option, the old ones behind."""
+    """Return a variable for each name of the option, those of old names last."""
     names = [name.removeprefix("--") for name in option.opts if name.startswith("--")]
     return [_PREFIX + name.replace("-", "_").upper() for name in names]
 
 
 def misspelt_variables(group: click.Group) -> Iterator[str]:
-    """A line about each variable that nearly is an option's.
+    """Yield a line about each variable that is probably a misspelt option.
 
-    Others are left alone: Kubernetes has some for a service of our name, like TRIONOTIFY_SERVICE_HOST.
+    Others are ignored. Kubernetes sets some for a service of our name, like TRIONOTIFY_SERVICE_HOST.
     """
     known = [name.removeprefix(_PREFIX) for option in _options(group) for name in _variables(option)]
     for name in sorted(os.environ):
         if name.startswith(_PREFIX) and (rest := name.removeprefix(_PREFIX)) not in known:
             for near in difflib.get_close_matches(rest, known, 1, _LIKE):
-                yield f"{name}: there is no such option; did you mean {_PREFIX}{near}?"
+                yield f"{name}: unknown option; did you mean {_PREFIX}{near}?"
 
 
 def _options(group: click.Group) -> Iterator[click.Option]:
@@ -93,7 +96,7 @@ def _options(group: click.Group) -> Iterator[click.Option]:
 
 
 def in_one_line(error: click.UsageError) -> str:
-    """What is wrong with the command line, or with a variable, which is named then."""
+    """Return the message about a mistake on the command line, or in a variable, which it names."""
     option = error.param if isinstance(error, click.BadParameter) else None
     if not isinstance(option, click.Option) or isinstance(error, click.MissingParameter):
         where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
@@ -104,12 +107,12 @@ def in_one_line(error: click.UsageError) -> str:
     variables = _variables(option)
     variable = next((name for name in variables if os.environ.get(name)), variables[0])
     linked = os.environ.get(variable, "").startswith("tcp://")
-    hint = " Kubernetes sets it for a service of this name: say enableServiceLinks: false." * linked
+    hint = " Kubernetes sets it for a service of this name; set enableServiceLinks: false." * linked
     return f"{variable}: {error.message}{hint}"
 
 
 def with_its_place(message: str) -> str:
-    """A message that begins with an option's name, and says where its value stands."""
+    """Add the source of the value to a message that begins with an option's name."""
     context = click.get_current_context()
     word = re.match(r"\w*", message)
     name = word[0] if word else ""
@@ -126,19 +129,20 @@ def _source(context: click.Context | None, name: str | None) -> ParameterSource 
 
 
 def config_option(command: Any) -> Any:
-    """`--config FILE`, whose keys are the command's options with `_` for `-`."""
+    """Add `--config FILE`, whose keys are the command's options with `_` for `-`."""
     return click.option(
         "--config",
         type=click.Path(readable=False),
         is_eager=True,
         expose_value=False,
         callback=_read,
-        help="Take options from a TOML file, keys with _ for -.",
+        help="TOML file with options. Its keys are the names of the options, with _ for -."
+        "  [default: none]",
     )(command)
 
 
 def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
-    """Make the file's values the defaults, once they are checked."""
+    """Check the file's values, and make them the defaults."""
     if path is None:
         return
     try:
@@ -156,24 +160,25 @@ def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
     for key, value in found.items():
         if key not in known:
             if isinstance(value, dict):
-                raise Mistake(f"{path}: there is no option {key!r}; write the options without [{key}]")
+                raise Mistake(f"{path}: unknown option {key!r}; write the options without [{key}]")
             hint = did_you_mean(key, [name for name in known if name])
-            raise Mistake(f"{path}: there is no option {key!r}{hint}")
-        # One of what may be several needs no brackets.
+            raise Mistake(f"{path}: unknown option {key!r}{hint}")
+        # A single value of a repeatable option needs no brackets.
         found[key] = [value] if known[key].multiple and isinstance(value, str) else value
         _check(context, known[key], path, key, found[key])
     context.default_map, context.meta[_PATH] = found, path
 
 
 def _check(context: click.Context, option: click.Option, path: str, key: str, value: Any) -> None:
-    """Raise `Mistake` if the option can't have this value, before anything else looks at it."""
+    """Raise `Mistake` if the option can't have this value, before other code reads it."""
     if isinstance(value, bool) != option.is_flag:
-        needed = "true or false is needed" if option.is_flag else "true and false are no values here"
+        needed = "must be true or false" if option.is_flag else "must be text or a number"
         raise Mistake(f"{path}: {key}: {needed}, not {value!r}")
     strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if not strings if option.multiple else isinstance(value, dict | list):
+    several = isinstance(value, dict | list) and not getattr(option.type, "takes_tables", False)
+    if not strings if option.multiple else several:
         needed = "an array of strings" if option.multiple else "a single value"
-        raise Mistake(f"{path}: {key}: {needed} is needed, not {value!r}")
+        raise Mistake(f"{path}: {key}: must be {needed}, not {value!r}")
     try:
         option.type_cast_value(context, value)
     except click.BadParameter as error:

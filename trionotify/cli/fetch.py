@@ -1,4 +1,4 @@
-"""One `GET` over HTTP/1.1, by h11 on a Trio stream: as much of an HTTP client as the package needs."""
+"""One `GET` over HTTP/1.1, by h11 on a Trio stream. The package needs no more of an HTTP client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trionotify.model.jsontext import read_json
 
 __all__ = ["fetch"]
 
-#: The longest answer that is taken, in bytes.
+#: The longest accepted answer, in bytes.
 _LONGEST: Final = 16 << 20
 _READ_SIZE: Final = 1 << 16
 
@@ -22,9 +22,9 @@ _READ_SIZE: Final = 1 << 16
 async def fetch(
     url: str, name: str, accept: str, extra_headers: Iterable[tuple[str, str]] = ()
 ) -> bytes:
-    """The body of what is called `name` and lies beside `/events`, of the server at `url`.
+    """Fetch the resource `name` beside `/events` from the server at `url`; return its body.
 
-    Always a checkpoint; put a deadline around it. Raises ValueError for what is no URL, OSError when
+    Always a checkpoint; put a deadline around it. Raises ValueError for an invalid URL, OSError if
     there is no answer, or none that can be read, and `Refused` with the status and the reason for one
     that isn't 200.
     """
@@ -54,9 +54,9 @@ async def _fetch(endpoint: Endpoint, name: str, headers: list[tuple[str, str]]) 
                 elif isinstance(event, h11.Data):
                     body += event.data
                 if len(body) > _LONGEST or isinstance(event, h11.ConnectionClosed):
-                    raise OSError(f"{endpoint} gave no answer that can be read")
+                    raise OSError(f"{endpoint}: the answer can't be read")
         except h11.RemoteProtocolError as error:
-            raise OSError(f"{endpoint} gave no answer that can be read: {error}") from None
+            raise OSError(f"{endpoint}: the answer can't be read: {error}") from None
     if status != 200:
         raise Refused(status, _detail(bytes(body)))
     return bytes(body)
@@ -66,4 +66,4 @@ def _detail(body: bytes) -> str:
     try:
         return str(read_json(body)["detail"])
     except (ValueError, KeyError, TypeError):
-        return "it isn't a trionotify server, or something stands in front of it"
+        return "not a trionotify server, or a proxy in front of it answered"

@@ -1,11 +1,11 @@
-"""The server's own log on stderr, for people or for machines. For the command line alone.
+"""The server's own log on stderr, for people or for machines. Only the command line uses it.
 
 Embedded, trionotify logs to the logger `trionotify` and configures nothing. Each record of it has a
 message for people; those that a machine may want to count have their parts as `extra` as well, and the
 name of what happened as `event`.
 
-Writing to stderr blocks when whoever reads it doesn't (a pager, a collector that hangs), and the server
-must not. So a thread writes, and takes what waits for it; what waits is bounded.
+Writing to stderr blocks while its reader doesn't read (a pager, a collector that hangs), and the server
+must not block. So a thread writes. The lines that wait for it are limited.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from trionotify.model.jsontext import write_json
@@ -28,17 +30,19 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
-#: Bytes of lines that nobody has taken yet: those of some 10,000 clients that leave at once.
+#: Bytes of unwritten lines. 10,000 clients that leave at once need about as many.
 _MAX_WAITING: Final = 1 << 22
-#: Seconds for the last lines, at the process's end.
+#: Seconds in which lines gather. Waking the thread for each of them would take as long as making it.
+_GATHERING: Final = 0.01
+#: Seconds to write the last lines at the end of the process.
 _PATIENCE: Final = 1.0
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON: when, what, and whatever it has as `extra`."""
+    """Formats a record as one line of JSON with its time, message, level and `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
             "time": moment.replace("+00:00", "Z"),
@@ -50,37 +54,54 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = record.exc_text or self.formatException(record.exc_info)
         text = write_json(line).decode()
-        # A client's `id` may have what reorders a line on a terminal, or ends one to some readers.
+        # A client's `id` may have characters that reorder a line on a terminal, or end it for some
+        # readers.
         return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def _visible(character: str) -> str:
-    """A character of a JSON text, escaped if it can't be seen: it stands in a string."""
+    """Return a character of a JSON string, escaped if it is invisible."""
     if character.isprintable():
         return character
     units = character.encode("utf-16-be").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
+class TextFormatter(logging.Formatter):
+    """Formats a record as a line for people."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - overrides
+        """Return the local time. Thousands of clients may leave in the same second."""
+        return f"{_local_time(int(record.created))},{int(record.msecs):03}"
+
+
+@lru_cache(maxsize=1)
+def _local_time(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+
+
 class Writer(logging.Handler):
-    """Writes lines to a file descriptor, in a thread of its own. Made by `configure`, for good."""
+    """Writes lines to a file descriptor in its own thread. Made by `configure`, never ended."""
 
     def __init__(self, number: int, max_waiting: int = _MAX_WAITING) -> None:
         super().__init__()
         self._number = number
         self._max_waiting = max_waiting
         self._lines: deque[bytes] = deque()
-        #: Bytes that wait, what the thread writes at the moment included; lines that found no room.
+        #: The bytes that wait, including those being written, and the number of dropped lines.
         self._waiting = 0
         self._dropped = 0
         self._changed = threading.Condition()
         threading.Thread(target=self._write_all, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Let the record be written. Doesn't block."""
+        """Queue the record for the thread, or drop it if there is no room. Doesn't block."""
         try:
             line = f"{self.format(record)}\n".encode(errors="backslashreplace")
-        except Exception:  # as `logging` has it: an argument's own `__str__` may raise anything
+        except Exception:  # as in `logging`, because an argument's own `__str__` may raise anything
             self.handleError(record)
             return
         with self._changed:
@@ -92,7 +113,7 @@ class Writer(logging.Handler):
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until all is written, but not for long."""
+        """Wait until everything is written, at most `_PATIENCE` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, _PATIENCE)
 
@@ -100,6 +121,8 @@ class Writer(logging.Handler):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines)
+            time.sleep(_GATHERING)
+            with self._changed:
                 data = b"".join(self._lines)
                 self._lines.clear()
             self._write(data)
@@ -116,24 +139,26 @@ class Writer(logging.Handler):
             while rest:
                 rest = rest[os.write(self._number, rest) :]
         except OSError:
-            pass  # it is full, or nobody reads it any more: there is nobody to tell
+            pass  # stderr is full or has no reader, so this can't be reported either
 
 
 def _missing(lines: int) -> logging.LogRecord:
     known: dict[str, Any] = {"name": "trionotify", "levelno": logging.WARNING, "levelname": "WARNING"}
-    message = f"{lines} lines of this log are missing here: nobody took them"
+    message = f"{lines} lines of this log are missing here, because stderr was not read"
     return logging.makeLogRecord({**known, "msg": message, "event": "dropped", "lines": lines})
 
 
 def configure(format: str, level: str) -> Callable[[], None]:
-    """Log to stderr, in one of the `FORMATS`, what is of one of the `LEVELS` or above.
+    """Log records of this level or above to stderr, in one of the `FORMATS`.
 
-    Returns what waits until it is written.
+    Returns a function that waits until all lines are written.
     """
     handler = Writer(2) if sys.stderr is not None else logging.NullHandler()
     if format == "json":
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(TextFormatter())
+    # Neither format shows these, and each takes time for every record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(handlers=[handler], level=level.upper())
     return handler.flush

@@ -1,4 +1,4 @@
-"""The command line: all commands, and those that need no server."""
+"""The command line, with the commands that need no server."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _SHOWS_HELP: Final = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 class _Commands(click.Group):
-    """Commands of which the first word may be left out when it is `serve`."""
+    """A group of commands whose default command is `serve`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # (A shell that completes the first word gives none: it wants to hear of all commands.)
+        # (A shell that completes the first word gives none, because it asks for all commands.)
         first = args[0] if args else "" if ctx.resilient_parsing else "-"
         if first.startswith("-") and first not in ("--help", "--version"):
             args = [_DEFAULT_COMMAND, *args]
@@ -60,8 +60,8 @@ class _Commands(click.Group):
 def main() -> None:
     """A WebSocket notification server.
 
-    Without a command, `serve` is run. Every option of every command can also be given as the environment
-    variable TRIONOTIFY_OPTION.
+    If you give no command, `serve` runs. Every option of every command can also be given as the
+    environment variable TRIONOTIFY_OPTION.
 
     \b
     python -m trionotify
@@ -72,7 +72,7 @@ def main() -> None:
 
 @main.group()
 def store() -> None:
-    """Look after the file of a durable log.
+    """Back up, check and repair the file of a durable log.
 
     \b
     python -m trionotify store backup sqlite:/var/lib/trionotify/log.db /backup/log.db
@@ -87,17 +87,17 @@ _PATH: Final = click.argument("store", metavar="sqlite:PATH")
 @click.argument("destination", metavar="DEST", type=click.Path(dir_okay=False))
 @click.option("--force", is_flag=True, help="Replace DEST if it exists.")
 def backup(store: str, destination: str, *, force: bool) -> None:
-    """Copy the log to the file DEST, also while a server uses it.
+    """Copy the log to the file DEST, even while a server uses it.
 
-    A server that has the log makes the copy itself, so DEST must be a path that the server can write.
-    The copy appears when it is complete.
+    If a server uses the log, the server makes the copy, so DEST must be a path that it can write. The
+    copy appears when it is complete.
 
     \b
     python -m trionotify store backup sqlite:/var/lib/trionotify/log.db /backup/log.db
     """
     path, destination = _path_of(store), os.path.abspath(destination)
     if not force and os.path.exists(destination):
-        raise Failure(f"{destination} exists: name another path, or give --force to replace it")
+        raise Failure(f"{destination}: already exists; name another path, or use --force to replace it")
     with _failing():
         copy_log(path, destination)
     show(f"trionotify: the log was copied to {destination}")
@@ -106,9 +106,10 @@ def backup(store: str, destination: str, *, force: bool) -> None:
 @store.command("check")
 @_PATH
 def check(store: str) -> None:
-    """Look for damage, while no server uses the log.
+    """Check the log for damage, while no server uses it.
 
-    Prints a line for each fault. The exit code is 0 if there is none, else 1. The file stays as it is.
+    It prints a line for each fault. The exit code is 0 if there is none, else 1. The file stays
+    unchanged.
 
     \b
     python -m trionotify store check sqlite:/var/lib/trionotify/log.db
@@ -119,17 +120,19 @@ def check(store: str) -> None:
     for fault in faults:
         show(f"{path}: {fault}")
     if faults:
-        raise Failure(f"{path} is damaged: keep what is whole with `trionotify store repair {store}`")
+        raise Failure(
+            f"{path}: damaged; run `trionotify store repair {store}` to keep the undamaged part"
+        )
     show(f"{path}: no damage found")
 
 
 @store.command("repair")
 @_PATH
 def repair(store: str) -> None:
-    """Keep what is whole of a damaged log, while no server uses it.
+    """Keep the undamaged part of a damaged log, while no server uses it.
 
-    The damaged file stays, under another name. The repaired log has a new epoch, so clients are told
-    that they can't resume, and reload their state.
+    The damaged file is kept under another name. The repaired log has a new epoch, so clients are told
+    that they can't resume, and they reload their state.
 
     \b
     python -m trionotify store repair sqlite:/var/lib/trionotify/log.db
@@ -145,10 +148,10 @@ def repair(store: str) -> None:
 @store.command("new-epoch")
 @_PATH
 def new_epoch(store: str) -> None:
-    """Void every cursor, after a snapshot of all of the log's files was put back.
+    """Make every cursor invalid, after you restored a snapshot of all of the log's files.
 
-    The notifications stay. But offsets that clients have seen may be given again, so a cursor from
-    before must not be resumed. Clients are told so and reload their state.
+    The notifications stay. But the server may use offsets again that clients have seen, so no client may
+    resume at an old cursor. Clients are told so, and they reload their state.
 
     \b
     python -m trionotify store new-epoch sqlite:/var/lib/trionotify/log.db
@@ -174,10 +177,10 @@ def _failing() -> Iterator[None]:
 @filter_options
 @click.argument("event", type=click.File("rb"), metavar="EVENT.json")
 def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
-    """Say whether a filter wants an event, and why: each condition, and what it found.
+    """Show whether a filter matches an event, and why, condition by condition.
 
-    EVENT.json is a file with a CloudEvent in JSON, or - for stdin. The exit code is 0 if the event is
-    wanted, 1 if it isn't, and 2 if one of them can't be understood.
+    EVENT.json is a file with a CloudEvent in JSON, or - for stdin. The exit code is 0 if the filter
+    matches, 1 if it doesn't, and 2 if the filter or the event is invalid.
 
     \b
     python -m trionotify explain --sql "type LIKE 'order.%'" event.json
@@ -198,7 +201,7 @@ def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
     type=click.Path(readable=False),
     required=True,
     metavar="FILE",
-    help="The server's: the first line signs.",
+    help="File with the server's secret. Its first line signs.",
 )
 @click.option(
     "--expires",
@@ -207,13 +210,13 @@ def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
     default="1h",
     show_default=True,
     metavar="DURATION",
-    help="In how long, in seconds or as 30s, 15m, 12h.",
+    help="Time until the query expires, in seconds or as a text like 30s, 15m or 12h.",
 )
 @click.argument("query", nargs=-1, required=True, metavar="KEY=VALUE... | URL")
 def sign(secret: str, expires_in: float, query: tuple[str, ...]) -> None:
-    """Sign a query, or a whole URL with one, for a server with a secret, and print it.
+    """Sign a query, or a whole URL, for a server with a secret, and print it.
 
-    Whoever connects with it is the client that it names, with its role and filters, until it expires.
+    Until it expires, a client can connect with it, and has the id, the role and the filters in it.
 
     \b
     python -m trionotify sign --secret FILE id=alice role=both exact.team=ops
@@ -229,7 +232,7 @@ def sign(secret: str, expires_in: float, query: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("shell", type=click.Choice(_SHELLS))
 def completion(shell: str) -> None:
-    """Print what lets a shell complete the command `trionotify`: its commands and their options.
+    """Print a script that lets a shell complete the commands and options of trionotify.
 
     \b
     eval "$(trionotify completion bash)"

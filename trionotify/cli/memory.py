@@ -1,4 +1,4 @@
-"""Memory: how the C library's allocator returns it, in a process that is a server and nothing else.
+"""Settings of the C library's allocator for a process that is only a server.
 
 When the first large block is freed, glibc by default begins to take such blocks from the heap. After one
 burst of large messages the heap has holes, and the process keeps hundreds of megabytes of free memory.
@@ -13,7 +13,7 @@ from typing import Final
 
 __all__ = ["give_memory_back"]
 
-#: Of <malloc.h>.
+#: Constants from <malloc.h>.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 #: Bytes of a block that is taken from the system by itself, and of free memory kept at the heap's end.
@@ -22,7 +22,7 @@ _KEPT: Final = 1 << 20
 
 
 def give_memory_back() -> None:
-    """Have free memory returned to the system. Where the C library isn't glibc, this does nothing."""
+    """Make the allocator return free memory to the system. Does nothing unless it is glibc's."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)

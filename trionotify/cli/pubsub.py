@@ -1,8 +1,8 @@
 """`publish` and `subscribe`: the Python client on the command line.
 
-Both connect again when the connection is lost, and say on stderr what they do. Standard input and output
-may block for as long as they like, in a thread, and with nothing but `os.read` and `os.write`: a thread
-that is left behind there when the process ends holds no lock that Python wants to have.
+Both reconnect if the connection is lost, and report that on stderr. Standard input and output
+are used in a thread, with `os.read` and `os.write` only, and may block for any time. If the process ends
+meanwhile, such a thread holds no lock that Python needs.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ Client = AbstractAsyncContextManager[Remote]
 _URL: Final = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 #: Attributes that are not for `--attribute`.
 _WITH_OPTIONS: Final = ("type", "subject", "source", "datacontenttype", "to", "audience")
-#: What is told in one line, for it explains itself.
+#: Errors that are printed in one line, because they explain themselves.
 _REASONS: Final = (TrionotifyError, OSError, ValueError)
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The two ways to say what is wanted; `--filter` is an old name of one of them."""
+    """Add the options for filters, `--filters` and `--sql`, and `--filter`, an old name."""
     for option in (
-        click.option("--sql", metavar="EXPR", help="A filter in CloudEvents SQL."),
+        click.option("--sql", metavar="EXPR", help="Filter in CloudEvents SQL.  [default: everything]"),
         click.option(
             "--filters",
             "--filter",
             "filters",
             metavar="JSON",
-            help="A filter, or an array of filters.",
+            help="Filter, or array of filters, in JSON.  [default: everything]",
         ),
     ):
         command = option(command)
@@ -62,7 +62,10 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def predicate_of(filters: str | None, sql: str | None) -> Predicate:
-    """What the options ask for; both given, both must hold. A mistake in them ends the command."""
+    """Return the predicate of the options.
+
+    If both are given, both must match. A mistake in them ends the command.
+    """
     try:
         parts = [from_json(without_mark(filters))] if filters is not None else []
     except ValueError as error:
@@ -77,12 +80,15 @@ def predicate_of(filters: str | None, sql: str | None) -> Predicate:
 
 
 _secret_option = click.option(
-    "--secret", type=click.Path(readable=False), metavar="FILE", help="That of a server which has one."
+    "--secret",
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="File with the server's secret, if it requires one.",
 )
 
 
 def _headers(secret: str | None) -> tuple[tuple[str, str], ...]:
-    """What says that we have the server's secret."""
+    """Return the `Authorization` header with the server's secret; none without a secret."""
     try:
         return () if secret is None else (Secret.of_file(secret).bearer,)
     except ValueError as error:
@@ -90,15 +96,15 @@ def _headers(secret: str | None) -> tuple[tuple[str, str], ...]:
 
 
 def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where to connect, and as whom."""
+    """Add the options for the server's URL and the client's identity."""
     for option in (
-        click.option("--id", help="Who to say that we are."),
+        click.option("--id", help="Client id to connect as.  [default: random]"),
         _secret_option,
         click.option(
             "--url",
             default=_URL,
             show_default=True,
-            help="The server's; unix:PATH for a socket; it may have a query.",
+            help="URL of the server, or unix:PATH for a Unix socket. It may have a query.",
         ),
     ):
         command = option(command)
@@ -111,7 +117,7 @@ def _client(secret: str | None, **options: Any) -> Callable[[], Client]:
 
 @asynccontextmanager
 async def _connected(**options: Any) -> AsyncIterator[Remote]:
-    """A client. What it can't be asked for is a mistake in the options."""
+    """Connect a client. Raises `Mistake` for invalid arguments."""
     async with AsyncExitStack() as stack:
         try:
             client = await stack.enter_async_context(connect(**options))
@@ -128,14 +134,20 @@ async def _connected(**options: Any) -> AsyncIterator[Remote]:
 @filter_options
 @click.option(
     "--since",
-    help="Where to start: a cursor to resume behind, start (all that is kept), a time, or 10m.",
+    help=(
+        "Where to start: a cursor (resume after it), start (everything in the log), a time, or a"
+        " duration like 10m.  [default: now]"
+    ),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print events in JSON, with all their attributes.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print whole events in JSON instead of their data."
+)
 def subscribe(filters: str | None, sql: str | None, as_json: bool, **options: str | None) -> None:
-    """Print the data of every notification that is wanted, a line for each.
+    """Print the data of each notification that the filters match, one line for each.
 
-    It connects again when the connection is lost, and misses nothing; what it can't have any more, it
-    says on stderr. It ends when the server tells it not to come back, with the exit code 1.
+    If the connection is lost, it reconnects and resumes after the last notification. If some are no
+    longer in the server's log, it says so on stderr. If the server tells it not to reconnect, it ends
+    with exit code 1.
 
     \b
     python -m trionotify subscribe --id alice --since 10m
@@ -170,7 +182,7 @@ async def _next(client: Remote) -> Notification:
 
 
 def _line(notification: Notification, cursor: str, as_json: bool) -> bytes:
-    """What to print; bytes go out as they are."""
+    """Return the line to print. Bytes are printed unchanged."""
     if as_json:
         return encode(notification, cursor) + b"\n"
     data = notification.data or b""
@@ -178,7 +190,7 @@ def _line(notification: Notification, cursor: str, as_json: bool) -> bytes:
 
 
 async def _write(line: bytes) -> bool:
-    """Write to stdout, at once; False when nobody reads it any more."""
+    """Write to stdout without buffering; return False if it no longer has a reader."""
     rest = memoryview(line)
     number = output_number()
     try:
@@ -196,7 +208,7 @@ async def _write(line: bytes) -> bool:
 
 @attrs.define
 class _Tally:
-    """How many notifications were acknowledged, of those that were sent, and why no more."""
+    """The numbers of notifications sent and acknowledged, and the error that ended publishing."""
 
     sent: int = 0
     acknowledged: int = 0
@@ -209,13 +221,13 @@ class _Tally:
 
 @click.command()
 @_client_options
-@click.option("--type", help="The attribute type.  [default: message]")
-@click.option("--subject", help="The attribute subject.")
-@click.option("--source", help="The attribute source.  [default: /clients/ID]")
+@click.option("--type", help="Type of the notifications.  [default: message]")
+@click.option("--subject", help="Subject of the notifications.  [default: none]")
+@click.option("--source", help="Source of the notifications.  [default: /clients/ID]")
 @click.option(
     "--datacontenttype",
     metavar="MEDIA-TYPE",
-    help="What TEXT is, such as application/json.  [default: text/plain]",
+    help="Media type of TEXT, such as application/json.  [default: text/plain]",
 )
 @click.option(
     "--attribute",
@@ -224,12 +236,14 @@ class _Tally:
     metavar="NAME=VALUE",
     help="Any other attribute, such as an extension or expirytime. May be given several times.",
 )
-@click.option("--to", help="The id of the clients that it is for.  [default: everyone]")
+@click.option("--to", help="Publish only to clients with this id.  [default: everyone]")
 @click.option(
     "--audience",
     metavar="JSON",
-    help="A filter, or an array of filters, on the queries of the clients that it is for."
-    "  [default: everyone]",
+    help=(
+        "Publish only to clients whose queries match this filter, or array of filters, in JSON."
+        "  [default: everyone]"
+    ),
 )
 @click.argument("text", default="-", metavar="[TEXT | -]")
 def publish(
@@ -242,11 +256,12 @@ def publish(
     text: str,
     **attributes: str | None,
 ) -> None:
-    """Publish TEXT, or with - standard input: each line by itself, as soon as it is there.
+    """Publish TEXT, or each line of standard input.
 
-    A line that isn't UTF-8 is published as bytes. It connects again when the connection is lost, and
-    publishes everything once. At the end it says on stderr how many were acknowledged; the exit code is
-    0 if all were.
+    If TEXT is - or missing, it publishes each line of standard input as soon as the line arrives. A line
+    that isn't UTF-8 is published as bytes. If the connection is lost, it reconnects, and publishes
+    everything once. At the end it says on stderr how many notifications were acknowledged. The exit code
+    is 0 if all were.
 
     \b
     python -m trionotify publish --type disk.full --to alice '/var is full'
@@ -256,24 +271,26 @@ def publish(
     client = _client(secret, url=url, id=id, role="publisher", params=params)
     rest = _rest_of(further, audience)
     if text == "-" and "id" in rest:
-        raise Mistake("--attribute: id: each line needs its own; leave it out, or give TEXT")
+        raise Mistake(
+            "--attribute: must not set id, because each line needs its own; leave it out, or give TEXT"
+        )
     _run(partial(_publish_all, client, text, rest))
 
 
 def _rest_of(further: tuple[str, ...], audience: str | None) -> dict[str, Any]:
-    """What the connection's query can't say of what is published. A mistake in it ends the command."""
+    """Return the attributes that the connection's query can't have. Raises `Mistake`."""
     found: dict[str, Any] = {}
     for pair in further:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise Mistake(f"--attribute: NAME=VALUE is needed, not {pair!r}")
+            raise Mistake(f"--attribute: must be NAME=VALUE, not {pair!r}")
         if name in _WITH_OPTIONS:
-            raise Mistake(f"--attribute: {name} has an option of its own: write --{name}")
+            raise Mistake(f"--attribute: {name} has an option of its own; use --{name}")
         if name in found:
-            raise Mistake(f"--attribute: {name}: given twice; once is allowed")
+            raise Mistake(f"--attribute: {name}: given twice; give it once")
         found[name] = value
     try:
-        # Before there is a connection.
+        # Check them before connecting.
         for name in found:
             check_attribute_name(name)
         Notification.of(None, **found)
@@ -290,7 +307,7 @@ def _rest_of(further: tuple[str, ...], audience: str | None) -> dict[str, Any]:
 async def _publish_all(open_client: Callable[[], Client], text: str, rest: dict[str, Any]) -> int:
     tally = _Tally()
     if text == "-" and os.isatty(input_number()):
-        say("trionotify: publishing each line that you type; Ctrl-D ends it")
+        say("trionotify: publishing each line that you type; press Ctrl-D to end")
     try:
         async with open_client() as client:
             if text == "-":
@@ -311,7 +328,10 @@ async def _publish_all(open_client: Callable[[], Client], text: str, rest: dict[
 
 
 async def _publish_lines(client: Remote, tally: _Tally, rest: dict[str, Any]) -> None:
-    """Publish in order, several at a time, until one is refused. What is on its way then goes on."""
+    """Publish in order, several at a time, until one is refused.
+
+    Those that are already sent are still awaited.
+    """
     reading = trio.CancelScope()
 
     async def publish_one(  # noqa: ASYNC128 - `publish` passes it on
@@ -341,20 +361,22 @@ async def _publish_lines(client: Remote, tally: _Tally, rest: dict[str, Any]) ->
 
 
 @click.command()
-@click.option("--url", default=_URL, show_default=True, help="The server's; unix:PATH for a socket.")
+@click.option(
+    "--url", default=_URL, show_default=True, help="URL of the server, or unix:PATH for a Unix socket."
+)
 @_secret_option
 @click.option(
     "--interval",
     type=Duration(0.1),
     default=1.0,
     show_default=True,
-    help="Seconds between two readings.",
+    help="Time between two readings, in seconds or as a text like 2s.",
 )
-@click.option("--once", is_flag=True, help="Print one picture, and end.")
+@click.option("--once", is_flag=True, help="Print the figures once, then exit.")
 def top(url: str, secret: str | None, interval: float, once: bool) -> None:
-    """Show what a server is doing, live: rates, latency, clients, the log.
+    """Show a server's rates, latency, clients and log, live.
 
-    It reads /metrics: where that has a port of its own, give its URL.
+    It reads /metrics. If the server has an --admin-port, give the URL of that port.
 
     \b
     python -m trionotify top
@@ -367,9 +389,9 @@ def top(url: str, secret: str | None, interval: float, once: bool) -> None:
 
 
 def _run(work: Callable[[], Awaitable[int]], *, ends_unread: bool = False) -> NoReturn:
-    """Run `work`, and exit with the code that it returns; 130 where Ctrl-C ended it.
+    """Run `work`, and exit with its exit code, or with 130 after Ctrl-C.
 
-    If it `ends_unread`, also when nobody reads stdout any more: with 0, as `head` would have it.
+    With `ends_unread`, also exit with 0 when stdout no longer has a reader, as in `… | head`.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="trionotify: %(message)s")
     logging.raiseExceptions = False  # a stderr that takes nothing is no reason for more
@@ -381,7 +403,7 @@ def _run(work: Callable[[], Awaitable[int]], *, ends_unread: bool = False) -> No
 
 
 async def _until_signal(work: Callable[[], Awaitable[int]], ends_unread: bool) -> int:
-    """What `work` returns, or what a shell makes of the signal that cancelled it."""
+    """Run `work`; return its result, or a shell's exit code for the signal that cancelled it."""
     code = 0
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:

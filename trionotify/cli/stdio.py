@@ -1,4 +1,4 @@
-"""Standard input, output and error of a process: each may be closed, full, or read by nobody."""
+"""Standard input, output and error of a process. Each may be closed, full, or without a reader."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ __all__ = [
 
 
 _READ_BYTES: Final = 1 << 16
-#: A line that is longer is none: no server takes it, and it would have to be kept.
+#: The longest line. No server accepts a longer one, and it would fill the memory.
 _MAX_LINE_BYTES: Final = 1 << 26
-#: The errors of opening the controlling terminal where there is none.
+#: The errors of opening the controlling terminal if there is none.
 _NO_TERMINAL: Final = (errno.ENXIO, errno.ENOENT, errno.ENODEV, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 class Failure(click.ClickException):
-    """What is told in one line, and ends the process with 1."""
+    """An error that is reported in one line. The exit code is 1."""
 
     def show(self, file: Any = None) -> None:
         say(f"trionotify: {self.message}")
 
 
 class Mistake(Failure):
-    """One in the options, or in what stands for them: it ends the process with 2."""
+    """An error in the options, or in the variables and files for them. The exit code is 2."""
 
     exit_code = 2
 
 
 def keep_numbers() -> None:
-    """Put something at 0, 1 and 2 where that is closed.
+    """Open the null device as descriptor 0, 1 or 2 if it is closed.
 
-    Or else a file or a client's socket gets the number, and whatever the interpreter has to say there.
+    Otherwise a file or a client's socket would get the number, and the interpreter's output.
     """
     for number in range(3):
         try:
@@ -65,13 +65,13 @@ def keep_numbers() -> None:
 
 
 def say(text: str) -> None:
-    """A line on stderr. That nobody can read it is no reason to fail."""
+    """Write a line to stderr. If that fails, ignore it."""
     with suppress(OSError):
         click.echo(text, err=True)
 
 
 def show(text: str) -> None:
-    """A line on stdout; raises `Failure` when it can't be written, BrokenPipeError when nobody reads."""
+    """Write a line to stdout. Raises `Failure` if that fails, BrokenPipeError without a reader."""
     try:
         click.echo(text)
     except OSError as error:
@@ -82,38 +82,38 @@ def show(text: str) -> None:
 
 
 def let_go_of_stdout() -> None:
-    """What couldn't be written would be tried again at the process's end, and be an error then."""
+    """Discard unwritten text of stdout, which would cause an error at the end of the process."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
 
 
 def input_number() -> int:
-    """The number of stdin; raises OSError when it is closed."""
+    """Return the descriptor of stdin. Raises OSError if it is closed."""
     return _number(sys.stdin, "stdin")
 
 
 def output_number() -> int:
-    """The number of stdout; raises OSError when it is closed."""
+    """Return the descriptor of stdout. Raises OSError if it is closed."""
     return _number(sys.stdout, "stdout")
 
 
 def _number(stream: Any, name: str) -> int:
     if stream is None:
-        raise OSError(f"{name} is closed")
+        raise OSError(f"{name}: closed")
     number: int = stream.fileno()
     return number
 
 
 class Lines:
-    """Standard input, line by line, each as soon as it is there. For one task.
+    """An async iterator over the lines of standard input, for one task.
 
-    Text, or what isn't UTF-8 as bytes. Raises OSError for what can't be read, or is no line.
+    A line is text, or bytes if it isn't UTF-8. Raises OSError if reading fails or a line is too long.
     """
 
     def __init__(self) -> None:
         self._lines: deque[bytes] = deque()
-        #: The beginning of the next one, in pieces.
+        #: The beginning of the next line, in pieces.
         self._rest: list[bytes] = []
         self._rest_bytes = 0
         self._over = False
@@ -140,12 +140,12 @@ class Lines:
         return without_mark(text) if is_first else text
 
     def _take(self, data: bytes) -> None:
-        """Some more; nothing, at the end."""
+        """Add the bytes of a read to the lines; empty bytes end the input."""
         first, *lines = data.split(b"\n")
         self._rest.append(first)
         self._rest_bytes += len(first)
         if self._rest_bytes > _MAX_LINE_BYTES:
-            raise OSError(f"stdin: a line is longer than {_MAX_LINE_BYTES} bytes")
+            raise OSError(f"stdin: a line may have at most {_MAX_LINE_BYTES} bytes")
         if lines or (not data and self._rest_bytes):
             self._lines.append(b"".join(self._rest))
             *whole, rest = lines or [b""]
@@ -157,8 +157,8 @@ class Lines:
 class Terminal:
     """The terminal that the process was started from, if there was one. Made at the start.
 
-    SIGHUP says that it hung up, or was sent for another reason: this tells which. A
-    process for which it is `ignored` (`nohup`) is to outlive its terminal.
+    SIGHUP is sent when the terminal hangs up, or for another reason. This object tells which. If
+    the process ignores the signal (`nohup`), it outlives its terminal.
     """
 
     def __init__(self, *, ignored: bool) -> None:
@@ -167,7 +167,7 @@ class Terminal:
         self._streams = [number for number in range(3) if _is_terminal(number)]
 
     def is_gone(self) -> bool:
-        """Whether there was one, and there is none any more. Doesn't block."""
+        """Return whether the process had a terminal and has lost it. Doesn't block."""
         if self._ignored:
             return False
         hung_up = any(not _is_terminal(number) for number in self._streams)
@@ -175,7 +175,7 @@ class Terminal:
 
 
 def _opens_terminal() -> bool:
-    """Whether a terminal controls the process. One that hangs up no longer controls any process."""
+    """Return whether a terminal controls the process, which ends when it hangs up."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError as error:
@@ -193,9 +193,9 @@ def _is_terminal(number: int) -> bool:
 
 
 async def unread(number: int, then: Callable[[], None]) -> None:
-    """Call `then` once nobody can read any more what is written to a pipe, or a socket.
+    """Call `then` when a pipe or a socket no longer has a reader.
 
-    Writing to it would tell, but only when there is something to write.
+    A write would also fail then, but only when there is something to write.
     """
     mode = os.fstat(number).st_mode
     if hasattr(select, "poll") and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):

@@ -24,31 +24,31 @@ __all__ = ["Picture", "quantile", "watch"]
 
 Figures = Mapping[str, Any]
 
-#: Readings that a line of bars shows.
+#: The number of readings that a line of bars shows.
 _HISTORY: Final = 60
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _PATIENCE: Final = 5.0
-#: Statuses from here on are those of a server, or a proxy, in trouble: that passes.
+#: Statuses from here on mean a temporary problem of a server or a proxy.
 _PASSING: Final = 500
-_MISSING: Final = "top needs the library rich, which isn't installed: run `python -m pip install rich`"
+_MISSING: Final = "top: the library rich is not installed; run `python -m pip install rich`"
 
 
 @attrs.frozen
 class Picture:
-    """What happened between two readings, and what is now."""
+    """The changes between two readings, and the current values."""
 
     seconds: float
     published: float
     delivered: float
     bytes: float
-    #: Of publish to write, in seconds; None if nothing was published.
+    #: Quantiles of the time from publish to write, in seconds; None if nothing was published.
     p50: float | None
     p99: float | None
     now: Figures
 
     @classmethod
     def of(cls, before: Figures, now: Figures) -> Picture:
-        """Rates are per second. Of a server that began anew meanwhile, from its beginning."""
+        """Compare two readings. Rates are per second; after a restart, since the server's start."""
         seconds: float = max(now["at"] - before["at"], 1e-9)
 
         def rate(name: str) -> float:
@@ -67,9 +67,9 @@ class Picture:
 
 
 def quantile(share: float, before: Mapping[str, Any], now: Mapping[str, Any]) -> float | None:
-    """Below which value this share of what was counted meanwhile lies: the upper bound of its bucket."""
+    """Return the upper bound of the bucket with this quantile of the new counts."""
     counts = [new - old for old, new in zip(before["counts"], now["counts"], strict=True)]
-    if min(counts) < 0:  # it began anew
+    if min(counts) < 0:  # the server was restarted
         counts = now["counts"]
     left = sum(counts) * share
     if left == 0:
@@ -120,17 +120,21 @@ async def _read(url: str, extra_headers: Iterable[tuple[str, str]]) -> Figures:
     try:
         with trio.fail_after(_PATIENCE):
             figures: Figures = read_json(await fetch(url, "metrics", "application/json", extra_headers))
-            # The server's own `at` is a time of day: between two readings its clock may be set.
+            # The server's own `at` is a time of day, and its clock may be set between two readings.
             return {**figures, "at": trio.current_time()}
     except trio.TooSlowError:
         raise OSError("no answer") from None
     except Refused as refused:
-        hint = "; with --admin-port, that is the URL to give" if refused.status == 404 else ""
+        hint = (
+            "; if the server has an --admin-port, give the URL of that port"
+            if refused.status == 404
+            else ""
+        )
         raise Refused(refused.status, f"{refused.detail}{hint}") from None
 
 
 def render(url: str, picture: Picture, history: Iterable[float]) -> RenderableType:
-    """The picture as rich draws it."""
+    """Return the picture in the form that rich draws."""
     from rich.columns import Columns  # noqa: PLC0415 - an extra
     from rich.console import Group  # noqa: PLC0415
 
@@ -167,13 +171,13 @@ def render(url: str, picture: Picture, history: Iterable[float]) -> RenderableTy
             ("repeated", now["repeated"]),
         ),
         _panel("closed, by code", *now["closed"].items()),
-        _panel("answers of HTTP", *now["answered"].items()),
+        _panel("HTTP responses", *now["answered"].items()),
     ]
     return Group(title, bars(list(history)), Columns(panels))
 
 
 def bars(values: Sequence[float]) -> str:
-    """A line of bars, the highest of them as high as there is."""
+    """Return a line of bars. The greatest value has the highest bar."""
     top = max(values, default=0) or 1
     return "".join([_BARS[round(value / top * (len(_BARS) - 1))] for value in values])
 

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt: exponential back-off with full jitter.
+"""Exponential back-off with full jitter: the delays before attempts to connect.
 
 After the nth failure in a row, a random time between 0 and `first * 2**n` seconds, at most `cap`. The
 whole of it is random, because all clients of a server lose it in the same moment, and should not come
@@ -40,20 +40,20 @@ class Backoff:
         self._bound = first
 
     def next(self) -> float:
-        """How long to wait now, in seconds. Each call is one more failure."""
+        """Count a failure; return the seconds to wait before the next attempt."""
         bound, self._bound = self._bound, min(self._bound * 2, self._cap)
         return bound * self._draw()
 
     def reset(self) -> None:
-        """It worked: the next failure is the first again."""
+        """Start over after a connection that succeeded."""
         self._bound = self._first
 
 
 def capped(wait: object, per_second: int = 1) -> float:
-    """The seconds that a server asks for, in units of which `per_second` are a second.
+    """Return the seconds that a server asks for, in units of which `per_second` make a second.
 
-    At most `LONGEST`, and 0 for what is no such number. (An int may be too large for a float, so it is
-    compared first.)
+    At most `LONGEST`, and 0 for a value that isn't a valid number. (An int may be too large for a float,
+    so it is compared first.)
     """
     if not isinstance(wait, int | float) or not wait > 0:
         return 0.0
@@ -61,9 +61,10 @@ def capped(wait: object, per_second: int = 1) -> float:
 
 
 def retry_after(headers: Mapping[bytes, bytes]) -> float:
-    """The seconds that `Retry-After` asks for, as a number or as a date (RFC 9110, section 10.2.3).
+    """Return the seconds that `Retry-After` asks for, a number or a date (RFC 9110, section 10.2.3).
 
-    A date is compared with the answer's own `Date`, if it has one: this machine's clock may be wrong.
+    A date is compared with the response's own `Date`, if it has one, because this machine's clock may be
+    wrong.
     """
     text = headers.get(b"retry-after", b"").decode("latin-1").strip()
     if text.isascii() and text.isdigit():
@@ -73,7 +74,7 @@ def retry_after(headers: Mapping[bytes, bytes]) -> float:
 
 
 def _moment(text: str) -> float | None:
-    """The seconds since 1970 of a date in HTTP, which is always in GMT; None for what is none."""
+    """Return the seconds since 1970 of an HTTP date, which is always in GMT; None if it is invalid."""
     found = parsedate(text)
     try:
         return None if found is None else calendar.timegm(found)

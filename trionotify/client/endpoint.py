@@ -1,8 +1,9 @@
-"""Where a server is: its URL, taken apart and checked, and a stream to it.
+"""The address of a server: its URL, parsed and checked, and a stream to it.
 
 A URL is that of `/events`. One without a path, or with a path that ends in a slash, gets `events` at its
 end, so that a server below the path of a proxy is named by that path alone: `https://example.org/hub/`.
-What else the server has lies beside it (`beside`). The client for browsers reads URLs in the same way.
+Other resources of the server are beside it (`beside`). The client for browsers reads URLs in the same
+way.
 """
 
 from __future__ import annotations
@@ -21,20 +22,28 @@ import trio
 
 from trionotify.model.addresses import unix_path, unix_url
 
-__all__ = ["Endpoint", "OpenStream"]
+__all__ = ["Endpoint", "OpenStream", "Unreachable"]
 
 OpenStream = Callable[[], Awaitable[trio.abc.Stream]]
 
 _PORTS: Final = {"http": 80, "https": 443}
 _SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
-#: What a path may hold as it is, its escapes included (RFC 3986, section 3.3).
+#: The characters that a path may have unescaped, and its escapes (RFC 3986, section 3.3).
 _PATH: Final = "/%:@!$&'()*+,;=~"
-#: What looks like a URL whose scheme was left out.
+#: A text that looks like a URL without its scheme.
 _NO_SCHEME: Final = re.compile(r"(\[[0-9a-f:]+\]|[\w.-]+)(:\d+)?([/?].*)?", re.IGNORECASE)
-#: There is no file, or one at which nobody listens.
+#: The socket file doesn't exist, or no server listens on it.
 _NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED)
-#: What OpenSSL says about a peer that answers in plain text, in its several versions.
+#: OpenSSL's errors for a peer that answers in plain text, in several versions.
 _PLAIN: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+
+
+class Unreachable(OSError):
+    """There is no stream to a server. `why` is the reason alone, without the URL and without advice."""
+
+    def __init__(self, endpoint: Endpoint, why: str, advice: str = "") -> None:
+        super().__init__(f"{endpoint}: {why}{advice}")
+        self.why = why
 
 
 @attrs.frozen(kw_only=True)
@@ -56,7 +65,7 @@ class Endpoint:
         Raises TypeError or ValueError that begins with `url` and says what to write.
         """
         if not isinstance(url, str):
-            raise TypeError(f"url must be str, not {type(url).__name__}")
+            raise TypeError(f"url: must be str, not {type(url).__name__}")
         unix = unix_path(url)
         # Behind the path of a socket only the query is left, and any name will do for the host.
         split = _split(url if unix is None else f"http://localhost?{url.partition('?')[2]}")
@@ -77,18 +86,18 @@ class Endpoint:
 
     @property
     def authority(self) -> str:
-        """Host and port, as the header `Host` has them."""
+        """The host and port as written in the `Host` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     def beside(self, name: str) -> str:
-        """The path of what lies beside `/events`: for `/hub/events`, `/hub/NAME`."""
+        """Return the path of a resource beside `/events`. For `/hub/events` it is `/hub/NAME`."""
         return f"{self.path.rpartition('/')[0]}/{name}"
 
     async def open(
         self, ssl_context: ssl.SSLContext | None = None, open_stream: OpenStream | None = None
     ) -> trio.abc.Stream:
-        """A stream to the server, through TLS where the URL says so. Put a deadline around it.
+        """Open a stream to the server, with TLS if the URL asks for it. Put a deadline around it.
 
         `open_stream` makes the stream below TLS in place of the URL, `ssl_context` replaces the default
         one. Raises OSError that names the URL.
@@ -102,9 +111,9 @@ class Endpoint:
             await secure.do_handshake()
         except trio.BrokenResourceError as error:
             await trio.aclose_forcefully(stream)
-            raise OSError(f"{self}: {_why_no_tls(error, self)}") from error
+            raise Unreachable(self, *_why_no_tls(error, self)) from error
         except BaseException:
-            with trio.move_on_after(0, shield=True):  # at once, whoever waits for what
+            with trio.move_on_after(0, shield=True):  # at once, even if a task waits for it
                 await stream.aclose()
             raise
         return secure
@@ -115,35 +124,33 @@ class Endpoint:
         try:
             return await trio.open_tcp_stream(self.host, self.port)
         except socket.gaierror as error:
-            raise OSError(
-                f"{self}: the host {self.host} can't be found: {error.strerror}; check the URL"
-            ) from error
+            why = f"the host {self.host} was not found ({error.strerror})"
+            raise Unreachable(self, why, "; check the URL") from error
         except OSError as error:
-            # Trio says that all attempts failed; the last of them, why.
+            # Trio's error only says that all attempts failed. The last attempt's error has the reason.
             cause = error.__cause__
             while isinstance(cause, BaseExceptionGroup):
                 cause = cause.exceptions[-1]
             number = cause.errno if isinstance(cause, OSError) else None
             hint = f"; is the server running? Start it with --port {self.port}, or give another URL"
-            raise OSError(
-                f"{self}: {os.strerror(number) if number else error}{hint if number in _NOBODY else ''}"
-            ) from error
+            why = os.strerror(number) if number else str(error)
+            raise Unreachable(self, why, hint if number in _NOBODY else "") from error
 
     async def _connect_unix(self, path: str) -> trio.abc.Stream:
         try:
             return await trio.open_unix_socket(path)
         except (OSError, RuntimeError) as error:  # the latter where the system has no such sockets
             number = error.errno if isinstance(error, OSError) else None
-            # Of a path that is too long Python says it without a number.
-            why = os.strerror(number) if number else error
+            # If the path is too long, Python's error has no number.
+            why = os.strerror(number) if number else str(error)
             hint = (
                 "; start a server there, with --unix, or give another path" if number in _NOBODY else ""
             )
-            raise OSError(f"{self}: {why}{hint}") from error
+            raise Unreachable(self, why, hint) from error
 
 
 def _split(url: str) -> SplitResult:
-    """The parts of a URL of HTTP or WebSocket."""
+    """Split an HTTP or WebSocket URL. Raises ValueError that says what to write."""
     try:
         split = urlsplit(url)
     except ValueError as error:
@@ -151,17 +158,17 @@ def _split(url: str) -> SplitResult:
     if split.scheme not in _SCHEMES:
         hint = f"; did you mean http://{url}?" if _NO_SCHEME.fullmatch(url) else ""
         raise ValueError(
-            f"url: http, https, ws, wss or unix is needed, not {split.scheme or url!r}{hint}"
+            f"url: must start with http, https, ws, wss or unix, not {split.scheme or url!r}{hint}"
         )
     if not split.hostname:
-        raise ValueError(f"url: there is no host in it; write {split.scheme}://HOST:PORT")
+        raise ValueError(f"url: must have a host; write {split.scheme}://HOST:PORT")
     try:
         _ = split.port
     except ValueError:
         port = split.netloc.rpartition(":")[2]
-        raise ValueError(f"url: the port must be a number from 0 to 65535, not {port!r}") from None
+        raise ValueError(f"url: must have a port from 0 to 65535, not {port!r}") from None
     if split.username is not None:
-        raise ValueError("url: credentials belong into extra_headers, as Authorization")
+        raise ValueError("url: must not have credentials; put them into extra_headers, as Authorization")
     if "#" in url:
         raise ValueError("url: a '#' must be written as %23")
     return split
@@ -171,9 +178,10 @@ def _completed(path: str) -> str:
     return f"{path or '/'}events" if path[-1:] in ("", "/") else path
 
 
-def _why_no_tls(error: trio.BrokenResourceError, endpoint: Endpoint) -> str:
+def _why_no_tls(error: trio.BrokenResourceError, endpoint: Endpoint) -> tuple[str, str]:
+    """Return why the TLS handshake failed, and advice on how to fix it."""
     cause = error.__cause__
     if isinstance(cause, ssl.SSLError) and cause.reason in _PLAIN:
         plain = f"http://{endpoint.authority}"
-        return f"the server there doesn't speak TLS; write {plain}, or start it with --tls-cert"
-    return f"TLS failed: {cause or error}"
+        return "the server does not speak TLS", f"; use {plain}, or start it with --tls-cert"
+    return f"TLS failed: {cause or error}", ""

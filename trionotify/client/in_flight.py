@@ -1,11 +1,12 @@
-"""The outbox: what this client has said to the server, and what isn't answered yet.
+"""The outbox: the questions that a client asks its server, and their answers.
 
-Whoever asks waits here; a connection's writer takes the texts in order; its reader puts the answers in.
-None of them knows of the others. A connection that is lost takes no question with it: the next one's
-writer begins with the oldest that has no answer, in the order in which they were asked.
+A task that asks waits here. The connection's writer takes the texts in order, and its reader delivers
+the answers. These tasks don't know each other. When a connection is lost, no question is lost with it.
+The writer of the next connection starts with the oldest unanswered question, in the order in which they
+were asked.
 
-A question has an `id`, and there is at most one of an `id` at a time: the server's answers name nothing
-else. What a connection has to say for itself goes in front of all questions (`say_first`).
+Each question has an `id` of its own, because the server's answers name nothing else. The connection's
+own texts go in front of all questions (`say_first`).
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ Answer = TypeVar("Answer")
 
 @attrs.define(eq=False)
 class _Question(Generic[Answer]):
-    """A text that was given out, or will be, and who waits for its answer."""
+    """A text to send, or already sent, and the task that waits for its answer."""
 
     id: str
     text: str
-    #: It was answered, or nobody waits any more.
+    #: Set once it is answered, or no task waits for the answer any more.
     done: trio.Event = attrs.Factory(trio.Event)
     answer: Answer | None = None
     error: Exception | None = None
@@ -48,11 +49,11 @@ class Outbox(Generic[Answer]):
         return len(self._asked)
 
     async def ask(self, id: str, text: str, placed: Callable[[], None] = lambda: None) -> Answer:
-        """Say `text`, and return the answer to it. Always a checkpoint.
+        """Send `text` and return its answer. Always a checkpoint.
 
-        Waits while there are too many questions, or one with this `id`; calls `placed()` as soon as
-        this one has its place in the order. Raises what it was refused with, or the outbox was closed
-        with. Cancelled, the question is forgotten: it was heard, or it was not.
+        Waits while there are too many questions, or one with this `id`; calls `placed()` as soon as this
+        one has its place in the order. Raises the error that refuses it, or the one that `close` got. If
+        cancelled, the question is forgotten, whether the server has received it or not.
         """
         async with self._room:
             while twin := self._asked.get(id):
@@ -73,15 +74,15 @@ class Outbox(Generic[Answer]):
             raise question.error
         return cast("Answer", question.answer)
 
-    # For the connection.
+    # Called by the connection's tasks.
 
     async def asked(self) -> None:
-        """Wait until there is a question that has no answer."""
+        """Wait until a question is unanswered."""
         while not self._asked:
             await self._more.park()
 
     async def take(self) -> str:
-        """The next text to send. Cancelled, it takes none."""
+        """Wait for the next text to send, and return it. If cancelled, it takes none."""
         while True:
             while self._unsent:
                 question = self._unsent.popleft()
@@ -90,42 +91,42 @@ class Outbox(Generic[Answer]):
             await self._more.park()
 
     def rewind(self) -> None:
-        """There is a new connection: take all again that has no answer."""
+        """Send all unanswered questions again, on a new connection."""
         self._unsent = deque(self._asked.values())
 
     def say_first(self, text: str) -> None:
-        """Let this connection say `text` before anything else. It is no question, and isn't repeated."""
+        """Send `text` first on this connection. It isn't a question, and isn't repeated."""
         self._unsent.appendleft(_Question("", text))
 
     def answer(self, id: object, answer: Answer) -> None:
-        """The answer to the question `id`, if anybody waits for it."""
+        """Deliver the answer to the question `id`, if a task waits for it."""
         if question := self._strike(id):
             question.answer = answer
 
     def refuse(self, id: object, error: Exception) -> None:
-        """The question `id`, if anybody waits for its answer, ends with this error."""
+        """Raise this error in the task that waits for the answer to `id`, if any."""
         if question := self._strike(id):
             question.error = error
 
     def refuse_longest(self, error: Exception) -> bool:
-        """The longest question that is here ends with this error. Whether there was one."""
+        """Fail the longest question with this error; return False if there is none."""
         longest = max(self._asked.values(), key=lambda question: len(question.text), default=None)
         if longest is not None:
             self.refuse(longest.id, error)
         return longest is not None
 
     def refuse_all(self, error: Exception) -> None:
-        """No question that is here will be answered."""
+        """Fail all questions with this error."""
         for id in tuple(self._asked):
             self.refuse(id, error)
 
     def close(self, error: Exception) -> None:
-        """Nor any that is still to come."""
+        """Fail all questions with this error, and every later one."""
         self._closed = error
         self.refuse_all(error)
 
     def _strike(self, id: object) -> _Question[Answer] | None:
-        """Take a question off the list, if it is there."""
+        """Remove and return a question, or return None."""
         question = self._asked.pop(id, None) if isinstance(id, str) else None
         if question is not None:
             question.done.set()

@@ -1,14 +1,14 @@
-"""The publisher: what a client publishes, and what it is told of it.
+"""The publishing part of a client: its notifications and their receipts.
 
-Why it has a connection of its own. On one connection with the subscriber's, acknowledgements come behind
-notifications: an application that is slow to take those would not hear of these, and one that publishes
-in the midst of its loop would wait for itself. The price is a second connection, and that the server
-can't tell what this client has published itself (`echo=0`). So it is opened when something is published
-for the first time.
+It has its own connection, because on one shared with the subscriber, acknowledgements would
+come after notifications. An application that reads notifications slowly would get acknowledgements late,
+and one that publishes inside of its loop would wait for itself. The price is a second connection, and
+that the server can't tell what this client has published itself (`echo=0`). So it is opened when
+something is published for the first time.
 
 Everything without an acknowledgement is repeated on the next connection, in order, with the same
-`source`, `id` and client's `id`: by these the server knows a repetition, for as long as the log has the
-first.
+`source`, `id` and client's `id`. By these the server recognizes a repetition, for as long as the log has
+the first.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Publisher"]
 
-#: What else is in an event that `encode` makes, at most.
+#: The most members that `encode` adds to an event.
 _OTHER_MEMBERS: Final = 9
 
 
 class Publisher:
-    """The part of a client that publishes. One that is eager is connected before it is needed."""
+    """The publishing part of a client. If `eager`, it connects before its first notification."""
 
     role = "publisher"
 
@@ -49,7 +49,7 @@ class Publisher:
         #: The answers are the data of acknowledgements.
         self.outbox: Outbox[dict[str, Any]] = Outbox(target.max_unacknowledged)
         self.eager = eager
-        self.id: str = target.params["id"]
+        self.id: str = target.params.get("id", "")
         self._target = target
         self._at_once = eager
 
@@ -61,7 +61,7 @@ class Publisher:
         *,
         request: bool = False,
     ) -> tuple[str, str]:
-        """The `id` and the JSON of what is to be published by this client, or of a `request`.
+        """Return the `id` and the JSON of a notification to publish, or of a `request`.
 
         Raises TypeError or ValueError that names a bad attribute.
         """
@@ -75,7 +75,7 @@ class Publisher:
         return data.id, encode(data, None, audience=True).decode()
 
     def _completed(self, attributes: Attributes, client_id: str) -> Attributes:
-        """With what the URL says where these don't."""
+        """Fill in missing attributes from the URL."""
         given: dict[str, Any] = {**attributes}
         for name, value in defaults(self._target.params, client_id).items():
             if given.get(name) is None and not (name == "datacontenttype" and "json" in given):
@@ -83,35 +83,38 @@ class Publisher:
         return cast("Attributes", given)
 
     async def publish(self, id: str, text: str, placed: Callable[[], None]) -> Receipt:
-        """Publish what was made; return the acknowledgement. See `Outbox.ask`."""
+        """Publish the JSON from `make`; return its receipt. See `Outbox.ask`."""
         answer = await self.outbox.ask(id, text, placed)
-        counts = (answer.get(name, 0) for name in ("wanted", "written", "behind"))
-        return Receipt(answer.get("cursor"), *counts)
+        wanted, written, behind = (answer.get(name, 0) for name in ("wanted", "written", "behind"))
+        shared = answer.get("node"), answer.get("durability")
+        return Receipt(answer.get("cursor"), wanted, written, behind, *shared)
 
-    # As a part that stays connected.
+    # The methods of `Part`.
 
     async def needed(self) -> None:
         if not self._at_once:
             await self.outbox.asked()
 
     def query(self, given: object) -> Mapping[str, str]:
-        # It wants nothing, so nothing is to be said of what it wants.
+        # A publisher receives nothing, so its query has no filters.
         query = self._target.query(self._target.params, given, self.role)
         query = without(query, *START, "lag", "narrow")
         if "sig" not in query:
             return without(query, *FILTERS)
-        # What is signed stays as it is; it wants nothing all the same.
+        # A signed query stays as it is, and is narrowed to receive nothing.
         return {**query, "narrow": '{"sql": "FALSE"}'}
 
     def welcomed(self, event: Event) -> None:
         if event.data.get("role") == "subscriber":
-            # What it publishes would end the connection.
-            raise Refused(403, "role: the server doesn't let this client publish; it may only subscribe")
+            # A publication would end the connection.
+            raise Refused(
+                403, "role: the server does not let this client publish; it may only subscribe"
+            )
         self.id = str(event.data.get("id", self.id))
         self._at_once = False
 
     async def room(self) -> None:
-        """What comes is small, and somebody waits for it."""
+        """Return at once, because answers are small and a task waits for each."""
 
     def heard(self, event: Event) -> None:
         if event.kind == "ack":
@@ -121,16 +124,16 @@ class Publisher:
             self.outbox.refuse(data.get("id"), refusal(data.get("status"), data.get("detail")))
 
     def missed(self, message: Unread) -> None:
-        """If it was an answer, it comes again: the next connection asks again."""
+        """Ignore it. A lost answer comes again, because the next connection repeats the question."""
 
-    def mend(self, error: Exception) -> bool:
+    def repair(self, error: Exception) -> bool:
         # One message was too big for the server. It alone is given up, and the others are repeated.
         return is_too_big(error) and self.outbox.refuse_longest(error)
 
     def give_up(self, error: Exception) -> None:
-        # Whoever publishes again begins anew: it may have been the fault of what was published.
+        # The next publish starts over, because this one may have been at fault.
         self.outbox.refuse_all(error)
 
     def close(self) -> None:
-        """The client is left: nothing that waits will be answered."""
-        self.outbox.close(trio.ClosedResourceError("this client was closed"))
+        """Raise `trio.ClosedResourceError` in every task that waits, because the client was left."""
+        self.outbox.close(trio.ClosedResourceError("this client is closed"))

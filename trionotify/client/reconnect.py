@@ -1,21 +1,22 @@
-"""Staying connected: connect, converse, and when that ends, come back.
+"""The reconnect loop of a client: connect, converse, and connect again.
 
 A client plays one or both of two parts, `Subscriber` and `Publisher`, each with a connection and a task
-of its own (`stay_connected`). What a part says waits in its outbox, and what it is told goes to `heard`;
-neither notices that the connection is another one now, but by `welcomed`.
+of its own (`stay_connected`). A part's messages wait in its outbox, and the server's go to `heard`. A
+part learns of a new connection only through `welcomed`.
 
     stay_connected               for as long as the client lives
     └── _attempt                 one connection, or none
         └── _converse            a nursery
             ├── keep_alive
             ├── _write_all       what the outbox holds
+            ├── _renew           gives the server a fresh token in time, if a function gives tokens
             └── (this task)      reads
 
-An attempt raises nothing but `Cancelled` and what is a fault of this package: it returns an `Ending`,
-which says whether coming back makes sense. It does where the cause lies with the network or the server
-and passes by itself. It also does where this side can put right what was wrong (`mend`): a ticket that
-is over is replaced by a new one, filters that are too long for a URL are said in another way, and a
-message that is too big is given up, alone.
+An attempt raises nothing but `Cancelled` and errors of this package itself. It returns an `Ending`,
+which says whether to reconnect. It does where the cause lies with the network or the server and passes
+by itself. It also does where this side can repair the cause (`repair`). An expired ticket is replaced by
+a new one, filters that are too long for a URL are sent in an event, and a message that is too big is
+given up, but no other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -31,9 +33,12 @@ import trio
 import trio_websocket
 
 from trionotify.client.backoff import Backoff, capped, retry_after
+from trionotify.client.endpoint import Unreachable
 from trionotify.client.link import Event, Link, Unread, open_link
 from trionotify.errors import CloseCode, Closed, Refused, TrionotifyError, quoted
-from trionotify.model.jsontext import read_json
+from trionotify.model.cloudevents import AUTHENTICATE, encode
+from trionotify.model.jsontext import read_json, write_json
+from trionotify.model.notification import Notification
 
 if TYPE_CHECKING:
     from trionotify.client.in_flight import Outbox
@@ -43,20 +48,22 @@ __all__ = ["Part", "is_too_big", "refusal", "stay_connected"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
-#: A connection that has lasted for so many seconds was a good one: what comes next is the first failure.
+#: After a connection that has lasted for this many seconds, the next failure counts as the first.
 _LASTING: Final = 10.0
 #: Statuses that pass by themselves, besides 5xx.
 _PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 #: Close codes from here on are registered by, or private to, applications.
 _APPLICATIONS: Final = 3000
 _ABNORMAL: Final = 1006
+#: A token is renewed after this part of its remaining lifetime.
+_RENEWED: Final = 0.8
 
 
 class Part(Protocol):
-    """What a client can be: a subscriber, a publisher."""
+    """A part of a client: its subscriber or its publisher."""
 
     role: str
-    #: What goes wrong before it is connected for the first time is for whoever opened the client.
+    #: Errors before the first connection are raised where the client is opened.
     eager: bool
     outbox: Outbox[Any]
 
@@ -64,33 +71,33 @@ class Part(Protocol):
         """Wait until a connection is needed."""
 
     def query(self, given: object) -> Mapping[str, str]:
-        """The query of the next one, with what the function `params` has given for it.
+        """Return the query of the next connection, including the result of the function `params`.
 
-        Raises TypeError, ValueError or `Refused` when there can be none.
+        Raises TypeError, ValueError or `Refused` if no query is possible.
         """
 
     def welcomed(self, event: Event) -> None:
-        """It is there. Raises `Refused` when it is of no use to this part."""
+        """Take the first event of a connection. Raises `Refused` if this part can't use it."""
 
     async def room(self) -> None:
-        """Wait until there is room for what comes next."""
+        """Wait until there is room for the next message."""
 
     def heard(self, event: Event) -> None:
-        """Something came. Raises `Refused` when there is no use in going on."""
+        """Take an event. Raises `Refused` if the client can't continue."""
 
     def missed(self, message: Unread) -> None:
-        """Something came that can't be read."""
+        """Take an unreadable message."""
 
-    def mend(self, error: Exception) -> bool:
-        """Whether what ended a connection in this way was put right, so that the next one may do."""
+    def repair(self, error: Exception) -> bool:
+        """Try to repair the cause of a lost connection; return whether reconnecting may help."""
 
     def give_up(self, error: Exception) -> None:
-        """There will be no connection, unless it is needed again."""
+        """Raise this error in all tasks that wait. A later call may need a connection again."""
 
 
 @attrs.frozen
 class Ending:
-    """Why there is no connection any more; whether to come back, and after how many seconds."""
+    """The end of a connection: its error, whether to reconnect, and after how many seconds."""
 
     error: Exception
     again: bool
@@ -106,11 +113,13 @@ async def stay_connected(
 ) -> None:
     """Keep `part` connected until this is cancelled; then say goodbye.
 
-    The first connection of one that is eager is different: `task_status` hears of it, and what goes
-    wrong before it raises OSError, `Refused`, `Closed` or what the function `params` raises; with
-    `keep_trying`, only what doesn't pass.
+    The first connection of an eager part is reported to `task_status`. Errors before it are raised, as
+    OSError, `Refused`, `Closed` or the exception of the function `params`, once each server was tried.
+    With `keep_trying` only errors that don't pass by themselves are raised. Whenever a connection can't
+    be made, or ends by itself, the next server is tried.
     """
     backoff = Backoff()
+    untried = len(target.others)
     waited_for = part.eager
     asked_again = False  # for a ticket, since the last welcome
 
@@ -122,54 +131,59 @@ async def stay_connected(
             waited_for = False
             task_status.started()
 
-    def mend(error: Exception) -> bool:
+    def repair(error: Exception) -> bool:
         nonlocal asked_again
-        if target.ask is not None and not asked_again and _is_unauthorized(error):
+        if target.asks and not asked_again and _is_unauthorized(error):
             asked_again = True
             return True
-        return part.mend(error)
+        return part.repair(error)
 
     while True:
         await part.needed()
         ending = await _attempt(part, target, opened, backoff)
-        mended = not ending.again and mend(ending.error)
-        if waited_for and not mended and not (keep_trying and ending.again):
+        repaired = not ending.again and repair(ending.error)
+        if waited_for and not repaired and not (ending.again and (keep_trying or untried > 0)):
             raise ending.error
-        if ending.again or mended:
+        untried -= 1
+        if ending.again or repaired:
             delay = ending.after + backoff.next()
             logger.info(
                 "%s as %s: %s; trying again in %.1f s",
                 target,
                 part.role,
-                _in_short(ending.error, target),
+                _in_short(ending.error),
                 delay,
             )
             await trio.sleep(delay)
+            if ending.again:
+                target = target.next
         else:
-            logger.info("%s as %s: %s", target, part.role, _in_short(ending.error, target))
+            logger.info("%s as %s: %s", target, part.role, _in_short(ending.error))
             part.give_up(ending.error)
 
 
 async def _attempt(part: Part, target: Target, opened: Callable[[], None], backoff: Backoff) -> Ending:
-    """One connection, from its beginning to its end."""
+    """Connect once, converse until the connection ends, and return how it ended."""
     endings: list[Ending] = []
-    met = False
+    met, asked = False, "params"
     try:
         given = await target.given()
+        asked = "token"
+        token = await target.bearer()
     except Exception as error:  # the application's own function may raise anything
-        logger.warning("params: the function raised %s", quoted(error))
+        logger.warning("%s: the function raised %s", asked, quoted(error))
         return Ending(error, again=not isinstance(error, TrionotifyError))
     try:
         query = part.query(given)
     except (Refused, TypeError, ValueError) as unusable:
         return Ending(unusable, again=False)
     try:
-        async with open_link(target, query) as link:
+        async with open_link(target, query, token) as link:
             met = True
             part.outbox.rewind()
             part.welcomed(link.welcome)
             opened()
-            endings.append(await _converse(part, link, backoff))
+            endings.append(await _converse(part, link, target, backoff))
     except* trio_websocket.ConnectionRejected as group:
         endings.append(_of_answer(_first(group)))
     except* trio_websocket.ConnectionClosed as group:
@@ -183,17 +197,22 @@ async def _attempt(part: Part, target: Target, opened: Callable[[], None], backo
         # a fault of ours.
         if met:
             raise
-        stranger = Closed(CloseCode.PROTOCOL_ERROR, f"{target} is no WebSocket server: {_first(group)}")
+        stranger = Closed(
+            CloseCode.PROTOCOL_ERROR, f"{target} is not a WebSocket server: {_first(group)}"
+        )
         endings.append(Ending(stranger, again=False))
     return endings[0]
 
 
-async def _converse(part: Part, link: Link, backoff: Backoff) -> Ending:
-    """Say and hear, until the connection ends."""
+async def _converse(part: Part, link: Link, target: Target, backoff: Backoff) -> Ending:
+    """Send and receive until the connection ends."""
     since = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.keep_alive, name="trionotify.connect: keepalive")
         nursery.start_soon(_write_all, part.outbox, link, name="trionotify.connect: publishing")
+        if callable(target.token):
+            renew = partial(_renew, part, target, link.welcome.data.get("expires_in"))
+            nursery.start_soon(renew, name="trionotify.connect: renewal")
         ending = await _read_all(part, link, backoff)
         nursery.cancel_scope.cancel()
     if trio.current_time() - since >= _LASTING:
@@ -225,7 +244,7 @@ async def _read_all(part: Part, link: Link, backoff: Backoff) -> Ending:
 def _log_unread(part: Part, message: Unread) -> None:
     why = message.why if message.why.isprintable() else ascii(message.why)
     logger.warning(
-        "%s: a message can't be read, and is left out: %.200s",
+        "%s: skipped a message that can't be read: %.200s",
         part.role,
         why,
         extra={"event": "unreadable", "role": part.role, "cursor": message.cursor, "reason": why},
@@ -233,10 +252,32 @@ def _log_unread(part: Part, message: Unread) -> None:
 
 
 async def _write_all(outbox: Outbox[Any], link: Link) -> None:
-    # When the connection ends, whoever reads sees it, too.
+    # When the connection ends, the reader sees it, too.
     with suppress(trio_websocket.ConnectionClosed):
         while True:
             await link.send(await outbox.take())
+
+
+async def _renew(part: Part, target: Target, left: object) -> None:
+    """Send a new token before the current one expires in `left` seconds. Raises nothing.
+
+    If this fails, the server ends the connection in time, and the next one begins with a new token.
+    """
+    while isinstance(left, int) and not isinstance(left, bool):
+        await trio.sleep(left * _RENEWED)
+        try:
+            token = await target.bearer()
+            event = Notification(
+                write_json({"token": token}).decode(),
+                type=AUTHENTICATE,
+                source="/client",
+                datacontenttype="application/json",
+            )
+            answer = await part.outbox.ask(event.id, encode(event, None).decode())
+        except Exception as error:  # the application's own function may raise anything
+            logger.warning("token: not renewed: %s", quoted(error))
+            return
+        left = answer.get("expires_in")
 
 
 def _of_close(reason: trio_websocket.CloseReason | None, after: float = 0.0) -> Ending:
@@ -246,17 +287,17 @@ def _of_close(reason: trio_websocket.CloseReason | None, after: float = 0.0) -> 
     try:
         again = CloseCode(code).reconnect
     except ValueError:
-        # Of the protocol's other codes, all that a server can mean passes. What an application means by
-        # a code of its own is not known here, so it is the caller's to decide.
+        # Of the protocol's other codes, all that a server can mean passes. The meaning of an
+        # application's own code is not known here, so the caller decides.
         again = code < _APPLICATIONS
     return Ending(Closed(code, reason.reason or ""), again, after)
 
 
 def _of_answer(rejected: trio_websocket.ConnectionRejected) -> Ending:
-    """An HTTP answer that isn't the 101."""
+    """Return the ending for an HTTP response other than 101."""
     status = rejected.status_code
     if not 300 <= status <= 599:
-        why = f"it answered {status} to a WebSocket handshake"
+        why = f"the server answered a WebSocket handshake with {status}"
         return Ending(Closed(CloseCode.PROTOCOL_ERROR, why), again=False)
     return Ending(
         refusal(status, _detail(status, rejected.body or b"")),
@@ -272,12 +313,12 @@ def _is_unauthorized(error: Exception) -> bool:
 
 
 def is_too_big(error: Exception) -> bool:
-    """Whether a message that this side has sent was too big for the server."""
+    """Return whether the server closed because this client's message was too big."""
     return isinstance(error, Closed) and error.code == CloseCode.MESSAGE_TOO_BIG
 
 
 def refusal(status: object, detail: object) -> Refused:
-    """What a problem document says, as an exception."""
+    """Return the exception for a problem document's `status` and `detail`."""
     return Refused(status if isinstance(status, int) and 300 <= status <= 599 else 400, str(detail))
 
 
@@ -288,16 +329,16 @@ def _detail(status: int, body: bytes) -> str:
         return f"the server answered {status}"
 
 
-def _in_short(error: Exception, target: Target) -> str:
-    """For the log, which names the target itself, and needs no advice each time.
+def _in_short(error: Exception) -> str:
+    """Return an error's text for the log, without the target, which the log names, and without advice.
 
-    What stands behind the first colon of a refusal may have been in the query.
+    The detail of a refusal may repeat a part of the query.
     """
     text = str(error)
-    if isinstance(error, OSError):
-        text = text.removeprefix(f"{target}: ").partition("; ")[0]
+    if isinstance(error, Unreachable):
+        text = error.why
     if isinstance(error, Refused):
-        text = f"refused: {error.status} {error.detail.partition(':')[0]:.80}"
+        text = f"refused: {error.status} {error.logged}"
     return text if text.isprintable() else ascii(text)
 
 

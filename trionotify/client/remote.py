@@ -1,11 +1,11 @@
-"""The Python client: a hub in another process, as one client of it sees it.
+"""The Python client: one client of a hub in another process.
 
     connect                          a nursery
     ├── stay_connected(Subscriber)   unless it is a publisher only
     └── stay_connected(Publisher)    unless it is a subscriber only; it connects when it is needed
 
-The two tasks raise nothing once the block was entered: what goes wrong goes to whoever iterates,
-subscribes or publishes. So what is raised in the block comes out of it as it is, and not in a group.
+Once the block is entered, the two tasks raise nothing. Errors go to the task that iterates, subscribes
+or publishes. So an exception in the block leaves it unchanged, and not in a group.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import trio
 from trionotify.client.publisher import Publisher
 from trionotify.client.reconnect import stay_connected
 from trionotify.client.subscriber import Subscriber
-from trionotify.client.target import AskParams, Target, filters_of
+from trionotify.client.target import AskParams, AskToken, Target, filters_of
 from trionotify.durations import Duration, seconds_of
 from trionotify.errors import check_trio
 from trionotify.model.cursor import Since, written_since
@@ -38,10 +38,11 @@ __all__ = ["Remote", "connect"]
 
 
 class Remote:
-    """What `connect` gives. Any task may use it, several at a time, while the block of `connect` lasts.
+    """A connected client, as `connect` yields it. Several tasks may use it at a time, while the block of
+    `connect` lasts.
 
-    Iterate over it for notifications: each comes once, in order, whatever happens to the connection, and
-    what can't be had is told by `Lagged` in its place.
+    Iterate over it for notifications. Each comes once, in order, whatever happens to the connection. If
+    some are lost, `Lagged` is raised in their place.
     """
 
     def __init__(self, subscriber: Subscriber | None, publisher: Publisher | None) -> None:
@@ -50,25 +51,25 @@ class Remote:
 
     @property
     def id(self) -> str:
-        """Who the server says that this client is."""
+        """The id that the server gave this client."""
         part = self._subscriber or self._publisher
         assert part is not None  # it has at least one
         return part.id
 
     @property
     def cursor(self) -> str:
-        """Resume behind this, after what was handed out so far: the `since` of another `connect`."""
+        """The cursor after the last notification returned, for the `since` of another `connect`."""
         return str(self._subscribing().buffer.cursor)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Notification:
-        """The next notification. Always a checkpoint; cancelled, it loses nothing.
+        """Return the next notification. Always a checkpoint; if cancelled, nothing is lost.
 
-        Raises `Lagged` where notifications are lost to this client; iterating on continues behind that.
-        Raises `Closed` or `Refused` when the connection has ended for good, once all that came before
-        was handed out. Ends when the block of `connect` is left.
+        Raises `Lagged` in place of notifications that were lost; iterating again continues after them.
+        Raises `Closed` or `Refused` when the connection has ended for good, after the last notification
+        received. Ends when the block of `connect` is left.
         """
         try:
             return await self._subscribing().buffer.get()
@@ -82,19 +83,19 @@ class Remote:
         sql: str | None = None,
         filter: Wanted | list[Any] | None = None,
     ) -> str:
-        """Replace all filters, those of the URL too; return the cursor behind which the new ones hold.
+        """Replace all filters, also those of the URL; return the cursor behind which the new ones apply.
 
-        `filters` and `sql` are those of `connect`. What comes up to that cursor was filtered by the old
-        ones. Always a checkpoint. Waits for the server, over reconnects. Cancelled, they hold or they
-        don't. Raises TypeError or ValueError for what can't be sent, `Refused` when the server doesn't
-        take it, `Closed` when it is too big for the server (1009), and as iterating does when there is
-        no connection any more; `trio.ClosedResourceError` once the block is left.
+        `filters` and `sql` are those of `connect`. Notifications up to that cursor were selected by the
+        old filters. Always a checkpoint. Waits for the server, over reconnects. If cancelled, the new
+        filters may or may not apply. Raises TypeError or ValueError for invalid filters, `Refused` if
+        the server refuses them, `Closed` if they are too big for the server (1009), and as iterating
+        does if the connection has ended for good; `trio.ClosedResourceError` once the block is left.
         """
         subscriber = self._subscribing()
         chosen = _one_of(filters, filter)
         if chosen is None and sql is None:
             raise TypeError(
-                "filters: a predicate or a JSON array of filters is needed; [] is everything"
+                "filters: must be a predicate or a JSON array of filters; [] means everything"
             )
         wanted = [] if chosen is None else filters_of(chosen)
         return await subscriber.choose(wanted if sql is None else filters_of([*wanted, {"sql": sql}]))
@@ -109,19 +110,19 @@ class Remote:
         """Publish `data` with these attributes, or a `Notification` as it is; return the
         acknowledgement.
 
-        `to` and `audience` (a predicate) say for whom it is. `json` is a value that becomes the data,
-        written as JSON, and `extensions` are attributes of your own. What isn't given here is as the
-        URL has it (`type=…`), the rest as the server has it for its publishers; an `id` is made up.
+        `to` and `audience` (a predicate) name its recipients. `json` is a value that becomes the data,
+        written as JSON, and `extensions` are attributes of your own. Missing attributes come from the
+        URL (`type=…`), or else from the server's defaults. If there is no `id`, one is generated.
 
-        Always a checkpoint. Waits for the server, over reconnects: it is repeated until it is
-        acknowledged, and published once. Also waits while `max_unacknowledged` are on their way. To have
-        several on their way from one task, start it in a nursery, `await
-        nursery.start(partial(client.publish, "text"))`: that comes back as soon as this one has its
-        place in the order.
+        Always a checkpoint. Waits for the server, over reconnects. It is repeated until it is
+        acknowledged, and published once. Also waits while `max_unacknowledged` are in flight. To have
+        several in flight from one task, start it in a nursery, `await
+        nursery.start(partial(client.publish, "text"))`. That returns as soon as this notification has
+        its place in the order.
 
-        Cancelled, it was published or it was not: with the same `id` it may be published again. Raises
-        TypeError or ValueError that names a bad attribute; `Refused` when the server doesn't take it
-        (its log may be full, 507, or away, 503); `Refused` or `Closed` when there is no way to connect;
+        A cancelled call may have published. To be sure, publish again with the same `id`. Raises
+        TypeError or ValueError that names a bad attribute; `Refused` if the server refuses it (507 for a
+        full log, 503 if the log can't be reached); `Refused` or `Closed` if the client can't connect;
         and `trio.ClosedResourceError` once the block is left.
         """
         publisher = self._publishing()
@@ -137,9 +138,9 @@ class Remote:
     ) -> Any:
         """Send a request to the server's session, with attributes as in `publish`; return its reply.
 
-        That is text, bytes, or what JSON has: see `Client.reply`.
+        The reply is text, bytes, or a value from JSON. See `Client.reply`.
 
-        Always a checkpoint. Waits over reconnects: without a reply, the request is repeated on the next
+        Always a checkpoint. Waits over reconnects. Without a reply, the request is repeated on the next
         connection, so the session may get it again, with the same `id`. Cancelled, or after `timeout`
         seconds, which raises `trio.TooSlowError`, the session may have got it or not. Raises `Refused`
         with the session's reason when it rejects the request, with 501 when there is no session that
@@ -153,23 +154,23 @@ class Remote:
     def _publishing(self) -> Publisher:
         if self._publisher is None:
             raise RuntimeError(
-                "this client was connected with the role subscriber, so it can't publish: connect with"
-                " role='both'; a signed query must be signed with that role"
+                "role: a subscriber can't publish; connect with role='both', and sign a signed"
+                " query with that role"
             )
         return self._publisher
 
     def _subscribing(self) -> Subscriber:
         if self._subscriber is None:
             raise RuntimeError(
-                "this client was connected with the role publisher, so it receives nothing: connect with"
-                " role='both'; a signed query must be signed with that role"
+                "role: a publisher receives nothing; connect with role='both', and sign a signed"
+                " query with that role"
             )
         return self._subscriber
 
 
 @opening
 async def connect(
-    url: str,
+    url: str | Iterable[str],
     *,
     id: str | None = None,
     filters: Wanted | list[Any] | None = None,
@@ -178,6 +179,7 @@ async def connect(
     role: Role | None = None,
     lag: Lag | None = None,
     params: Mapping[str, str] | AskParams | None = None,
+    token: AskToken | None = None,
     extra_headers: Iterable[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None = None,
     open_stream: OpenStream | None = None,
@@ -193,37 +195,47 @@ async def connect(
     """Connect to a server, stay connected while the block lasts, and say goodbye at its end.
 
     `url` is the server's: `http`, `https`, `ws` or `wss`, or `unix:PATH`, where a `?` in the path is
-    `%3F` and a `%` is `%25`. To a path that is missing or ends in a slash, `events` is added. The query
-    is kept. `id`, `sql`, `since`, `lag` and `role` are keys of that query, `params` any others, and
-    `filters` is a predicate or a JSON array of filters (`filter` is the old name). `since` may also be a
-    `datetime` with a time zone, or a `timedelta`: how long ago. A key may be given once. With the role
-    `both` (the default) the client iterates and publishes, with `subscriber` or `publisher` only the one
-    or the other.
+    `%3F` and a `%` is `%25`. If the path is missing or ends in a slash, `events` is added to it. The
+    query is kept. You can give several URLs of servers that share a log. If one can't be reached, the
+    client continues at the next one, with the same cursor.
+
+    `id`, `sql`, `since`, `lag` and `role` are keys of that query, `params` any others, and `filters` is
+    a predicate or a JSON array of filters (`filter` is the old name). `since` may also be a `datetime`
+    with a time zone, or a `timedelta` before now. Give each key only once. With the role `both` (the
+    default) the client iterates and publishes. With `subscriber` it only iterates, with `publisher` it
+    only publishes.
 
     `params` may be a function, sync or async, that returns parameters, or a query as `sign` makes it.
     The client calls it for each connection, and waits for it at most `connect_timeout`. When the server
-    answers 401, or closes with 4401, the client calls it once more, and the stream goes on where it was;
-    a second refusal in a row is raised. If the function raises, entering raises that. Later the client
-    logs it and tries again, unless it is a `TrionotifyError`, which ends the client.
+    answers 401, or closes with 4401, the client calls it once more and resumes. A second refusal in a
+    row is raised. If the function raises, entering raises that. Later the client logs the exception and
+    tries again, unless it is a `TrionotifyError`, which ends the client.
+
+    `token` is a token of the server's identity provider, or a function, sync or async, that returns one.
+    The client calls it for each connection, and once more after a 401 or a 4401, as it does `params`.
+    On a live connection, it sends a new token before the last one expires. The token determines the
+    client's identity.
 
     `extra_headers` go with each handshake. `ssl_context` is for `https`, in place of the default one.
-    `open_stream()` gives a stream to the server, in place of the URL's: a tunnel, a stream in memory.
-    `max_buffered` notifications are read ahead, and `max_unacknowledged` are on their way, at most.
+    `open_stream()` opens a stream to the server instead of the URL's, such as a tunnel, or a stream in
+    memory. At most `max_buffered` notifications are read ahead, and at most `max_unacknowledged` are in
+    flight.
 
-    Entering waits for the first connection. It raises `Refused` when the server refuses it, OSError when
-    there is none within `connect_timeout` seconds, and `Closed` when the peer is no trionotify server;
-    with `keep_trying` it tries again where that makes sense. Later the client always does, after a
+    Entering waits for the first connection. It raises `Refused` if the server refuses it, OSError if
+    there is none within `connect_timeout` seconds, and `Closed` if the peer isn't a trionotify server.
+    With `keep_trying` it tries again if the error is temporary. Later the client always does, after a
     random time that doubles up to 30 seconds, or as long as the server asks for. A server that is silent
     for `ping_interval` seconds is pinged, and has `ping_timeout` to answer; `math.inf` means never.
 
-    Leaving, cancelled or not, closes with 1000 within `close_timeout` seconds; what waits to be
-    acknowledged then is not published any more, or was. Raises TypeError or ValueError that names a bad
-    argument, and RuntimeError where Trio doesn't run.
+    Leaving, cancelled or not, closes with 1000 within `close_timeout` seconds. Notifications without an
+    acknowledgement may have been published. Raises TypeError or ValueError that names a bad argument,
+    and RuntimeError if Trio doesn't run.
     """
     check_trio("trionotify.connect")
     target = Target.of(
         url,
         params=params,
+        token=token,
         filters=_one_of(filters, filter),
         sql=sql,
         said={"id": id, "since": written_since(since), "lag": lag, "role": role},
@@ -257,7 +269,7 @@ async def connect(
 
 
 def _one_of(filters: Any, filter: Any) -> Any:
-    """What is wanted, by its name or by the old one."""
+    """Return `filters` or `filter`, its old name. Raises ValueError if both are given."""
     if filters is not None and filter is not None:
-        raise ValueError("filters: given twice; filter is the old name for it")
+        raise ValueError("filters: given twice; filter is its old name")
     return filter if filters is None else filters

@@ -1,21 +1,22 @@
-"""The subscriber: what a client receives, from the connection's reader to whoever iterates.
+"""The subscriber: passes notifications from the connection's reader to the task that iterates.
 
-Between the two is a bounded buffer. When it is full, nobody reads, the kernel's buffers fill, and the
-server's copy of this client falls behind in the log: backpressure all the way, and nothing is lost. The
-server drops a client that takes nothing for a minute. That costs another handshake, no more: what was
-received stays in the buffer, and as soon as that has room, the next connection goes on behind it.
+Between the two is a bounded buffer. When it is full, the reader stops, the kernel's buffers fill, and
+the server's copy of this client falls behind in the log. This is backpressure all the way, and nothing
+is lost. The server drops a client that takes nothing for a minute, which only costs another handshake.
+Received notifications stay in the buffer. When the buffer has room again, the next connection continues
+after it.
 
-Two cursors, therefore. Behind `Subscriber.since` the next connection begins: all in front of it was
-received. Behind `Buffer.cursor` is what was not handed out yet: that is the one for an application to
-keep.
+So there are two cursors. The next connection begins after `Subscriber.since`, because everything up to
+it was received. Notifications after `Buffer.cursor` were not handed out yet, so an application keeps
+this cursor.
 
-A change of filters is a question whose answer comes in the stream, behind what stood in front of it.
-Whoever iterates and asks is not reading at that time, so while somebody asks the buffer has no bound:
-else they would wait for each other. What comes in front of the answer is at most what the network holds.
+A change of filters is a question whose answer comes in the stream, behind what stood in front of it. A
+task that both iterates and asks does not read at that time. So while a question is open, the buffer has
+no bound, or the task would wait for itself. At most what the network holds comes before the answer.
 
 Filters that are too long for a URL are said in band, first of all on each connection. Until the answer
 comes, the server sends everything that this client may have, so the filters are applied here (`_sieve`).
-To ask for nothing until then would lose what the server passes over meanwhile.
+If it asked for nothing until then, it would lose the notifications that the server skips meanwhile.
 """
 
 from __future__ import annotations
@@ -51,17 +52,17 @@ __all__ = ["Subscriber"]
 _MAX_UNANSWERED: Final = 100
 #: Characters of filters that go into the URL. Many a proxy takes 8 KiB of a request line.
 _MOST_IN_URL: Final = 4096
-#: What a server, or a proxy, says of a URL that is too long for it.
+#: The statuses with which a server, or a proxy, refuses a URL that is too long.
 _TOO_LONG: Final = frozenset(
     {HTTPStatus.REQUEST_URI_TOO_LONG, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE}
 )
 
 
 class Buffer:
-    """What was received and not handed out yet. The reader puts, any task gets."""
+    """Notifications received but not yet returned. The reader puts them, and any task gets them."""
 
     def __init__(self, limit: int) -> None:
-        #: Resume behind this: all up to here was handed out.
+        #: The cursor after the last notification returned.
         self.cursor: str | None = None
         self._limit = limit
         self._unbound = 0  # how many want to have no limit
@@ -70,34 +71,32 @@ class Buffer:
         self._over: Exception | None = None
 
     def put(self, item: Notification | Lagged, cursor: str | None) -> None:
-        """Append, without regard to the limit."""
+        """Append an item, even above the limit."""
         self._items.append((item, cursor))
         self._changed.unpark_all()
 
     def mark(self, cursor: str) -> None:
-        """There is nothing between what was put last and this cursor."""
+        """Note that nothing lies between the last item put and this cursor."""
         if self._items:
             self._items[-1] = (self._items[-1][0], cursor)
         else:
             self.cursor = cursor
 
     def end(self, error: Exception) -> None:
-        """Raise this to all who get, once nothing is left."""
+        """Raise this error in every `get` once the buffer is empty."""
         self._over = error
         self._changed.unpark_all()
 
     def clear(self) -> None:
-        """Nothing is left."""
         self._items.clear()
 
     async def room(self) -> None:
-        """Wait until there is room."""
         while len(self._items) >= self._limit and not self._unbound:
             await self._changed.park()
 
     @contextmanager
     def unbound(self) -> Iterator[None]:
-        """Have no limit in this block."""
+        """Lift the limit in this block."""
         self._unbound += 1
         self._changed.unpark_all()
         try:
@@ -106,9 +105,9 @@ class Buffer:
             self._unbound -= 1
 
     async def get(self) -> Notification:
-        """The next one, or what is raised in its place.
+        """Return the next notification, or raise the `Lagged` in its place.
 
-        Always a checkpoint; cancelled, it takes nothing.
+        Always a checkpoint; if cancelled, it takes nothing.
         """
         await trio.lowlevel.checkpoint()
         while not self._items:
@@ -124,17 +123,18 @@ class Buffer:
 
 
 class Subscriber:
-    """The part of a client that receives."""
+    """The receiving part of a client."""
 
     role = "subscriber"
     eager = True
 
     def __init__(self, target: Target) -> None:
-        self.outbox: Outbox[str] = Outbox(_MAX_UNANSWERED)
+        #: The answers are cursors from which new filters apply, and the results of token renewals.
+        self.outbox: Outbox[Any] = Outbox(_MAX_UNANSWERED)
         self.buffer: Buffer = Buffer(target.max_buffered)
-        #: Who the server says that we are.
-        self.id: str = target.params["id"]
-        #: Resume behind this: all up to here was received. None before the first welcome.
+        #: The id that the server gave this client.
+        self.id: str = target.params.get("id", "")
+        #: The cursor after the last notification received. None before the first welcome.
         self.since: str | None = None
         self._target = target
         self._params = dict(target.params)
@@ -153,9 +153,10 @@ class Subscriber:
         """Replace the filters; return the cursor behind which they hold."""
         event = _subscribe(filters)
         with self.buffer.unbound():
-            return await self.outbox.ask(event.id, encode(event, None).decode())
+            cursor: str = await self.outbox.ask(event.id, encode(event, None).decode())
+            return cursor
 
-    # As a part that stays connected.
+    # The methods of `Part`.
 
     async def needed(self) -> None:
         if self._given_up:
@@ -180,7 +181,9 @@ class Subscriber:
     def welcomed(self, event: Event) -> None:
         if event.data.get("role") == "publisher":
             raise Refused(
-                403, "role: the server lets this client publish only; connect with role='publisher'"
+                403,
+                "role: the server lets this client publish, but not subscribe; connect with"
+                " role='publisher'",
             )
         self.id = str(event.data.get("id", self.id))
         if event.data.get("recovered") is False:
@@ -209,6 +212,8 @@ class Subscriber:
                     self._params[filters_key(self._params)] = write_json(data["filters"]).decode()
                     self._replaced = True
                 self.outbox.answer(data.get("id"), str(event.cursor))
+            case "ack" if "expires_in" in data:
+                self.outbox.answer(data.get("id"), data)
             case "error" if self._is_opening(data):
                 raise refusal(data.get("status"), data.get("detail"))
             case "error":
@@ -221,7 +226,7 @@ class Subscriber:
         self.buffer.put(Unreadable(here, upto, message.why), upto)
         self.since = upto
 
-    def mend(self, error: Exception) -> bool:
+    def repair(self, error: Exception) -> bool:
         if isinstance(error, Refused) and error.status in _TOO_LONG and not self._in_band:
             self._in_band = bool(wanted_in(self._query))
             return self._in_band
@@ -233,27 +238,27 @@ class Subscriber:
         self.outbox.close(error)
 
     def close(self) -> None:
-        """The client is left: iterations end, whatever is still there."""
+        """End all iterations, even if notifications are left, because the client was left."""
         self.buffer.clear()
         self.buffer.end(trio.EndOfChannel())
-        self.outbox.close(trio.ClosedResourceError("this client was closed"))
+        self.outbox.close(trio.ClosedResourceError("this client is closed"))
 
     def _is_opening(self, data: dict[str, Any]) -> bool:
-        """Whether this answers what was said in band at the beginning."""
+        """Return whether this answers the filters sent in band at the beginning."""
         return self._opening is not None and data.get("id") == self._opening.id
 
     def _lose(self, after: object, event: Event) -> None:
         self.buffer.put(Lagged(str(after), str(event.cursor)), event.cursor)
 
     def _arrived(self, event: Event) -> None:
-        """All up to the event's cursor is in the buffer, or was handed out."""
+        """Note that everything up to the event's cursor was received."""
         if event.cursor is not None:
             self.buffer.mark(event.cursor)
             self.since = event.cursor
 
 
 def _subscribe(filters: list[Any]) -> Notification:
-    """What asks a server to replace the filters."""
+    """Return the event that asks a server to replace the filters."""
     return Notification(
         write_json({"filters": filters}).decode(),
         type=SUBSCRIBE,
@@ -263,7 +268,7 @@ def _subscribe(filters: list[Any]) -> Notification:
 
 
 def _is_behind(found: str, here: str) -> bool:
-    """Whether what was found in a message is a cursor where the next one can stand."""
+    """Return whether `found`, from an unreadable message, is a cursor that can come after `here`."""
     try:
         after, upto = Cursor.parse(here), Cursor.parse(found)
     except ValueError:

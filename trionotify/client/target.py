@@ -1,7 +1,7 @@
-"""Where a client connects, and what its query says: checked before anything is sent. No tasks, no state.
+"""A client's servers, query and options, checked before anything is sent. No tasks, no state.
 
-The checks are the server's own (`query`): what it would refuse with 400 is a ValueError here, which
-names the argument, and nothing has been connected yet.
+The checks are the server's own (`query`). A value that it would refuse with 400 is a ValueError here,
+before anything is connected, and the error names the argument.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __all__ = [
     "FILTERS",
     "START",
     "AskParams",
+    "AskToken",
     "Target",
     "filters_key",
     "filters_of",
@@ -43,17 +44,20 @@ Params: TypeAlias = Mapping[str, str] | str
 #: A function that gives the parameters for one connection, or the query that `trionotify.sign` makes.
 AskParams: TypeAlias = Callable[[], Params | Awaitable[Params]]
 
+#: A token, or a function that gives one for one connection.
+AskToken: TypeAlias = str | Callable[[], str | Awaitable[str]]
+
 #: The keys of a query that say what is wanted (or begin so), and where to start.
 FILTERS: Final = ("exact.", "prefix.", "suffix.", "filters", "sql", "narrow")
 START: Final = SPELLINGS
 
 _OURS: Final = frozenset({"host", "connection", "upgrade", "content-length", "transfer-encoding"})
-#: How large filters may be is the server's decision.
+#: No limits, because the server decides how large filters may be.
 _ANY_SIZE: Final = FilterLimits(1 << 30, 100, 1 << 30, 1 << 60)
 
 
 def filters_of(wanted: object) -> list[Any]:
-    """The JSON array of filters that a predicate is, or that has been given as such.
+    """Return the JSON array of filters for a predicate, or check one given as JSON.
 
     Raises TypeError or ValueError that begins with `filters`.
     """
@@ -64,9 +68,9 @@ def filters_of(wanted: object) -> list[Any]:
             from_json(wanted, _ANY_SIZE)
             return wanted
         if not callable(wanted):
-            hint = "; CloudEvents SQL goes into sql" if isinstance(wanted, str) else ""
+            hint = "; pass CloudEvents SQL as sql" if isinstance(wanted, str) else ""
             raise TypeError(
-                f"a predicate or a JSON array of filters is needed, not {quoted(wanted)}{hint}"
+                f"must be a predicate or a JSON array of filters, not {quoted(wanted)}{hint}"
             )
         check_filter(wanted)
         found = to_json(wanted)
@@ -79,48 +83,51 @@ def filters_of(wanted: object) -> list[Any]:
 
 
 def filters_key(params: Mapping[str, str]) -> str:
-    """Where in a query filters go: `filters`, unless it is signed, and they can only narrow it."""
+    """Return the query key for filters: `filters`, or `narrow` if the query is signed."""
     return "narrow" if "sig" in params else "filters"
 
 
 def wanted_in(query: Mapping[str, str]) -> dict[str, str]:
-    """What of a query says what is wanted, and can be replaced: of a signed one, only `narrow`."""
+    """Return the filters in a query that can be replaced. In a signed query, that is only `narrow`."""
     rest = without(query, *(FILTERS if filters_key(query) == "filters" else ("narrow",)))
     return {key: text for key, text in query.items() if key not in rest}
 
 
 def predicate_in(wanted: Mapping[str, str]) -> Predicate:
-    """What such a part of a query wants, of which all must hold."""
+    """Return the predicate for the result of `wanted_in`, whose filters must all match."""
     found = Filters.of(wanted, _ANY_SIZE)
     parts = [part for part in (found.filter, found.narrow) if part is not None]
     return parts[0] if len(parts) == 1 else AllOf(parts)
 
 
 def without(params: Mapping[str, str], *keys: str) -> dict[str, str]:
-    """The parameters but for these keys; one that ends in a dot stands for all that begin so."""
+    """Return the parameters without these keys. A key with a dot at its end is a prefix."""
     prefixes = tuple(key for key in keys if key.endswith("."))
     return {k: text for k, text in params.items() if k not in keys and not k.startswith(prefixes)}
 
 
 def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be a whole number, not {value!r}")
+        raise TypeError(f"{attribute.name}: must be a whole number, not {value!r}")
     if value < 1:
-        raise ValueError(f"{attribute.name} must be at least 1, not {value}")
+        raise ValueError(f"{attribute.name}: must be at least 1, not {value}")
 
 
 @attrs.frozen(kw_only=True)
 class Target:
-    """A server, as one client means to use it. Made by `of`.
+    """The server of one client, and the options of their connections. Made by `of`.
 
-    `params` is the query without `role`, which each connection says for itself. `str()` of it has no
-    query: it is for logs.
+    `params` is the query without `role`, which each connection says for itself. `str()` of it is for
+    logs, and has no query.
     """
 
     endpoint: Endpoint
+    #: The servers to try next if this one can't be reached, in order.
+    others: tuple[Endpoint, ...] = ()
     params: Mapping[str, str]
     #: The function that is asked for more parameters, for each connection.
     ask: AskParams | None
+    token: AskToken | None = attrs.field(repr=False)
     role: str
     headers: list[tuple[bytes, bytes]]
     ssl_context: ssl.SSLContext | None
@@ -135,36 +142,55 @@ class Target:
     @classmethod
     def of(
         cls,
-        url: str,
+        url: str | Iterable[str],
         *,
         params: Mapping[str, str] | AskParams | None,
         filters: object,
         sql: str | None,
         said: Mapping[str, str | None],
+        token: AskToken | None = None,
         extra_headers: Iterable[tuple[str, str]],
         ssl_context: ssl.SSLContext | None,
         **rest: Any,
     ) -> Target:
-        """Read the arguments of `connect`; `said` are those that are keys of the query.
+        """Check the arguments of `connect`; `said` are those that are query keys.
 
         Raises TypeError or ValueError that begins with the name of the one at fault.
         """
-        endpoint = Endpoint.of(url)
-        if ssl_context is not None and endpoint.scheme == "http":
-            scheme = "unix" if endpoint.unix is not None else url.partition(":")[0].lower()
-            raise ValueError(f"ssl_context: {scheme}: has no TLS")
-        if endpoint.scheme == "https" and ssl_context is None:
+        urls = tuple(url) if isinstance(url, Iterable) and not isinstance(url, str) else (url,)
+        if not urls:
+            raise ValueError("url: must be one URL or several, not none")
+        endpoint, *others = endpoints = [Endpoint.of(each) for each in urls]
+        for text, each in zip(urls, endpoints, strict=True):
+            if ssl_context is not None and each.scheme == "http":
+                scheme = "unix" if each.unix is not None else text.partition(":")[0].lower()
+                raise ValueError(f"ssl_context: must be left out, because a {scheme}: URL has no TLS")
+            if each.query not in ("", endpoint.query):
+                raise ValueError("url: must have the query of the first URL, or none")
+        if others and rest.get("open_stream") is not None:
+            raise ValueError("open_stream: must be left out, because there are several URLs")
+        if ssl_context is None and any(each.scheme == "https" for each in endpoints):
             ssl_context = ssl.create_default_context()
         extra = tuple(extra_headers)
         try:
             check_headers(extra, _OURS)
         except (TypeError, ValueError) as error:
             raise type(error)(f"extra_{error}") from None
+        if token is not None and not isinstance(token, str) and not callable(token):
+            raise TypeError(f"token: must be str or a function, not {type(token).__name__}")
+        if token is not None and any(name.lower() == "authorization" for name, _ in extra):
+            raise ValueError("token: given twice, as token and in extra_headers")
         ask = params if callable(params) else None
         merged = _merged(endpoint.query, None if callable(params) else params, said, filters, sql)
+        if token is None:
+            # The server recognizes repetitions by the publisher, so it must be the same on every
+            # connection. (A token says itself who its bearer is.)
+            merged = {"id": secrets.token_urlsafe(9), **merged}
         return cls(
             endpoint=endpoint,
+            others=tuple(others),
             ask=ask,
+            token=token,
             role=merged.pop("role", "subscriber" if "sig" in merged else "both"),
             params=merged,
             headers=[(name.encode(), value.encode()) for name, value in extra],
@@ -176,38 +202,67 @@ class Target:
         return str(self.endpoint)
 
     @property
+    def next(self) -> Target:
+        """Return the target for the client's next server, or this one if there are no others."""
+        here, *others = (*self.others, self.endpoint)
+        return attrs.evolve(self, endpoint=here, others=tuple(others))
+
+    @property
     def authority(self) -> str:
-        """Host and port, as the header `Host` has them."""
+        """The host and port as written in the `Host` header."""
         return self.endpoint.authority
 
     def resource(self, query: Mapping[str, str]) -> str:
-        """What to request."""
+        """Return the request target, which is the path with this query."""
         return f"{self.endpoint.path}?{urlencode(query)}"
 
     async def open(self) -> trio.abc.Stream:
-        """A stream to the server, through TLS where the URL says so. Raises OSError."""
+        """Open a stream to the server, with TLS if the URL asks for it. Raises OSError."""
         return await self.endpoint.open(self.ssl_context, self.open_stream)
 
     async def given(self) -> object:
-        """What the function `params` gives for the next connection; without one, nothing.
+        """Return the result of the function `params` for the next connection; `{}` without one.
 
-        Raises what it raises, and TimeoutError when it takes longer than `connect_timeout`.
+        Raises the function's exception, and TimeoutError if it takes longer than `connect_timeout`.
         """
         if self.ask is None:
             return {}
         with trio.move_on_after(self.connect_timeout):
             found = self.ask()
             return await found if inspect.isawaitable(found) else found
-        raise TimeoutError(f"params: the function took longer than {self.connect_timeout:g} seconds")
+        raise TimeoutError(
+            f"params: the function took longer than connect_timeout, {self.connect_timeout:g} seconds"
+        )
+
+    async def bearer(self) -> str | None:
+        """Return the token for the next connection, or to replace the current one; None without one.
+
+        Raises the function's exception, TypeError if its result isn't text, and TimeoutError if it takes
+        longer than `connect_timeout`.
+        """
+        if self.token is None or isinstance(self.token, str):
+            return self.token
+        with trio.move_on_after(self.connect_timeout):
+            found = self.token()
+            token = await found if inspect.isawaitable(found) else found
+            if not isinstance(token, str):
+                raise TypeError(f"token: the function must return str, not {type(token).__name__}")
+            return token
+        raise TimeoutError(f"token: the function took longer than {self.connect_timeout:g} seconds")
+
+    @property
+    def asks(self) -> bool:
+        """Whether a function returns the credentials, so that a refusal may be temporary."""
+        return self.ask is not None or callable(self.token)
 
     def query(self, own: Mapping[str, str], given: object, role: str) -> dict[str, str]:
-        """The query of a connection in this `role`: the client's `own`, and what `params` has `given`.
+        """Return the query for this `role`, from the client's `own` and the `given` result of `params`.
 
-        A query that is given signed goes out as it is. Of the client's own remains what the bearer of
-        a signed query may choose, and its filters narrow what was signed.
+        A signed query is sent unchanged. Only those of the client's own keys are added that the bearer
+        of a signed query may choose, and its filters, which narrow the signed ones.
 
-        Raises TypeError or ValueError for what can't be sent, and `Refused` for what is given for
-        another role.
+        Raises TypeError or ValueError for an invalid query, and `Refused` for one signed for another
+        role.
         """
         if self.ask is None:
             return {**own, "role": role}
@@ -218,14 +273,14 @@ class Target:
             can = "publish" if role == "publisher" else "receive anything"
             raise Refused(
                 403,
-                f"role: the query that params gave is that of a {allowed}, so this client can't {can};"
-                " give one with role=both",
+                f"role: the query from params is for a {allowed}, so this client can't {can};"
+                " return one with role=both",
             )
         if signed:
             wanted = wanted_in(own)
             own = {key: text for key, text in own.items() if key in UNSIGNED and key not in wanted}
             if wanted and "narrow" in query:
-                raise ValueError("narrow: given twice, by params and as filters")
+                raise ValueError("narrow: given twice, by params and as filters; give it once")
             if wanted:
                 own["narrow"] = write_json(filters_of(predicate_in(wanted))).decode()
         made = {**own, **query, "role": role}
@@ -234,7 +289,7 @@ class Target:
 
 
 def _read_given(given: object) -> dict[str, str]:
-    """What the function `params` gives: a mapping, or a query as `trionotify.sign` makes it."""
+    """Check the result of the function `params`: a mapping, or a query as `trionotify.sign` makes it."""
     try:
         found = parse_query(given) if isinstance(given, str) else given
     except Refused as refused:
@@ -255,9 +310,9 @@ def _merged(
     filters: object,
     sql: str | None,
 ) -> dict[str, str]:
-    """What the URL, `params` and the arguments say, each key once, checked as the server does."""
+    """Merge the URL's query, `params` and the arguments; check them as the server does."""
     try:
-        merged = parse_query(query)
+        merged = dict(parse_query(query))
     except Refused as refused:
         raise ValueError(f"url: {refused.detail}") from None
     given = {name: value for name, value in said.items() if value is not None}
@@ -265,20 +320,19 @@ def _merged(
     for source in (params or {}, given):
         for name, value in source.items():
             if not isinstance(name, str) or not isinstance(value, str):
-                raise TypeError(f"{name} must be str, not {value!r}")
+                raise TypeError(f"{name}: must be str, not {value!r}")
             if name == "role" and ("sig" in merged or merged.get(name) == value):
                 merged[name] = value  # the server knows which roles were signed
                 continue
             if name in merged:
-                raise ValueError(f"{'filters' if name == 'narrow' else name}: given twice")
+                raise ValueError(f"{'filters' if name == 'narrow' else name}: given twice; give it once")
             merged[name] = value
     _check(merged)
-    # Who publishes is a part of what tells a repetition, so it must be the same on every connection.
-    return {"id": secrets.token_urlsafe(9), **merged}
+    return merged
 
 
 def _said_wanted(filters: object, sql: str | None, *, signed: bool) -> dict[str, str]:
-    """What the arguments `filters` and `sql` are in a query. What is signed they can only narrow."""
+    """Return the arguments `filters` and `sql` as query keys. They can only narrow a signed query."""
     wanted = None if filters is None else filters_of(filters)
     if signed and sql is not None:
         wanted, sql = [*(wanted or []), {"sql": sql}], None
@@ -289,12 +343,18 @@ def _said_wanted(filters: object, sql: str | None, *, signed: bool) -> dict[str,
 
 
 def _check(query: Mapping[str, str]) -> None:
-    """Raise ValueError for a query that the server would refuse, or that this client can't do with."""
+    """Raise ValueError for a query that the server would refuse, or that this client can't use."""
     if query.get("echo") == "0":
-        raise ValueError("echo: this client publishes over a connection of its own; look at `source`")
+        raise ValueError(
+            "echo: must not be 0, because this client publishes over a connection of its own; compare"
+            " `source` instead"
+        )
     try:
         Query.of(query, limits=_ANY_SIZE, subprotocol=SUBPROTOCOL)
     except Refused as refused:
         raise ValueError(refused.detail) from None
     if "sig" in query and "id" not in query:
-        raise ValueError("id: a signed query needs one to come back with; let it be signed with one")
+        raise ValueError(
+            "id: a signed query must have one, so that the client can reconnect; have it signed with an"
+            " id"
+        )

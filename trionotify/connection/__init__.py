@@ -1,1 +1,1 @@
-"""One client's connection: frames, formats, transports, the Wire, and what the client says."""
+"""One client's connection: frames, formats, transports, the Wire, and the dialogue."""

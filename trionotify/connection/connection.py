@@ -1,124 +1,85 @@
-"""Connections: what ties a client's record, its position and its Wire together, while it is connected.
+"""A client's connection ties its record, its position and its Wire together.
 
-What connections of all kinds have in common; `websocket` and `stream` add their own: how it begins,
-what the client may say, and how it shows that it lives.
+Each part can be read alone. The connection decides how they affect each other:
 
-A connection has one task, which reads and runs the session (`serving`). While its client is behind, it
-has another in the hub's nursery, `_catch_up`, which writes what the log has for it; they share the Wire,
-which takes care that one of them writes at a time. What goes wrong in either is this connection's own.
+    wire        outgoing bytes and the state of the connection                 `wire`
+    incoming    incoming messages                                              `incoming`
+    catch_up    brings the client up to date while it is behind                `catchup`
+    keepalive   finds out that the client is gone                              `keepalive`
+    position    where the client stands in the log                             `delivery.position`
+
+`WebSocketConnection` and `StreamConnection` add how a connection begins and what its client may send.
+
+A connection has one task, which reads and runs the session (`http.serving`). While its client is
+behind, a second task in the hub's nursery writes what the log has for it. They share the Wire, where
+one task writes at a time. An error in either ends only this connection.
+
+A position is never live while the Wire owes bytes. So every write here checks what the Wire returns,
+and starts the catch-up if bytes are owed.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from time import perf_counter
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import attrs
 import trio
 
-from trionotify.connection.dialogue import drain, understand, welcome
-from trionotify.connection.failures import log_failing, log_leaving, log_unread
-from trionotify.connection.wire import Wire
-from trionotify.delivery.clients import Client
-from trionotify.delivery.log import Damaged, Evicted, NotLoaded
+from trionotify.connection.base import Connection
+from trionotify.connection.catchup import CatchUp
+from trionotify.connection.closing import close_in_order
+from trionotify.connection.dialogue import understand
+from trionotify.connection.failures import log_leaving
+from trionotify.connection.frames import Close
+from trionotify.connection.keepalive import Drop, Keepalive, Ping
+from trionotify.connection.transport import Woken
+from trionotify.connection.wire import State
+from trionotify.delivery.latest import Latest
 from trionotify.delivery.position import Position, Sendable
-from trionotify.errors import CloseCode, Disconnected, StoreError
-from trionotify.model.addresses import site_of
+from trionotify.errors import CloseCode, Disconnected
 from trionotify.model.query import Query
 
 if TYPE_CHECKING:
-    from trionotify.connection.formats import Format
-    from trionotify.connection.transport import Transport
-    from trionotify.delivery.hub import Hub
-    from trionotify.model.predicates import Wanted
+    from trionotify.connection.incoming import Incoming
+    from trionotify.connection.wire import Wire
     from trionotify.model.replies import Message
-    from trionotify.settings import FilterLimits
 
-__all__ = ["ClientConnection", "blame"]
+__all__ = ["ClientConnection"]
 
-logger: logging.Logger = logging.getLogger("trionotify")
-
-#: A message of which fewer bytes than this arrive within `stall_timeout` is not waited for.
-_PROGRESS: Final = 1 << 10
-#: What may stand in a head as it is.
+#: Characters that may stand unescaped in a header.
 _SAFE: Final = "!#$&'()*+,/:;=?@[]~"
 
 
-def _is_its_own(client: Client) -> Callable[[Exception], bool]:
-    """Whether an exception says that this client is gone, and not another one."""
-    return lambda error: isinstance(error, Disconnected) and error.client in {None, client}
-
-
-def blame(client: Client, error: Exception) -> CloseCode:
-    """What to close with after the client's session raised `error`, which is logged if it is a fault."""
-    others = error.split(_is_its_own(client))[1] if isinstance(error, ExceptionGroup) else error
-    if others is None or _is_its_own(client)(others):
-        return CloseCode.NORMAL  # it sent to its client when that was gone: how sessions often end
-    log_failing(client, error, "session_failed", "the session of client %.64r failed")
-    return CloseCode.INTERNAL_ERROR
-
-
 @attrs.define(eq=False)
-class ClientConnection:
-    """One client's connection, in the middle of those who know a side of it each.
+class ClientConnection(Connection):
+    """Created by the connection's task, which alone enters, receives, closes in order and leaves."""
 
-    The record sees it as its `Link`, the broadcast as the `Outlet` of the position, the hub as one of
-    its connections, the Wire as its owner. Made by the connection's task, which alone enters, leaves and
-    receives.
-    """
-
-    #: What it came by: `websocket`, `sse` or `ndjson`.
-    transport_name: ClassVar[str]
-
-    hub: Hub
-    client: Client
-    format: Format
-    entered_at: float = attrs.field(factory=trio.current_time, init=False)
-    key: int = attrs.field(init=False)
-    wire: Wire = attrs.field(init=False)
-    position: Position = attrs.field(init=False)
-    #: The task that catches up is running.
-    _catching_up: bool = attrs.field(default=False, init=False)
-    #: Seconds that it took: who has had least goes first.
-    _caught_up_for: float = attrs.field(default=0.0, init=False)
-    #: Behind this offset it must be loaded what the next step reads.
-    _to_load: int | None = attrs.field(default=None, init=False)
-    #: Its lag policy: what happens when it falls off the log.
-    _lag: str = attrs.field(default="", init=False)
-    #: Messages that were not understood yet. They are events, and reading one may take a turn.
+    wire: Wire
+    incoming: Incoming
+    keepalive: Keepalive
+    _catch_up: CatchUp | None = attrs.field(default=None, init=False)
+    #: Messages that wait to be understood. They are events, and reading one may take a turn.
     _unread: deque[str | bytes] | None = attrs.field(default=None, init=False)
-    #: Where it comes from, once somebody has asked.
-    _site: str | None = attrs.field(default=None, init=False)
-    #: Messages in a row that were no events.
-    bad: int = attrs.field(default=0, init=False)
-    #: Why the sweep has dropped it.
-    _dropped: str = attrs.field(default="", init=False)
-    #: Around all of it, when it runs in somebody else's task.
-    scope: trio.CancelScope | None = attrs.field(default=None, init=False)
-    # The sweep's memory: since when it is silent, was pinged, has taken nothing of what it is owed.
-    _silent_since: float = attrs.field(factory=trio.current_time, init=False)
-    _pinged_at: float | None = attrs.field(default=None, init=False)
-    _stuck_since: float | None = attrs.field(default=None, init=False)
-    # Of a message that is arriving: how much of it was here at the last progress, how many had come
-    # before, and when that was.
-    _arrived: tuple[int, int] = attrs.field(default=(0, 0), init=False)
-    _arrived_at: float = attrs.field(default=0.0, init=False)
-    # And the offset that the client knows of, and since when.
+    #: Whether an answer is owed. The peer isn't read meanwhile.
+    _reply_owed: bool = attrs.field(default=False, init=False)
+    #: Bytes of an incomplete message, as counted in the hub's budget.
+    _held: int = attrs.field(default=0, init=False)
+    #: The line of tasks that send. The first one creates it.
+    _senders: trio.StrictFIFOLock | None = attrs.field(default=None, init=False)
+    #: The offset that the client knows, and since when.
     _told: int = attrs.field(default=0, init=False)
     _told_at: float = attrs.field(default=0.0, init=False)
+    #: Why the server dropped the connection.
+    _dropped: str = attrs.field(default="", init=False)
 
-    @key.default
-    def _next_key(self) -> int:
-        return self.hub.next_key()
+    def take_place(self, query: Query) -> tuple[str, str | None]:
+        """Take a place in the log; return the headers that describe it, and the welcome.
 
-    def _enter(self, transport: Transport, wire: Wire, query: Query) -> tuple[str, str | bytes | None]:
-        """Take a place in the log; return the fields that say so, and the welcome.
-
-        Raises `Refused` (410). What is written to the Wire next goes out before anything of the log.
+        Raises `Refused` (410). What you write to the Wire next goes out before anything of the log.
         """
         hub, client = self.hub, self.client
         hub.quotas.check(client)
@@ -127,254 +88,260 @@ class ClientConnection:
         fields += f"Trionotify-Cursor: {hub.broadcast.cursor(offset)}\r\n"
         if recovered is not None:
             fields += f"Trionotify-Recovered: {'true' if recovered else 'false'}\r\n"
-        self._lag = query.lag or self.format.default_lag
-        self._told, self._told_at, self._arrived_at = offset, self._silent_since, self._silent_since
-        self.wire = wire
-        self.position = Position(
+        self._told, self._told_at = offset, self.entered_at
+        position = Position(
             self,
             client.predicate,
             self.format.encode,
-            transport.send,
+            self.wire.transport.send,
             client,
             deaf_to=None if query.echo else self.key,
-            latest_only=self._lag == "latest",
         )
-        self.position.told = offset
-        client.connect(hub, self)
-        client.speak(query.format, query.subprotocol)
-        hub.connected(self.key, self, client)
-        return fields, welcome(self, offset, recovered)
+        self.connect(query, position)
+        if self.lag == "latest":
+            position.reading = Latest(hub.broadcast.lag)
+        position.told = offset
+        return fields, self.welcome(offset, recovered)
+
+    def begin(self, head: bytes) -> None:
+        """Write the answer to the request, with the welcome, then join the log."""
+        # If the kernel has no room even for this, what is owed goes out before anything else.
+        with suppress(Disconnected):
+            self._write(head)
+            self.hub.broadcast.join(self.position, self._told)
 
     def leave(self) -> None:
-        """Let go of everything."""
-        self.hub.broadcast.leave(self.position)
-        code = self.wire.ended.code if self.wire.ended and self.wire.closed else None
-        self.hub.disconnected(self.key, code or CloseCode.NORMAL if self.wire.closed else None)
-        self.client.connect(self.hub, None)
-        ended = self.wire.ended
-        code, reason = (None, self._dropped) if ended is None else (ended.code, ended.reason)
-        log_leaving(self, self.wire.received, code, reason)
-        # The cycle collector would find them, but only after a while: what they hold should go now.
-        self.wire.forget_owner()
+        """Remove the connection from the hub and release its memory."""
+        wire = self.wire
+        closed, last_word = wire.state is State.CLOSED, wire.last_word
+        code = last_word.code if last_word else None
+        self._over()
+        self.disconnect((code or CloseCode.NORMAL) if closed else None)
+        log_leaving(self, self.incoming.received, code, last_word.reason if last_word else self._dropped)
+        # The cycle collector would find these too, but only after a while. Release them now.
+        self._catch_up = None
         self.position.forget_outlet()
 
-    # As the link of the client's record.
+    # --- out ---
+
+    def _write(self, data: Sendable) -> bool:
+        """Write frames; return whether the kernel took all. Raises `Disconnected` if it is over."""
+        try:
+            done = self.wire.write(data)
+        except Disconnected:
+            self._over()
+            raise
+        if not done:
+            self._fall_behind()
+        return done
+
+    def _fall_behind(self) -> None:
+        """Keep the log back until the bytes that are owed are out."""
+        self.hub.broadcast.fall_behind(self.position)
+        if self.position.joined:
+            self._catching_up.start()
+
+    @property
+    def _catching_up(self) -> CatchUp:
+        if self._catch_up is None:
+            self._catch_up = CatchUp(self, self.wire)
+        return self._catch_up
+
+    async def _send(self, message: str | bytes) -> None:
+        """Write one message as a frame, and wait until the kernel has it. Always a checkpoint.
+
+        Only one sender at a time has its frame among the owed bytes. The others wait in line, so the
+        Wire holds one frame, however many senders there are. If the first byte hasn't gone out when
+        this is cancelled, the frame is taken back.
+        """
+        if self._senders is None:
+            self._senders = trio.StrictFIFOLock()
+        try:
+            self._senders.acquire_nowait()
+        except trio.WouldBlock:
+            await self._senders.acquire()
+        frame = self.wire.framing.message(message)
+        try:
+            self._write(frame)
+            await self.wire.drained()
+        except trio.Cancelled:
+            self.wire.take_back(frame)
+            raise
+        except Disconnected:
+            self._over()
+            raise
+        finally:
+            self._senders.release()
+
+    def reply(self, frames: bytes) -> None:
+        """Write an answer without waiting. While it is owed, the peer isn't read.
+
+        If the peer is gone, the answer is dropped without an error.
+        """
+        with suppress(Disconnected):
+            if not self._write(frames):
+                self._reply_owed = True
+
+    def answer(self, *messages: str | None) -> None:
+        frames = [self.wire.framing.message(message) for message in messages if message is not None]
+        if frames:
+            self.reply(b"".join(frames))
+
+    def ping(self) -> None:
+        """Write a ping, unless bytes are owed or the connection is closing."""
+        if not self.wire.owed:
+            with suppress(Disconnected):
+                self._write(self.wire.framing.ping)
+
+    # --- in ---
+
+    async def _receive(self) -> list[str | bytes]:
+        """Return the messages of one read, or of a part of it; an empty list if there will be no more.
+
+        It acts on a Close frame or a fault after the messages before it were handled. Always a
+        checkpoint. Cancelled, it loses nothing.
+        """
+        wire, incoming, keepalive = self.wire, self.incoming, self.keepalive
+        while wire.state is State.OPEN:
+            data = b""
+            try:
+                if self._reply_owed:
+                    # A peer that asks but doesn't read the answers is not read either.
+                    await wire.drained()
+                    self._reply_owed = False
+                    continue  # the connection may have ended meanwhile
+                if incoming.behind:
+                    await self.pass_on()
+                elif last := incoming.last_event:
+                    self.close(last.code, "" if isinstance(last, Close) else last.reason)
+                    break
+                elif incoming.early:
+                    await trio.lowlevel.checkpoint()
+                    data = incoming.take_early()
+                else:
+                    keepalive.reading = True
+                    data = await wire.transport.receive_some()
+                    keepalive.heard = True
+                    if not data:
+                        wire.lose()
+                        self._over()
+                        return []  # without another checkpoint, because the read was one
+            except Woken:
+                pass  # the connection is closing
+            except (trio.BrokenResourceError, trio.ClosedResourceError, Disconnected):
+                wire.abort()
+            finally:
+                keepalive.reading = False
+            messages = incoming.feed(data)
+            if incoming.pongs:
+                self.reply(incoming.take_pongs())
+            self._note_held()
+            if messages:
+                return messages
+        self._over()
+        await trio.lowlevel.checkpoint()
+        return []
+
+    def _note_held(self) -> None:
+        """Count the bytes of an incomplete message in the budget that all connections share."""
+        if (held := self.incoming.held) != self._held:
+            change, self._held = held - self._held, held
+            self.hub.arriving.hold(self, change)
+
+    def give_up_arriving(self) -> None:
+        self.close(CloseCode.TRY_AGAIN_LATER, "too many bodies and messages are arriving at once")
+
+    # --- its end ---
+
+    def discard(self) -> None:
+        if self._unread:
+            self._unread.clear()
+
+    def close(self, code: int | None, reason: str = "") -> None:
+        if self.wire.close(code, reason):
+            self.incoming.discard()
+            self._note_held()
+            self.hub.broadcast.leave(self.position)
+            if self.keepalive.reading:
+                self.wire.transport.wake_reader()
+        if self.wire.state is State.LOST:
+            self._over()
+
+    def abort(self, reason: str = "") -> None:
+        """Drop the connection at once. Doesn't block."""
+        self._dropped = self._dropped or reason
+        self.wire.abort()
+        self._over()
+
+    def _over(self) -> None:
+        """Release the connection's memory if it is over."""
+        if self.wire.over:
+            self.hub.broadcast.leave(self.position)
+            self.incoming.forget()
+            self._note_held()
+
+    async def aclose(self) -> None:
+        """Close in good order, with 1000 unless `close` gave another code: see `close_in_order`."""
+        self.close(CloseCode.NORMAL)
+        await close_in_order(self.wire, self.incoming, self.pass_on)
+
+    # --- as the `Link` of the client's record ---
 
     def receive(self) -> Awaitable[list[Message]]:
-        """The messages for the session: see `Link.receive`."""
+        """Return the messages for the session. See `Link.receive`."""
         if self.format.name != "raw":
             return self._events()
-        return self.wire.receive()  # type: ignore[return-value] # a list of some messages is one of any
+        return self._receive()  # type: ignore[return-value] # a list of some messages is one of any
 
     async def _events(self) -> list[Message]:
         while True:
             if self._unread:
                 await trio.lowlevel.checkpoint()
             else:
-                self._unread = deque(await self.wire.receive())
+                self._unread = deque(await self._receive())
                 if not self._unread:
                     return []
             if found := await understand(self, self._unread):
                 return found
 
     async def send(self, message: Message) -> None:
-        await self.wire.send(self.format.message(message))
-
-    def tell(self, kind: str, data: Mapping[str, object]) -> None:
-        self.answer(self.format.say(kind, data, None))
+        await self._send(self.format.message(message))
 
     async def say(self, kind: str, data: Mapping[str, object]) -> None:
         if (text := self.format.say(kind, data, None)) is not None:
-            await self.wire.send(text)
+            await self._send(text)
 
-    async def publish(self, messages: tuple[Message, ...]) -> None:
-        """Publish what the client sent, if it can send anything."""
-        raise NotImplementedError
-
-    def end(self, code: int | None, reason: str = "") -> None:
-        if self._unread:
-            self._unread.clear()
-        self.wire.end(code, reason)
-
-    def refilter(self, predicate: Wanted) -> str:
-        broadcast = self.hub.broadcast
-        return broadcast.cursor(broadcast.refilter(self.position, predicate))
-
-    async def pass_on(self) -> None:
-        """Let the others go on, because this client has sent much. A checkpoint."""
-        await self.hub.crowd.turn(self.site)
-
-    # As one who takes part in a conversation of events.
-
-    @property
-    def filter_limits(self) -> FilterLimits:
-        return self.hub.filter_limits
-
-    def here(self) -> str:
-        return self.hub.broadcast.cursor(self.hub.broadcast.standing(self.position))
-
-    def answer(self, *messages: str | None) -> None:
-        frames = [self.wire.framing.message(message) for message in messages if message is not None]
-        if frames:
-            self.wire.reply(b"".join(frames))
-
-    # As the owner of the Wire.
-
-    def on_owing(self) -> None:
-        """Bytes are owed: it goes on by itself, from where it stands.
-
-        Behind the end what is owed is the Close frame, which the connection's own task sends.
-        """
-        self.hub.broadcast.fall_behind(self.position)
-        if self.position.joined:
-            self._start_catching_up()
-
-    def on_end(self) -> None:
-        """Nothing may be written any more. What was received is still the session's."""
-        self.hub.broadcast.leave(self.position)
-
-    def on_holding(self, change: int, /) -> None:
-        """`change` bytes more of a message are here, or fewer: they count in the common budget."""
-        self.hub.arriving.hold(self, change)
-
-    # As one on which something is arriving.
-
-    @property
-    def site(self) -> str:
-        if self._site is None:  # (an address is parsed: that takes as long as publishing a message)
-            self._site = site_of(self.client.remote)
-        return self._site
-
-    def give_up_arriving(self) -> None:
-        self.wire.end(CloseCode.TRY_AGAIN_LATER, "too much is arriving at once")
-
-    # As the outlet of the position.
+    # --- as the `Outlet` of the position ---
 
     @property
     def owed(self) -> object:
         return self.wire.owed
 
-    @property
-    def synchronous(self) -> bool:
-        return self.wire.transport.synchronous
-
     def owe(self, rest: Sendable, /) -> None:
         self.wire.owe(rest)
+        self._catching_up.start()
 
     def wake(self) -> None:
-        # Often one step does it, and no task is needed.
-        if not self._catching_up and self._advance():
-            self._start_catching_up()
+        self._catching_up.wake()
 
     def put_off(self) -> None:
-        self._start_catching_up()
+        self._catching_up.start()
 
-    def fail(self, error: Exception) -> None:
-        log_failing(self.client, error, "predicate_failed", "a predicate of client %.64r failed")
-        self.wire.end(CloseCode.INTERNAL_ERROR, "a predicate of this client's failed")
-
-    def abort(self) -> None:
-        self.wire.abort()
-
-    def give_up(self) -> None:
-        self.hub.broadcast.lag.closed += 1
-        self._dropped = "too many clients have stalled, and it was among the first"
-        self.wire.abort()
-
-    def _start_catching_up(self) -> None:
-        if not self._catching_up:
-            name = f"trionotify: catch-up of client {self.client.id!r:.64}"
-            self._catching_up = self.hub.start_soon(self._catch_up, name)
-
-    def _advance(self) -> bool:
-        """Catch up by one step; whether there is more to do, once nothing is owed.
-
-        The boundary again: whatever goes wrong here is this client's own.
-        """
-        try:
-            return self.hub.broadcast.advance(self.position)
-        except NotLoaded as absent:
-            self._to_load = absent.after
-            return True
-        except (Evicted, Damaged) as lost:
-            return self._skip(lost)
-        except Exception as error:
-            self.fail(error)
-        return False
-
-    def _skip(self, lost: Evicted | Damaged) -> bool:
-        """It can't have what comes next: tell it of the gap, and go on; or else it must go.
-
-        It goes on behind the damage. If it fell off the log, it goes on at the head, and with `latest`
-        at the log's old end: there the newest of each kind is still to be had, of all that is kept.
-        """
-        broadcast, position = self.hub.broadcast, self.position
-        latest = self._lag == "latest" and isinstance(lost, Evicted)
-        offset = self.hub.log.start if latest else broadcast.taken
-        if isinstance(lost, Damaged):
-            offset = min(lost.upto, broadcast.taken)
-        after, upto = broadcast.cursor(position.cursor), broadcast.cursor(offset)
-        gap = self.format.say("gap", {"from": after, "to": upto}, upto)
-        if self._lag == "disconnect" or (gap is None and not latest):
-            broadcast.lag.closed += 1
-            self.wire.end(CloseCode.TRY_AGAIN_LATER, lost.reason)
-            return False
-        broadcast.lag.gaps += 1
-        position.cursor, position.latest = offset, None
-        if gap is not None:
-            self.answer(gap)
-            position.told = offset
-        return True
-
-    async def _catch_up(self) -> None:
-        """The helper task of one client, for as long as it is behind. Raises nothing but `Cancelled`."""
-        more = True
-        try:
-            while more:
-                if self._to_load is not None:
-                    after, self._to_load = self._to_load, None
-                    await self.hub.log.load(after)
-                if self.wire.owed:
-                    # Its network says when it is its turn.
-                    await self.wire.drained()
-                    more = self._advance()
-                else:
-                    async with self.hub.pace.one_of(self.site, self._caught_up_for):
-                        begun = perf_counter()
-                        more = self._advance()
-                        self._caught_up_for += perf_counter() - begun
-        except Disconnected:
-            return
-        except StoreError as error:
-            log_unread(self.client, error)
-            self.wire.end(CloseCode.TRY_AGAIN_LATER, "the log can't be read")
-        finally:
-            self._catching_up = False
-
-    # As one of the hub's connections.
-
-    def go_away(self, code: CloseCode, clients: int) -> None:
-        if not (self.wire.ended or self.wire.broken):
-            drain(self, clients)
-        self.wire.end(code)
-
-    def cut_off(self) -> None:
-        self.wire.abort()
-        if self.scope is not None:
-            self.scope.cancel()
+    # --- as one of the hub's connections ---
 
     def check(self, now: float) -> None:
-        """Look after its life, and let it know how far the log has gone."""
+        """Tell the client how far the log is, and end the connection if the client seems gone."""
         self._tell_position(now)
-        if self.wire.owed:
-            self._check_progress(now)
-        else:
-            self._stuck_since = None
-            self._check_arrival(now)
-            self._check_life(now)
+        verdict = self.keepalive.check(self.wire, self.incoming, self._told_at, now)
+        if verdict is Ping.NOW:
+            self.ping()
+        elif isinstance(verdict, Drop):
+            self.abort(verdict.reason)
+        elif verdict is not None:
+            self.close(verdict.code, verdict.reason)
 
     def _tell_position(self, now: float) -> None:
-        """One whom nothing concerned for a while learns where to resume: behind what it needn't see."""
+        """Tell a client that got nothing for a while at which cursor it can resume."""
         position = self.position
         if position.told != self._told:
             self._told, self._told_at = position.told, now
@@ -386,35 +353,3 @@ class ClientConnection:
             position.told = self._told = position.cursor
             self._told_at = now
             self.answer(self.format.say("position", {}, self.here()))
-
-    def _check_arrival(self, now: float) -> None:
-        """End a client whose message arrives byte by byte: it takes from the budget that all share."""
-        wire, (held, received) = self.wire, self._arrived
-        if (
-            not wire.held
-            or not wire.reading
-            or wire.received != received
-            or abs(wire.held - held) >= _PROGRESS
-        ):
-            self._arrived, self._arrived_at = (wire.held, wire.received), now
-        elif now - self._arrived_at >= self.hub.settings.stall_timeout:
-            self.wire.end(CloseCode.POLICY_VIOLATION, "a message arrived too slowly")
-
-    def _check_progress(self, now: float) -> None:
-        """One that is owed bytes lives as long as the kernel takes some of them now and then.
-
-        An answer to a ping would come late, behind them.
-        """
-        self._silent_since, self._pinged_at = now, None
-        if self.wire.moved or self._stuck_since is None:
-            self.wire.moved, self._stuck_since = False, now
-        elif now - self._stuck_since >= self.hub.settings.stall_timeout:
-            self._drop("took nothing", now - self._stuck_since)
-
-    def _check_life(self, now: float) -> None:
-        """It owes nothing: see whether it is still there."""
-        raise NotImplementedError
-
-    def _drop(self, why: str, seconds: float) -> None:
-        self._dropped = f"it {why} for {seconds:.0f} seconds"
-        self.wire.abort()

@@ -1,108 +1,65 @@
-"""What a client says in the CloudEvents format, and what it is answered.
+"""The dialogue with a client that speaks CloudEvents: its events, and the server's answers.
 
-Its events go to the session. `trionotify.subscribe` and `trionotify.position` are for the server
-itself; what is no event gets `trionotify.error`, and costs the client that message, not its connection.
-So that a client which understands nothing doesn't go on for ever, `MAX_BAD` of those in a row end it,
-with 1008.
+A client's events go to the session, except `trionotify.subscribe` and `trionotify.position`, which the
+server handles. A message that isn't an event is answered with `trionotify.error` and dropped, and the
+connection stays open. After `MAX_BAD` of those in a row the connection is closed with 1008, so a client
+that understands nothing doesn't go on for ever.
 """
 
 from __future__ import annotations
 
-import secrets
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from trionotify.delivery.entry import Entry, Pending, repetition_key
+import trio
+
+from trionotify.delivery.entry import Entry, Pending
 from trionotify.delivery.turns import Turn
-from trionotify.errors import CloseCode, StoreError, problem_document
-from trionotify.model.cloudevents import POSITION, SUBSCRIBE, Draft, NotAnEvent, audience_of, read_event
+from trionotify.errors import CloseCode, Refused, StoreError, problem_document
+from trionotify.model.cloudevents import (
+    AUTHENTICATE,
+    POSITION,
+    SUBSCRIBE,
+    Draft,
+    NotAnEvent,
+    audience_of,
+    read_event,
+)
 from trionotify.model.cursor import Cursor
 from trionotify.model.filters import from_json
 from trionotify.model.jsontext import LONG, read_json
 from trionotify.model.notification import RESERVED_TYPE, Notification
 from trionotify.model.query import given_attributes
 from trionotify.model.receipt import Receipt
-from trionotify.settings import FilterLimits
 
 if TYPE_CHECKING:
-    from trionotify.connection.formats import Format
-    from trionotify.delivery.clients import Client
-    from trionotify.delivery.hub import Hub
+    from trionotify.connection.base import Connection
     from trionotify.model.replies import Message
 
-__all__ = ["MAX_BAD", "Peer", "drain", "publish", "understand", "welcome"]
+__all__ = ["MAX_BAD", "publish", "understand"]
 
-#: Messages in a row that may be no events.
+#: The most messages in a row that may not be events.
 MAX_BAD: Final = 20
-#: Characters of an `id` that is repeated in an answer, whatever it is the `id` of.
+#: Seconds between two looks at whether a client that is held back has left.
+_LOOK: Final = 1.0
+#: The most characters of an `id` that an answer repeats.
 _MAX_ID: Final = 4096
-#: Bytes around the filters in the data of a subscribe, which are none of the filters'.
+#: The bytes around the filters in the data of a subscribe, which don't count as the filters'.
 _AROUND: Final = len('{"filters":}')
 
-#: Milliseconds until there is somebody again whom clients of a server that goes down can come back to.
-#: By then its half-open connections are gone, too: a browser that came back over one of them would get
-#: a 503, which an EventSource takes for the end.
-_SOONEST: Final = 1_500
-#: Not all should come in the same moment, but over as many milliseconds as there are clients: a server
-#: takes a thousand a second. At least over, and at most:
-_SPREAD: Final = (1_000, 60_000)
 
+async def understand(  # noqa: PLR0912 - a way for each kind of message
+    peer: Connection, unread: deque[str | bytes]
+) -> list[Message]:
+    """Return the messages that are for the session. The others are answered or acted upon.
 
-class Peer(Protocol):
-    """A connection, as far as it takes part in this."""
-
-    client: Client
-    format: Format
-    #: The key of the connection.
-    key: int
-    #: Messages in a row that were no events.
-    bad: int
-
-    @property
-    def hub(self) -> Hub:
-        """The hub that it belongs to."""
-
-    @property
-    def filter_limits(self) -> FilterLimits:
-        """How large its filters may be."""
-
-    @property
-    def site(self) -> str:
-        """Where its client comes from."""
-
-    async def pass_on(self) -> None:
-        """Let the others go on. A checkpoint."""
-
-    def here(self) -> str:
-        """The cursor where it stands: what was sent to it came before, what will be comes behind."""
-
-    def answer(self, *messages: str | None) -> None:
-        """Send it these, in their turn; None stands for what can't be said."""
-
-    def end(self, code: int | None, reason: str = "") -> None:
-        """Say the last word."""
-
-
-def welcome(peer: Peer, offset: int, recovered: bool | None) -> str | None:
-    """The first that a client hears, when its stream starts behind `offset`."""
-    hub = peer.hub
-    client = peer.client
-    data: dict[str, object] = {"epoch": hub.log.epoch, "head": hub.log.head}
-    data |= {"id": client.id, "role": client.role}
-    if recovered is not None:
-        data["recovered"] = recovered
-    return peer.format.say("welcome", data, hub.broadcast.cursor(offset))
-
-
-async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
-    """What of these messages is for the session. The rest is answered, or acted upon.
-
-    They are taken off in order, as many as can be understood in one turn. Each one leaves `unread` when
-    it has been dealt with, so none is lost when this is cancelled. They are cleared when the connection
-    ends. A checkpoint when it takes more than a turn, when one is long, or filters must be parsed.
+    It takes messages in order, as many as it can understand in one turn. Each leaves `unread` once it
+    was handled, so a cancellation loses none. The end of the connection clears `unread`. A checkpoint
+    if it takes more than a turn, if a message is long, or if filters must be parsed.
     """
     found: list[Message] = []
     otherwise = given_attributes(peer.client.params)
@@ -125,6 +82,9 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
                 async with peer.hub.slow_lane.one_of(peer.site):
                     draft = draft or _read(unread[0]) if unread else None
                     event = _act(peer, draft, read_audience, otherwise) if draft else None
+            if event is not None and event.type == AUTHENTICATE:
+                await _authenticate(peer, event)
+                event = None
         except NotAnEvent as error:
             _refuse(peer, error)
             event = None
@@ -135,53 +95,53 @@ async def understand(peer: Peer, unread: deque[str | bytes]) -> list[Message]:
         if event is not None:
             found.append(event)
         elif peer.bad == MAX_BAD:
-            peer.end(CloseCode.POLICY_VIOLATION, f"{MAX_BAD} messages in a row were no events")
+            peer.close(CloseCode.POLICY_VIOLATION, f"{MAX_BAD} messages in a row were not events")
             unread.clear()
     return found
 
 
 def _read(message: str | bytes) -> Draft:
     if isinstance(message, bytes):
-        raise NotAnEvent("events are JSON in text messages, and this one is binary")
+        raise NotAnEvent("an event must be JSON in a text message, not a binary message")
     return read_event(message)
 
 
 def _act(
-    peer: Peer, draft: Draft, read_audience: Callable[[object], Any], otherwise: Mapping[str, str]
+    peer: Connection, draft: Draft, read_audience: Callable[[object], Any], otherwise: Mapping[str, str]
 ) -> Notification | None:
-    """Do what an event asks of the server; return one that is for the session."""
+    """Do what an event asks of the server, or return an event that is for the session."""
     event = draft.notification(read_audience, otherwise)
-    if not event.type.startswith(RESERVED_TYPE):
+    if not event.type.startswith(RESERVED_TYPE) or event.type == AUTHENTICATE:
         return event
     if event.type == SUBSCRIBE:
         _subscribe(peer, event)
         return None
     if event.type == POSITION:
-        # A browser's page sees no Ping: so it finds out whether anybody is there.
+        # Code in a browser's page sees no Pings, so it asks this to find out that the server is there.
         peer.answer(peer.format.say("position", {"id": event.id}, peer.here()))
         return None
     raise NotAnEvent(
-        f"type: what begins with {RESERVED_TYPE} is the server's own, but for {SUBSCRIBE} and"
-        f" {POSITION}",
+        f"type: types that start with {RESERVED_TYPE} are reserved, except {SUBSCRIBE},"
+        f" {AUTHENTICATE} and {POSITION}",
         event.id,
     )
 
 
-def _subscribe(peer: Peer, event: Notification) -> None:
-    """Replace the client's filters. The answer goes first: they hold behind the cursor that it names.
+def _subscribe(peer: Connection, event: Notification) -> None:
+    """Replace the client's filters. The answer goes out first; they apply behind the cursor in it.
 
-    With `since`, the client first goes back to that cursor, if it can be resumed. So filters that are
-    too long for a URL apply to what the client has missed, too.
+    With `since`, the client first goes back to that cursor if it can be resumed. So filters that are
+    too long for a URL also apply to what the client has missed.
     """
     try:
         limit = peer.filter_limits.max_filter_bytes
         if isinstance(event.data, str) and len(event.data.encode()) > limit + _AROUND:
-            raise ValueError(f"max_filter_bytes: at most {limit} bytes are allowed")
+            raise ValueError(f"max_filter_bytes: filters may have at most {limit} bytes")
         read = read_json(event.data) if isinstance(event.data, str) else None
         data = read if isinstance(read, dict) else {}
         filters = data.get("filters")
         if not isinstance(filters, list):
-            raise ValueError('data: {"filters": [...]} is needed, a JSON array of filters')
+            raise ValueError('data: must be {"filters": [...]}, a JSON array of filters')
         predicate = from_json(filters, peer.filter_limits)
         cursor = _place(data)
     except ValueError as error:
@@ -203,92 +163,160 @@ def _place(data: dict[str, Any]) -> Cursor | None:
         raise ValueError(f"since: {error}") from None
 
 
-def _refuse(peer: Peer, error: NotAnEvent) -> None:
+async def _authenticate(peer: Connection, event: Notification) -> None:
+    """Replace the client's token from here on. A checkpoint if keys must be fetched."""
+    try:
+        data = read_json(event.data) if isinstance(event.data, str) else None
+    except ValueError:  # what is wrong with it may be near a token
+        data = None
+    token = data.get("token") if isinstance(data, dict) else None
+    if not isinstance(token, str):
+        raise NotAnEvent('data: must be {"token": "..."}', event.id)
+    try:
+        await peer.hub.renew(peer.key, peer.client, token)
+    except Refused as refused:
+        peer.answer(_refusal(peer, refused, event.id))
+        return
+    left = max(0, int((peer.client.expires_at or 0.0) - time.time()))
+    peer.answer(peer.format.say("ack", {"id": event.id, "expires_in": left}, peer.here()))
+
+
+def _refusal(peer: Connection, refused: Refused, id: str) -> str | None:
+    peer.hub.broadcast.counts.refuse(refused)
+    after = dict(refused.headers).get("Retry-After")
+    return _problem(peer, refused.status, refused.detail, id, after)
+
+
+def _refuse(peer: Connection, error: NotAnEvent) -> None:
     peer.bad += 1
     peer.answer(_problem(peer, HTTPStatus.BAD_REQUEST, str(error), error.id))
 
 
-def _problem(peer: Peer, status: int, detail: str, id: str | None) -> str | None:
-    """What is wrong with the event `id`, as an RFC 9457 problem document."""
+def _problem(
+    peer: Connection, status: int, detail: str, id: str | None, after: str | None = None
+) -> str | None:
+    """Return an RFC 9457 problem document about the event `id`."""
     problem = problem_document(status, detail)
     if id is not None and len(id) <= _MAX_ID:
         problem["id"] = id
+    if after is not None:
+        problem["retry_after_ms"] = 1000 * int(after)
     return peer.format.say("error", problem, peer.here())
 
 
-async def publish(peer: Peer, template: Notification, messages: tuple[Message, ...]) -> None:
-    """Put a client's messages into the channel together, and tell it what became of its events.
+async def publish(peer: Connection, messages: tuple[Message, ...]) -> None:
+    """Publish a client's messages together, and answer its events.
 
-    Text and bytes get the attributes of `template`; raises ValueError when one isn't what they say, and
-    `StoreError` when the log doesn't take what can't be answered to.
+    Text and bytes get the attributes of the client's `template`. Raises ValueError for a message that
+    contradicts them, `Refused` for one that the client may not publish, and `StoreError` if the log
+    refuses one, where these can't be answered. Cancelled while it waits, it may have published the
+    messages without an answer. May be a checkpoint.
     """
-    log, another, key = peer.hub.log, template.another, peer.key
-    checked = template.datacontenttype is not None
-    durable, answers = log.durable, peer.format.name != "raw"
+    template = peer.template
+    intake, key, durable = peer.hub.intake, peer.key, peer.hub.log.durable
+    checked, answers = template.datacontenttype is not None, peer.format.name != "raw"
     entries: list[Entry] = []
-    waiting: list[tuple[Entry, Pending, bool]] = []
     told: list[str | None] = []
+    if peer.client.rights is not None or peer.hub.rates.of_publishing:
+        messages = await _permitted(peer, messages, told)
+    now = time.time()
     for message in messages:
-        if isinstance(message, Notification):
-            entry = Entry(message, key, None, repetition_key(message, peer.client.id))
-            answered = answers
-        else:
-            slow = checked and len(message) > LONG
-            entry = Entry(await _another(peer, template, message) if slow else another(message), key)
-            answered = False
-        if durable and (refusal := log.refusal(entry)):
-            if not answered:
-                raise refusal
-            told.append(_unpublished(peer, entry, refusal))
+        if not isinstance(message, Notification):
+            if checked and len(message) > LONG:
+                await _check_slowly(peer, message)
+            else:
+                template.check_data(message)
+            pending = Pending(counted=False) if durable else None
+            made = intake.entry(template, None, origin=key, pending=pending, data=message, made_at=now)
+            entries.append(made)
             continue
-        entries.append(entry)
-        if answered or durable:
-            entry.pending = Pending(counted=answered)
-            waiting.append((entry, entry.pending, answered))
-    await peer.hub.broadcast.put(entries, peer.site)
-    for entry, pending, answered in waiting:
-        if not pending.done.is_set():  # else it would be a checkpoint
-            await pending.done.wait()
-        if pending.error and not answered:
-            raise pending.error
-        if pending.error:
-            told.append(_unpublished(peer, entry, pending.error))
-        elif answered and (receipt := pending.receipt):
-            told.append(_acknowledgement(peer, entry, receipt))
+        pending = Pending(counted=answers) if answers or durable else None
+        try:
+            entries.append(intake.entry(message, peer.client.id, origin=key, pending=pending))
+        except (TypeError, StoreError) as refusal:
+            if not answers:
+                raise
+            told.append(_unpublished(peer, message, refusal))
+    receipts = await intake.publish(entries, peer.site)
+    if answers or durable:
+        told += _answers(peer, entries, receipts)
     if told:
         peer.answer(*told)
 
 
-async def _another(peer: Peer, template: Notification, message: str | bytes) -> Notification:
-    """A long message that is to be checked, with the attributes of `template`. A checkpoint."""
+def _answers(
+    peer: Connection, entries: list[Entry], receipts: list[Pending | None]
+) -> Iterator[str | None]:
+    """Yield what the client is told of its entries. Raises the error of one that isn't answered."""
+    for entry, pending in zip(entries, receipts, strict=True):
+        if pending is None:
+            continue
+        if not pending.counted:
+            if pending.error:
+                raise pending.error
+        elif pending.error:
+            yield _unpublished(peer, entry.notification, pending.error)
+        elif pending.cursor:
+            yield _acknowledgement(peer, entry.notification, pending.result())
+
+
+async def _check_slowly(peer: Connection, message: str | bytes) -> None:
+    """Check a long message that must be JSON. A checkpoint."""
     async with peer.hub.slow_lane.one_of(peer.site):
-        return template.another(message)
+        peer.template.check_data(message)
 
 
-def _unpublished(peer: Peer, entry: Entry, error: Exception) -> str | None:
-    """The publisher is a stranger: it is told what concerns it, and the server's log has the rest."""
-    id = entry.notification.id
+async def _permitted(
+    peer: Connection, messages: Iterable[Message], told: list[str | None]
+) -> tuple[Message, ...]:
+    """Return the messages that the client may publish now. It is `told` of the others.
+
+    A client that can't be told is held back until it may publish. If it has no right at all, this raises
+    `Refused`. A checkpoint then, and whenever it takes more than a turn.
+    """
+    client, rates = peer.client, peer.hub.rates
+    found: list[Message] = []
+    turn = Turn(peer.pass_on)
+    for message in messages:
+        if turn.over:
+            await turn.pass_on()
+        event = message if isinstance(message, Notification) else None
+        answered = event is not None and peer.format.name != "raw"
+        try:
+            if client.rights is not None:
+                client.rights.check_publish(event or peer.template)
+            if answered:
+                rates.check_publish(client)
+        except Refused as refused:
+            error = _refusal(peer, refused, event.id if event else "")
+            if not answered:
+                raise
+            told.append(error)
+        else:
+            found.append(message)
+    if peer.format.name == "raw":
+        # The client isn't read meanwhile. If it is closed meanwhile, the earlier messages are still
+        # published.
+        while (seconds := rates.wait(client)) and peer.position.joined:  # noqa: ASYNC110 - nobody says when it leaves
+            await trio.sleep(min(seconds, _LOOK))
+        rates.take(client, len(found))
+    return tuple(found)
+
+
+def _unpublished(peer: Connection, event: Notification, error: Exception) -> str | None:
+    """Tell a publisher only its own part of an error. The rest is in the server's log."""
+    id = event.id
     if isinstance(error, StoreError):
         return _problem(peer, error.status, error.told, id)
     return _problem(peer, HTTPStatus.BAD_REQUEST, str(error), id)
 
 
-def _acknowledgement(peer: Peer, entry: Entry, receipt: Receipt) -> str | None:
-    """Its cursor is in `data` alone: it is the event's, not the client's."""
-    notification = entry.notification
+def _acknowledgement(peer: Connection, event: Notification, receipt: Receipt) -> str | None:
+    """Acknowledge an event. The cursor is only in `data`, because it is the event's, not the
+    client's."""
     data = {
-        "source": notification.source,
-        "id": notification.id,
-        "cursor": receipt.cursor,
-        "wanted": receipt.wanted,
-        "written": receipt.written,
-        "behind": receipt.behind,
+        "source": event.source,
+        "id": event.id,
+        **receipt.members(),
     }
     return peer.format.say("ack", data, None)
-
-
-def drain(peer: Peer, clients: int) -> None:
-    """Tell it that the server goes down, and when to come back: one of so many `clients`."""
-    least, most = _SPREAD
-    retry_after = _SOONEST + secrets.randbelow(min(max(clients, least), most))
-    peer.answer(peer.format.say("drain", {"retry_after_ms": retry_after}, peer.here()))

@@ -1,17 +1,16 @@
-"""What the log says of clients: how they left, and what the application's code raised.
+"""Log lines about clients that left, and about exceptions of an application's code.
 
-An exception may say what it failed at: `KeyError: '5f0c…'`. So the values of the client's query are
-taken out of the text of its traceback. The record still has the exception itself.
+The text of an exception may contain a secret of a client's query, as in `KeyError: '5f0c…'`. So the log
+shows the frames and the types of an exception, and none of its text. The record's `exc_info` still has
+the exception itself, for handlers that want more.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, quote_plus
 
 import trio
 
@@ -22,24 +21,16 @@ if TYPE_CHECKING:
     from trionotify.delivery.clients import Client
     from trionotify.errors import StoreError
 
-__all__ = ["log_failing", "log_fault", "log_leaving", "log_refusal", "log_unread", "redacted"]
+__all__ = ["log_failing", "log_fault", "log_leaving", "log_refusal", "log_unread"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
-#: Characters of a refusal's reason.
-_REASON: Final = 200
-#: What the log shows anyway, or what is one of a few words.
-_SHOWN: Final = frozenset({"id", "role", "lag", "format", "echo"})
-#: Shorter ones are no secrets; and they are everywhere.
-_SHORT: Final = 4
-#: Up to so many characters, a value that is one word is taken out as a word only.
-_WORD: Final = 7
+#: The most frames of a traceback, those nearest to the error.
+_FRAMES: Final = 50
 
 
-def log_fault(
-    error: BaseException, params: Mapping[str, str], message: str, *args: object, **extra: object
-) -> None:
-    """Log `error` with its traceback, but without the values of a query with these `params`."""
+def log_fault(error: BaseException, message: str, *args: object, **extra: object) -> None:
+    """Log `error` with the frames and the types of its traceback, without any text of it."""
     if not logger.isEnabledFor(logging.ERROR):
         return
     file, line, function, _ = logger.findCaller(stacklevel=2)
@@ -47,44 +38,48 @@ def log_fault(
     record = logger.makeRecord(
         logger.name, logging.ERROR, file, line, message, args, info, function, extra
     )
-    # What is here is shown as it is.
-    record.exc_text = redacted("".join(traceback.format_exception(error)).rstrip("\n"), params)
+    # Formatters show this text instead of formatting `exc_info`.
+    record.exc_text = "\n".join(_outline(error, set()))
     logger.handle(record)
 
 
-def log_refusal(remote: str, refused: Refused, params: Mapping[str, str]) -> None:
-    """The one line about a request that was refused, without the values of its query."""
-    reason = redacted(refused.logged, params)[:_REASON]
+def _outline(error: BaseException, seen: set[int]) -> Iterator[str]:
+    """Yield the lines of a traceback: its causes, its frames, its type, and inner errors."""
+    seen.add(id(error))
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None and id(before) not in seen:
+        yield from _outline(before, seen)
+        yield "which led to:"
+    yield "Traceback (most recent call last):"
+    frames = list(traceback.walk_tb(error.__traceback__))[-_FRAMES:]
+    for frame, line in frames:
+        yield f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_qualname}'
+    yield f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from (f"  | {line}" for line in _outline(inner, seen))
+
+
+def log_refusal(remote: str, refused: Refused) -> None:
+    """Log one line about a refused request, without anything of its query."""
     logger.info(
         "%s refused: %d %r",
         remote,
         refused.status,
-        reason,
-        extra={"event": "refused", "remote": remote, "status": refused.status, "reason": reason},
+        refused.logged,
+        extra={
+            "event": "refused",
+            "remote": remote,
+            "status": refused.status,
+            "reason": refused.logged,
+        },
     )
 
 
-def redacted(text: str, params: Mapping[str, str]) -> str:
-    """The text without the values in `params`, and without the names of those that have none."""
-    words = set()
-    # The longer ones first: one may be a part of another.
-    values = {value or name for name, value in params.items() if name not in _SHOWN}
-    for value in sorted(values, key=len, reverse=True):
-        if len(value) < _SHORT:
-            continue
-        if len(value) <= _WORD and value.isidentifier():
-            words.add(value)
-            continue
-        encoded = (quote(value), quote(value, safe=""), quote_plus(value))
-        for form in (value, repr(value)[1:-1], *encoded):
-            text = text.replace(form, "…")
-    return re.sub(r"\w+", lambda found: "…" if found[0] in words else found[0], text) if words else text
-
-
 def log_leaving(connection: Connection, received: int, code: int | None, reason: str) -> None:
-    """The one line about a connection at its end: who, for how long, how many, why."""
+    """Log one line about a connection that ended: the client, how long, how many messages, and why."""
     client, position = connection.client, connection.position
-    # An application, or what it was told, may have written it.
+    # An application may have written the reason, perhaps from a peer's text.
     reason = reason if reason.isprintable() else ascii(reason)
     seconds = trio.current_time() - connection.entered_at
     logger.info(
@@ -112,12 +107,12 @@ def log_leaving(connection: Connection, received: int, code: int | None, reason:
 
 
 def log_failing(client: Client, error: Exception, event: str, message: str) -> None:
-    """What the application's code raised while it had to do with this client."""
-    log_fault(error, client.params, message, client.id, event=event, id=client.id, remote=client.remote)
+    """Log an exception that an application's code raised while it served this client."""
+    log_fault(error, message, client.id, event=event, id=client.id, remote=client.remote)
 
 
 def log_unread(client: Client, error: StoreError) -> None:
-    """The log couldn't be read for this client."""
+    """Log that the log couldn't be read for this client."""
     logger.error(
         "serving client %.64r failed: %s",
         client.id,

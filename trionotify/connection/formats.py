@@ -1,46 +1,49 @@
-"""The two formats that a connection can speak, and what is said and understood in each.
+"""The two formats of a WebSocket connection: raw data, and CloudEvents in JSON.
 
 | | raw | cloudevents |
 | --- | --- | --- |
 | a message is | a notification's data, verbatim | one event in JSON |
-| the server's own events | none: the head of the 101 and the Close code must do | `trionotify.*` |
-| who falls off the log | is closed with 1013, unless `lag` says otherwise | is told of the gap |
+| the server's events | none: the headers of the 101 and the Close code instead | `trionotify.*` |
+| if entries are lost | closes with 1013, unless `lag` is set | reports the gap |
 
-Siblings of one shape: `encode` makes the frame of a log entry (once for all who get it), `message` what
-goes to one client alone, `say` an event of the server's own. One of each serves a hub.
+Both have the same methods. `encode` makes the frame of a log entry, once for all clients that get it.
+`message` makes what goes to one client alone, and `say` makes an event of the server itself. A hub has
+one object of each format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from typing import Protocol
 
 from trionotify.connection.frames import message_frame, text_frame
+from trionotify.delivery.compression import CompressedEncode
+from trionotify.delivery.counters import Compression
 from trionotify.delivery.entry import Entry
 from trionotify.errors import is_token
 from trionotify.model.cloudevents import SUBPROTOCOL, encode, encode_own
-from trionotify.model.cursor import Cursor
 from trionotify.model.notification import Notification
 from trionotify.model.replies import Message
 
-__all__ = ["CloudEventsFormat", "Format", "RawFormat", "chosen", "served"]
+__all__ = ["CloudEventsFormat", "Format", "RawFormat", "chosen", "compressed", "served"]
 
 
 def served(names: Iterable[str]) -> tuple[str, ...]:
-    """The subprotocols that an operator has served as raw; raises TypeError or ValueError."""
+    """Check the subprotocols that an operator lists, served as raw; raises TypeError or ValueError."""
     names = (names,) if isinstance(names, str) else tuple(names)
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"subprotocol must be str, not {type(name).__name__}")
+            raise TypeError(f"subprotocol: must be str, not {type(name).__name__}")
         if not is_token(name):
             raise ValueError(
-                f"subprotocol: {name!r} can't be one: use letters, digits and any of !#$%&'*+-.^_`|~"
+                f"subprotocol: must consist of letters, digits and !#$%&'*+-.^_`|~, not {name!r}"
             )
     return names
 
 
 def chosen(offered: Iterable[str], names: Iterable[str]) -> str | None:
-    """Which of a client's subprotocols it gets: that of events, or else its first one among `names`."""
+    """Choose the subprotocol for a client: CloudEvents if offered, else the first offered in `names`."""
     offered = tuple(offered)
     if SUBPROTOCOL in offered:
         return SUBPROTOCOL
@@ -48,23 +51,35 @@ def chosen(offered: Iterable[str], names: Iterable[str]) -> str | None:
 
 
 class Format(Protocol):
-    """What a connection speaks."""
+    """The format of a connection. The hub creates one object of each, which all connections share."""
 
     name: str
-    #: What happens to a client that falls off the log, where its query doesn't say.
+    #: The lag policy of a client whose query doesn't name one.
     default_lag: str
-    #: The frame of a log entry. One object for all its life: groups of clients are formed by it.
+    #: Makes the frame of a log entry. It stays the same object, because groups compare by it.
     encode: Callable[[Entry], bytes]
 
     def message(self, message: Message, cursor: str | None = None) -> str | bytes:
-        """A message as it goes out, with its place in the log if it has one."""
+        """A message for one client, with its cursor if it has one."""
 
     def say(self, kind: str, data: Mapping[str, object], cursor: str | None) -> str | None:
-        """The server's own event `trionotify.KIND`, None where it can't be said."""
+        """The server's own event `trionotify.KIND`, or None if the format can't express it."""
+
+
+def compressed(
+    format: Format,
+    compress: Callable[[bytes], bytes | None],
+    store: Callable[[bytes], bytes],
+    counts: Compression,
+) -> Format:
+    """Return a copy of a format that makes compressed frames. See `CompressedEncode`."""
+    twin = copy(format)
+    twin.encode = CompressedEncode(format.encode, compress, store, counts)
+    return twin
 
 
 class RawFormat:
-    """Data, and nothing but data."""
+    """The data of notifications, and nothing else."""
 
     name = "raw"
     default_lag = "disconnect"
@@ -73,37 +88,37 @@ class RawFormat:
         self.encode: Callable[[Entry], bytes] = _raw_frame
 
     def message(self, message: Message, cursor: str | None = None) -> str | bytes:
-        """The data; of a notification without any, the empty text."""
+        """The data, or empty text for a notification without data."""
         data = message.data if isinstance(message, Notification) else message
         return "" if data is None else data
 
     def say(self, kind: str, data: Mapping[str, object], cursor: str | None) -> str | None:
-        """Nothing can be said."""
+        """None, because the format has no events of the server."""
         return None
 
 
 def _raw_frame(entry: Entry) -> bytes:
-    return message_frame(entry.notification.data)
+    return message_frame(entry.data)
 
 
 class CloudEventsFormat:
-    """Events in JSON, each with its cursor in the log that has this epoch."""
+    """Events in JSON. Each has its cursor in the log."""
 
     name = "cloudevents"
     default_lag = "gap"
 
-    def __init__(self, epoch: str) -> None:
+    def __init__(self, cursor: Callable[[int], str]) -> None:
         def frame(entry: Entry) -> bytes:
-            return text_frame(encode(entry.notification, str(Cursor(epoch, entry.offset))))
+            return text_frame(encode(entry.notification, cursor(entry.offset)))
 
         self.encode: Callable[[Entry], bytes] = frame
 
     def message(self, message: Message, cursor: str | None = None) -> str | bytes:
-        """The event; what is no notification yet becomes one."""
+        """The event. Text or bytes become a notification first."""
         if not isinstance(message, Notification):
             message = Notification(message)
         return encode(message, cursor).decode()
 
     def say(self, kind: str, data: Mapping[str, object], cursor: str | None) -> str | None:
-        """The event of that type."""
+        """The event `trionotify.KIND`."""
         return encode_own(kind, data, cursor).decode()

@@ -1,18 +1,18 @@
 """WebSocket frames (RFC 6455): bytes to messages, messages to bytes. No I/O, no Trio.
 
-Out, a frame is one `bytes` object, because the same frame goes to many clients.
+An outgoing frame is one `bytes` object, because the same frame goes to many clients.
 
-In, `FrameParser.feed` takes whatever one read of the socket gave and returns everything that it
-completes, in order: messages as plain `str` and `bytes`, control frames as `Ping`, `Pong` and `Close`,
-and as the very last item perhaps a `Fault`, after which the parser is deaf. What came before a fault is
-returned before it: the peer's broken frame doesn't undo its good ones. One read may hold ten thousand
-tiny frames, so `feed` can be told to stop after some, and is called again for the others.
+`FrameParser.feed` takes the bytes of one read and returns everything that they complete, in order.
+Messages are plain `str` and `bytes`. Control frames are `Ping`, `Pong` and `Close`. The last item may
+be a `Fault`, after which the parser ignores everything. What came before a fault is returned before it,
+so a broken frame doesn't undo the good ones. One read may hold ten thousand tiny frames. So you can
+tell `feed` to stop after some, and call it again for the others.
 
-The parser never waits for a whole message. A payload is unmasked and, being text, decoded as it
-arrives, so that bad UTF-8 ends the connection at the bad byte and not a gigabyte later; and a length is
-judged against the limit when its header is read, before a byte of payload is stored.
+The parser never waits for a whole message. It unmasks a payload and decodes text as it arrives, so bad
+UTF-8 ends the connection at the bad byte and not a gigabyte later. It compares a length with the limit
+when it reads the frame's header, before it stores any payload.
 
-Not here: compression (RFC 7692), and the client's side of the protocol.
+It leaves out compression (RFC 7692, see `deflate` and `inflate`) and the client's side of the protocol.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from trionotify.errors import CloseCode, may_be_sent
 
 __all__ = [
     "WEBSOCKET",
+    "Broken",
     "Close",
     "Event",
     "Fault",
@@ -39,6 +40,7 @@ __all__ = [
     "Ping",
     "Pong",
     "close_frame",
+    "compressed_frame",
     "cut_reason",
     "message_frame",
     "ping_frame",
@@ -52,51 +54,57 @@ _CLOSE: Final = 0x8
 _PING: Final = 0x9
 _PONG: Final = 0xA
 _FIN: Final = 0x80
+_RSV1: Final = 0x40
 _MASKED: Final = 0x80
 _WHOLE: Final = (_FIN | _TEXT, _FIN | _BINARY)
 _LONGEST_CONTROL: Final = 125
-#: What a frame takes that isn't the everyday one, in everyday frames, besides itself.
+#: The additional cost of an uncommon frame, in common frames.
 _LONG_WAY: Final = 3
 _int: Final = int.from_bytes
-# The heads of an unmasked frame, by the length of its payload.
+# These pack the header of an unmasked frame, by the length of its payload.
 _SHORT: Final = struct.Struct("!BB").pack
 _MEDIUM: Final = struct.Struct("!BBH").pack
 _LONG: Final = struct.Struct("!BBQ").pack
 
 
 def message_frame(data: str | bytes | None) -> bytes:
-    """The one unfragmented frame of a message: text for str, binary for bytes, empty text for None."""
+    """Return a message as one frame: text for str, binary for bytes, empty text for None."""
     if isinstance(data, bytes):
         return _frame(_BINARY, data)
     return _frame(_TEXT, data.encode() if data else b"")
 
 
 def text_frame(payload: bytes) -> bytes:
-    """The frame of a text message that is UTF-8 already."""
+    """Return the frame of a text message whose payload is UTF-8 already."""
     return _frame(_TEXT, payload)
 
 
+def compressed_frame(frame: bytes, payload: bytes) -> bytes:
+    """Return `frame` with its payload replaced by the compressed one (RFC 7692, section 6)."""
+    return _frame(frame[0] & 0x0F | _RSV1, payload)
+
+
 def ping_frame(payload: bytes = b"") -> bytes:
-    """A Ping frame; `payload` is at most 125 bytes."""
+    """Return a Ping frame. `payload` has at most 125 bytes."""
     return _frame(_PING, payload)
 
 
 def pong_frame(payload: bytes) -> bytes:
-    """The Pong that answers a Ping of `payload`."""
+    """Return the Pong frame that answers a Ping with this `payload`."""
     return _frame(_PONG, payload)
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """A Close frame; None means one without a code. A `reason` over 123 bytes of UTF-8 is cut."""
+    """Return a Close frame, without a code if that is None. A long `reason` is cut to 123 bytes."""
     if code is None:
         return _frame(_CLOSE, b"")
     return _frame(_CLOSE, code.to_bytes(2) + cut_reason(reason))
 
 
 def cut_reason(reason: str) -> bytes:
-    """As much of a Close reason as a Close frame has room for: 123 bytes of UTF-8."""
+    """Cut a Close reason to the 123 bytes of UTF-8 that fit into a Close frame."""
     text = reason.encode()[: _LONGEST_CONTROL - 2]
-    # Cutting may have split a character: a Close reason must be UTF-8 too (section 5.5.1).
+    # Cutting may have split a character, but a Close reason must be UTF-8, too (section 5.5.1).
     return text.decode(errors="ignore").encode()
 
 
@@ -111,7 +119,7 @@ def _frame(opcode: int, payload: bytes) -> bytes:
 
 @attrs.frozen
 class Framing:
-    """What goes out on a connection: a message, the last word, and a sign of life."""
+    """The functions by which a connection writes a message and its end, and its ping."""
 
     message: Callable[[str | bytes], bytes]
     close: Callable[[int | None, str], bytes]
@@ -122,31 +130,31 @@ WEBSOCKET: Final = Framing(message_frame, close_frame, ping_frame())
 
 
 class Parser(Protocol):
-    """What comes in on a connection."""
+    """The interface of a parser, which turns bytes into messages and control frames."""
 
     @property
     def behind(self) -> bool:
-        """Whether bytes are left that it has not parsed, because `feed` was told to stop before them."""
+        """Whether bytes are left unparsed, because `feed` was told to stop before them."""
 
     @property
     def held(self) -> int:
-        """The number of bytes that it keeps of what isn't complete yet."""
+        """The bytes kept of incomplete messages and frames."""
 
     def discard(self) -> None:
-        """Keep nothing of messages any more: they are of no use."""
+        """Keep no messages from now on."""
 
     def feed(self, data: bytes, most: int = ..., /) -> list[Event]:
-        """What these bytes complete, in order. After some `most` frames it stops, and is `behind`."""
+        """Return what these bytes complete, in order. After `most` frames it stops and is `behind`."""
 
 
 class Nothing:
-    """The parser where nothing more can be said: on a stream, or when the connection is over."""
+    """A parser that ignores everything, for a stream or a connection that is over."""
 
     behind = False
     held = 0
 
     def discard(self) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def feed(self, data: bytes, most: int = 0, /) -> list[Event]:
         """Ignore the bytes."""
@@ -162,14 +170,14 @@ class Ping:
 
 @attrs.frozen
 class Pong:
-    """The peer answered a Ping, or says unasked that it lives."""
+    """The peer answered a Ping, or sent an unsolicited Pong."""
 
     payload: bytes
 
 
 @attrs.frozen
 class Close:
-    """The peer closes; `code` is None when its frame had none. Nothing is parsed behind it."""
+    """The peer closes. `code` is None if its frame had none. Nothing is parsed behind it."""
 
     code: int | None
     reason: str = ""
@@ -177,9 +185,9 @@ class Close:
 
 @attrs.frozen
 class Fault:
-    """The peer broke the protocol: close with `code` and `reason`. Nothing is parsed behind it.
+    """The peer violated the protocol. Close with `code` and `reason`. Nothing is parsed behind it.
 
-    `in_close`: it did so in its Close frame, and has nothing more to say.
+    `in_close`: the violation was in its Close frame, so the peer won't send anything else.
     """
 
     code: CloseCode
@@ -190,22 +198,22 @@ class Fault:
 Event = str | bytes | Ping | Pong | Close | Fault
 
 
-class _Broken(Exception):
+class Broken(Exception):
     """Carries the fault out of the nested steps of one `feed`."""
 
     def __init__(
         self, reason: str, code: CloseCode = CloseCode.PROTOCOL_ERROR, in_close: bool = False
     ) -> None:
         super().__init__(reason)
-        self.fault = Fault(code, reason, in_close)
+        self.fault: Fault = Fault(code, reason, in_close)
 
 
 class FrameParser:
-    """What a server makes of one client's bytes. Made by the `Wire`, fed by the task that reads.
+    """Parses one client's bytes. Created with its connection, fed by the task that reads.
 
-    Between two calls it holds at most one incomplete header or control frame, the bytes of an incomplete
-    message that have arrived, however small the fragments (never more than `max_message_bytes`), and
-    while it is `behind`, the rest of what it was fed.
+    Between two calls it holds at most one incomplete header or control frame, the bytes of an
+    incomplete message that have arrived, however small its fragments (never more than
+    `max_message_bytes`), and while it is `behind`, the rest of what it was fed.
     """
 
     __slots__ = (
@@ -219,49 +227,51 @@ class FrameParser:
         "_message",
         "_over",
         "_size",
+        "_work",
         "behind",
     )
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
-        self._buffer = b""  # bytes that don't make a header, or a control frame, yet
+        self._buffer = b""  # bytes that aren't a complete header or control frame yet
         self._over = False
-        # The message in progress, None when there is none; text is checked as it arrives, and
-        # decoded at the end: many small strings weigh many times what their bytes do.
+        # The message in progress, or None. Text is checked as it arrives but decoded only at the end,
+        # because many small strings take many times the memory of their bytes.
         self._message: bytearray | None = None
         self._decoder: codecs.IncrementalDecoder | None = None  # None: binary
-        self._size = 0  # bytes, as its headers have announced so far
+        self._size = 0  # in bytes, as announced by its headers so far
         # The data frame whose payload is still arriving, if any.
         self._left = 0
         self._mask = b""
         self._final = False
         self._discarding = False
-        #: Bytes are left that were not parsed yet.
+        self._work = 0  # for the frame before, in addition, in common frames
+        #: Whether bytes are left unparsed.
         self.behind: bool = False
 
     def discard(self) -> None:
-        """Keep nothing of messages any more. Frames are still understood: a Close may come."""
+        """Keep no messages from now on. Frames are still parsed, because a Close may come."""
         self._discarding, self._decoder = True, None
         if self._message is not None:
             self._message = bytearray()
 
     @property
     def held(self) -> int:
-        """Bytes of the message in progress, and bytes that were not parsed yet."""
+        """The bytes kept: those of the message in progress, and unparsed ones."""
         return len(self._buffer) + (0 if self._message is None else len(self._message))
 
     def feed(self, data: bytes, most: int = sys.maxsize, /) -> list[Event]:
         """Take the bytes of one read; return what they complete, in order.
 
-        After `most` everyday frames, or fewer others, which take longer, it stops and is `behind`. Call
-        it again then, with b"" or with further bytes.
+        After `most` common frames, or fewer uncommon ones, which take longer, it stops and is `behind`.
+        Then call it again with b"" or with further bytes.
         """
         events: list[Event] = []
         if self._over:
             return events
         try:
             self._parse(self._buffer + data if self._buffer else data, events, most)
-        except _Broken as broken:
+        except Broken as broken:
             self._over = True
             events.append(broken.fault)
         except UnicodeDecodeError:
@@ -282,8 +292,8 @@ class FrameParser:
                 break
             most -= 1
             first, second = data[at], data[at + 1]
-            # The everyday frame, a whole message below 64 KiB that is all here, goes the short way.
-            # Whatever is odd about it goes the long way, which knows what to say.
+            # The common frame, a whole message below 64 KiB that is all here, takes the short path.
+            # Any other frame takes the long path, which reports what is wrong with it.
             if first in everyday and second >= _MASKED and self._message is None:
                 size, start = second & 0x7F, at + 6
                 if size == 126 and start + 2 <= end:
@@ -295,7 +305,7 @@ class FrameParser:
                     payload = _unmasked(data[start:at], data[start - 4 : start])
                     events.append(payload.decode() if first == 0x81 else payload)
                     continue
-            most -= _LONG_WAY
+            most -= _LONG_WAY + self._work
             header = self._read_header(data, at, first, second)
             if header is None:
                 break
@@ -316,24 +326,24 @@ class FrameParser:
         self._buffer = data[at:]
 
     def _read_header(self, data: bytes, at: int, first: int, second: int) -> tuple[int, int] | None:
-        """Check the header at `at`: (where its payload starts, the payload's size), None if cut off.
+        """Check the header at `at`; return where its payload starts and its size, or None if cut off.
 
-        What is wrong with the first two bytes is told at once, whether or not the rest is here.
+        A violation in the first two bytes is reported at once, whether or not the rest is here.
         """
         if first & 0x70:
-            raise _Broken("a reserved bit is set, and no extension was agreed on")
+            raise Broken("a reserved bit is set, but no negotiated extension uses it")
         opcode = first & 0x0F
         if opcode >= _CLOSE:
             if opcode > _PONG:
-                raise _Broken(f"there is no opcode {opcode:#x}")
+                raise Broken(f"unknown opcode {opcode:#x}")
             if not first & _FIN:
-                raise _Broken("a control frame must not be fragmented")
+                raise Broken("a control frame must not be fragmented")
             if second & 0x7F > _LONGEST_CONTROL:
-                raise _Broken("a control frame is longer than 125 bytes", in_close=opcode == _CLOSE)
+                raise Broken("a control frame must have at most 125 bytes", in_close=opcode == _CLOSE)
         elif opcode > _BINARY:
-            raise _Broken(f"there is no opcode {opcode:#x}")
+            raise Broken(f"unknown opcode {opcode:#x}")
         if not second & _MASKED:
-            raise _Broken("a client's frame must be masked")
+            raise Broken("a client's frame must be masked")
         size = second & 0x7F
         start = at + 6
         if size >= 126:
@@ -343,29 +353,29 @@ class FrameParser:
                 return None
             size = int.from_bytes(data[at + 2 : at + 2 + wide])
             if size < (126 if wide == 2 else 1 << 16):
-                raise _Broken("a payload's length takes more bytes than it needs")
+                raise Broken("a payload length must use as few bytes as possible")
             if size >> 63:
-                raise _Broken("a payload's length has its highest bit set")
+                raise Broken("the highest bit of a payload length must be 0")
         return None if len(data) < start else (start, size)
 
     def _begin(self, opcode: int, size: int) -> None:
-        """A data frame of `size` bytes starts a message or continues the one in progress."""
+        """Start a message, or continue the one in progress, with a data frame of `size` bytes."""
         if opcode:
             if self._message is not None:
-                raise _Broken("a new message begins inside a fragmented one")
+                raise Broken("a new message must not start inside a fragmented one")
             self._message, self._size = bytearray(), 0
             self._decoder = _new_decoder() if opcode == _TEXT and not self._discarding else None
         elif self._message is None:
-            raise _Broken("a continuation frame continues nothing")
+            raise Broken("a continuation frame has no message to continue")
         self._size += size
         if self._size > self._max_message_bytes:
-            raise _Broken(
+            raise Broken(
                 f"a message may have at most {self._max_message_bytes} bytes",
                 CloseCode.MESSAGE_TOO_BIG,
             )
 
     def _continue_payload(self, data: bytes, at: int, events: list[Event]) -> int:
-        """Take what is here of the current data frame's payload; return where it ends in `data`."""
+        """Take the available payload of the current data frame; return where it ends in `data`."""
         part = data[at : at + self._left]
         size = len(part)
         if self._left > size and size % 4:
@@ -375,7 +385,11 @@ class FrameParser:
             part_mask = self._mask
         self._left -= size
         payload = _unmasked(part, part_mask)
-        complete = self._final and not self._left
+        self._add(payload, self._final and not self._left, events)
+        return at + size
+
+    def _add(self, payload: bytes, complete: bool, events: list[Event]) -> None:
+        """Add a part of its payload to the message in progress, whose last part is `complete`."""
         message, decoder = self._message, self._decoder
         assert message is not None  # a payload belongs to a message in progress
         if decoder is not None:
@@ -386,7 +400,6 @@ class FrameParser:
             if not self._discarding:
                 events.append(bytes(message) if decoder is None else message.decode())
             self._message = self._decoder = None
-        return at + size
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
         if opcode == _PING:
@@ -402,24 +415,24 @@ _new_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 
 def _unmasked(payload: bytes, mask: bytes) -> bytes:
-    """`payload` with `mask` taken off: one exclusive-or of two long integers, in C."""
+    """Unmask `payload` with one exclusive-or of two long integers, in C."""
     size = len(payload)
     long_mask = (mask * (size // 4 + 1))[:size]
     return (_int(payload, "little") ^ _int(long_mask, "little")).to_bytes(size, "little")
 
 
 def _read_close(payload: bytes) -> Close:
-    """Section 7.4: which codes may be sent. Those that are only for local use may not."""
+    """Check a Close frame (section 7.4). Codes that are only for local use must not be sent."""
     if not payload:
         return Close(None)
     if len(payload) == 1:
-        raise _Broken("a Close frame has half a code", in_close=True)
+        raise Broken("a Close frame has an incomplete code", in_close=True)
     code = int.from_bytes(payload[:2])
-    # IANA has given 1014 since the RFC: it is understood, but many peers don't, so it isn't said.
+    # IANA assigned 1014 after the RFC. It is accepted, but not sent, because many peers don't know it.
     if not (may_be_sent(code) or code == 1014):
-        raise _Broken(f"a Close frame must not bear the code {code}", in_close=True)
+        raise Broken(f"a Close frame must not have the code {code}", in_close=True)
     try:
         return Close(code, payload[2:].decode())
     except UnicodeDecodeError:
         reason = "a Close frame's reason is not UTF-8"
-        raise _Broken(reason, CloseCode.INVALID_DATA, in_close=True) from None
+        raise Broken(reason, CloseCode.INVALID_DATA, in_close=True) from None

@@ -1,7 +1,7 @@
-"""Sessions: what is done with a client's messages, from its beginning to its end.
+"""Sessions, which handle a client's messages.
 
-A session is an async function of the client, run in the connection's task. An application brings its
-own; here are the default one, and the short form for one that looks at one message after the other.
+A session is an async function of the client that runs in the connection's task. An application may
+bring its own. This module has the default session, and the one that calls a handler for each message.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from trionotify.delivery.clients import Client
-from trionotify.errors import CloseCode, StoreError
+from trionotify.errors import CloseCode, Refused, StoreError
 from trionotify.model.notification import Notification
 from trionotify.model.replies import is_request
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Handler", "Session", "handler_session", "publishing_session"]
 
-_MAY_NOT_PUBLISH: Final = "a subscriber may not publish: connect with role=publisher or role=both"
+_MAY_NOT_PUBLISH: Final = "role: a subscriber may not publish; connect with role=publisher or role=both"
 
-#: Serves a client, from its beginning to its end.
+#: Serves a client from beginning to end.
 Session = Callable[[Client], Awaitable[None]]
-#: Is called with each message of a client. What it returns is the reply.
+#: Called with each message of a client. Returns the reply.
 Handler = Callable[[Client, str | bytes], Awaitable[object]]
 
 
 async def publishing_session(client: Client) -> None:
-    """The default session: publish what publishers send, refuse what others send.
+    """The default session. It publishes what publishers send and refuses what subscribers send.
 
-    A raw client is closed: with 1008 if it may not publish, with 1007 for what isn't what the query's
-    `datacontenttype` says, with 1013 for what the log doesn't take. One that speaks CloudEvents is told
-    in an event.
+    A raw client is closed with 1008 if it may not publish, or not this, with 1007 if a message
+    contradicts the `datacontenttype` of the query, and with 1013 if the log doesn't accept it. A client
+    that speaks CloudEvents gets an event about it instead.
     """
     while received := await client.receive_batch():
         batch = received
         if client.format != "raw" and (client.role == "subscriber" or _has_request(received)):
-            batch = [message for message in received if not _rejected(client, message)]
+            batch = _without_rejected(client, received)
         if not batch:
             continue
         if client.role == "subscriber":
@@ -47,6 +47,8 @@ async def publishing_session(client: Client) -> None:
             await _publish_all(client, batch)
         except ValueError as error:
             client.close(CloseCode.INVALID_DATA, str(error))
+        except Refused as refused:
+            client.close(CloseCode.POLICY_VIOLATION, refused.detail)
         except StoreError as error:
             client.close(CloseCode.TRY_AGAIN_LATER, error.told)
 
@@ -55,8 +57,13 @@ def _has_request(batch: list[Message]) -> bool:
     return any(map(is_request, cast("list[Notification]", batch)))
 
 
+def _without_rejected(client: Client, batch: list[Message]) -> list[Message]:
+    # Not in the session, where a comprehension would add a cell to each idle client.
+    return [message for message in batch if not _rejected(client, message)]
+
+
 def _rejected(client: Client, message: Message) -> bool:
-    """Whether it is an event that this session can do nothing with."""
+    """Return whether this is an event that the session can't handle. If so, the client is told."""
     if not isinstance(message, Notification):
         return False
     if client.role == "subscriber":
@@ -64,7 +71,7 @@ def _rejected(client: Client, message: Message) -> bool:
     elif is_request(message):
         client.reject(
             message,
-            "this server gives no replies: a request needs a server with a session or a handler",
+            "request: this server gives no replies; a reply needs a server with a session or a handler",
             501,
         )
     else:
@@ -73,7 +80,7 @@ def _rejected(client: Client, message: Message) -> bool:
 
 
 async def _publish_all(client: Client, batch: list[Message]) -> None:
-    """Publish them together, or where one won't do, those before it."""
+    """Publish the messages together. If one is invalid, publish those before it."""
     try:
         await client.publish(*batch)
     except ValueError:
@@ -82,9 +89,9 @@ async def _publish_all(client: Client, batch: list[Message]) -> None:
 
 
 def handler_session(handler: Handler) -> Session:
-    """The session that calls `handler(client, message)` for one message after the other.
+    """Return a session that calls `handler(client, message)` for each message in turn.
 
-    What the handler returns is the reply, unless it has answered by itself: see `Client.reply`.
+    The handler's result is the reply, unless it has replied itself. See `Client.reply`.
     """
 
     async def session(client: Client) -> None:

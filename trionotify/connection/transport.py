@@ -1,7 +1,7 @@
 """Transports: a byte stream as the Wire needs it.
 
-A `SocketTransport` is written synchronously, straight into the kernel, and so is TLS (`tls`).
-A `StreamTransport` is any Trio stream of an application's, which only a task that waits can write.
+A `SocketTransport` is written synchronously, straight into the kernel, and so is TLS (`tls`). A
+`StreamTransport` wraps any Trio stream of an application, which only a waiting task can write.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from trionotify.delivery.position import Sendable
 
 __all__ = ["SocketTransport", "StreamTransport", "Transport", "Woken", "linger"]
 
-#: The most that one read takes, in bytes.
+#: The most bytes of one read.
 _READ_SIZE: Final = 1 << 16
-#: The most that is written to a stream in one go.
+#: Zero seconds of lingering make close() send a reset and free the kernel's buffers.
+_NO_LINGERING: Final = struct.pack("ii", 1, 0)
+#: The most bytes to write to a stream in one go.
 _PIECE: Final = 1 << 14
 
 
@@ -30,9 +32,9 @@ if sys.platform == "linux":
     import fcntl
     import termios
 
-    #: Asks a socket for the bytes in its send queue (SIOCOUTQ).
+    #: The ioctl for the number of bytes in a socket's send queue (SIOCOUTQ).
     _OUTQ: int | None = termios.TIOCOUTQ
-else:  # pragma: no cover - no portable way to know
+else:  # pragma: no cover - there is no portable way to know
     _OUTQ = None
 
 
@@ -41,55 +43,55 @@ class Woken(Exception):
 
 
 class Transport(Protocol):
-    """A byte stream as the Wire needs it. Errors of the connection are `trio.BrokenResourceError`."""
+    """A byte stream as the Wire needs it. A broken connection raises `trio.BrokenResourceError`."""
 
-    #: Whether `send` ever takes anything: else only `send_some` does.
+    #: Whether `send` can take anything. If not, only `send_some` can.
     synchronous: bool
     #: Whether `send_eof` tells the peer that we have closed.
     half_closes: bool
 
     def send(self, data: Sendable, /) -> int:
-        """Hand over what can be had at once; raises BlockingIOError when nothing goes out."""
+        """Pass on what can go out at once. Raises BlockingIOError if nothing can."""
 
     async def wait_writable(self) -> None:
-        """Wait until `send` may take something. Only of one that is synchronous."""
+        """Wait until `send` may take something. Only for a synchronous transport."""
 
     async def send_some(self, data: Sendable) -> int:
-        """Wait until something goes out; return how many of these bytes were handed over."""
+        """Wait until something goes out; return how many of these bytes were passed on."""
 
     @property
     def unacknowledged(self) -> int | None:
-        """Bytes that the peer has not acknowledged yet; None where that can't be known."""
+        """Return the number of bytes that the peer hasn't acknowledged; None if that is unknown."""
 
     def expect_acknowledgements(self, seconds: float) -> None:
-        """Where that can be, break a connection whose peer hasn't acknowledged bytes for so long."""
+        """Break the connection if the peer acknowledges nothing for `seconds`, if supported."""
 
     def receive_nowait(self) -> bytes:
-        """Bytes that are there already; raises BlockingIOError when there are none."""
+        """Return bytes that have arrived. Raises BlockingIOError if there are none."""
 
     async def receive_some(self) -> bytes:
-        """Wait for bytes; none at the peer's end of file. Raises `Woken` after `wake_reader`."""
+        """Wait for bytes; return `b""` at the end of file. Raises `Woken` after `wake_reader`."""
 
     def wake_reader(self) -> None:
-        """Let the task that is in `receive_some` stop waiting. Doesn't block.
+        """Make the task that is in `receive_some` stop waiting. Doesn't block.
 
-        A cancel scope around each read would do so, too, but it takes as long as the read itself.
+        A cancel scope around each read would do the same, but takes as long as the read itself.
         """
 
     async def send_eof(self) -> None:
-        """Half-close, where the transport can."""
+        """Half-close, if the transport can. A checkpoint."""
 
     def reset(self) -> None:
-        """Drop the connection at once, where that can be done without waiting."""
+        """Drop the connection at once, if that is possible without waiting. Doesn't block."""
 
     async def aclose(self) -> None:
-        """Close in good order, and give the resource back; cancelled, it just gives it back."""
+        """Close in good order and release the resource. Cancelled, it only releases it."""
 
 
 class SocketTransport:
-    """A connected non-blocking stream socket of the standard library."""
+    """A connected non-blocking stream socket of the standard library. Closed with the Wire."""
 
-    __slots__ = ("_sock", "_woken", "send")
+    __slots__ = ("_sock", "_waiting", "_woken", "send")
 
     synchronous = True
     half_closes = True
@@ -98,14 +100,19 @@ class SocketTransport:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._woken = False
+        #: The number of tasks that wait for the socket.
+        self._waiting = 0
         self.send = sock.send
 
     async def wait_writable(self) -> None:
         self._check_open()
+        self._waiting += 1
         try:
             await trio.lowlevel.wait_writable(self._sock)
         except trio.ClosedResourceError:
-            self._check_open()  # else it was the reader that was to be woken
+            self._check_open()  # if still open, this was a wake-up for the reader
+        finally:
+            self._waiting -= 1
 
     async def send_some(self, data: Sendable) -> int:
         while True:
@@ -130,7 +137,7 @@ class SocketTransport:
 
     def expect_acknowledgements(self, seconds: float) -> None:
         if hasattr(socket, "TCP_USER_TIMEOUT") and self._sock.family != socket.AF_UNIX:
-            with suppress(OSError):  # it was reset meanwhile
+            with suppress(OSError):  # the socket was reset meanwhile
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
     def receive_nowait(self) -> bytes:
@@ -142,17 +149,20 @@ class SocketTransport:
             _broken(error)
 
     async def receive_some(self) -> bytes:
-        # Nearly all connections are in here nearly all the time: what this frame and those above
-        # it hold is what a connection costs.
+        # Almost all connections wait here almost all the time. So what this frame and its callers
+        # hold is the memory of a connection.
         while True:
             self._check_open()
             if self._woken:
                 self._woken = False
                 raise Woken
+            self._waiting += 1
             try:
                 await trio.lowlevel.wait_readable(self._sock)
             except trio.ClosedResourceError:
                 continue
+            finally:
+                self._waiting -= 1
             try:
                 return self._sock.recv(_READ_SIZE)
             except BlockingIOError:
@@ -178,9 +188,8 @@ class SocketTransport:
 
     def reset(self) -> None:
         if self._sock.fileno() >= 0:
-            # Zero seconds of lingering make close() send a reset, and free what the kernel holds.
-            with suppress(OSError):  # macOS: EINVAL, once the peer has reset it
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with suppress(OSError):  # macOS: EINVAL if the peer has reset the connection
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
             self._close()
 
     async def aclose(self) -> None:
@@ -189,12 +198,13 @@ class SocketTransport:
 
     def _close(self) -> None:
         if self._sock.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._sock)
+            if self._waiting:  # else it would only take time
+                trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 
 
 class StreamTransport:
-    """Any Trio stream. It is closed with the Wire."""
+    """Any Trio stream. Closed with the Wire."""
 
     synchronous = False
     unacknowledged = None
@@ -203,7 +213,7 @@ class StreamTransport:
         self._stream = stream
         self.half_closes: bool = isinstance(stream, trio.abc.HalfCloseableStream)
         self._reset = False
-        #: Of those who wait for the stream: a reset wakes them.
+        #: The scopes of tasks that wait for the stream. A reset cancels them.
         self._waiting: set[trio.CancelScope] = set()
         self._reading = trio.CancelScope()
 
@@ -214,15 +224,15 @@ class StreamTransport:
         raise AssertionError("a stream is written by `send_some`")
 
     async def send_some(self, data: Sendable) -> int:
-        # A stream that was cancelled in here may have sent half a frame. The Wire knows.
-        # A piece at a time, so that it shows whether a slow peer takes any.
+        # A send that was cancelled may have sent half a frame. The Wire takes care of that. One piece
+        # at a time, so that the Wire can see whether a slow peer takes any.
         piece = data[:_PIECE]
         with self._until_reset():
             await self._stream.send_all(piece)
         return len(piece)
 
     def expect_acknowledgements(self, seconds: float) -> None:
-        """What is below is not known."""
+        """Do nothing, because the transport below the stream is unknown."""
 
     def receive_nowait(self) -> bytes:
         raise BlockingIOError(errno.EAGAIN, "a stream is read by a task that waits")
@@ -254,7 +264,7 @@ class StreamTransport:
             await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:
-        """Wake whoever waits; the connection's task closes the stream, which can take waiting."""
+        """Wake the waiting tasks. The connection's task closes the stream, which may have to wait."""
         self._reset = True
         for scope in self._waiting:
             scope.cancel()
@@ -268,18 +278,18 @@ def _broken(error: OSError) -> NoReturn:
 
 
 async def linger(transport: Transport, patience: float) -> None:
-    """Half-close, and read until the peer has closed too, so that it gets our last bytes.
+    """Half-close, and read until the peer has closed, too, so that it gets our last bytes.
 
-    Closing with bytes unread would make the kernel reset the connection, and lose them. A peer that
-    isn't done within `patience` seconds is given up, unless it has acknowledged something in that time:
-    a slow one that makes progress gets everything. One that couldn't see that we have closed isn't
-    waited for.
+    If the server closed with bytes unread, the kernel would reset the connection and lose them. After
+    `patience` seconds, the server gives up a peer that hasn't acknowledged anything in that time. A
+    slow peer that makes progress gets everything. A peer that can't see our half-close isn't waited
+    for. Always a checkpoint if the transport can half-close.
     """
     before: int | None = None
     told = False
     while transport.half_closes:
         with trio.move_on_after(patience) as scope:
-            if not told:  # over TLS that may have to wait, too
+            if not told:  # over TLS this may have to wait, too
                 await transport.send_eof()
                 told = True
             while await transport.receive_some():

@@ -1,14 +1,15 @@
-"""A WebSocket client's connection: frames both ways.
+"""A WebSocket client's connection. Its stages, and the modules where they run:
 
-half-open:  head read (h11), checked, authenticated       `http.requests`
+half-open:  head read, checked, authenticated             `http.requests`
 handshake:  checked, and answered with the 101            `http.handshake`
 open:       the session; the Wire has the frames          `http.serving`
-closing:    shielded, under a deadline                    `Wire.aclose`
+closing:    shielded, under a deadline                    `closing`
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Self
 
 import attrs
@@ -16,32 +17,32 @@ import attrs
 from trionotify.connection.connection import ClientConnection
 from trionotify.connection.dialogue import publish
 from trionotify.connection.frames import WEBSOCKET, FrameParser
+from trionotify.connection.incoming import Incoming
+from trionotify.connection.inflate import InflatingParser
+from trionotify.connection.keepalive import Pings
 from trionotify.connection.wire import Wire
-from trionotify.errors import Disconnected
-from trionotify.model.notification import Notification
-from trionotify.model.query import Query, template
+from trionotify.model.query import Query
 
 if TYPE_CHECKING:
+    from trionotify.connection.deflate import Deflate
     from trionotify.connection.formats import Format
     from trionotify.connection.transport import Transport
     from trionotify.delivery.clients import Client
     from trionotify.delivery.hub import Hub
-    from trionotify.model.replies import Message
 
 __all__ = ["WebSocketConnection"]
 
 
 @attrs.define(eq=False)
 class WebSocketConnection(ClientConnection):
-    """Made by `enter`."""
+    """Created by `enter`; ends with the connection's task."""
 
     transport_name = "websocket"
 
-    #: What its notifications are like, once it has published any.
-    _template: Notification | None = attrs.field(default=None, init=False)
+    publish = publish
 
     @classmethod
-    def enter(  # noqa: PLR0917 - what the request has come to
+    def enter(  # noqa: PLR0917 - what the request has led to
         cls,
         hub: Hub,
         format: Format,
@@ -51,39 +52,26 @@ class WebSocketConnection(ClientConnection):
         early: bytes,
         response: bytes,
         *,
+        deflate: Deflate | None = None,
         max_message_bytes: int,
     ) -> Self:
-        """Take a place in the log, and say so in the head of the 101, `response`.
+        """Take a place in the log, and add it to `response`, the head of the 101.
 
-        `early` is what came behind the request. Raises `Refused` (410).
+        `early` are the bytes behind the request, and `deflate` is the extension that was agreed on.
+        Raises `Refused` (410).
         """
-        self = cls(hub, client, format)
-        wire = Wire(transport, FrameParser(max_message_bytes), self, early)
-        fields, first = self._enter(transport, wire, query)
-        # Had the kernel no room even for this, what is owed would go out before anything else.
-        with suppress(Disconnected):
-            hello = b"" if first is None else WEBSOCKET.message(first)
-            wire.write(response[:-2] + fields.encode() + b"\r\n" + hello)
-            hub.broadcast.join(self.position, self._told)
+        window_bits = deflate.client_window_bits if deflate else None
+        incoming = Incoming(_parser_factory(max_message_bytes, window_bits), early)
+        self = cls(hub, client, format, Wire(transport), incoming, Pings(hub.settings))
+        fields, welcome = self.take_place(query)
+        hello = b"" if welcome is None else WEBSOCKET.message(welcome)
+        self.begin(response[:-2] + fields.encode() + b"\r\n" + hello)
         return self
 
-    async def publish(self, messages: tuple[Message, ...]) -> None:
-        if self._template is None:
-            self._template = template(self.client.params, self.client.id)
-        await publish(self, self._template, messages)
 
-    def _check_life(self, now: float) -> None:
-        """Silent: ping it. Pinged and still silent: it is dead, drop it.
-
-        While its session is busy and nobody reads it, silence doesn't count.
-        """
-        wire, settings = self.wire, self.hub.settings
-        if wire.heard or not wire.reading:
-            wire.heard = False
-            self._silent_since, self._pinged_at = now, None
-        elif self._pinged_at is not None:
-            if now - self._pinged_at >= settings.ping_timeout:
-                self._drop("was silent", now - self._silent_since)
-        elif now - self._silent_since >= settings.ping_interval:
-            wire.ping()
-            self._pinged_at = now
+@lru_cache(maxsize=64)
+def _parser_factory(max_message_bytes: int, window_bits: int | None) -> Callable[[], FrameParser]:
+    """Return a function that makes parsers, the same one for all clients alike."""
+    if window_bits is None:
+        return partial(FrameParser, max_message_bytes)
+    return partial(InflatingParser, max_message_bytes, window_bits)

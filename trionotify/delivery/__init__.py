@@ -1,1 +1,1 @@
-"""One log, one cursor for each client, and all tasks of a hub."""
+"""Delivery: the log, each client's position in it, and all tasks of a hub."""

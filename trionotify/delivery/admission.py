@@ -1,23 +1,26 @@
-"""The entrance: whether connections are accepted, and the half-open ones.
+"""The entrance: accepts or refuses connections, and counts those that are half-open.
 
-A connection is *half-open* until its request is answered, and if it was refused, until it has closed.
-Half-open ones are bounded in number and in time. When there are too many, one is dropped: of the address
-that has most of them, one that has not sent a whole request, the oldest first. So a peer that opens
-thousands of connections pushes out its own. When the entrance closes, the half-open ones get one more
-second. A request that comes in that time is answered 503, and so is a connection on which none came.
+A connection is *half-open* until its request is answered or, if it was refused, until it has closed. The
+number of half-open connections and their time are limited. If there are too many, one is dropped. It is
+taken from the address that has most of them, and is the oldest one that has not sent a whole request. So
+a peer that opens thousands of connections drops its own. When the entrance closes, the half-open ones
+get one more second. A request that arrives within that second is answered with a 503, and so is a
+connection on which none arrived.
+
+The entrance runs no tasks. Closed once, it never opens again.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 import attrs
 import trio
 
-from trionotify.errors import CloseCode, Refused
+from trionotify.errors import Refused
 
 if TYPE_CHECKING:
     from trionotify.delivery.clients import Client
@@ -29,83 +32,90 @@ __all__ = ["RETRY_AFTER", "Connection", "Entrance", "Listener", "Place", "Stage"
 #: Seconds for half-open connections when the entrance closes.
 _LAST_CALL: Final = 1.0
 
-#: When to come again, of an answer that passes by itself.
+#: The headers of a refusal that is temporary.
 RETRY_AFTER: Final = (("Retry-After", "5"),)
 
 
 class Connection(Protocol):
-    """What the hub knows of a connection that is open. Nothing here blocks."""
+    """An open connection, as the hub sees it. No method blocks."""
 
-    #: What it came by: `websocket`, `sse` or `ndjson`.
+    #: The client's transport: `websocket`, `sse` or `ndjson`.
     transport_name: ClassVar[str]
-    #: When it became a client's, on Trio's clock.
+    #: The time when the client was identified, on Trio's clock.
     entered_at: float
 
     @property
     def client(self) -> Client:
-        """Whose it is."""
+        """The client's record."""
 
     @property
     def position(self) -> Position:
-        """Where it stands in the log."""
+        """The client's position in the log."""
+
+    @property
+    def scope(self) -> trio.CancelScope | None:
+        """The scope around the whole connection if it runs in an application's task."""
 
     def check(self, now: float) -> None:
-        """Ping it when it is silent, drop it when it is dead or stalled."""
+        """Ping it if it is silent; drop it if it is dead or stalled."""
 
-    def end(self, code: int | None, reason: str = "") -> None:
-        """Say the last word."""
+    def announce_end(self, clients: int) -> None:
+        """Tell one of `clients` clients that the server goes down."""
 
-    def go_away(self, code: CloseCode, clients: int) -> None:
-        """Say goodbye: the server goes down, and this one is one of so many `clients`."""
+    def discard(self) -> None:
+        """Drop messages that were received and not understood yet."""
 
-    def cut_off(self) -> None:
-        """Drop it, and cancel its session, unless that is up to a listener."""
+    def close(self, code: int | None, reason: str = "") -> None:
+        """Queue a Close frame, behind which nothing is sent."""
+
+    def abort(self, reason: str = "") -> None:
+        """Drop the connection at once."""
 
 
 class Listener(Protocol):
-    """Who accepts connections on behalf of the hub, and is over when they are. Nothing here blocks."""
+    """Accepts connections for the hub, and ends when they have ended. No method blocks."""
 
-    def refuse(self) -> None:
-        """Accept nothing more."""
+    def stop_accepting(self) -> None:
+        """Accept only the connections that wait already, so that each gets an answer."""
 
-    def cut_off(self) -> None:
-        """Cancel its connections."""
+    def abort(self) -> None:
+        """Drop the listener's connections and cancel their sessions."""
 
 
 class Stage(enum.Enum):
-    """How far a half-open connection has come. In this order they are dropped."""
+    """The stages of a half-open connection, in the order in which they are dropped."""
 
-    #: No whole head of a request has come.
+    #: It hasn't sent the whole head of a request.
     HEAD = enum.auto()
-    #: It was answered, and may send another request.
+    #: It got an answer, and may send another request.
     IDLE = enum.auto()
-    #: It got its last answer, and must still close.
+    #: It got its last answer, and must close.
     CLOSING = enum.auto()
-    #: The head of a request has come, and the request is being served.
+    #: It has sent the head of a request, which is being served.
     SERVED = enum.auto()
 
 
 @attrs.define(eq=False)
 class Place:
-    """A half-open connection's place in the entrance."""
+    """A half-open connection's place in the entrance. Lives as long as the block `half_opened`."""
 
-    #: Around what it does at the moment.
+    #: The scope around what the connection does now.
     scope: trio.CancelScope
-    #: Its peer's address; None if the peer has none.
+    #: The peer's address; None if it has none.
     address: str | None
     stage: Stage
-    #: Who has let it in; None: it came by `hub.handle`.
+    #: The listener that accepted it; None if `hub.handle` was called for it.
     listener: Listener | None = None
     #: When it began, on Trio's clock.
     since: float = attrs.field(factory=trio.current_time)
 
     def is_new(self, seconds: float) -> bool:
-        """Whether it has only just come, so that its request may be on the way."""
+        """Return whether it came within `seconds`, so that its request may be on the way."""
         return self.stage is Stage.HEAD and trio.current_time() - self.since < seconds
 
 
 class _Places:
-    """All places, oldest first, and by address. Finding the one to drop looks at each place once."""
+    """All places, oldest first, and by address. Finding the one to drop visits each place once."""
 
     def __init__(self) -> None:
         self._all: dict[Place, None] = {}
@@ -122,7 +132,7 @@ class _Places:
         self._by_address.setdefault(place.address, {})[place] = None
 
     def remove(self, place: Place) -> None:
-        """Nothing happens when it isn't there any more."""
+        """Remove a place; do nothing if it isn't there any more."""
         if self._all.pop(place, _MISSING) is not _MISSING:
             same = self._by_address[place.address]
             del same[place]
@@ -130,10 +140,11 @@ class _Places:
                 del self._by_address[place.address]
 
     def worst(self, *stages: Stage, grace: float = 0.0) -> Place | None:
-        """The one to drop, of those at these stages; None when there is none.
+        """Return the place at one of these stages that should be dropped; None if there is none.
 
-        It is of the address that has most of them. There, and among equals, the first stages go first.
-        One that has come within the last `grace` seconds may be about to send its request.
+        It belongs to the address that has most of them. Of its places, and among equal addresses, those
+        at the earlier of `stages` go first. A connection that came within the last `grace` seconds is
+        spared, because its request may be on the way.
         """
         crowds = [
             [place for place in same if place.stage in stages and not place.is_new(grace)]
@@ -150,34 +161,34 @@ class _Places:
 
 
 _MISSING: Final = object()
-#: Seconds that a new connection has for its request before it counts as one that asks for nothing.
+#: Seconds in which a new connection must send its request before it may be dropped as unserved.
 _GRACE: Final = 1.0
 
 
 class Entrance:
-    """Made by the hub. Whoever serves a connection asks it."""
+    """Created by the hub. Every task that serves a connection asks it. Lives as long as the hub."""
 
     def __init__(self, settings: Settings, connections: Sized) -> None:
-        #: Why nobody is let in any more; None while the entrance is open.
+        #: Why no new connection is accepted; None while the entrance is open.
         self.closed: str | None = None
-        #: Where to wait for connections to leave, open ones and half-open ones, and for listeners.
+        #: Tasks park here until a connection, open or half-open, or a listener has left.
         self.left: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        #: Listeners shall accept nothing.
-        self.refusing: bool = False
         self._listeners: set[Listener] = set()
         self._settings = settings
         self._connections = connections
         self._places = _Places()
 
-    def close(self, reason: str) -> None:
-        """Let nobody in any more. May be called again, with another reason."""
+    def stop_accepting(self, reason: str) -> None:
+        """Accept no new connections. May be called again with another reason. Doesn't block."""
         self.closed = reason
         for place in self._places:
             self._hurry(place)
+        for listener in self._listeners:
+            listener.stop_accepting()
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """It does, until the block is left."""
+        """Register a listener until the block is left."""
         self._listeners.add(listener)
         try:
             yield
@@ -185,31 +196,27 @@ class Entrance:
             self._listeners.discard(listener)
             self.left.unpark_all()
 
-    def refuse(self) -> None:
-        """Let all listeners stop accepting."""
-        self.refusing = True
-        for listener in self._listeners:
-            listener.refuse()
-
     def check_open(self) -> None:
-        """Raise `Refused` (503) when nobody is let in any more."""
+        """Raise `Refused` (503) if the entrance is closed."""
         if self.closed:
-            raise Refused(503, "the server is going down", headers=RETRY_AFTER)
+            raise Refused(
+                503, "the server is shutting down", logged="shutting down", headers=RETRY_AFTER
+            )
 
     def check_room(self) -> None:
-        """Raise `Refused` (503) then, and when there are `max_connections` already."""
+        """Raise `Refused` (503) if the entrance is closed or there are `max_connections` already."""
         self.check_open()
         if len(self._connections) >= self._settings.max_connections:
-            raise Refused(503, "the server is full; try again later", headers=RETRY_AFTER)
+            raise Refused(503, "the server is full; try again later", logged="full", headers=RETRY_AFTER)
 
     @property
     def half_open(self) -> int:
-        """How many half-open connections there are."""
+        """The number of half-open connections."""
         return len(self._places)
 
     @property
     def has_listeners(self) -> bool:
-        """Whether anybody accepts connections on behalf of the hub."""
+        """Whether any listener is registered."""
         return bool(self._listeners)
 
     @property
@@ -217,51 +224,55 @@ class Entrance:
         """Whether there are half-open connections, or listeners."""
         return bool(self._places or self._listeners)
 
-    @contextmanager
     def half_opened(
         self,
         scope: trio.CancelScope,
         address: str | None = None,
         stage: Stage = Stage.HEAD,
         listener: Listener | None = None,
-    ) -> Iterator[Place]:
-        """Count a connection as half-open; where there are too many, one is dropped for it.
+    ) -> AbstractContextManager[Place]:
+        """Count a connection as half-open inside the block. If there are too many, drop one of them.
 
-        `scope` must have been entered. One that is idle, between two requests, is cancelled when the
-        entrance closes: a browser that was sent away would come back on it, to a 503 that is its
-        stream's end.
+        `scope` must have been entered. When the entrance closes, an idle connection, between two
+        requests, is cancelled at once. A browser that was sent away would otherwise reuse it and get a
+        503, after which its stream doesn't reconnect.
         """
+        return _HalfOpen(self, Place(scope, address, stage, listener))
+
+    def enter(self, place: Place) -> None:
+        """Count a place. Only the block of `half_opened` calls this, and then `leave`."""
         if len(self._places) >= self._settings.max_half_open:
             self.make_room()
-        place = Place(scope, address, stage, listener)
         self._places.add(place)
         if self.closed:
             self._hurry(place)
-        try:
-            yield place
-        finally:
-            self._places.remove(place)
+
+    def leave(self, place: Place) -> None:
+        """Undo `enter`."""
+        self._places.remove(place)
+        if self.left:
             self.left.unpark_all()
 
     def serve(self, place: Place, seconds: float) -> None:
-        """A whole head has come. Its request has so many seconds, fewer when the entrance closes."""
+        """Give a request whose head has arrived `seconds` to be served, fewer if the entrance closes."""
         place.stage = Stage.SERVED
         place.scope.deadline = trio.current_time() + seconds
         if self.closed:
             self._hurry(place)
 
     def make_room(self) -> None:
-        """Drop the half-open connection that has least right to be here.
+        """Drop the half-open connection that matters least.
 
-        Of the address that has most of them, one that is served is spared as long as there is any other.
+        It belongs to the address that has most of them. One that is served is dropped only if that
+        address has no others.
         """
         self._drop(self._places.worst(*Stage))
 
     def drop_unserved(self) -> bool:
-        """Drop one that has nothing to lose; False when there is none.
+        """Drop a connection that loses nothing; return False if there is none.
 
-        It has had time enough to send its request, or it is idle. Idle ones, which have sent some
-        before, stay as long as there are others that may turn out to send nothing.
+        It had enough time to send its request, or it is idle. Idle ones have sent requests before. They
+        are spared as long as others may turn out to send nothing.
         """
         place = self._places.worst(Stage.HEAD, grace=_GRACE)
         if place is None and self._places.worst(Stage.HEAD) is None:
@@ -275,23 +286,40 @@ class Entrance:
         place.scope.cancel()
         return True
 
-    def drop_half_open(self, listener: Listener | None = None) -> None:
+    def abort(self) -> None:
+        """Drop all half-open connections and end the listeners. Doesn't block."""
+        self.abort_half_open()
+        self.abort_listeners()
+
+    def abort_half_open(self, listener: Listener | None = None) -> None:
         """Drop the half-open connections of one listener, or all of them, without an answer."""
         for place in self._places:
             if listener is None or place.listener is listener:
                 place.scope.cancel()
 
-    def cut_off(self) -> None:
-        """Drop all half-open connections, and end the listeners."""
-        self.drop_half_open()
-        self.cut_off_listeners()
-
-    def cut_off_listeners(self) -> None:
-        """End the listeners, with all that they have let in."""
+    def abort_listeners(self) -> None:
+        """End the listeners and everything they accepted."""
         for listener in self._listeners:
-            listener.cut_off()
+            listener.abort()
 
     @staticmethod
     def _hurry(place: Place) -> None:
         left = 0.0 if place.stage is Stage.IDLE else _LAST_CALL
         place.scope.deadline = min(place.scope.deadline, trio.current_time() + left)
+
+
+class _HalfOpen(AbstractContextManager[Place]):
+    """The block of `half_opened`. It is a class, because a generator costs more for each request."""
+
+    __slots__ = ("_entrance", "_place")
+
+    def __init__(self, entrance: Entrance, place: Place) -> None:
+        self._entrance = entrance
+        self._place = place
+
+    def __enter__(self) -> Place:
+        self._entrance.enter(self._place)
+        return self._place
+
+    def __exit__(self, *_: object) -> None:
+        self._entrance.leave(self._place)

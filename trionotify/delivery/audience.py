@@ -1,12 +1,12 @@
-"""Audiences: which clients a notification is for.
+"""Audiences: selecting the clients that a notification is for.
 
-The publisher names an `id` (`to`), a condition on clients (`audience`), or both. The clients to ask are
-found by hash, by what an audience demands of a parameter; only an audience that demands nothing in
-particular (a callable, a prefix, a negation) is put to every client.
+The publisher names an `id` (`to`), a condition on clients (`audience`), or both. The index of the
+registry finds the clients to ask, by the value that an audience demands of a parameter. An audience
+that demands no value (a callable, a prefix, a negation) is evaluated for every client.
 
-That may take long: a millisecond for each client and each notification of a list. What a client's record
-says never changes, so it doesn't matter when it is done. It is done in the publisher's task, before its
-list is in the channel (`judge`). The broadcast asks about those who have entered since (`choose`).
+Evaluating may take up to a millisecond per client and notification. A client's record never changes, so
+the result doesn't depend on the time. The publisher's task evaluates before its list enters the channel
+(`judge`). The broadcast only evaluates for clients that have connected since (`choose`).
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from trionotify.model.predicates import AllOf, AnyOf, Exact, Wanted, is_value
 
 __all__ = ["Audiences", "is_meant"]
 
-#: Parameters for which an audience may have indexes made. For each, every client is looked at; so for
-#: more of them all clients are looked at once.
+#: The most parameters of an audience that are looked up in indexes. The index of a parameter is built by
+#: visiting every client, so an audience with more of them visits all clients once instead.
 MAX_NAMES: Final = 4
-#: Clients that are noted for the notifications of one list, before it is in the channel. What means more
-#: is judged at the broadcast, where to send to them takes longer.
+#: The most clients noted for the notifications of one list before it enters the channel. Beyond
+#: that the broadcast evaluates, because sending to so many takes longer anyway.
 MAX_NOTED: Final = 1 << 15
 
 
 def is_meant(client: Recipient | None, notification: Notification) -> bool:
-    """Whether the notification is for this client. An audience that raises says no.
+    """Return whether the notification is for this client. If its audience raises, it isn't.
 
-    None stands for a subscription inside the process, which is the server's own and sees everything.
+    None stands for a subscription inside the process, which gets every notification.
     """
     if client is None:
         return True
@@ -46,26 +46,26 @@ def is_meant(client: Recipient | None, notification: Notification) -> bool:
         return False
     try:
         return notification.audience is None or bool(notification.audience(client))
-    except Exception:  # any callable; its publisher was told when it was broadcast
+    except Exception:  # any callable may raise; the publisher was told at the broadcast
         return False
 
 
 @attrs.define(eq=False)
 class _Judged:
-    """Whom a notification is for, of the clients that have entered so far."""
+    """The clients that a notification is for, among those that have connected so far."""
 
     to: str | None
     audience: Wanted | None
-    #: How many had ever entered when it was asked about; -1: it wasn't yet.
+    #: The number of clients that had ever connected when it was evaluated; -1 before the first time.
     entered: int = attrs.field(default=-1, init=False)
     meant: dict[Client, None] = attrs.field(factory=dict, init=False)
-    #: Those about whom it wasn't asked, because that takes too long.
+    #: Clients for which it wasn't evaluated, because that would take too long.
     late: dict[Client, None] = attrs.field(factory=dict, init=False)
-    #: What the audience raised first.
+    #: The first exception of the audience.
     error: Exception | None = attrs.field(default=None, init=False)
-    #: Nothing but predicates decides: what they say of a client lasts. (And they raise nothing.)
+    #: Whether only predicates decide. Their results for a client never change, and they raise nothing.
     lasts: bool = attrs.field(init=False)
-    #: What it takes to ask the audience, if that may be costly; the application's own are always asked.
+    #: The cost of evaluating the audience, if it may be high. None for an application's own callable.
     price: Price | None = attrs.field(init=False)
 
     @lasts.default
@@ -77,41 +77,43 @@ class _Judged:
         return price_of(self.audience) if self.lasts and self.audience is not None else None
 
     def is_of(self, notification: Notification) -> bool:
-        """Whether it holds for this notification, too."""
+        """Return whether the result also holds for this notification."""
         return self.lasts and self.audience is notification.audience and self.to == notification.to
 
 
 class Audiences:
-    """Finds the positions that a notification is for. Made by the broadcast."""
+    """Finds the positions that a notification is for. Created by the broadcast's matcher.
+
+    Publishers' tasks call `judge`. Only the broadcast's task calls `choose` and `forget`.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        #: Subscriptions inside the process: every audience is open to them.
+        #: Subscriptions inside the process, which every audience includes.
         self.everywhere: dict[Position, None] = {}
-        #: Publishers whose audiences take long to judge: one turn of each site after the other.
+        #: The lane for publishers whose audiences take long. Their sites take turns.
         self._publishers = Lane()
-        #: The last one of what is being handed out. The events of a batch often have the same audience.
+        #: The last result of this list. The notifications of a batch often have the same audience.
         self._last: _Judged | None = None
 
     @staticmethod
     def is_for_all(notification: Notification) -> bool:
-        """Whether neither `to` nor an audience restricts it."""
+        """Return whether neither `to` nor an audience restricts it."""
         return notification.audience is None and "to" not in notification.extensions
 
     def deaf(self, origin: int | None) -> Position | None:
-        """The position of the connection `origin`, if that doesn't want to hear itself."""
+        """The position of the connection `origin`, if it doesn't want its own notifications."""
         client = None if origin is None else self._registry.by_key(origin)
         position = client.position if client else None
         return position if position and position.deaf_to is not None else None
 
     async def judge(self, entries: list[Entry], site: str) -> None:
-        """Find out beforehand whom these are for, and note it in each. A checkpoint when it takes long.
+        """Evaluate the audiences of these entries, and note the result in each.
 
-        For a publisher at this `site`, in turns with others that do the same.
+        Each entry must have an audience. The publisher at this `site` takes turns with others. It is a
+        checkpoint only if it takes more than a turn. Cancelled, it leaves some results noted, which
+        does no harm.
         """
-        entries = [entry for entry in entries if entry.notification.audience is not None]
-        if not entries:
-            return
         turn, judged, noted = Turn(), None, 0
         for entry in entries:
             if judged is None or not judged.is_of(entry.notification):
@@ -129,10 +131,11 @@ class Audiences:
     async def choose(
         self, entry: Entry, turn: Turn, allowance: Allowance
     ) -> tuple[list[Position], list[Position], Exception | None]:
-        """The positions that it is for, those that must find out themselves, and what it raised first.
+        """Return the positions an entry is for, those that must find out themselves, and the error.
 
-        The second are those for whom the audience is costly: their queries have long texts, and it looks
-        far into them. A checkpoint whenever the turn is over.
+        The second list has the clients for which the audience is expensive, because it searches the
+        long texts of their queries. The error is the audience's first exception. A checkpoint whenever
+        the turn is over.
         """
         judged, entry.judged = entry.judged or self._last, None
         if judged is None or not judged.is_of(entry.notification):
@@ -143,21 +146,21 @@ class Audiences:
         return [*self.everywhere, *_joined(judged.meant)], _joined(judged.late), judged.error
 
     def forget(self) -> None:
-        """Remember nothing of what was chosen: the list has been handed out."""
+        """Discard the last result, because the list has been handed out."""
         self._last = None
 
     def _ask(self, judged: _Judged, turn: Turn, allowance: Allowance | None) -> Iterator[None]:
-        """Ask about all that have entered since the last time. Yields whenever the turn is over."""
+        """Evaluate for all clients that connected since the last time. Yields when the turn is over."""
         registry, audience, to = self._registry, judged.audience, judged.to
         before, judged.entered = judged.entered, registry.entered
         candidates: Iterable[Client]
         if before >= 0:
-            # Or earlier, if some have left since: then it is found once more.
+            # If some have left since, this includes a few earlier ones, which are found once more.
             candidates = registry.newest(registry.entered - before)
         elif to is not None:
             candidates = registry.by_id(to)
         else:
-            assert audience is not None  # else it were for all
+            assert audience is not None  # otherwise `is_for_all` is true
             candidates = self._candidates(audience)
         for client in candidates:
             if turn.over:
@@ -170,11 +173,11 @@ class Audiences:
             try:
                 if audience is None or audience(client):
                     judged.meant[client] = None
-            except Exception as error:  # any callable: false for this client, and told
+            except Exception as error:  # any callable may raise; the publisher is told
                 judged.error = judged.error or error
 
     def _candidates(self, audience: Wanted) -> Iterable[Client]:
-        """The clients for which `audience` could hold."""
+        """Return the clients for which `audience` may hold."""
         demanded = _demanded(audience)
         if demanded is None:
             return self._registry
@@ -187,13 +190,13 @@ class Audiences:
 
 
 def _joined(clients: Iterable[Client]) -> list[Position]:
-    """The positions of those who read."""
+    """Return the positions of those clients that have joined the broadcast."""
     positions = [client.position for client in clients]
     return [position for position in positions if position and position.joined]
 
 
 def _longest(client: Client) -> int:
-    """Characters of the longest text that an audience finds in its query."""
+    """Return the length of the longest text in the client's query, in characters."""
     return max(len(client.id), len(client.role), *map(len, client.params.values()))
 
 
@@ -206,7 +209,7 @@ def _has_any(client: Client, demanded: Collection[tuple[str, str]]) -> bool:
 
 
 def _demanded(audience: Wanted) -> dict[tuple[str, str], None] | None:
-    """Parameters with their values, of which a client must have one; None if that isn't known."""
+    """Return parameters and values of which a matching client has at least one; None if unknown."""
     match audience:
         case Exact(attributes=(condition, *_)) if type(audience) is Exact:
             return {condition: None}

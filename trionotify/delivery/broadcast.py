@@ -1,56 +1,49 @@
-"""The broadcast: one task, fed by a memory channel through the log, that hands out.
+"""The broadcast: the one task that takes new entries from the log and hands them out.
 
-Publishers put lists of entries into the channel. The task takes from the log all that is new there,
-finds for each notification the groups that want it, joins each group's frames, and hands the same bytes
-to every live member: one synchronous send per client and batch. A client whose kernel takes less falls
-behind; its own task goes on from the log, step by step (`advance`). The rule that keeps this free of
-gaps and duplicates is in `position`.
+Publishers put lists of entries into a memory channel. The task takes from the log all entries that are
+new. For each it finds the groups that want it. It joins each group's frames and hands the same bytes to
+every live member, with one synchronous send per client and batch. A client whose kernel takes less
+falls behind. That client's own task then continues from the log, step by step (`advance`). The rule
+that rules out gaps and duplicates is in `position`.
 
-A batch is handed out in slices: as many entries as one turn suffices to match, at most `SLICE` of them.
-`taken` is the end of the slice: it moves to each entry before that entry is matched. Other tasks run at
-the checkpoints inside a slice, and only there do they see `done < taken`.
-
-Everyone waits for what is evaluated here. So whom an audience means is found out in its publisher's
-task (`put`), and when an `Allowance` for costly filters is spent, their readers fall behind.
+A batch is handed out in slices. A slice has as many entries as one turn suffices to match, at most
+`SLICE` (`matching`). `taken` is the end of the slice and moves to each entry before that entry is
+matched. Other tasks run only at the checkpoints inside a slice. Only there can they see `done < taken`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Hashable
 from typing import Final
 
 import trio
 
-from trionotify.delivery.audience import Audiences
-from trionotify.delivery.catchup import read_latest, read_on
+from trionotify.delivery.compression import compressed_last, joined
 from trionotify.delivery.counters import Counts, Lag
 from trionotify.delivery.entry import Entry
 from trionotify.delivery.log import Log
-from trionotify.delivery.position import Chunk, Group, Position, cut, join_frames
+from trionotify.delivery.matching import Matcher
+from trionotify.delivery.position import Chunk, Group, Position, Sendable, cut
 from trionotify.delivery.publish_queue import Inbox
 from trionotify.delivery.registry import Registry
+from trionotify.delivery.renewal import BeganAgain, begin_again, place_before
+from trionotify.delivery.scan import read_on
 from trionotify.delivery.tally import Tally
 from trionotify.delivery.turns import Turn
 from trionotify.delivery.unsent import Unsent
-from trionotify.model.costs import Allowance, Price
 from trionotify.model.cursor import Cursor, Moment
-from trionotify.model.index import Filed, PredicateIndex
-from trionotify.model.predicates import NOTHING, Wanted, key_of
+from trionotify.model.predicates import Wanted
 
 __all__ = ["TURN", "Broadcast"]
 
-#: How many clients are served between two looks at the clock.
+#: The clients served between two looks at the clock.
 TURN = 64
-#: The most entries, and bytes of them, that are handed out together. (The first one may be longer.)
-SLICE: Final = 1024
-SLICE_BYTES: Final = 1 << 20
-#: Bytes that were joined for single clients of a slice and may be kept for others that want the same.
+#: The most bytes joined for single clients that are cached, for other clients that want the same.
 _JOINED_BYTES: Final = 4 << 20
 
 
 class Broadcast:
-    """The positions, the groups and the task that serves them. Made by the hub, lives as long.
+    """The positions and the task that serves them. Created by the hub, and lives as long.
+
     Positions join, move and leave by synchronous calls from their own tasks.
     """
 
@@ -58,110 +51,104 @@ class Broadcast:
         self.log = log
         self.inbox = inbox
         self.counts: Counts = Counts()
-        #: What became of those who were too slow.
+        #: Counts of clients that were too slow.
         self.lag: Lag = self.counts.lag
-        #: The end of the last batch taken, and of the last that was handed to everyone live.
+        #: The end of the last slice taken, and of the last one handed to every live position.
         self.taken: int = log.head
         self.done: int = log.head
-        #: There will be nothing more.
+        #: Whether the task has ended.
         self.over: bool = False
-        self._index: PredicateIndex[Group] = PredicateIndex()
-        self._groups: dict[tuple[Hashable, object], Group] = {}
-        self._audiences = Audiences(registry)
-        self._unsent = Unsent(max_unsent)
-        #: What costly evaluations may still take of the list that is being handed out.
-        self._allowance = Allowance()
-
-    async def put(self, entries: list[Entry], site: str) -> None:
-        """Put a publisher's list into the channel: see `Inbox.put`.
-
-        First find out whom audiences mean, in this task: it is the publisher at this `site` that waits.
-        """
-        await self._audiences.judge(entries, site)
-        await self.inbox.put(entries)
+        self.matcher: Matcher = Matcher(registry, self._put_off)
+        self._registry = registry
+        #: The log's epoch before it began again.
+        self.epoch_before: str = ""
+        self._unsent = Unsent(max_unsent, self.lag)
 
     def cursor(self, offset: int) -> str:
-        """`offset` as the text of a cursor."""
-        return str(Cursor(self.log.epoch, offset))
+        """Return the text of a cursor. A negative offset is from before the log began again."""
+        if offset < 0:
+            return str(Cursor(self.epoch_before, place_before(offset)))
+        return str(Cursor(self.log.epoch, offset, self.log.check(offset) or ""))
 
     def resume(self, cursor: Cursor) -> int | None:
-        """The offset to go on behind, or None when not everything since `cursor` is there."""
-        there = cursor.epoch == self.log.epoch and cursor.offset <= self.taken
-        return cursor.offset if there and self.log.is_whole_behind(cursor.offset) else None
+        """Return the offset to continue behind, or None if the log lacks something since `cursor`."""
+        offset, log = cursor.offset, self.log
+        same = cursor.epoch == log.epoch and offset <= self.taken and cursor.check == log.check(offset)
+        return offset if same and log.is_whole_behind(offset) else None
 
     async def find(self, moment: Moment) -> int:
-        """The offset behind which all stands that was published then or later. A checkpoint."""
+        """Return the offset behind which everything was published at `moment` or later. A checkpoint."""
         log = self.log
         at = await (log.offset_at(moment.at) if moment.ago is None else log.offset_ago(moment.ago))
         return self.within(at)
 
     def within(self, offset: int) -> int:
-        """The nearest offset where a reader can start."""
+        """Return the nearest offset at which a reader can start."""
         return max(self.log.start, min(offset, self.taken))
 
     # --- positions ---
 
     def join(self, position: Position, offset: int) -> None:
-        """Let a reader start behind `offset`; it gets everything after that, and no gap."""
+        """Start a reader behind `offset`. It gets everything after that, without a gap."""
         position.cursor = offset
         position.joined = True
         if position.client is None:
-            self._audiences.everywhere[position] = None
-        self._enter_group(position)
+            self.matcher.audiences.everywhere[position] = None
+        self.matcher.enter(position)
         self._settle_or_wake(position)
 
     def leave(self, position: Position) -> None:
-        """Send it nothing more. May be called again."""
+        """Send this reader nothing more. May be called again."""
         if position.joined:
             self.fix(position)
             self._unsent.discard(position)
             position.joined = position.live = False
-            self._audiences.everywhere.pop(position, None)
-            self._leave_group(position)
+            self.matcher.audiences.everywhere.pop(position, None)
+            self.matcher.leave(position)
 
     def standing(self, position: Position) -> int:
-        """The offset up to which the reader has got what it wants."""
+        """Return the offset up to which the reader has everything it wants."""
         return max(position.cursor, self.done) if position.live else position.cursor
 
     def fix(self, position: Position) -> int:
-        """Let its cursor be where it stands, and return that."""
+        """Set the reader's cursor to where it stands, and return it."""
         position.cursor = self.standing(position)
         return position.cursor
 
     def refilter(self, position: Position, predicate: Wanted) -> int:
-        """Change what the reader wants, behind the returned offset: its own position."""
+        """Change the predicate. It takes effect behind the returned offset, the reader's own place."""
         if not position.joined:
             position.predicate = predicate
             return self.taken
         offset = self.fix(position)
-        self._leave_group(position)
+        self.matcher.leave(position)
         position.predicate = predicate
-        position.latest = None
-        self._enter_group(position)
+        position.stand_at(offset)
+        self.matcher.enter(position)
         if position.live:
-            self._settle_or_wake(position)  # in the middle of a batch, it isn't where that ends
+            self._settle_or_wake(position)  # in the middle of a batch, `taken` may be further on
         return offset
 
     def fall_behind(self, position: Position) -> None:
-        """Its Wire owes bytes, or it reads at its own pace: hand it nothing until it has caught up."""
+        """Hand a reader nothing until it has caught up. It owes bytes, or reads at its own pace."""
         if position.live:
             self.fix(position)
             position.live = False
 
     def _put_off(self, position: Position) -> None:
-        """Hand it nothing of this slice, before it has found out what of it it wants."""
+        """Skip a reader in this slice. It evaluates its predicate in its own task."""
         if position.live:
             self.fall_behind(position)
             position.outlet.put_off()
 
     def go_back(self, position: Position, offset: int) -> None:
-        """Let the reader stand at `offset`, which can be resumed, until its outlet is woken."""
+        """Put the reader at `offset`, which can be resumed, until its outlet is woken."""
         if position.joined:
-            position.live, position.latest = False, None
-            position.cursor = position.told = offset
+            position.live, position.told = False, offset
+            position.stand_at(offset)
 
     def settle(self, position: Position) -> bool:
-        """Make it live if it stands where the broadcast does and owes nothing."""
+        """Make the reader live if it stands where the broadcast does and owes nothing."""
         position.live = position.cursor == self.taken and not position.outlet.owed
         return position.live
 
@@ -169,66 +156,50 @@ class Broadcast:
         if not self.settle(position):
             position.outlet.wake()
 
-    def _enter_group(self, position: Position) -> None:
-        if position.predicate is NOTHING:
-            return
-        key = (key_of(position.predicate), position.encode)
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = Group(position.predicate, position.encode)
-            group.price = self._index.add(group.predicate, group).price
-        group.members[position] = None
-        position.group = group
-
-    def _leave_group(self, position: Position) -> None:
-        group, position.group = position.group, None
-        if group is None:
-            return
-        del group.members[position]
-        if not group.members:
-            del self._groups[key_of(group.predicate), group.encode]
-            self._index.remove(group.predicate, group)
-
     # --- the task ---
 
     async def run(self) -> None:
-        """Hand out, until the inbox is closed and empty."""
+        """Hand out until the inbox is closed and empty."""
         entries: list[Entry] = []
         try:
             while True:
-                entries, fresh = await self.log.take(self.inbox)
-                await self._hand_out(entries, fresh)
+                try:
+                    entries, fresh = await self.log.take(self.inbox)
+                except BeganAgain as again:
+                    begin_again(self, again.epoch, self._registry)
+                else:
+                    await self._hand_out(entries, fresh)
         except trio.EndOfChannel:
             return
         finally:
-            # Cancelled: whoever waits for a receipt must not wait for ever.
+            # After a cancellation, no publisher may wait for a receipt for ever.
             for entry in entries + self.inbox.close():
                 if entry.pending:
                     entry.pending.done.set()
             self.over = True
-            for position in self._audiences.everywhere:
+            for position in self.matcher.audiences.everywhere:
                 position.outlet.wake()
 
     async def _hand_out(self, entries: list[Entry], fresh: list[Entry]) -> None:
         turn = Turn()
-        self._allowance = Allowance()
+        self.matcher.begin()
         start = 0
         while start < len(fresh):
-            shared, singled, end = await self._match(fresh, start, turn)
-            tally = Tally(fresh[start:end])
-            await self._send_all(shared, singled, tally, turn)
+            found = await self.matcher.match(fresh, start, turn, self)
+            tally = Tally(fresh[start : found.end])
+            await self._send_all(found.shared, found.singled, tally, turn)
             self.done = self.taken
             self.log.evict(self.done, trio.current_time())
-            tally.tell(self.log.epoch)
-            start = end
-            # To serve many takes longer than a checkpoint, in which publishers bring more.
-            if turn.over or any(len(group.members) >= TURN for group in shared):
+            tally.tell(self.log, self.cursor)
+            start = found.end
+            # Serving many clients takes longer than a checkpoint, in which publishers bring more.
+            if turn.over or any(len(group.members) >= TURN for group in found.shared):
                 await turn.pass_on()
-        self._audiences.forget()
+        self.matcher.forget()
         self.taken = self.done = self.log.head
         self.counts.hand_out(entries, fresh, trio.current_time())
-        if len(fresh) < len(entries):  # repetitions: the log had them already
-            Tally(entries).tell(self.log.epoch)
+        if len(fresh) < len(entries):  # the log had the others already
+            Tally(entries).tell(self.log, self.cursor)
         self.inbox.settle(entries)
 
     async def _send_all(
@@ -238,96 +209,26 @@ class Broadcast:
         tally: Tally,
         turn: Turn,
     ) -> None:
-        # The members now: a position that moves while others are served finds its own way.
+        # A snapshot, because a position that moves while others are served finds its own way.
         members = {group: tuple(group.members) for group in shared}
         if singled:
             for group, all_ in members.items():
                 members[group] = tuple(position for position in all_ if position not in singled)
-        joined: dict[tuple[object, ...], list[Chunk]] = {}
+        made: dict[tuple[object, ...], list[Chunk]] = {}
         size = 0
-        for position, own in singled.items():
+        for position, own in sorted(singled.items(), key=compressed_last):
             wants = position.merged(own, shared.get(position.group, [])) if position.group else own
             key = (position.encode, *[entry.offset for entry in wants])
-            if key not in joined:
+            if key not in made:
                 if size > _JOINED_BYTES:
-                    joined.clear()
+                    made.clear()
                     size = 0
-                joined[key] = join_frames(wants, position.encode)
-                size += sum([len(chunk.data) for chunk in joined[key]])
-            await self._send((position,), wants, joined[key], tally, turn)
-        for group, wants in shared.items():
-            await self._send(members[group], wants, join_frames(wants, group.encode), tally, turn)
-
-    async def _match(
-        self, entries: list[Entry], start: int, turn: Turn
-    ) -> tuple[dict[Group, list[Entry]], dict[Position, list[Entry]], int]:
-        """Find the groups that want the next slice, and what goes to single positions in addition.
-
-        The slice begins with the entry at `start`. The last value that is returned is its end: the entry
-        at which the turn was over, or was passed on. After that no entry may be added, because other
-        tasks have seen `taken`.
-        """
-        shared: dict[Group, list[Entry]] = {}
-        singled: dict[Position, list[Entry]] = {}
-        failed: dict[Group, Exception] = {}
-        passed, size, at = turn.passed, 0, start
-        origin, deaf = None, None
-        for entry in entries[start : start + SLICE]:
-            notification, size = entry.notification, size + entry.size
-            if at > start and (size > SLICE_BYTES or turn.passed > passed or turn.over):
-                break
-            at += 1
-            self.taken = entry.offset
-            if entry.origin != origin:
-                origin, deaf = entry.origin, self._audiences.deaf(entry.origin)
-            if deaf:
-                singled.setdefault(deaf, [])
-            if self._audiences.is_for_all(notification):
-                for filed in (found := self._index.candidates(notification)):
-                    if len(found) > 1 and turn.over:  # for one, the look above will do
-                        await turn.pass_on()
-                    if filed.price and self._puts_off(filed, filed.price, entry):
-                        continue
-                    for group in self._index.holding(filed, notification, failed):
-                        shared.setdefault(group, []).append(entry)
-                continue
-            for position in await self._match_chosen(entry, turn):
-                singled.setdefault(position, []).append(entry)
-        for group, reason in failed.items():
-            for position in tuple(group.members):
-                position.outlet.fail(reason)
-        return shared, singled, at
-
-    async def _match_chosen(self, entry: Entry, turn: Turn) -> list[Position]:
-        """Those for whom it is, and who want it."""
-        chosen, late, error = await self._audiences.choose(entry, turn, self._allowance)
-        Tally.fail(entry, error)
-        for position in late:
-            self._put_off(position)
-        found = []
-        for position in chosen:
-            if turn.over:
-                await turn.pass_on()
-            price = position.group and position.group.price
-            if price and not self._allows(price, entry):
-                self._put_off(position)
-            elif position.wants(entry):
-                found.append(position)
-        return found
-
-    def _puts_off(self, filed: Filed[Group], price: Price, entry: Entry) -> bool:
-        """Put off those who share a filter, if it may not be evaluated here; whether it was so."""
-        groups = tuple(self._index.members(filed))
-        if self._allows(price, entry, sum([len(group.members) for group in groups])):
-            return False
-        for group in groups:
-            for position in group.members:
-                self._put_off(position)
-        return True
-
-    def _allows(self, price: Price, entry: Entry, readers: int = 1) -> bool:
-        """Whether a filter of this price may be evaluated here, for so many readers."""
-        return self._allowance.covers(price.on(entry.longest), readers)
+                made[key] = await joined(wants, position.encode, turn)
+                size += sum([len(chunk.data) for chunk in made[key]])
+            await self._send((position,), wants, made[key], tally, turn)
+        for group, wants in sorted(shared.items(), key=compressed_last):
+            chunks = await joined(wants, group.encode, turn)
+            await self._send(members[group], wants, chunks, tally, turn)
 
     async def _send(
         self,
@@ -337,7 +238,7 @@ class Broadcast:
         tally: Tally,
         turn: Turn,
     ) -> None:
-        """Hand `wants`, as `chunks`, to those of `positions` who are live and don't have it yet."""
+        """Hand `wants`, as `chunks`, to the live positions that don't have it yet."""
         for start in range(0, len(positions), TURN):
             if turn.over:
                 await turn.pass_on()
@@ -346,7 +247,7 @@ class Broadcast:
     def _hand_to(
         self, positions: tuple[Position, ...], wants: list[Entry], chunks: list[Chunk], tally: Tally
     ) -> None:
-        # The hot path: what is in this loop is paid for each delivery.
+        # This is the hot path. Every delivery pays for each line of this loop.
         done, taken = self.done, self.taken
         missed = missed_bytes = 0
         incomplete: list[tuple[Position, int]] = []
@@ -359,7 +260,7 @@ class Broadcast:
                 missed_bytes += all_bytes
                 if not position.live:
                     incomplete.append((position, 0))
-            elif not pieces:  # it takes notifications, not bytes, and takes them from the log
+            elif not pieces:  # this reader takes notifications from the log, not bytes
                 missed += number
                 incomplete.append((position, 0))
                 self.fall_behind(position)
@@ -378,10 +279,12 @@ class Broadcast:
                         position.outlet.abort()
                         break
                     if sent != size:
-                        self._unsent.add(position, cut(position, chunk, sent))
+                        frame, rest = cut(position, chunk, sent)
+                        position.outlet.owe(rest)
+                        self._unsent.add(position, frame)
                         whole = sum(entry.offset < position.cursor for entry in wants)
                         incomplete.append((position, whole))
-                        # The one that was cut goes out in full, but later.
+                        # The frame that was cut goes out whole, but later.
                         missed += number - whole - 1
                         position.sent -= number - whole - 1
                         missed_bytes += all_bytes - sent
@@ -393,48 +296,49 @@ class Broadcast:
 
     # --- catching up ---
 
-    def advance(self, position: Position) -> bool:
-        """Bring one client that is behind a step further; False when it is live, or gone.
+    def advance(self, position: Position) -> Chunk | None:
+        """Return the next frames for a client that is behind, or None if there are none to send.
 
-        Whenever it returns True, wait until it is owed nothing and come back. Doesn't block. Raises
-        `Evicted` when the client fell off the log's old end, `Damaged` when what comes next is,
-        `NotLoaded` when the log must load it first, and whatever the client's own predicate raises.
+        After None, the position is live, has left, or must be advanced again. Otherwise send the
+        frames, then call `hand_over`. Doesn't block. Raises `Evicted` if the log no longer has what
+        comes next, `Damaged` if it can't read that, `NotLoaded` if it must load that first, and
+        whatever the client's own predicate raises.
         """
         self._unsent.discard(position)
         if not position.joined or self.settle(position):
-            return False
-        if position.latest_only:
-            chunk, offset = read_latest(position, self.log, self.taken, self.lag)
-        else:
-            chunk, offset = read_on(position, self.log, self.taken)
+            return None
+        read = read_on if position.reading is None else position.reading.read
+        chunk, offset = read(position, self.log, self.taken)
         if not position.joined:
-            return False  # a predicate of the client's own has closed it
+            return None  # the client's own predicate has closed it
         position.cursor = offset
-        if chunk is None:
-            return True
-        position.told = chunk.offsets[-1]
-        outlet = position.outlet
-        if not outlet.synchronous:
+        if chunk is not None:
+            position.told = chunk.offsets[-1]
+        return chunk
+
+    def hand_over(self, position: Position, chunk: Chunk, taken: int | None) -> Sendable:
+        """Note that the kernel took `taken` bytes of `chunk`; return the bytes that are owed.
+
+        None means that nothing is written synchronously, so the whole chunk is owed.
+        """
+        rest: Sendable = b""
+        if taken is None:
+            rest = chunk.data
             self._unsent.add(position, chunk.data)
-            outlet.owe(chunk.data)
-            self._count_caught_up(position, chunk, len(chunk.data))
-            return True
-        try:
-            # Behind an answer that the session is still sending, not into the middle of it.
-            sent = 0 if outlet.owed else position.send(chunk.data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            outlet.abort()
-            return False
-        if sent < len(chunk.data):
-            self._unsent.add(position, cut(position, chunk, sent))
-        self._count_caught_up(position, chunk, sent)
-        return True
+        elif taken < len(chunk.data):
+            frame, rest = cut(position, chunk, taken)
+            self._unsent.add(position, frame)
+        self._count_caught_up(position, chunk, len(chunk.data) if taken is None else taken)
+        return rest
+
+    def skip_to(self, position: Position, offset: int, *, told: bool) -> None:
+        """Continue behind `offset` if a reader can't have what comes next. `told`: it knows of the
+        gap."""
+        position.stand_at(offset)
+        if told:
+            position.told = offset
 
     def _count_caught_up(self, position: Position, chunk: Chunk, sent: int) -> None:
-        # One that was cut has begun to go out.
-        number = min(bisect_right(chunk.ends, sent) + 1, len(chunk.ends))
-        position.sent += number
-        self.counts.delivered += number
+        position.sent += chunk.begun(sent)
+        self.counts.delivered += chunk.begun(sent)
         self.counts.delivered_bytes += sent

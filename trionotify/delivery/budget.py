@@ -1,11 +1,12 @@
-"""A budget of bytes, for what is still arriving.
+"""A budget of bytes for incomplete bodies and messages.
 
-Each body of a request and each message of a WebSocket has a limit of its own. A thousand connections
-that each stop one byte short of it would still take gigabytes, so all together have a limit, too.
+Each body of a request and each message of a WebSocket has a limit of its own. But a thousand
+connections that each stop one byte short of it would still take gigabytes. So there is a common limit,
+too.
 
-When that is exceeded, the address that holds most loses its largest holder. If the newcomer had to go
-instead, a few connections that hold on to all there is would lock everyone else out. A connection that
-holds something alone keeps it, whatever its size: what it may have by itself has a limit of its own.
+If the common limit is exceeded, the largest holder at the address that holds most must give up its
+bytes. If the newcomer had to give up instead, a few connections that hold all of it would lock out all
+others. A connection that is the only holder keeps its bytes, because they have a limit of their own.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ __all__ = ["Budget", "Holder"]
 
 
 class Holder(Protocol):
-    """A connection on which something is arriving."""
+    """A connection on which a body or a message is arriving."""
 
     @property
     def site(self) -> str:
-        """Where it comes from."""
+        """The network of the peer's address."""
 
     def give_up_arriving(self) -> None:
-        """Let go of it, and say so to the peer. Doesn't block."""
+        """Discard the incomplete bytes and tell the peer. Doesn't block."""
 
 
 class Budget:
-    """Made by the hub. Connections say here how many bytes they keep of what isn't complete yet."""
+    """The budget of a hub, which creates it. Connections report the incomplete bytes that they keep."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        #: Bytes that are kept at the moment, altogether and by connection.
+        #: The bytes kept now, in total and by connection.
         self.held: int = 0
         self._holders: dict[Holder, int] = {}
 
     def hold(self, holder: Holder, change: int) -> None:
-        """Note that a connection keeps this many bytes more, or fewer. It may have to give them up."""
+        """Note that `holder` keeps `change` bytes more, or fewer. A holder may have to give up."""
         self.held += change
         held = self._holders.pop(holder, 0) + change
         if held:

@@ -1,8 +1,8 @@
 """Clients: the record of one connection.
 
-A `Client` is made when a request is accepted (by `authenticate`, or from the query) and belongs to its
-connection's task from then on. The predicates registered on it say what it wants; registering one moves
-the client from group to group at its own position in the log, and so takes effect between two
+`authenticate`, or the server from the query, creates a `Client` when a request is accepted. From then
+on it belongs to the connection's task. The predicates registered on it select what it gets. Registering
+one moves the client between groups at its own position in the log, so it takes effect between two
 notifications, never inside one.
 """
 
@@ -12,25 +12,30 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Collection, Iterable, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 import attrs
 import trio
 
+from trionotify.delivery.fields import (
+    check_identity,
+    check_moment,
+    check_params,
+    check_role,
+    copied,
+)
 from trionotify.delivery.unanswered import Unanswered
 from trionotify.errors import CloseCode, Disconnected, check_close, problem_document, quoted
 from trionotify.model.filters import check_filter
 from trionotify.model.jsontext import write_json
 from trionotify.model.notification import Notification
 from trionotify.model.predicates import EVERYTHING, NOTHING, AllOf, AnyOf, Wanted, key_of
-from trionotify.model.query import ROLES
 from trionotify.model.replies import acknowledged, reply_of
-from trionotify.model.text import check_id, check_seconds
 
 if TYPE_CHECKING:
     from trionotify.delivery.hub import Hub
     from trionotify.delivery.position import Position
+    from trionotify.delivery.rights import Rights
     from trionotify.model.replies import Message
 
 __all__ = ["Client", "Link"]
@@ -39,14 +44,14 @@ logger: logging.Logger = logging.getLogger("trionotify")
 
 
 class Link(Protocol):
-    """What a client's record needs of its connection, while it has one."""
+    """The interface that a client's record needs of its connection, while it has one."""
 
     @property
     def position(self) -> Position:
-        """Where the client stands in the log."""
+        """The client's position in the log."""
 
     def receive(self) -> Awaitable[list[Message]]:
-        """The messages of one read; an empty list means that there will be no more."""
+        """Return the messages of one read; an empty list if there will be no more."""
 
     async def send(self, message: Message) -> None:
         """Send one message, and wait until the kernel has it."""
@@ -55,116 +60,93 @@ class Link(Protocol):
         """Tell the client the server's own event `kind`, if it speaks CloudEvents. Doesn't block."""
 
     async def say(self, kind: str, data: Mapping[str, object]) -> None:
-        """The same, and wait until the kernel has it."""
+        """Send the client the server's own event `kind`, and wait until the kernel has it."""
 
     async def publish(self, messages: tuple[Message, ...]) -> None:
-        """Publish what the client sent, as the client's."""
+        """Publish the client's messages, on its behalf."""
 
-    def end(self, code: int | None, reason: str = "") -> None:
-        """Say the last word."""
+    def discard(self) -> None:
+        """Drop messages that were received and not understood yet."""
+
+    def close(self, code: int | None, reason: str = "") -> None:
+        """Queue a Close frame, behind which nothing is sent. Doesn't block."""
 
     def refilter(self, predicate: Wanted) -> str:
-        """From here on the client wants this; "here" is returned."""
+        """Replace the client's filter from its present position on; return the cursor there."""
 
 
-def _identity(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be str, not {type(value).__name__}")
-    # It goes into heads (percent-encoded), into logs (escaped), and into the `source` of what the client
-    # publishes.
-    check_id(attribute.name, value)
-
-
-def _moment(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is None:
-        return
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{attribute.name}: must be a number or None, not {type(value).__name__}")
-    check_seconds(attribute.name, value)
-
-
-def _role(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value not in ROLES:
-        raise ValueError(f"{attribute.name} must be one of {', '.join(ROLES)}, not {quoted(value)}")
-
-
-def _params(_: object, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -> None:
-    for name, text in value.items():
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError(
-                f"{attribute.name} must map str to str, not {quoted(name)} to {quoted(text)}"
-            )
-
-
-def _copied(params: Mapping[str, str]) -> Mapping[str, str]:
-    """Nobody's but the record's, and read-only: the registry files by it."""
-    return MappingProxyType(dict(params))
-
-
-_fixed: Final = attrs.setters.frozen
-#: For what is set at each read: attrs would first look whether the field is fixed, which takes longer.
+#: Marks a field that may be set. The others are frozen.
+_free: Final = attrs.setters.NO_OP
+#: For fields set often. attrs would first check whether the field is frozen, which takes longer.
 _set: Final = object.__setattr__
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, on_setattr=attrs.setters.frozen)
 class Client:
-    """One connected client.
+    """One connected client, and the API of its session.
 
-    `id` is its identity (several connections may share one), `params` the whole query, `role` one of
-    `subscriber`, `publisher` and `both`, `remote` its address as text, `subprotocol` and `format`
-    what its connection speaks, `connected_at` the time of day in seconds since 1970. `hub` is the hub it
-    is connected to, None before that. At `expires_at`, in seconds since 1970, the connection is closed
-    with 4401; None: never.
+    `id` is its identity, which several connections may share. `params` is the whole query. `role` is
+    `subscriber`, `publisher` or `both`. `remote` is its address as text. `subprotocol` and `format` are
+    what its connection speaks. `connected_at` is in seconds since 1970. `hub` is its hub, None before
+    it is connected. The server closes the connection (4401) at `expires_at`, in seconds since 1970.
 
-    Iterate over it for its messages (`str` or `bytes`); the iteration ends when the client is gone, or
-    when the server ends the connection. Only its session may iterate; any task may call the rest.
+    Iterate over it to receive its messages (`str` or `bytes`). The iteration ends when the client is
+    gone or the server ends the connection. Only its session may iterate. Any task may call the rest.
 
-    Raises TypeError or ValueError that begins with the attribute's name when a value won't do.
+    Raises TypeError or ValueError, beginning with the attribute's name, for an invalid value.
     """
 
-    id: str = attrs.field(validator=_identity, on_setattr=_fixed)
-    params: Mapping[str, str] = attrs.field(
-        factory=dict, converter=_copied, validator=_params, on_setattr=_fixed
-    )
-    role: str = attrs.field(default="subscriber", validator=_role, on_setattr=_fixed)
-    remote: str = attrs.field(default="", on_setattr=_fixed)
-    subprotocol: str | None = attrs.field(default=None, on_setattr=_fixed)
-    format: str = attrs.field(default="raw", on_setattr=_fixed)
-    connected_at: float = attrs.field(factory=time.time, on_setattr=_fixed)
-    expires_at: float | None = attrs.field(default=None, validator=_moment, on_setattr=_fixed)
-    #: (Sessions see it only when there is one: so they needn't ask.)
-    hub: Hub = attrs.field(default=cast("Any", None), init=False)
-    #: What its query wants is registered already: see `Request.client`.
-    made_of_query: bool = attrs.field(default=False, init=False)
-    #: What `authenticate` allows it: whatever it asks for itself, it gets no more than this.
-    _allowed: Wanted | None = attrs.field(default=None, init=False)
-    #: None: never given a filter, which wants everything.
-    _predicates: tuple[Wanted, ...] | None = attrs.field(default=None, init=False)
-    _link: Link | None = attrs.field(default=None, init=False)
-    _received: deque[Message] | None = attrs.field(default=None, init=False)
-    #: A task waits for messages.
-    _busy: bool = attrs.field(default=False, init=False)
+    id: str = attrs.field(validator=check_identity)
+    params: Mapping[str, str] = attrs.field(factory=dict, converter=copied, validator=check_params)
+    role: str = attrs.field(default="subscriber", validator=check_role)
+    remote: str = attrs.field(default="")
+    subprotocol: str | None = attrs.field(default=None)
+    format: str = attrs.field(default="raw")
+    connected_at: float = attrs.field(factory=time.time)
+    expires_at: float | None = attrs.field(default=None, validator=check_moment)
+    #: A session only runs while there is one, so the type leaves out None.
+    hub: Hub = attrs.field(default=cast("Any", None), init=False, on_setattr=_free)
+    #: Whether the filters of its query are already registered: see `Request.client`.
+    made_of_query: bool = attrs.field(default=False, init=False, on_setattr=_free)
+    #: The rights of its token, live and on replay, whatever is registered. None: it has no token.
+    rights: Rights | None = attrs.field(default=None, init=False, on_setattr=_free)
+    #: Whether it has the server's secret, so that no rates apply to it.
+    exempt: bool = attrs.field(default=False, init=False, on_setattr=_free)
+    #: The widest filter that `authenticate` allows, whatever the client asks for.
+    _allowed: Wanted | None = attrs.field(default=None, init=False, on_setattr=_free)
+    #: None if it was never given a filter, and therefore wants everything.
+    _predicates: tuple[Wanted, ...] | None = attrs.field(default=None, init=False, on_setattr=_free)
+    _link: Link | None = attrs.field(default=None, init=False, on_setattr=_free)
+    _received: deque[Message] | None = attrs.field(default=None, init=False, on_setattr=_free)
+    #: Whether a task waits for messages.
+    _busy: bool = attrs.field(default=False, init=False, on_setattr=_free)
     #: The task of its connection, in which its session runs.
-    _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
-    #: What its session has and has not answered.
-    _unanswered: Unanswered | None = attrs.field(default=None, init=False)
+    _task: trio.lowlevel.Task | None = attrs.field(default=None, init=False, on_setattr=_free)
+    #: Events that its session was given and hasn't answered.
+    _unanswered: Unanswered | None = attrs.field(default=None, init=False, on_setattr=_free)
 
     @property
     def position(self) -> Position | None:
-        """Where it stands in the hub's log; None while it isn't connected."""
+        """The client's position in the hub's log; None while it isn't connected."""
         return None if self._link is None else self._link.position
 
     @property
     def predicates(self) -> tuple[Wanted, ...]:
-        """What is registered, in the order of registration."""
+        """The registered predicates, in the order of registration."""
         return self._predicates or ()
 
     @property
     def predicate(self) -> Wanted:
-        """What the client wants, as one predicate: whatever any of the registered ones wants.
+        """The client's filter, as one predicate that matches if any registered one does.
 
-        Never given a filter, everything (a publisher: nothing); the last one unsubscribed, nothing.
+        A client that was never given a filter wants everything, or nothing if it is a publisher. After
+        the last predicate was unsubscribed, it wants nothing. Its `rights` restrict what it wants.
         """
+        return self.asked if self.rights is None else self.rights.restrict(self.asked)
+
+    @property
+    def asked(self) -> Wanted:
+        """The client's filter without the restriction by its `rights`."""
         if self._predicates is None:
             return NOTHING if self.role == "publisher" else EVERYTHING
         if not self._predicates:
@@ -172,11 +154,11 @@ class Client:
         return self._predicates[0] if len(self._predicates) == 1 else AnyOf(self._predicates)
 
     def subscribe(self, predicate: Wanted) -> str | None:
-        """Register `predicate`: from its position on, the client gets also what this one wants.
+        """Register `predicate`. From its position on, the client also gets what this one selects.
 
-        The first one registered ends "everything". Returns the cursor behind which it holds, None
-        before the client is connected. Raises TypeError for what can't be called, ValueError for a name
-        that no attribute can have. Doesn't block.
+        The first predicate replaces "everything". Returns the cursor behind which it applies, or None
+        before the client is connected. Raises TypeError for a predicate that isn't callable, and
+        ValueError for an invalid attribute name in it. Doesn't block.
         """
         check_filter(predicate)
         if key_of(predicate) in map(key_of, self.predicates):
@@ -184,50 +166,58 @@ class Client:
         return self._refilter((*self.predicates, predicate))
 
     def unsubscribe(self, *predicates: Wanted) -> str | None:
-        """Take equal predicates off the record; without any, all of them.
+        """Remove predicates that equal these, or without arguments all of them.
 
-        Returns the cursor behind which it holds, None before the client is connected. Raises
-        ValueError for one that is not registered, and then takes off none. Doesn't block.
+        Returns the cursor behind which that applies, or None before the client is connected. Raises
+        ValueError if one is not registered, and then removes none. Doesn't block.
         """
         remaining = {key_of(predicate): predicate for predicate in self.predicates}
         for predicate in predicates or self.predicates:
             if remaining.pop(key_of(predicate), None) is None:
-                raise ValueError(f"{quoted(predicate)} is not registered on client {self.id!r}")
+                raise ValueError(
+                    f"predicate: {quoted(predicate)} is not registered on client {self.id!r}"
+                )
         return self._refilter(tuple(remaining.values()))
 
     def bound(self, *, signed: bool = False) -> None:
-        """What is registered now is all that it may ever have, whatever it asks for: for the hub.
+        """Limit the client permanently to the registered predicates. Only the server calls this.
 
-        Of a publisher whose query is `signed`, that may be nothing.
+        A publisher with a `signed` query may be limited to nothing.
         """
         if self._predicates is not None or (signed and self.role == "publisher"):
-            self._allowed = self.predicate
+            self._allowed = self.asked
 
     def choose(self, predicate: Wanted) -> None:
-        """Let it have what it asked for in its query, or later, within its bounds: for the hub alone."""
+        """Set the client's own filter, within its limits. Only the server calls this."""
         if self._allowed is not None:
             predicate = AllOf([self._allowed, predicate])
         self._refilter((predicate,))
 
     def narrow(self, predicate: Wanted) -> None:
-        """Let it have less than what is registered: for the hub alone."""
-        self.choose(predicate if self._predicates is None else AllOf([self.predicate, predicate]))
+        """Restrict the registered predicates further. Only the server calls this."""
+        self.choose(predicate if self._predicates is None else AllOf([self.asked, predicate]))
 
     def come_from(self, remote: str) -> None:
-        """Its address, unless whoever made it had one to say: for the hub alone."""
+        """Set its address unless it was created with one. Only the server calls this."""
         object.__setattr__(self, "remote", self.remote or remote)
 
     def expire(self, expires_at: float) -> None:
-        """Let it stay no longer than this: for the hub alone."""
+        """Lower `expires_at` to this if it is later or None. Only the server calls this."""
         object.__setattr__(self, "expires_at", min(expires_at, self.expires_at or expires_at))
 
+    def renew(self, rights: Rights, expires_at: float) -> None:
+        """Apply another token's rights from the client's position on. Only the server calls this."""
+        self.rights = rights
+        object.__setattr__(self, "expires_at", expires_at)
+        self._refilter(self._predicates)
+
     def speak(self, format: str, subprotocol: str | None) -> None:
-        """Note down what was agreed on: for the hub alone."""
+        """Set the agreed format and subprotocol. Only the server calls this."""
         object.__setattr__(self, "format", format)
         object.__setattr__(self, "subprotocol", subprotocol)
 
     def get(self, name: str) -> str | None:
-        """The query's parameter `name`: what an audience looks at. `id` and `role` are always there."""
+        """Return the query's parameter `name`, as audiences see it. `id` and `role` always exist."""
         if name == "id":
             return self.id
         if name == "role":
@@ -238,10 +228,10 @@ class Client:
         return self
 
     async def __anext__(self) -> str | bytes:
-        """The next message. Checkpoints only when a new read is needed: messages come in batches.
+        """Return the next message. A checkpoint only if a new read is needed.
 
-        To ask for it is to accept the one before: see `reply`. Raises `trio.BusyResourceError` when
-        another task waits for one.
+        Asking for it accepts the one before: see `reply`. Raises `trio.BusyResourceError` if another
+        task waits for one.
         """
         self.accept()
         if not self._received:
@@ -260,11 +250,11 @@ class Client:
         return data
 
     async def receive_batch(self) -> list[Message]:
-        """The messages of one read, or of a part of it, at least one; empty when it is over.
+        """Return the messages of one read, or of a part of it; an empty list if it is over.
 
-        Each is `str` or `bytes`, or of a client that speaks CloudEvents, a whole `Notification`.
-        Always a checkpoint. Cancelled, it loses none. To ask for it is to accept the one before: see
-        `reply`. Raises `trio.BusyResourceError` when another task waits for messages.
+        Each is `str` or `bytes`, or a whole `Notification` if the client speaks CloudEvents. Always a
+        checkpoint. Cancelled, it loses none. Asking for more accepts the ones before: see `reply`.
+        Raises `trio.BusyResourceError` if another task waits for messages.
         """
         self.accept()
         self._be_busy()
@@ -281,18 +271,18 @@ class Client:
         return batch
 
     async def reply(self, message: Message, data: object = None) -> None:
-        """Answer `message`, which this client sent, with `data`: text, bytes or a value for JSON.
+        """Answer `message` of this client with `data`: text, bytes or a value for JSON.
 
-        The client's `request` returns that. An event that isn't a request is acknowledged, and a raw
-        client gets `data` as a message, if it isn't None. `message` is what the session was given.
+        `message` is the object that the session received. The client's `request` returns `data`. An
+        event that isn't a request is acknowledged. A raw client gets `data` as a message, unless None.
 
-        Each event that a session was given is answered: by this, by `reject`, or by `publish`. The rest
-        is acknowledged when the session asks for more, or ends. But a request waits for its reply, so
-        another task may give it. Up to 1,000 of one client wait; above that the oldest is refused (503).
+        Each event that a session receives is answered by `reply`, `reject` or `publish`. The others
+        are acknowledged when the session asks for more or ends. But a request waits for its reply, so
+        another task may give it. If more than 1,000 of one client wait, the oldest is refused (503).
 
-        Always a checkpoint; waits while the client is slow. Cancelled, it was answered or it was not.
-        Raises `Disconnected` when the client is gone, TypeError for data that JSON can't hold, and
-        ValueError for a message that isn't this client's, or that was answered.
+        Always a checkpoint. Waits while the client is slow. A cancelled call may have answered. Raises
+        `Disconnected` if the client is gone, TypeError for data that JSON can't represent, and
+        ValueError for a message that isn't this client's or was answered already.
         """
         reply = reply_of(data)
         if self.format != "raw":
@@ -305,27 +295,27 @@ class Client:
             await self._connection().send(text)
 
     def reject(self, message: Message, reason: str, status: int = 422) -> None:
-        """Refuse `message`, which this client sent: its `publish` or `request` raises `Refused`.
+        """Refuse `message` of this client, whose `publish` or `request` then raises `Refused`.
 
-        `status` is an HTTP status from 400 to 599. A raw client hears nothing. Doesn't block. Raises
-        ValueError for another status, and for a message that isn't this client's, or that was answered.
+        `status` is an HTTP status from 400 to 599. A raw client isn't told. Doesn't block. Raises
+        ValueError for another status, and for a message that isn't this client's or was answered.
         """
         if not 400 <= status <= 599:
-            raise ValueError(f"status: an HTTP status from 400 to 599 is needed, not {status!r}")
+            raise ValueError(f"status: must be an HTTP status from 400 to 599, not {status!r}")
         if self.format != "raw":
             self._refuse(self._answered(message), status, reason)
 
     def accept(self) -> None:
-        """Acknowledge all that the session was given, but for requests: for the hub alone."""
+        """Acknowledge all events the session received, except requests. Only the server calls this."""
         for event in () if self._unanswered is None else self._unanswered.take_all():
             self._connection().tell("ack", acknowledged(event))
 
     def is_unanswered(self, message: Message) -> bool:
-        """Whether `message`, which this client sent, is an event without an answer."""
+        """Return whether `message` of this client is an event without an answer."""
         return self._unanswered is not None and message in self._unanswered
 
     def _handed(self) -> Unanswered:
-        if self._unanswered is None:  # most clients never send anything
+        if self._unanswered is None:  # created late, because most clients never send anything
             self._unanswered = Unanswered()
         return self._unanswered
 
@@ -334,7 +324,7 @@ class Client:
 
     def _hand(self, given: Iterable[tuple[Message, Notification]]) -> None:
         for oldest in self._handed().add(given):
-            self._refuse(oldest, 503, "too many requests of this client wait for a reply")
+            self._refuse(oldest, 503, "too many requests of this client are waiting for a reply")
 
     def _refuse(self, event: Notification, status: int, reason: str) -> None:
         self._connection().tell("error", {**problem_document(status, reason), "id": event.id})
@@ -342,24 +332,24 @@ class Client:
     def _be_busy(self) -> None:
         if self._busy:
             raise trio.BusyResourceError(
-                f"another task is waiting for messages of client {self.id!r}: let one task receive them"
+                f"another task is receiving the messages of client {self.id!r}; let one task"
+                " receive them"
             )
         _set(self, "_busy", True)
 
     async def send(self, message: Message) -> bool:
-        """Send this client alone `message`, outside of the log, and wait until the kernel has it.
+        """Send `message` to this client only, outside of the log, and wait until the kernel has it.
 
-        Of a `Notification` a raw client gets the data. What isn't one, a client that speaks CloudEvents
-        gets as an event with default attributes.
+        Of a `Notification`, a raw client gets the data. Text or bytes become an event with default
+        attributes for a client that speaks CloudEvents.
 
-        Always a checkpoint. When the client is slow this waits; cancelled then, the message
-        still goes out whole, or the connection ends. Raises `Disconnected` when the client is gone.
-
-        In the session of another client, one that is gone is no error, because it isn't that one's:
-        the message is dropped, with a line in the log. Returns whether the kernel has it.
+        Returns whether the kernel has it. Always a checkpoint. Waits while the client is slow.
+        Cancelled then, the message is not sent, is sent whole, or the connection ends. Raises
+        `Disconnected` if the client is gone. But if the caller is the session of another client, which
+        this doesn't concern, the message is dropped with a line in the log.
         """
         if not isinstance(message, str | bytes | Notification):
-            raise TypeError(f"message must be str, bytes or Notification, not {type(message).__name__}")
+            raise TypeError(f"message: must be str, bytes or Notification, not {type(message).__name__}")
         try:
             await self._connection().send(message)
         except Disconnected as error:
@@ -368,7 +358,7 @@ class Client:
             if session is None or session is self:
                 raise
             logger.info(
-                "client %.64r has left: what the session of client %.64r sent to it is dropped",
+                "client %.64r has left, so a message to it from the session of client %.64r is dropped",
                 self.id,
                 session.id,
                 extra={"event": "not_sent", "id": self.id, "by": session.id},
@@ -378,14 +368,13 @@ class Client:
         return True
 
     async def publish(self, *messages: Message) -> None:
-        """Publish messages of this client: with the attributes that its query gives, `echo` in force.
+        """Publish messages on behalf of this client, with the attributes of its query and its `echo`.
 
-        A `Notification` is published as it is, and acknowledged to a client that speaks CloudEvents.
-        All go into the channel together. Waits, and checkpoints, only while the channel is full, for
-        what is to be acknowledged, and for its turn to check a long text. Cancelled before they are in
-        the channel, none was published. Raises
-        `Disconnected` when the client is gone, `trio.ClosedResourceError` when the hub is closed, and
-        ValueError when a message isn't what the query's `datacontenttype` says; then none was published.
+        A `Notification` is published as it is, and acknowledged if the client speaks CloudEvents. All
+        go into the channel together. Waits, and checkpoints, only while the channel is full, for
+        acknowledgements, and for a turn to check a long text. Cancelled before they are in the channel,
+        none was published. Raises `Disconnected` if the client is gone, `trio.ClosedResourceError` if
+        the hub is closed, and ValueError if a message contradicts the query's `datacontenttype`.
         """
         try:
             await self._connection().publish(messages)
@@ -398,28 +387,33 @@ class Client:
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection with `code` and `reason` (cut at 123 bytes). Doesn't block.
 
-        The session's iteration ends, what was received and not handled is dropped, and nothing more is
-        sent. Nothing happens to a client that has left. Raises ValueError for a code that must not be
-        sent, and `Disconnected` when it was never connected.
+        The session's iteration ends. Messages that were received but not handled are dropped, and
+        nothing more is sent. For a client that has left, it does nothing. Raises ValueError for a code
+        that must not be sent, and `Disconnected` if the client was never connected.
         """
         check_close(code, reason)
         self._received = None
         if self._link is None and self.hub is not None:
             return
-        self._connection().end(code, reason.encode(errors="replace").decode())
+        link = self._connection()
+        link.discard()
+        link.close(code, reason.encode(errors="replace").decode())
 
     def connect(self, hub: Hub, link: Link | None) -> None:
-        """Tie the record to its connection, or with None untie it: for the hub alone.
+        """Tie the record to its connection, or untie it (None). Only the server calls this.
 
-        Raises ValueError when it has one already.
+        Raises ValueError if it already has a connection.
         """
         if link is not None and self._link is not None:
-            raise ValueError(f"client {self.id!r} is connected: make a new Client for each connection")
-        self.hub, self._link = hub, link
-        self._task = None if link is None else trio.lowlevel.current_task()
+            raise ValueError(
+                f"client {self.id!r} is already connected; make a new Client for each connection"
+            )
+        _set(self, "hub", hub)
+        _set(self, "_link", link)
+        _set(self, "_task", None if link is None else trio.lowlevel.current_task())
 
     def is_served_in(self, tasks: Collection[trio.lowlevel.Task]) -> bool:
-        """Whether one of these is the task in which its session runs."""
+        """Return whether one of these tasks runs its session."""
         return self._task in tasks
 
     def _refilter(self, predicates: tuple[Wanted, ...] | None) -> str | None:

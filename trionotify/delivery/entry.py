@@ -1,7 +1,7 @@
-"""An entry: a notification on its way, from its publisher through the channel into the log.
+"""An entry: a notification on its way from its publisher through the channel into the log.
 
-The publisher makes it; the log gives it its place; after that it doesn't change, but for what is
-remembered beside it: its frames, while it is young.
+The publisher's task creates it and the log assigns its place. After that it doesn't change, except for
+what is cached with it, such as its encoded frames while it is young.
 """
 
 from __future__ import annotations
@@ -17,44 +17,52 @@ from trionotify.model.receipt import Receipt
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from trionotify.model.notification import Notification
+    from trionotify.model.notification import Data, Notification
 
 __all__ = ["Entry", "Pending", "repetition_key"]
 
 
 @attrs.define(eq=False)
 class Pending:
-    """A receipt in the making, for the publisher that waits for it."""
+    """A receipt in preparation, for the publisher that waits for it. Created by the publisher's task."""
 
-    #: Whether it will be asked how many clients there were; else they aren't counted.
+    #: Whether the publisher wants the receipt. If not, clients aren't counted, and there is no cursor.
     counted: bool = True
     done: trio.Event = attrs.Factory(trio.Event)
     wanted: int = 0
     written: int = 0
-    #: The epoch and the offset, once it has been published.
-    place: tuple[str, int] | None = None
-    #: What the publisher's own audience raised first, or why the log didn't take it.
+    #: The cursor, or an empty text, once it was published. In a shared log, also the node and its
+    #: durability.
+    cursor: str | None = None
+    node: str | None = None
+    durability: str | None = None
+    #: The first exception of the publisher's own audience, or the log's refusal.
     error: Exception | None = None
 
-    @property
-    def receipt(self) -> Receipt | None:
-        """For a publisher that has them `counted`; most wait only until it is published."""
-        if self.place is None:
-            return None
-        epoch, offset = self.place
-        return Receipt(f"{epoch}:{offset}", self.wanted, self.written, self.wanted - self.written)
+    def result(self) -> Receipt:
+        """Return the receipt, once it is `done`. It is only right if `counted` is true.
+
+        Raises the exception of the publisher's audience, or the log's reason to refuse the notification.
+        Raises `trio.ClosedResourceError` if the hub was closed before the broadcast.
+        """
+        if self.error:
+            raise self.error
+        if self.cursor is None:
+            raise trio.ClosedResourceError("the hub was closed before this was broadcast")
+        behind = self.wanted - self.written
+        return Receipt(self.cursor, self.wanted, self.written, behind, self.node, self.durability)
 
     def refuse(self, error: Exception | None) -> None:
-        """There will be no receipt: it is not published, and why; or nobody knows (None)."""
+        """End the wait without a receipt. `error` says why it isn't published, if that is known."""
         self.error = error
         self.done.set()
 
 
 def repetition_key(notification: Notification, publisher: str | None) -> Hashable | None:
-    """By what to know a notification that comes again; None where its `id` was made up.
+    """Return the key that an entry shares with its repetitions; None if the server made up the `id`.
 
-    The publisher's own `id` is a part of it: so nobody can pre-empt what another will publish. The
-    notifications of a publisher without an identity (None) never repeat another.
+    The publisher's identity is a part of it, so no publisher can block the `id` of another. The
+    notifications of a publisher without an identity (None) are never repetitions.
     """
     given = notification.given_id
     return None if given is None or publisher is None else (publisher, notification.source, given)
@@ -62,42 +70,64 @@ def repetition_key(notification: Notification, publisher: str | None) -> Hashabl
 
 @attrs.define(eq=False)
 class Entry:
-    """A notification, where it comes from, and its place in the log.
+    """A notification, its origin, and its place in the log. Created by the intake.
 
-    `origin` is the key of the connection that published it (None: not a connection), for `echo=0`.
+    `origin` is the key of the connection that published it, for `echo=0`; None if it wasn't one.
+
+    Most messages of clients are only passed on. Their entries have the `data`, and a `template` for the
+    attributes. The notification is made when it is asked for, which may be never.
     """
 
-    notification: Notification
+    #: The notification, or one with the same attributes, except its data, `id` and `time`.
+    template: Notification
     origin: int | None = None
-    #: Who waits for its receipt; None, too, once it has been given.
+    #: The receipt that its publisher waits for; None if it doesn't wait, or no longer.
     pending: Pending | None = None
-    #: What a repetition has in common with the first: see `repetition_key`.
+    #: The key that it shares with its repetitions. See `repetition_key`.
     key: Hashable | None = None
-    #: What it weighs in memory, in bytes, its audience included: what every limit of bytes counts.
+    #: The data. `template.check_data` has accepted it.
+    data: Data = attrs.field()
+    #: The time of a notification that isn't made yet, in seconds since 1970. None: it is the template.
+    made_at: float | None = None
+    #: Its size in memory in bytes, with its audience. Every limit of bytes counts this.
     size: int = attrs.field(init=False)
-    #: Its place in the log, 0 before it has one.
+    #: Its place in the log; 0 before it has one.
     offset: int = attrs.field(default=0, init=False)
-    #: The moment of the append on Trio's clock, in seconds.
+    #: When the log appended it, on Trio's clock.
     at: float = attrs.field(default=0.0, init=False)
-    #: The moment when it came into the channel, on the same clock.
+    #: When it entered the channel, on Trio's clock.
     put_at: float = attrs.field(default=0.0, init=False)
-    #: Encoded frames, one per format, because whoever is a little behind sends the same bytes.
-    #: None: there are none, because no client was sent it yet, or because it is too `_old` to keep any.
+    #: Encoded frames by format, because clients that are a little behind get the same bytes. None if no
+    #: client was sent it yet, or if it is too `old` to keep any.
     _frames: dict[object, bytes] | None = attrs.field(default=None, init=False)
-    _old: bool = attrs.field(default=False, init=False)
-    #: What is known already of whom it is for: see `audience`.
+    old: bool = attrs.field(default=False, init=False)
+    #: The clients it is for, as far as already known: see `audience`.
     judged: Any = attrs.field(default=None, init=False)
     _longest: int | None = attrs.field(default=None, init=False)
+    _made: Notification | None = attrs.field(default=None, init=False)
+
+    @data.default
+    def _own(self) -> Data:
+        return self.template.data
 
     @size.default
     def _measured(self) -> int:
-        weight = self.notification.weight
-        audience = self.notification.audience
+        weight = self.template.weight(self.data)
+        audience = self.template.audience
         return weight if audience is None else weight + weight_of(audience)
 
     @property
+    def notification(self) -> Notification:
+        """The notification. If other threads read it, ask for it first in Trio's."""
+        if self.made_at is None:
+            return self.template
+        if self._made is None:
+            self._made = self.template.another(self.data, self.made_at)
+        return self._made
+
+    @property
     def longest(self) -> int:
-        """Characters of its longest attribute."""
+        """The length of its longest attribute, in characters."""
         if self._longest is None:
             notification = self.notification
             texts = map(notification.get, (*notification.names(), "to"))
@@ -105,8 +135,8 @@ class Entry:
         return self._longest
 
     def frame(self, encode: Callable[[Entry], bytes]) -> bytes:
-        """This entry's bytes in one format: encoded the first time, remembered for a while."""
-        if self._old:
+        """Return this entry's bytes in one format. They are encoded once and cached for a while."""
+        if self.old:
             return encode(self)
         if self._frames is None:
             self._frames = {}
@@ -115,6 +145,15 @@ class Entry:
             frame = self._frames[encode] = encode(self)
         return frame
 
+    def has_frame(self, encode: Callable[[Entry], bytes]) -> bool:
+        """Return whether its bytes in this format are cached."""
+        return self._frames is not None and encode in self._frames
+
+    def keep_frame(self, encode: Callable[[Entry], bytes], frame: bytes) -> None:
+        """Cache its bytes in this format, which were made elsewhere."""
+        if not self.old:
+            self._frames = {**(self._frames or {}), encode: frame}
+
     def forget_frames(self) -> None:
-        """From now on, encode whenever a frame is asked for."""
-        self._frames, self._old = None, True
+        """Discard the cached frames. From now on, `frame` encodes each time."""
+        self._frames, self.old = None, True

@@ -1,9 +1,11 @@
-"""Expiry: connections end when what they were let in with is over.
+"""Expiry: connections are closed when their authorization expires.
 
-One task for all of them. Their times are the wall clock's, because `exp` is said in its seconds, and
-that clock may be set, or go on while the machine sleeps. So the task doesn't sleep until the next one is
-due: as long as there is one, it looks at the wall clock once a second. Between two looks time goes by on
-Trio's clock, which is a test's to drive.
+One task closes all of them. The times are those of the wall clock, because a token's `exp` is. The wall
+clock may be set, or go on while the machine sleeps. So the task doesn't sleep until the next connection
+is due. As long as any is registered, it reads the wall clock once a second. In between it uses Trio's
+clock, which tests can drive.
+
+`close_some` is for operators, who may withdraw an authorization before that.
 """
 
 from __future__ import annotations
@@ -16,70 +18,99 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trionotify.delivery.turns import Turn
 from trionotify.errors import CloseCode
 
 if TYPE_CHECKING:
     from trionotify.delivery.admission import Connection
+    from trionotify.model.predicates import Wanted
 
-__all__ = ["Expiry"]
+__all__ = ["Expiry", "close_some"]
 
-#: Those who have left may outnumber those who are here by so many, before they are swept out.
+#: A clean-up begins at this many entries above twice the number of open connections.
 _LEFT: Final = 1000
-#: How often the wall clock is looked at while something is due, in seconds.
+#: Seconds between two looks at the wall clock.
 _LOOK: Final = 1.0
-#: The wall clock was set when it has gone on by so many seconds more or less than the time that passed.
+#: If the wall clock differs from the elapsed time by more than this many seconds, it was set.
 _SET: Final = 0.1
-#: So many are ended in one turn: thousands may be due at once.
+#: The most connections closed in one turn. Thousands may be due at once.
 _TURN: Final = 256
 
 
 class Expiry:
-    """Made by the hub, whose `connections` it looks them up in, and which runs it."""
+    """The expiry of a hub's connections. Created and run by the hub; `connections` are the hub's."""
 
     def __init__(self, connections: Mapping[int, Connection]) -> None:
         self._connections = connections
-        #: The times, by `_now`, and the connections' keys; the next one first.
+        #: The times, on the clock of `_now`, and the keys of the connections. A heap.
         self._due: list[tuple[float, int]] = []
+        #: The entry that counts, by key, because a client's time may be set again.
+        self._last: dict[int, float] = {}
         self._sleep = trio.CancelScope()
-        #: How far the wall clock is ahead of the monotonic one. This changes when it is set.
+        #: The wall clock's lead over the monotonic clock. It changes when the wall clock is set.
         self._ahead = -math.inf
 
     def add(self, key: int, expires_at: float) -> None:
-        """Close the connection with this key at that time, in seconds since 1970. Doesn't block."""
+        """Close the connection with this key at `expires_at`, in seconds since 1970. Doesn't block.
+
+        Added again, the connection is closed at the new time only.
+        """
         if len(self._due) > 2 * len(self._connections) + _LEFT:
-            self._due = [item for item in self._due if item[1] in self._connections]
+            self._due = [item for item in self._due if self._counts(*item)]
             heapq.heapify(self._due)
+            self._last = {key: due for due, key in self._due}
         left = expires_at - time.time()
-        heapq.heappush(self._due, (self._now() + left, key))
-        self._sleep.deadline = min(self._sleep.deadline, trio.current_time() + min(left, _LOOK))
+        self._last[key] = self._now() + left
+        heapq.heappush(self._due, (self._last[key], key))
+        look = trio.current_time() + min(left, _LOOK)
+        if look < self._sleep.deadline:  # noqa: PLR1730 - setting it takes a while, even to the same
+            self._sleep.deadline = look
 
     async def run(self) -> None:
-        """Close each when it is due, until cancelled."""
+        """Close each connection when it is due, until cancelled."""
         while True:
             await self._end_due()
-            # No checkpoint from here until it sleeps: `add` wakes it.
+            # There is no checkpoint from here until the task sleeps, so `add` finds its scope.
             with trio.CancelScope() as self._sleep:
                 if self._due:
                     left = self._due[0][0] - self._now()
                     self._sleep.deadline = trio.current_time() + min(left, _LOOK)
                 await trio.sleep_forever()
 
+    def _counts(self, due: float, key: int) -> bool:
+        return key in self._connections and self._last.get(key) == due
+
     async def _end_due(self) -> None:
         ended = 0
         while self._due and self._due[0][0] <= self._now():
-            connection = self._connections.get(heapq.heappop(self._due)[1])
-            if connection is not None:
-                connection.end(CloseCode.UNAUTHORIZED, "expired")
+            due, key = heapq.heappop(self._due)
+            if self._counts(due, key):
+                self._connections[key].discard()
+                self._connections[key].close(CloseCode.UNAUTHORIZED, "expired")
                 ended += 1
                 if ended % _TURN == 0:
                     await trio.lowlevel.checkpoint()
 
     def _now(self) -> float:
-        """Trio's time, moved along whenever the wall clock is set.
+        """Return Trio's time, plus an offset that changes whenever the wall clock is set.
 
-        The monotonic clock says by how much it was set. (Trio's can't: a test may let it jump.)
+        The monotonic clock shows by how much it was set. Trio's can't, because tests make it jump.
         """
         ahead = time.time() - time.monotonic()
         if abs(ahead - self._ahead) > _SET:
             self._ahead = ahead
         return trio.current_time() + self._ahead
+
+
+async def close_some(connections: Mapping[int, Connection], predicate: Wanted, reason: str) -> int:
+    """Close the connections whose client `predicate` accepts, with 4403: see `Hub.disconnect`."""
+    await trio.lowlevel.checkpoint()
+    found, turn = 0, Turn()
+    for key, connection in tuple(connections.items()):
+        if turn.over:
+            await turn.pass_on()
+        if connections.get(key) is connection and predicate(connection.client):
+            connection.discard()
+            connection.close(CloseCode.FORBIDDEN, reason)
+            found += 1
+    return found

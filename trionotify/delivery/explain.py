@@ -1,7 +1,7 @@
-"""Why a client gets a notification, or why it doesn't: every condition, and what it found.
+"""Explanations of why a client gets a notification or doesn't, condition by condition.
 
-What `predicates` and the broadcast decide as fast as they can, this takes apart slowly, for people: each
-part is asked, also behind one that has decided already.
+The predicates and the broadcast decide as fast as they can. This module evaluates the same conditions
+slowly and for people. It asks every part, even if an earlier part has decided already.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = ["Explanation", "explain", "explain_delivery"]
 
 @attrs.frozen
 class Explanation:
-    """Whether a condition holds, the condition in words, why, and the same of its parts.
+    """The result of a condition, the condition in words, the reason, and its parts' explanations.
 
-    True in a condition if it holds. As text it is a tree, a line for each condition.
+    It is truthy if the condition holds. Its text is a tree with a line for each condition.
     """
 
     holds: bool
@@ -53,7 +53,7 @@ class Explanation:
 
 
 def explain(predicate: Wanted, subject: Subject) -> Explanation:  # noqa: PLR0911 - a table
-    """Take `predicate` apart on `subject`. What a callable raises counts as no, and is told."""
+    """Explain `predicate` on `subject`. If a callable raises, it doesn't hold, and `why` says so."""
     match predicate:
         case Exact() | Prefix() | Suffix():
             parts = [_condition(predicate, name, text, subject) for name, text in predicate.attributes]
@@ -107,8 +107,10 @@ def _together(condition: str, holds: bool, parts: list[Explanation]) -> Explanat
 
 
 def explain_delivery(notification: Notification, client: Client) -> Explanation:
-    """Whether `client` gets `notification`: by its own filter, and by what the publisher demands."""
-    parts = [_named("its filter", explain(client.predicate, notification))]
+    """Explain whether `client` gets `notification`: its right, its filter, the publisher's demands."""
+    parts = [_named("its filter", explain(client.asked, notification))]
+    if client.rights is not None:
+        parts.insert(0, _named("its right", explain(client.rights.subscribe, notification)))
     if notification.to is not None:
         meant = notification.to == client.id
         parts.append(

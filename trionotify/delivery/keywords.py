@@ -15,7 +15,7 @@ __all__ = ["Attributes"]
 
 
 class Attributes(CoreAttributes, total=False):
-    """What `publish` takes beside the data. None stands for "not given"."""
+    """The keywords of `publish`, beside the data. None means "not given"."""
 
     #: A predicate over the client's query, or any callable of the `Client`.
     audience: Callable[[Client], object] | None

@@ -1,18 +1,17 @@
-"""Positions: where each reader stands in the log, and the groups that want the same bytes.
+"""Positions of readers in the log, and groups of readers that want the same bytes.
 
-A position is *live* or *catching up*. The rule, on which everything hangs, is stated once, here, and
-kept by the broadcast:
+A position is *live* or *catching up*. The broadcast keeps this rule, on which all deliveries depend:
 
-* Everything up to `done` has been handed to every live position; the broadcast is at work on
-  (`done`, `taken`]. Between two batches they are equal.
-* A live position stands at `max(cursor, done)`. Its own `cursor` may be less than `done`: nothing it
-  wanted lay between. That spares the broadcast to touch those who want nothing.
-* The batch (`done`, `taken`] is sent to those who are live with `cursor <= done`, and their `cursor` is
-  set to `taken` *before* the send. One already at `taken` caught up by itself, and is passed over.
-* A position that is catching up stands at `cursor`, and becomes live at `taken` exactly: never at the
+* Everything up to `done` has been handed to every live position. The broadcast is at work on
+  (`done`, `taken`]. Between two batches, `done` and `taken` are equal.
+* A live position stands at `max(cursor, done)`. Its own `cursor` may be less than `done` if it wanted
+  nothing in between. So the broadcast needn't touch positions that want nothing.
+* The batch (`done`, `taken`] goes to live positions with `cursor <= done`. Their `cursor` is set to
+  `taken` *before* the send. A position already at `taken` caught up by itself and is skipped.
+* A position that is catching up stands at `cursor`. It becomes live at `taken` exactly, never at the
   head of the log, and never while its Wire owes bytes.
-* A position for which an entry of the batch wasn't evaluated is no longer live, before anything of the
-  batch is sent.
+* If an entry of the batch wasn't evaluated for a position, that position stops being live before
+  anything of the batch is sent.
 """
 
 from __future__ import annotations
@@ -24,74 +23,76 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
+from trionotify.model.multimap import Few
 from trionotify.model.predicates import NOTHING, Subject, Wanted
 
 if TYPE_CHECKING:
     from trionotify.delivery.entry import Entry
-    from trionotify.delivery.notes import Notes
+    from trionotify.delivery.log import Log
     from trionotify.model.costs import Price
 
-__all__ = ["Chunk", "Encode", "Group", "Outlet", "Position"]
+__all__ = ["Chunk", "Encode", "Group", "Outlet", "Position", "Reading"]
 
-#: Makes an entry's frame in one format. Functions compare by identity, which makes the groups.
+#: Makes an entry's frame in one format. Functions compare by identity, which is how groups form.
 Encode = Callable[["Entry"], bytes]
 #: Bytes that go out.
 Sendable = bytes | memoryview
 
 
 class Recipient(Subject, Protocol):
-    """A client, as far as it matters here whom a notification is for."""
+    """The part of a client that decides whether a notification is for it."""
 
     @property
     def id(self) -> str:
-        """Its identity."""
+        """Its identity, which several connections may share."""
 
 
 class Outlet(Protocol):
-    """The reader behind a position, as the broadcast sees it. Nothing here blocks."""
-
-    @property
-    def synchronous(self) -> bool:
-        """Whether `Position.send` ever takes anything: else frames are owed."""
+    """The reader behind a position, as the broadcast sees it. No method blocks."""
 
     @property
     def owed(self) -> object:
-        """True in a condition while bytes must go out before the next frame."""
+        """Truthy while bytes must go out before the next frame."""
 
     def owe(self, rest: Sendable, /) -> None:
-        """Take charge of what is left of a cut frame, or of a whole one."""
+        """Send the rest of a cut frame before anything else. The position is no longer live."""
 
     def wake(self) -> None:
-        """There is something to catch up with."""
+        """Start to catch up, because the log has more."""
 
     def put_off(self) -> None:
-        """The same; but not now, for it may take long."""
+        """Start to catch up, but in a task of its own, because it may take long."""
 
     def fail(self, error: Exception) -> None:
-        """The reader's own predicate raised."""
+        """Handle an exception of the reader's own predicate."""
 
-    def abort(self) -> None:
-        """The connection turned out to be dead."""
-
-    def give_up(self) -> None:
-        """Drop the connection, because what stalled ones are owed is too much, and it was the first."""
+    def abort(self, reason: str = "") -> None:
+        """Drop the connection, which is dead or is ended for this reason."""
 
 
 class _NoOutlet:
     """The outlet of a position that has left."""
 
     owed = False
-    synchronous = True
 
     def owe(self, rest: Sendable, /) -> None: ...
     def wake(self) -> None: ...
     def put_off(self) -> None: ...
     def fail(self, error: Exception) -> None: ...
-    def abort(self) -> None: ...
-    def give_up(self) -> None: ...
+    def abort(self, reason: str = "") -> None: ...
 
 
 NO_OUTLET: Final = _NoOutlet()
+
+
+class Reading(Protocol):
+    """A reader's own way to read the log while it is behind, if not everything in order."""
+
+    def read(self, position: Position, log: Log, taken: int) -> tuple[Chunk | None, int]:
+        """Return the next frames, and the offset behind them. See `scan.read_on`."""
+
+    def forget(self) -> None:
+        """Discard what was read ahead, because the position moved, or its predicate changed."""
 
 
 def _takes_nothing(_: bytes) -> int:
@@ -100,42 +101,46 @@ def _takes_nothing(_: bytes) -> int:
 
 @attrs.define(eq=False)
 class Position:
-    """One reader's place in the log. Made when it joins, dies when it leaves.
+    """One reader's place in the log. The reader creates it when it joins and drops it when it leaves.
 
     Only the broadcast changes `cursor`, `live`, `group` and `joined`.
     """
 
     outlet: Outlet
     predicate: Wanted
-    #: None: it reads notifications, not bytes, and is only woken.
+    #: None if it reads notifications, not bytes, and is only woken.
     encode: Encode | None
-    #: Hands bytes to the kernel, as a socket's `send`: the one call on the hot path.
+    #: Hands bytes to the kernel, like a socket's `send`. The only call on the hot path.
     send: Callable[[bytes], int]
-    #: None: a subscription inside the process, to which every audience is open.
+    #: None for a subscription inside the process, which every audience includes.
     client: Recipient | None = None
-    #: The key of its connection when it doesn't want to hear itself (`echo=0`).
+    #: The key of its connection if it doesn't want its own notifications (`echo=0`).
     deaf_to: int | None = None
-    #: The lag policy `latest`: while behind, only the newest per (`source`, `subject`).
-    latest_only: bool = False
+    #: Its way to read the log while it is behind. None means everything that it wants, in order.
+    reading: Reading | None = None
 
     cursor: int = attrs.field(default=0, init=False)
-    #: Notifications that it was handed.
+    #: The number of notifications handed to it.
     sent: int = attrs.field(default=0, init=False)
-    #: The offset of what it was sent last: so far its client knows where it is.
+    #: The offset of the entry sent last. The client knows its place up to here.
     told: int = attrs.field(default=-1, init=False)
     live: bool = attrs.field(default=False, init=False)
     group: Group | None = attrs.field(default=None, init=False)
     joined: bool = attrs.field(default=False, init=False)
-    #: While behind under `latest`: what it has noted, and up to where it has looked.
-    latest: Notes | None = attrs.field(default=None, init=False)
-    scanned: int = attrs.field(default=0, init=False)
+
+    def stand_at(self, offset: int) -> None:
+        """Move it to this offset and discard what was read ahead."""
+        self.cursor = offset
+        if self.reading is not None:
+            self.reading.forget()
 
     def forget_outlet(self) -> None:
-        """Let go of the outlet of a position that has left for good."""
+        """Release the outlet of a position that has left for good."""
         self.outlet, self.send, self.predicate = NO_OUTLET, _takes_nothing, NOTHING
 
     def wants(self, entry: Entry) -> bool:
-        """Whether its predicate does. If that raises, the reader is told."""
+        """Return whether its predicate selects the entry. If that raises, the outlet is told, and it
+        doesn't."""
         try:
             return bool(self.predicate(entry.notification))
         except Exception as error:  # an application's own callable may raise anything
@@ -143,44 +148,48 @@ class Position:
             return False
 
     def merged(self, own: list[Entry], shared: list[Entry]) -> list[Entry]:
-        """What it gets by itself and with its group, in order, but for what it published itself."""
+        """Merge its own entries with its group's, in order, without those it published itself."""
         heard = [entry for entry in own + shared if not self.is_deaf_to(entry)]
         return sorted(heard, key=lambda entry: entry.offset)
 
     def is_deaf_to(self, entry: Entry) -> bool:
-        """Whether it published this entry itself, and doesn't want to hear itself."""
+        """Return whether it published this entry itself and doesn't want its own notifications."""
         return self.deaf_to is not None and self.deaf_to == entry.origin
 
 
 @attrs.define(eq=False)
 class Group:
-    """The positions with equal predicates and one format. Its first member makes it.
+    """The positions with equal predicates and one format. The first member creates it.
 
-    `price` is what it takes to evaluate the predicate, if that may be costly.
+    `price` is the time that the predicate takes to evaluate, if that may be much.
     """
 
     predicate: Wanted
     encode: Encode | None
     price: Price | None = None
-    members: dict[Position, None] = attrs.Factory(dict)
+    members: Few[Position] = ()
 
 
 @attrs.frozen(eq=False)
 class Chunk:
-    """Frames joined for one send: where in `data` each ends, and the offset of each."""
+    """Frames joined for one send, with the end of each in `data` and its offset in the log."""
 
     frames: list[bytes]
     offsets: list[int]
     data: bytes
     ends: list[int]
 
+    def begun(self, sent: int) -> int:
+        """Return the number of frames in the first `sent` bytes, including one that was cut."""
+        return min(bisect_right(self.ends, sent) + 1, len(self.ends))
 
-#: The most bytes that are joined for one send, unless a single frame is longer.
+
+#: The most bytes to join for one send, unless a single frame is longer.
 CHUNK_SIZE: Final = 1 << 16
 
 
 def join_frames(entries: list[Entry], encode: Encode | None) -> list[Chunk]:
-    """The entries' frames as chunks of at most `CHUNK_SIZE` bytes; none without an encoding."""
+    """Join the entries' frames into chunks of at most `CHUNK_SIZE` bytes; none without `encode`."""
     chunks: list[Chunk] = []
     if encode is None:
         return chunks
@@ -205,16 +214,15 @@ def _chunk(frames: list[bytes], offsets: list[int]) -> Chunk:
     return Chunk(frames, offsets, data, list(accumulate(map(len, frames))))
 
 
-def cut(position: Position, chunk: Chunk, sent: int) -> bytes:
-    """The kernel took only `sent` bytes of `chunk`: its reader is behind now.
+def cut(position: Position, chunk: Chunk, sent: int) -> tuple[bytes, memoryview]:
+    """Mark `position` as behind, because the kernel took only `sent` bytes of `chunk`.
 
-    The first frame that didn't go out whole is returned, and becomes owed: a view of that frame, which
-    all who stall in it share, never of the chunk.
+    Returns the first frame that wasn't sent whole, and its rest, which is owed. The rest is a view of
+    that frame, never of the chunk. All readers that stall in the same frame share it.
     """
     whole = bisect_right(chunk.ends, sent)
     frame = chunk.frames[whole]
     position.live = False
-    position.cursor = position.told = chunk.offsets[whole]
-    position.latest = None  # what it had noted down may be in the part that didn't go
-    position.outlet.owe(memoryview(frame)[sent - (chunk.ends[whole] - len(frame)) :])
-    return frame
+    position.told = chunk.offsets[whole]
+    position.stand_at(position.told)
+    return frame, memoryview(frame)[sent - (chunk.ends[whole] - len(frame)) :]

@@ -1,11 +1,10 @@
 """The memory channel that feeds the broadcast, bounded by count and by bytes.
 
-What goes through it are lists of entries: all that one read of a socket held goes in together,
-because a hop through a channel per message costs more than everything else an ingest does, and would
-leave the broadcast nothing to batch. When the channel is full, publishers wait and are not read
-meanwhile, so TCP holds back their peers. They wait in line: whenever the broadcast has emptied the
-channel, the lists of the first ones are put in, as many as there is room for, and the others keep their
-places.
+Lists of entries go through it. All entries of one socket read go in together, because one hop through a
+channel per message would cost more than the rest of an ingest and leave the broadcast nothing to batch.
+While the channel is full, publishers wait and their connections aren't read, so TCP holds back their
+peers. They wait in line. Whenever the broadcast has emptied the channel, as many of the first lists are
+put in as there is room for. The other publishers keep their places.
 """
 
 from __future__ import annotations
@@ -19,49 +18,49 @@ from trionotify.delivery.entry import Entry
 
 __all__ = ["Inbox"]
 
-#: How often others may run while a group gathers.
+#: The most times that other tasks run while a group gathers.
 _PATIENCE: Final = 10
 
 
 @attrs.define(eq=False)
 class _Publisher:
-    """A task that waits in `put`, with what it brings."""
+    """A task that waits in `put`, with its entries."""
 
     task: trio.lowlevel.Task
     entries: list[Entry]
-    #: The list is in the channel.
+    #: Whether the list is in the channel.
     served: bool = False
 
 
 class Inbox:
-    """Made by the broadcast, which alone takes from it; any task may put."""
+    """The channel. Created by the hub; only the log's `take` or `run` takes. Any task may put."""
 
     def __init__(self, max_count: int, max_bytes: int) -> None:
-        # Each list holds at least one entry, so the channel has room whenever the count has.
+        # Each list holds at least one entry, so the channel never has more lists than `max_count`.
         self._send, self._receive = trio.open_memory_channel[list[Entry]](max_count)
         self._max_count = max_count
         self._max_bytes = max_bytes
-        #: Entries inside.
+        #: The number of entries inside.
         self.count: int = 0
         self._bytes = 0
-        #: Nothing can be put in any more.
+        #: Whether publishers are refused.
         self.closed: bool = False
-        #: Publishers that wait for a place, the first in front. (A cancelled one leaves from anywhere.)
+        #: Publishers that wait, in order. A cancelled one leaves from any place.
         self._line: dict[_Publisher, None] = {}
-        # Entries ever put in, and those of them that were dealt with.
+        # The numbers of entries ever put in, and of those settled.
         self._accepted = self._done = 0
         self._abandoned = False
-        self._waiting = trio.lowlevel.ParkingLot()  # of those who wait in `settled`
+        self._waiting = trio.lowlevel.ParkingLot()  # tasks that wait in `settled`
 
     @property
     def full(self) -> bool:
-        """Whether the next publisher has to wait. One list may go over the bounds, not a second."""
+        """Whether the next publisher must wait. A single list may exceed the bounds, not a second."""
         return self.count >= self._max_count or self._bytes >= self._max_bytes
 
     async def put(self, entries: list[Entry]) -> None:
-        """Put a list in, whole. Waits while the channel is full, and is a checkpoint only then.
+        """Put a whole list in. Waits while the channel is full, and is a checkpoint only then.
 
-        An empty one is nothing to wait for. Cancelled, nothing was put in. Raises
+        Returns at once if the list is empty. Cancelled, it has put nothing in. Raises
         `trio.ClosedResourceError` after `close`.
         """
         if not entries:
@@ -72,10 +71,10 @@ class Inbox:
             await self._wait_in_line(entries)
 
     def put_nowait(self, entries: list[Entry]) -> None:
-        """Put a list in, whole. Raises `trio.WouldBlock` when the channel is full.
+        """Put a whole list in. Raises `trio.WouldBlock` if the channel is full.
 
-        It also does when others wait in line: they come first. Raises `trio.ClosedResourceError` after
-        `close`.
+        Also raises it if other publishers wait in line, because they come first. Raises
+        `trio.ClosedResourceError` after `close`.
         """
         if self.closed:
             raise trio.ClosedResourceError
@@ -86,8 +85,8 @@ class Inbox:
     async def _wait_in_line(self, entries: list[Entry]) -> None:
         """Wait until `_serve_line` has put `entries` in.
 
-        Trio's own channel does the same: a publisher is woken after it was served. So no other task can
-        take its place in between, and none is woken in vain.
+        A publisher is woken after it was served, as in Trio's own channel. So no other task can take
+        its place in between, and none is woken in vain.
         """
         publisher = _Publisher(trio.lowlevel.current_task(), entries)
 
@@ -101,7 +100,7 @@ class Inbox:
             raise trio.ClosedResourceError
 
     def _serve_line(self) -> None:
-        """Put in the lists of those that wait, in order, while there is room; if it is closed, none."""
+        """Put in the waiting lists, in order, while there is room. If closed, wake all publishers."""
         while self._line and (self.closed or not self.full):
             publisher = next(iter(self._line))
             del self._line[publisher]
@@ -123,10 +122,10 @@ class Inbox:
     async def take_all(self, hoped: int = 0) -> list[Entry]:
         """Wait for entries; return all that are there. Raises `trio.EndOfChannel` at the end.
 
-        `hoped` is for a caller that does something expensive with each group: that many came the last
-        time, so it pays to let others run for a moment while there are fewer. Publishers that wait for
-        receipts publish again as soon as they have them. Without a moment's patience an early one is
-        committed alone, the others wait for that, it waits for theirs, and so it goes on.
+        `hoped` is the size of the last group, from a caller to which each group is expensive. While
+        fewer entries are there, other tasks may run for a moment. Publishers that wait for receipts
+        publish again as soon as they have them. Without this moment, an early one would be committed
+        alone while the others wait for it, then it would wait for theirs, and so on.
         """
         first = await self._receive.receive()
         before = 0
@@ -134,31 +133,31 @@ class Inbox:
             if self.count >= hoped or (self.count == before and 2 * self.count >= hoped):
                 break
             before = self.count
-            # Not to be cancelled: `first` would be lost.
+            # Shielded, because a cancellation would lose `first`.
             await trio.lowlevel.cancel_shielded_checkpoint()
         return first + self._take_rest()
 
     def settle(self, entries: list[Entry]) -> None:
-        """Note that these, which were taken, have been dealt with: broadcast, or refused."""
+        """Note that these entries, which were taken, have been broadcast or refused."""
         self._done += len(entries)
         if self._waiting:
             self._waiting.unpark_all()
 
     async def settled(self) -> None:
-        """Wait until all that is in by now has been dealt with, or nobody will. May be a checkpoint."""
+        """Wait until all entries put in so far are settled, or can't be. May be a checkpoint."""
         accepted = self._accepted
         while self._done < accepted and not self._abandoned:
             await self._waiting.park()
 
     def close(self) -> list[Entry]:
-        """Let no more in; return what nobody took. For the broadcast, when it ends."""
+        """Accept no more, and return the entries not taken. The broadcast calls it at its end."""
         self.close_to_publishers()
         self._abandoned = True
         self._waiting.unpark_all()
         return self._take_rest()
 
     def close_to_publishers(self) -> None:
-        """Let no more in. What is inside can still be taken."""
+        """Accept no more. The entries inside can still be taken."""
         self.closed = True
         self._send.close()
         self._serve_line()

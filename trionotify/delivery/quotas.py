@@ -1,4 +1,4 @@
-"""Quotas: how many connections one client may have, and one address."""
+"""Quotas: limits on the connections of one client identity and of one address."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Quotas"]
 
 
 class Quotas:
-    """Made by the hub, which lets it know who comes and goes. What has no limit is not counted."""
+    """The counts of connections. The hub reports each one. Without a limit, nothing is counted."""
 
     def __init__(self, settings: Settings) -> None:
         self._per_id = settings.max_connections_per_id
@@ -26,27 +26,30 @@ class Quotas:
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def check(self, client: Client) -> None:
-        """Raise `Refused` (429) when this client, or its address, has all that it may have."""
+        """Raise `Refused` (429) if this client or its address has as many connections as allowed."""
         for key, most in self._of(client):
             if self._counts[key] >= most:
                 raise Refused(
-                    429, f"{key[0]}: {key[1]} has {most} connections already", headers=RETRY_AFTER
+                    429,
+                    f"{key[0]}: {key[1]} already has {most} connections",
+                    logged=key[0],
+                    headers=RETRY_AFTER,
                 )
 
     def enter(self, client: Client) -> None:
-        """One more."""
+        """Count one connection more."""
         for key, _ in self._of(client):
             self._counts[key] += 1
 
     def leave(self, client: Client) -> None:
-        """One less."""
+        """Count one connection less."""
         for key, _ in self._of(client):
             self._counts[key] -= 1
             if not self._counts[key]:
                 del self._counts[key]
 
     def _of(self, client: Client) -> Iterator[tuple[tuple[str, str], int]]:
-        """Under what it is counted, and up to how many."""
+        """The keys under which a client is counted, and the limit of each."""
         if self._per_id is not None:
             yield ("id", client.id), self._per_id
         if self._per_address is not None and (address := neighbourhood(client.remote)):

@@ -1,4 +1,7 @@
-"""The registry: the clients that are connected, found by connection, by `id` and by their query."""
+"""The registry: the connected clients, by connection, by `id` and by their query.
+
+It runs no task. A client is in all indexes or in none, because entering and leaving don't block.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,16 @@ __all__ = ["Registry"]
 
 
 class Registry:
-    """The connected clients: iterate over it, take its `len`, or look some up by hash.
+    """The connected clients. Iterate over it, take its `len`, or look some up by hash.
 
-    Made by the hub. Clients enter and leave in their own tasks; look-ups never block.
+    The hub creates it. Clients enter and leave in their own tasks. No method blocks.
     """
 
-    #: Parameters that may have an index at a time.
+    #: The most parameters that have an index at a time.
     MAX_INDEXED: Final = 16
 
     def __init__(self) -> None:
-        #: How many have entered so far.
+        #: The number of clients that have ever entered.
         self.entered: int = 0
         self._by_key: dict[int, Client] = {}
         self._by_id: Bags[str, Client] = Bags()
@@ -39,22 +42,22 @@ class Registry:
         return iter(tuple(self._by_key.values()))
 
     def by_key(self, key: int) -> Client | None:
-        """The client of the connection with this key, if it is still connected."""
+        """Return the client of the connection with this key, or None if it has left."""
         return self._by_key.get(key)
 
     def newest(self, count: int) -> list[Client]:
-        """The `count` that entered last, the newest in front; or fewer."""
+        """Return at most `count` clients, those that entered last, the newest first."""
         return list(islice(reversed(self._by_key.values()), count))
 
     def by_id(self, id: str) -> tuple[Client, ...]:
-        """Every connection of the client that calls itself `id`."""
+        """Return all connected clients with this `id`."""
         return tuple(self._by_id.get(id))
 
     def by_param(self, name: str, value: str) -> tuple[Client, ...]:
-        """The clients whose query says `name=value`.
+        """Return the clients whose query has `name=value`.
 
-        The first look-up under a name makes an index for it, by asking every client; it is dropped when
-        16 other names have been asked for since.
+        The first look-up of a name visits every client to build an index for it. The index is dropped
+        after look-ups of 16 other names.
         """
         if name == "id":
             return self.by_id(value)
@@ -66,11 +69,11 @@ class Registry:
             for client in self:
                 if (found := client.get(name)) is not None:
                     index.add(found, client)
-        self._by_param[name] = index  # at the end: in front is what was not asked for longest
+        self._by_param[name] = index  # at the end: the least recently used name is in front
         return tuple(index.get(value))
 
     def in_session(self) -> Client | None:
-        """The client in whose session, or in a task that it has started, this is called; or None."""
+        """Return the client whose session, or a task started by it, is the caller; else None."""
         task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         around = set()
         while task is not None:
@@ -79,26 +82,26 @@ class Registry:
         return next((client for client in self if client.is_served_in(around)), None)
 
     def page(self, after: int, limit: int) -> list[tuple[int, Client]]:
-        """At most `limit` clients with their keys, oldest first, behind the key `after`."""
+        """Return at most `limit` clients with their keys, oldest first, behind the key `after`."""
         found = ((key, client) for key, client in self._by_key.items() if key > after)
         return list(islice(found, limit))
 
     def add(self, key: int, client: Client) -> None:
-        """Enter a client under its connection's key."""
+        """Enter a client under the key of its connection."""
         self.entered += 1
         self._by_key[key] = client
         for index, value in self._filed(client):
             index.add(value, client)
 
     def remove(self, key: int) -> Client:
-        """Forget the client of the connection with this key, and return it."""
+        """Remove the client of the connection with this key, and return it."""
         client = self._by_key.pop(key)
         for index, value in self._filed(client):
             index.remove(value, client)
         return client
 
     def _filed(self, client: Client) -> Iterator[tuple[Bags[str, Client], str]]:
-        """Where it is found, and under what."""
+        """The indexes with this client, and its key in each."""
         yield self._by_id, client.id
         for name, index in self._by_param.items():
             if (value := client.get(name)) is not None:

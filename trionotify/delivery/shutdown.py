@@ -1,25 +1,26 @@
-"""The orderly end: all clients are sent away, without losing what was published, and without a crowd.
+"""Shutdown. Three verbs end something, and they mean the same everywhere:
 
-    close the entrance    not ready, no new connections                              `Entrance.close`
-    settle                what was accepted is broadcast                             `Inbox.settled`
-    say goodbye           `trionotify.drain` and the Close, slot by slot, at a rate  `say_goodbye`
-    wait                  for clients to close, and for sessions to finish           `Drain`
-    cut off               what is left at the deadline                               `Hub.cut_off`
+    stop_accepting    no new connections; existing ones stay
+    close             a Close frame, behind everything that was sent before it
+    abort             at once, without a Close frame
 
-Whoever hears a goodbye comes back: at once, or when it was told to. So goodbyes are spread, at the rate
-at which a server can take connections, and faster only where time is short. A few clients are told
-together.
+A listener has the first and the last, a connection the last two, and the hub all three. A drain uses
+them in this order, and so does leaving `open_hub` or `open_server`:
 
-A client that is behind is put off until it has got all that was accepted before its turn, or has had
-`close_timeout` more than the others. Nobody waits for it meanwhile. When half of the time is over,
-everybody has been told: the other half is for those who are slow to leave.
+    entrance.stop_accepting    not ready; new requests get a 503, listeners stop
+    inbox.settled              everything published is broadcast
+    say_goodbye                `trionotify.drain` and `close`, slot by slot, at a limited rate
+    wait                       until clients have closed and sessions have finished
+    abort_all                  drops what is left at the deadline
 
-Whatever ends a hub or a listener goes this way. A drain has the patience of `drain_timeout`, and its
-clients are to come back; leaving `open_hub` or `open_server`, and `server.stop()`, have that of
-`close_timeout`.
+A client that is told to leave reconnects soon. So the clients are told a few at a time, at the rate at
+which a server can accept connections, and faster only if time is short. A client that is behind is put
+off until it has everything that was broadcast before its turn, or until `close_timeout` seconds after
+the others. The others don't wait for it. After half of the time every client has been told. The other
+half is for clients that are slow to leave.
 
-A connection of another kind takes part by being one of the hub's (`entrance.Connection`), and says its
-goodbye in its own way.
+A drain may take `drain_timeout` seconds. Leaving `open_hub` or `open_server`, and `server.stop()`, may
+take `close_timeout` seconds.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ if TYPE_CHECKING:
     from trionotify.delivery.registry import Registry
     from trionotify.settings import Settings
 
-__all__ = ["Drain", "say_goodbye"]
+__all__ = ["Drain", "abort_all", "say_goodbye"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
-#: Goodbyes a second, unless there is not the time: a server takes as many connections.
+#: Clients told per second, unless time is short. A server accepts about as many connections.
 _RATE: Final = 1000
-#: Goodbyes between two pauses: some milliseconds of work.
+#: Clients told between two pauses, which takes some milliseconds.
 _SLOT: Final = 50
-#: Seconds between two lines in the log.
+#: Seconds between two log lines.
 _REPORT_INTERVAL: Final = 1.0
 
 
 class Draining(Protocol):
-    """A hub, as far as its end needs it."""
+    """The part of the hub that a shutdown needs."""
 
     settings: Settings
     inbox: Inbox
@@ -66,21 +67,26 @@ class Draining(Protocol):
 
     @property
     def lost(self) -> int:
-        """How many connections ended without a closing handshake."""
+        """The number of connections that ended without a closing handshake."""
 
-    def cut_off(self) -> None:
-        """Drop every connection at once."""
+
+def abort_all(connections: Iterable[Connection]) -> None:
+    """Drop these connections at once, and cancel their sessions. Doesn't block."""
+    for connection in tuple(connections):
+        connection.abort()
+        if connection.scope is not None:
+            connection.scope.cancel()
 
 
 async def say_goodbye(
     hub: Draining, connections: Iterable[Connection], code: CloseCode, seconds: float
 ) -> None:
-    """Tell these connections to go, with `code`, when there are `seconds` until they must be gone.
+    """Close these connections with `code`, given `seconds` until they must be gone.
 
-    Returns when all have been told, which is to take half of that time at most. Cancelled, the rest
-    hasn't been. Not always a checkpoint.
+    Returns when all have been told, after half of that time at most. Cancelled, it leaves the rest
+    untold. Not always a checkpoint.
     """
-    # Each with the offset up to which it has to have got everything, once its turn has come.
+    # Each connection, and once its turn has come, the offset up to which it must have got everything.
     waiting: deque[tuple[Connection, int | None]] = deque((each, None) for each in connections)
     count = len(waiting)
     due = trio.current_time()
@@ -97,46 +103,46 @@ async def say_goodbye(
             if trio.current_time() < patience and _lacks(hub, connection, mark):
                 waiting.append((connection, mark))
             else:
-                connection.go_away(code, count)
+                connection.announce_end(count)
+                connection.close(code)
         if waiting:
             due += pause
             await trio.sleep_until(due)
 
 
 def _lacks(hub: Draining, connection: Connection, mark: int) -> bool:
-    """Whether it is still to get something that stands at `mark` or before."""
+    """Return whether it still has to get entries up to `mark`."""
     broadcast, position = hub.broadcast, connection.position
     return not broadcast.over and position.joined and broadcast.standing(position) < mark
 
 
 class Drain:
-    """The end of a hub whose clients shall come back to a successor. Made by the hub, once.
+    """The shutdown of a hub whose clients are to reconnect to a successor. The hub creates one.
 
-    Any task may call `run`, and several may: one of them is at work, the others wait for the same end,
-    and take over if that one is cancelled.
+    Several tasks may call `run`. One of them does the work. The others wait for the same end, and one
+    of them takes over if the first is cancelled.
     """
 
     def __init__(self, hub: Draining) -> None:
         self._hub = hub
         self._working = trio.Lock()
-        #: Clients whose sessions wait in `run`: it doesn't wait for these.
+        #: Clients whose sessions wait in `run`, which doesn't wait for these.
         self._waiting: list[Client] = []
-        # Of whoever is at work: when it began, with how many clients, and how many were lost before.
+        # Of the task that works: when it began, with how many clients, and how many were lost before.
         self._begun = 0.0
         self._clients = self._lost = 0
 
     async def run(self, seconds: float) -> None:
         """See `Hub.drain`."""
         hub = self._hub
-        hub.entrance.close("draining: nobody is let in any more")
-        hub.entrance.refuse()
+        hub.entrance.stop_accepting("draining: not accepting new connections")
         caller = hub.clients.in_session()
         with self._left_out(caller):
             await self._run(seconds, in_session=caller is not None)
 
     @contextmanager
     def _left_out(self, caller: Client | None) -> Iterator[None]:
-        """Nobody waits for the client whose session calls this."""
+        """Don't wait for `caller` while its session is in here."""
         if caller is None:
             yield
             return
@@ -151,7 +157,7 @@ class Drain:
         entrance, connections = self._hub.entrance, self._hub.connections
         if not self._waiting:
             return not (connections or entrance.occupied)
-        # Their listeners can't be over before they are.
+        # A listener outlasts its clients, so it can't be over before they are.
         clients = {connection.client for connection in connections.values()}
         return clients.issubset(self._waiting) and not entrance.half_open
 
@@ -161,12 +167,12 @@ class Drain:
             async with self._working:
                 await self._send_away(scope.deadline - trio.current_time())
             while not in_session and (hub.connections or hub.entrance.occupied):
-                # Sessions that wait here, too: they go on as soon as this task lets them.
+                # Sessions that wait here, too, and continue as soon as this task lets them.
                 await hub.entrance.left.park()
         if scope.cancelled_caught:
             self._log_end()
-            hub.cut_off()
-            hub.entrance.cut_off()
+            abort_all(hub.connections.values())
+            hub.entrance.abort()
 
     async def _send_away(self, seconds: float) -> None:
         hub = self._hub

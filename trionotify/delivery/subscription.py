@@ -1,8 +1,9 @@
-"""Readers that want notifications rather than bytes, and take them at their own pace.
+"""Readers that receive notifications instead of bytes, at their own pace.
 
-Such a reader has a position in the log like any client. The broadcast only wakes it; what there is to
-read it reads from the log. `Subscription` is the one inside the process, `hub.subscribe()`; a connection
-that an application accepted itself (`server.attach`) builds on the same `Reader`.
+Such a reader has a position in the log like any client. The broadcast only wakes it, and it reads from
+the log in the task that calls `next`. `Subscription` is the reader inside the process, from
+`hub.subscribe()`. A connection that an application accepted itself (`server.attach`) uses `Reader`,
+too.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
-from trionotify.delivery.catchup import wants
 from trionotify.delivery.entry import Entry
 from trionotify.delivery.log import Damaged, Evicted, NotLoaded
 from trionotify.delivery.position import Position, Sendable
+from trionotify.delivery.scan import wants
 from trionotify.delivery.turns import Turn
 from trionotify.errors import Lagged, StoreError
-from trionotify.model.cursor import Moment
+from trionotify.model.cursor import Cursor, Moment
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,10 +29,15 @@ if TYPE_CHECKING:
     from trionotify.model.notification import Notification
     from trionotify.model.predicates import Wanted
 
-__all__ = ["Reader", "Subscription"]
+__all__ = ["Reader", "Subscription", "not_resumable"]
 
-#: How many entries one step looks at, which is also the most that a reader holds on to.
+#: The most entries that one step looks at, and that a reader keeps.
 SCAN: Final = 128
+
+
+def not_resumable(cursor: Cursor) -> ValueError:
+    """Return the error for a `since` at which the log can't resume."""
+    return ValueError(f"can't resume at {cursor}, because it is no longer in the log")
 
 
 def _takes_nothing(_: bytes) -> int:
@@ -39,37 +45,40 @@ def _takes_nothing(_: bytes) -> int:
 
 
 class Reader:
-    """Reads what a position wants, one notification after the other. One task at a time calls `next`."""
+    """Reads the notifications that a position wants. One task at a time may call `next`.
 
-    owed = False  # as an outlet: nothing is ever half sent
+    Created by a `Subscription` or a connection, which also ends it.
+    """
+
+    owed = False  # as an `Outlet`: nothing is ever sent in part
 
     def __init__(self, broadcast: Broadcast, predicate: Wanted, client: Client | None = None) -> None:
         self._broadcast = broadcast
         self.position: Position = Position(self, predicate, None, _takes_nothing, client)
         self._woken = trio.Event()
-        #: A task is in `next`.
+        #: Whether a task is in `next`.
         self._busy = False
-        #: What it has looked up already, and the predicate that wanted it.
+        #: Entries that were looked up already, and the predicate that selected them.
         self._ahead: deque[Entry] = deque()
         self._ahead_for = predicate
 
     def begin(self, offset: int) -> None:
-        """Join behind `offset`, with nothing left of an earlier time."""
+        """Join the broadcast behind `offset`, without anything left from before."""
         self._ahead.clear()
         self._broadcast.join(self.position, offset)
 
     async def next(self) -> Notification:
         """Wait for the next notification that the position wants.
 
-        Always a checkpoint; cancelled, it loses nothing. Raises `Evicted` when what comes next has left
-        the log, `Damaged` when it can't be read any more (`skip` goes on behind the gap), whatever the
-        position's predicate raises at what comes next (the call after goes on behind that),
-        `StoreError` when the log can't be read, `trio.ClosedResourceError` once it has left, or the hub
-        has nothing more, and `trio.BusyResourceError` when another task waits here.
+        Always a checkpoint. Cancelled, it loses nothing. Raises `Evicted` if the log no longer has what
+        comes next, and `Damaged` if that can't be read; `skip` continues behind the gap. Raises
+        whatever the predicate raises; the next call continues behind that entry. Raises `StoreError` if
+        the log can't be read, `trio.ClosedResourceError` after the reader has left or the hub has
+        ended, and `trio.BusyResourceError` if another task waits here.
         """
         if self._busy:
             raise trio.BusyResourceError(
-                "another task is waiting for the next notification; let each task subscribe on its own"
+                "another task is waiting for the next notification; subscribe once in each task"
             )
         self._busy = True
         try:
@@ -83,7 +92,7 @@ class Reader:
         while True:
             if not position.joined:
                 raise trio.ClosedResourceError("this subscription has ended")
-            if self._ahead_for is not position.predicate:
+            if self._ahead_for is not position.predicate or position.cursor < 0:
                 self._ahead.clear()
                 self._ahead_for = position.predicate
             if self._ahead:
@@ -112,12 +121,12 @@ class Reader:
                 raise trio.ClosedResourceError("the hub is closed") from None
             raise
 
-    def skip(self, lost: Evicted | Damaged) -> tuple[str, str]:
-        """Go on at the head, or behind the damage; return the cursors between which all is lost."""
+    def skip(self, lost: Evicted | Damaged) -> tuple[int, int]:
+        """Continue at the head or behind the damage; return the offsets around what is lost."""
         taken = self._broadcast.taken
         upto = min(lost.upto, taken) if isinstance(lost, Damaged) else taken
         after, self.position.cursor = self.position.cursor, upto
-        return self._broadcast.cursor(after), self._broadcast.cursor(self.position.cursor)
+        return after, upto
 
     def _look_ahead(self) -> None:
         position = self.position
@@ -131,7 +140,7 @@ class Reader:
                 wanted = wants(position, entry)
             except Exception:  # an application's own callable may raise anything
                 if self._ahead:
-                    return  # first what stands before it
+                    return  # first return what comes before this entry
                 position.cursor = entry.offset
                 raise
             if wanted:
@@ -139,67 +148,71 @@ class Reader:
             elif not self._ahead:
                 position.cursor = entry.offset
             if position.predicate is not self._ahead_for:
-                # The predicate has replaced itself: what it has said so far holds.
+                # The predicate has replaced itself. What the old one selected so far stays.
                 self._ahead_for = position.predicate
                 return
 
-    # As an outlet of the broadcast.
-
-    synchronous = True
+    # --- as the `Outlet` of the position ---
 
     def owe(self, rest: Sendable, /) -> None:
-        """Never called: nothing is written to a reader."""
+        """Never called, because nothing is written to a reader."""
         raise AssertionError("a reader is not written to")
 
     def wake(self) -> None:
-        """Let the waiting `next` look."""
+        """Let a waiting `next` look again."""
         self._woken.set()
 
     def put_off(self) -> None:
-        """The same: it looks in its own task anyway."""
+        """Let a waiting `next` look again, because it evaluates in its own task anyway."""
         self.wake()
 
     def fail(self, error: Exception) -> None:
-        """The predicate raised: so will `next`, when it comes there."""
+        """Let `next` evaluate the predicate, which raised, itself."""
         self._broadcast.fall_behind(self.position)
         self.wake()
 
-    def abort(self) -> None:
-        """Never called: there is no connection to lose."""
-        raise AssertionError("a reader has no connection")
-
-    def give_up(self) -> None:
-        """Never called: a reader is owed nothing."""
+    def abort(self, reason: str = "") -> None:
+        """Never called, because there is no connection."""
         raise AssertionError("a reader has no connection")
 
 
 class Subscription:
-    """What `hub.subscribe()` gives: an async context manager, and inside it an async iterator.
+    """The result of `hub.subscribe()`: an async context manager, and inside it an async iterator.
 
-    It begins at the head of the log, or at `since`, when it is entered. It sees every notification that
-    its predicate wants, whatever their audience: it is the server's own. Iterating never skips silently:
-    it raises `Lagged` when it was too slow, and may be continued after that. One task at a time
-    iterates. When it was left, it may be entered again, and begins anew.
+    It starts at the head of the log, or at `since`, when you enter it. It gets every notification that
+    its predicate wants, whatever the audience, because it belongs to the server. If the iteration was
+    too slow, it raises `Lagged` instead of skipping silently, and you may continue after that. One task
+    at a time may iterate. You may enter it again after you have left it; then it starts again.
     """
 
-    def __init__(self, broadcast: Broadcast, predicate: Wanted, since: int | Moment | None) -> None:
+    def __init__(self, broadcast: Broadcast, predicate: Wanted, since: Cursor | Moment | None) -> None:
         self._broadcast = broadcast
         self._reader = Reader(broadcast, predicate)
         self._since = since
         self._entered = False
 
     async def __aenter__(self) -> Self:
-        """Begin. A checkpoint. Raises RuntimeError when it has begun already."""
+        """Start. A checkpoint. Raises RuntimeError if it has been entered and not left.
+
+        Raises ValueError if a log that is shared can't be resumed at its cursor, and `StoreError` if it
+        can't be read.
+        """
         broadcast, since = self._broadcast, self._since
         if self._reader.position.joined:
             raise RuntimeError(
-                "this subscription is in use: call hub.subscribe() once for each `async with`"
+                "this subscription is in use; call hub.subscribe() once for each `async with`"
             )
+        offset: int | None = None
+        await trio.lowlevel.checkpoint()
         if isinstance(since, Moment):
-            since = await broadcast.find(since)
-        else:
-            await trio.lowlevel.checkpoint()
-        self._reader.begin(broadcast.taken if since is None else since)
+            offset = await broadcast.find(since)
+        elif since is not None:
+            offset = since.offset
+            if broadcast.log.node is not None:
+                await broadcast.log.look_up(since)
+                if broadcast.resume(since) is None:
+                    raise not_resumable(since)
+        self._reader.begin(broadcast.taken if offset is None else offset)
         self._entered = True
         return self
 
@@ -216,11 +229,11 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Notification:
-        """The next notification. Always a checkpoint; cancelled, it loses nothing.
+        """Wait for the next notification. Always a checkpoint. Cancelled, it loses nothing.
 
-        Raises `Lagged`, `StoreError` or what the predicate raised, and iterating on continues behind
-        that. Raises `trio.BusyResourceError` when another task waits for the next one, and RuntimeError
-        when the subscription was never entered. Ends when the subscription or the hub does.
+        Raises `Lagged`, `StoreError` or the predicate's exception. If you iterate again, it continues
+        behind that place. Raises `trio.BusyResourceError` if another task waits for the next one, and
+        RuntimeError if the subscription was never entered. Ends when the subscription or the hub ends.
         """
         if not self._entered:
             raise RuntimeError(
@@ -231,11 +244,12 @@ class Subscription:
             return await self._reader.next()
         except (Evicted, Damaged) as lost:
             self._broadcast.lag.gaps += 1
-            raise Lagged(*self._reader.skip(lost)) from None
+            after, upto = self._reader.skip(lost)
+            raise Lagged(self._broadcast.cursor(after), self._broadcast.cursor(upto)) from None
         except trio.ClosedResourceError:
             raise StopAsyncIteration from None
 
     @property
     def cursor(self) -> str:
-        """Behind what it has given out so far: `since` of a subscription that should go on from here."""
+        """The cursor of the last notification returned. Pass it as `since` to continue from there."""
         return self._broadcast.cursor(self._broadcast.standing(self._reader.position))

@@ -1,11 +1,17 @@
-"""The tally: what the publishers of a slice are told of it, how many clients wanted it and have it."""
+"""The tally of the clients that want each entry of a slice and have it, for receipts."""
 
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from trionotify.delivery.entry import Entry
 from trionotify.delivery.position import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trionotify.delivery.log import Log
 
 __all__ = ["Tally"]
 
@@ -13,20 +19,20 @@ logger: logging.Logger = logging.getLogger("trionotify")
 
 
 class Tally:
-    """What is told to the publishers that wait, and counted for those who want a receipt."""
+    """Counts for publishers that want a receipt, and wakes those that wait. One per slice."""
 
     def __init__(self, entries: list[Entry]) -> None:
         self.asked: list[Entry] = [entry for entry in entries if entry.pending]
-        #: Whether any of them will ask how many clients there were.
+        #: Whether any receipt needs the numbers of clients.
         self.counted: bool = any(entry.pending.counted for entry in self.asked if entry.pending)
 
     @staticmethod
     def count(
         positions: tuple[Position, ...], wants: list[Entry], incomplete: list[tuple[Position, int]]
     ) -> None:
-        """The clients among these want the entries, and their kernels took them.
+        """Count that the clients of `positions` want the entries, and that their kernels have them.
 
-        But for those who are `incomplete`: theirs took the first so many.
+        The exceptions are `incomplete`: of such a client's entries, the kernel took only that many.
         """
         clients = sum([position.client is not None for position in positions])
         short = [whole for position, whole in incomplete if position.client is not None]
@@ -37,17 +43,20 @@ class Tally:
 
     @staticmethod
     def fail(entry: Entry, error: Exception | None) -> None:
-        """The audience raised; its publisher will be told, or if it doesn't wait, the logger."""
+        """Report an audience's exception to the waiting publisher, or else to the logger."""
         if error and entry.pending:
             entry.pending.error = error
         elif error:
             said = {"event": "audience_failed"}
-            logger.error("an audience failed; its publisher has gone on", exc_info=error, extra=said)
+            logger.error(
+                "an audience failed, after its publisher was cancelled", exc_info=error, extra=said
+            )
 
-    def tell(self, epoch: str) -> None:
-        """Wake the publishers that wait."""
+    def tell(self, log: Log, cursor: Callable[[int], str]) -> None:
+        """Wake the publishers that wait. `cursor` gives an offset's text."""
         for entry in self.asked:
             pending, entry.pending = entry.pending, None
-            assert pending is not None  # that is why it is here
-            pending.place = (epoch, entry.offset)
+            assert pending is not None  # `asked` has only entries with one
+            pending.cursor = cursor(entry.offset) if pending.counted else ""
+            pending.node, pending.durability = log.node, log.durability
             pending.done.set()

@@ -1,9 +1,9 @@
-"""Turns: how long a task works before it lets the others run.
+"""Turns: the time that a task works before it lets other tasks run.
 
-Trio switches tasks at checkpoints alone, so work whose amount a peer decides must have some: the frames
-of one read, the events of a body, the filters that a batch meets. Counting items bounds nothing, because
-one item may cost a thousand times what another does. A `Turn` measures time instead. Its owner looks at
-it between two pieces of work, and passes the turn on when it is over:
+Trio only switches tasks at checkpoints. So work whose amount a peer decides needs some: the frames of
+one read, the events of a body, the filters that a batch meets. Counting items is no limit, because one
+item may take a thousand times as long as another. A `Turn` measures time instead. Its owner checks it
+between two pieces of work, and passes the turn on when it is over:
 
     turn = Turn()
     for piece in pieces:
@@ -11,15 +11,14 @@ it between two pieces of work, and passes the turn on when it is over:
         if turn.over:
             await turn.pass_on()
 
-Other tasks see everything half done at such a checkpoint, and it is where the owner may be cancelled.
+At such a checkpoint, other tasks see the work half done, and the owner may be cancelled.
 
-That is not enough where there are many: three hundred connections that each take a turn are as bad as
-one that takes three hundred. So a task that a peer feeds passes its turn on through a `Lane`
-(`Hub.crowd`), which lets a few go on between two turns of everyone. The same holds for a piece of work
-that takes longer than a turn and can't be divided, such as parsing a long filter (`Hub.slow_lane`, one
-at a time), and for what comes in crowds (`Hub.door`, `Hub.pace`). Strangers can queue up there by the
-thousand. So those who wait are served by where they come from: one of each address, then the next of
-each.
+Turns don't suffice if there are many of them: three hundred connections that each take a turn are as
+bad as one that takes three hundred. So a task that a peer feeds passes its turn on through a `Lane`
+(`Hub.crowd`), which lets a few tasks continue between two turns of all tasks. The same holds for a
+piece of work that takes longer than a turn and can't be divided, such as parsing a long filter
+(`Hub.slow_lane`, one at a time), and for work that comes in crowds (`Hub.door`, `Hub.pace`). Unknown
+peers can queue up in a lane by the thousand. So a lane serves one task of each address in turn.
 """
 
 from __future__ import annotations
@@ -35,27 +34,28 @@ import trio
 
 __all__ = ["OPERATORS", "Lane", "Turn"]
 
-#: Where those come from who look after the server: no address, so they don't wait behind any.
+#: The address of operators and the application itself. They don't wait behind any other.
 OPERATORS: Final = "\noperators"
 
-#: Seconds. A checkpoint takes about 4 microseconds, so turns cost less than one percent.
+#: The length of a turn in seconds. A checkpoint takes about 4 microseconds, less than one percent of
+#: it.
 SECONDS = 0.001
 
 
 class Turn:
-    """One task's turn. It begins when it is made, and is passed on by `wait`, a checkpoint."""
+    """One task's turn. It begins when it is created. `wait`, a checkpoint, passes it on."""
 
     __slots__ = ("_end", "_wait", "passed")
 
     def __init__(self, wait: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint) -> None:
         self._wait = wait
-        #: How many times it was passed on.
+        #: The number of times it was passed on.
         self.passed: int = 0
         self._end = perf_counter() + SECONDS
 
     @property
     def over(self) -> bool:
-        """Whether the others should run now."""
+        """Whether other tasks should run now."""
         return perf_counter() >= self._end
 
     async def pass_on(self) -> None:
@@ -66,47 +66,49 @@ class Turn:
 
 
 class Lane:
-    """Work that takes longer than a turn, one piece at a time. Made by the hub; any task may use it:
+    """Admits `width` tasks at a time, for work that takes longer than a turn or comes in crowds.
 
-    async with lane.one_of(address):
-        work(piece)
+    The hub creates lanes, and any task may use them:
 
-    One that is wider lets in `width` tasks at a time.
+        async with lane.one_of(address):
+            work(piece)
     """
 
     def __init__(self, width: int = 1) -> None:
         #: The number of tasks that may still enter.
         self.free: int = width
-        #: Who waits, by address. The address that is served next is in front. In a line it is the task
-        #: that has had least so far, and of equals the first one.
+        #: The waiting tasks by address. The address that is served next is in front. The first task of
+        #: its line is the one that has had least, and among equals the one that came first.
         self._lines: dict[str, list[tuple[float, int, trio.lowlevel.Task]]] = {}
         self._numbers = count()
 
     def one_of(self, address: str, had: float = 0.0) -> AbstractAsyncContextManager[None]:
-        """Be in the lane for a block. To enter is always a checkpoint; cancelled, it was not entered.
+        """A context manager around a place in the lane. Entering is always a checkpoint.
 
-        Of one address, those go first that have `had` least, in seconds or whatever they count.
+        Cancelled while it enters, it holds no place. Of one address, the tasks that have `had` least go
+        first. You choose the unit of `had`.
         """
         return _Inside(self, address, had)
 
     async def turn(self, address: str) -> None:
-        """Wait for a place in the lane, and hold it no longer. Always a checkpoint.
+        """Wait for a place in the lane, and give it up at once. Always a checkpoint.
 
-        Of many tasks that do so at once, `width` go on between two turns of all others.
+        Of many tasks that do so at once, `width` continue between two turns of all others.
         """
         await self.enter(address)
         self.leave()
-        # The deadline may have come on the way, and whoever is here often waits for nothing else.
+        # A deadline may have passed on the way, and the caller often has no other checkpoint.
         await trio.lowlevel.checkpoint_if_cancelled()
 
     async def enter(self, address: str, had: float = 0.0) -> None:
-        """See `one_of`."""
+        """Enter as `one_of` does; then you must call `leave`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self.free:
             await self._wait(address, had)
         else:
             self.free -= 1
-            # From inside, so that whoever comes meanwhile waits for a turn of everyone, too.
+            # With the place taken, so that a task that comes meanwhile also waits for a turn of all
+            # tasks.
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _wait(self, address: str, had: float) -> None:
@@ -126,7 +128,7 @@ class Lane:
         await trio.lowlevel.wait_task_rescheduled(give_up)
 
     def leave(self) -> None:
-        """Let the next one in. Doesn't block."""
+        """Let the next task in. Doesn't block."""
         if not self._lines:
             self.free += 1
             return

@@ -1,4 +1,4 @@
-"""What a session was given and has not answered yet."""
+"""The events that a session was given and has not answered."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Unanswered"]
 
-#: Requests of one client that may wait for a reply.
+#: The most requests of one client that may wait for a reply.
 _MAX_REQUESTS: Final = 1000
-#: Of a message and its event, the message.
+#: Returns the message of a pair of message and event.
 _GIVEN: Final = itemgetter(0)
 
 
 class Unanswered:
-    """Events that a session was given and has not answered, each with the message that it got for it."""
+    """Events without an answer, each with the message that the session got. A client's record owns
+    it."""
 
     __slots__ = ("_others", "_requests")
 
@@ -35,32 +36,32 @@ class Unanswered:
         return any(given is message for line in self._lines() for given, _ in line)
 
     def add(self, given: Iterable[tuple[Message, Notification]]) -> list[Notification]:
-        """Note these down; returns the requests that have to go for them, if there are too many."""
+        """Add these pairs; return the oldest requests, which have to go if there are too many."""
         for pair in given:
             (self._requests if is_request(pair[1]) else self._others).append(pair)
         too_many = len(self._requests) - _MAX_REQUESTS
         return [self._requests.popleft()[1] for _ in range(too_many)] if too_many > 0 else []
 
     def take(self, message: Message) -> Notification:
-        """The event for which the session was given `message`; raises ValueError if there is none."""
+        """Remove and return the event of `message`. Raises ValueError if there is none."""
         for line in self._lines():
             for place, (given, event) in enumerate(line):
                 if given is message:
                     del line[place]
                     return event
-        raise ValueError("message: it isn't one of this client's, or it was answered already")
+        raise ValueError("message: must be an unanswered message of this client")
 
     def take_all(self) -> list[Notification]:
-        """All but the requests."""
+        """Remove and return all events that aren't requests."""
         events = [event for _, event in self._others]
         self._others.clear()
         return events
 
     def forget(self, messages: tuple[Message, ...]) -> None:
-        """These were answered in another way."""
+        """Remove the events of these messages, which were answered in another way."""
         others = self._others
         if len(messages) == len(others) and all(map(is_, messages, map(_GIVEN, others))):
-            others.clear()  # the everyday case: all of one read
+            others.clear()  # the usual case, all messages of one read
             return
         gone = {id(message) for message in messages}
         for line in self._lines():

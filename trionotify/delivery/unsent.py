@@ -1,33 +1,37 @@
-"""Frames that went out in part, and wait for readers that have stalled.
+"""Frames that were sent in part and wait for readers that have stalled.
 
-A reader that stalls in the middle of a frame is owed the rest of it. All who stall in one frame share
-it, and it stays in memory when the log has evicted it. When thousands of readers stall, each in another
-frame, that is as much as the log again and again. So there is a limit on all of them together.
+A reader that stalls in the middle of a frame is owed the rest of it. All readers that stall in the same
+frame share it, and it stays in memory after the log has evicted it. If thousands of readers stall in
+different frames, that is many times the size of the log. So there is a limit on all of them together.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from trionotify.delivery.counters import Lag
     from trionotify.delivery.position import Position
 
 __all__ = ["Unsent"]
 
+_TOO_MANY: Final = "too many clients have stalled, and this one was among the first"
+
 
 class Unsent:
-    """The frames, by reader; those of one frame share it. Together they have at most `most` bytes."""
+    """The frames by reader, at most `most` bytes together. Created by the broadcast."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, lag: Lag) -> None:
         self._most = most
-        #: By the position, in the order in which they have stalled.
+        self._lag = lag
+        #: The frame of each position, in the order in which they stalled.
         self._frames: dict[Position, bytes] = {}
-        #: How many share a frame, by the identity of its bytes.
+        #: The number of positions that share a frame, by the identity of its bytes.
         self._sharing: dict[int, int] = {}
         self.bytes: int = 0
 
     def add(self, position: Position, frame: bytes) -> None:
-        """A reader has stalled in this frame. If it is too much, whoever stalled first is dropped."""
+        """Note that a reader stalled in this frame. Above the limit, drop those that stalled first."""
         self._frames[position] = frame
         sharing = self._sharing.get(id(frame), 0)
         self._sharing[id(frame)] = sharing + 1
@@ -36,10 +40,11 @@ class Unsent:
         while self.bytes > self._most and len(self._frames) > 1:
             longest = next(iter(self._frames))
             self.discard(longest)
-            longest.outlet.give_up()
+            self._lag.closed += 1
+            longest.outlet.abort(_TOO_MANY)
 
     def discard(self, position: Position) -> None:
-        """It goes on, or has left."""
+        """Remove a reader that continues or has left."""
         frame = self._frames.pop(position, None)
         if frame is None:
             return

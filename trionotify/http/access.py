@@ -1,17 +1,20 @@
-"""Admission: whose request this is, and what it may have.
+"""Admission: identifying the client of a request, and checking its rights.
 
 The secret decides first, where there is one. Then `authenticate` is asked, which may raise anything;
-that concerns one request alone.
+that concerns one request alone. If a server has both tokens and a secret, a client needs only one of
+them.
 """
 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
 from trionotify.connection.failures import log_fault
 from trionotify.delivery.clients import Client
+from trionotify.delivery.turns import Turn
 from trionotify.errors import Refused, StoreError
 from trionotify.http.messages import client_of
 from trionotify.model.addresses import site_of
@@ -19,23 +22,23 @@ from trionotify.model.addresses import site_of
 if TYPE_CHECKING:
     from trionotify.http.messages import Authenticate, Request
     from trionotify.http.web_hub import WebHub
+    from trionotify.model.notification import Notification
     from trionotify.model.query import Query
 
-
-__all__ = ["admit"]
+__all__ = ["admit", "admit_operator", "check_publish"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
 
 async def _read_filters(hub: WebHub, request: Request) -> None:
-    """Parse long filters, one request's at a time. After that the request knows them."""
-    if request.has_long_filters:
-        async with hub.slow_lane.one_of(site_of(request.remote)):
-            request.read_filters()
+    """Parse long filters, one request at a time, and keep them on the request."""
+    async with hub.slow_lane.one_of(site_of(request.remote)):
+        request.read_filters()
 
 
 async def _known(hub: WebHub, request: Request, client: Client) -> tuple[Client, Query]:
-    await _read_filters(hub, request)
+    if request.has_long_filters:
+        await _read_filters(hub, request)
     query = request.query(client.id)
     client.bound()
     client.come_from(request.remote)
@@ -43,22 +46,32 @@ async def _known(hub: WebHub, request: Request, client: Client) -> tuple[Client,
 
 
 async def _identify(hub: WebHub, request: Request) -> tuple[Client, Query]:
-    """The client whose request this is; raises `Refused`, or whatever `authenticate` raises."""
-    until = None
-    if hub.secret is not None and not hub.secret.is_borne_by(request):
+    """Return the request's client and query. Raises `Refused`, or what `authenticate` raises."""
+    until, authenticate = None, hub.authenticate
+    operator = hub.secret is not None and hub.secret.is_borne_by(request)
+    signed = hub.secret is not None and not operator
+    if hub.tokens is not None:
+        signed = signed and "sig" in request.params
+        by_token = not (operator or signed)
+        ask = partial(hub.tokens.client, origins=hub.origins, tickets=hub.tickets)
+        authenticate = ask if by_token else None
+    if hub.secret is not None and signed:
         until = hub.secret.check(request.params)
-    await _read_filters(hub, request)
-    if hub.authenticate is None:
+    if request.has_long_filters:
+        await _read_filters(hub, request)
+    if authenticate is None:
         query = request.query()
         client = client_of(request, query)
     else:
-        client = await _authenticated(hub.authenticate, request)
+        client = await _authenticated(authenticate, request)
         client.come_from(request.remote)
         query = request.query(client.id)
         if not client.made_of_query:
             client.bound()
             if query.filter is not None:
                 client.choose(query.filter)
+    if operator:
+        client.exempt = True
     if until is not None:
         client.bound(signed=True)
         client.expire(until)
@@ -67,23 +80,27 @@ async def _identify(hub: WebHub, request: Request) -> tuple[Client, Query]:
     return client, await hub.locate(query)
 
 
+class _Misuse(Exception):
+    """An `authenticate` has returned a wrong value. The text is ours, so the log may show it."""
+
+
 async def _authenticated(authenticate: Authenticate, request: Request) -> Client:
     found = authenticate(request)
     client = await found if isawaitable(found) else found
     if not isinstance(client, Client):
-        raise TypeError(
-            f"authenticate must return a Client, not {type(client).__name__}: return"
+        raise _Misuse(
+            f"authenticate: must return a Client, not {type(client).__name__}; return"
             " request.client('the id'), or raise Refused(401, 'why')"
         )
     if client.position:
-        raise ValueError("authenticate must make a new Client for each request: this one is in use")
+        raise _Misuse("authenticate: must return a new Client for each request, but this one is in use")
     return client
 
 
 async def admit(hub: WebHub, request: Request, client: Client | None = None) -> tuple[Client, Query]:
-    """The client whose request this is, and what its query says; raises `Refused`, nothing else.
+    """Return the request's client and query. Raises only `Refused`.
 
-    An application that knows already who it is gives the `client`.
+    An application that has identified the client already passes it as `client`.
     """
     try:
         return await (_identify(hub, request) if client is None else _known(hub, request, client))
@@ -96,13 +113,15 @@ async def admit(hub: WebHub, request: Request, client: Client | None = None) -> 
             error,
             extra={"event": "request_failed", "remote": request.remote, "reason": str(error)},
         )
-        raise Refused(503, "the log can't be read at the moment; try again later") from None
+        raise Refused(
+            503, "the log can't be read at the moment; try again later", logged="the log can't be read"
+        ) from None
     except Exception as error:
-        # Out of a nursery of the application's it comes in a group.
+        # If it left a nursery of the application, it is in a group.
         if isinstance(error, ExceptionGroup) and (group := error.subgroup(Refused)):
             raise group.exceptions[0] from None
         _log_failure(error, request)
-        raise Refused(500, "the server failed; its log says how") from None
+        raise Refused(500, "the server failed; see its log", logged="the server failed") from None
     except BaseExceptionGroup as group:
         errors, rest = group.split(Exception)
         if errors is not None:
@@ -111,12 +130,42 @@ async def admit(hub: WebHub, request: Request, client: Client | None = None) -> 
         raise rest from None
 
 
+async def admit_operator(hub: WebHub, request: Request) -> None:
+    """Return if the request has an operator's rights; raises `Refused` otherwise.
+
+    Without a secret and without tokens, every request has them.
+    """
+    if hub.secret is not None and (hub.tokens is None or hub.secret.is_borne_by(request)):
+        hub.secret.check_bearer(request, request.path)
+    elif hub.tokens is not None:
+        grant = await hub.tokens.grant(request, hub.origins, hub.tickets)
+        if grant is None:
+            raise hub.tokens.missing()
+        if not grant.allowed.admin:
+            raise hub.tokens.without_right("admin")
+
+
+async def check_publish(hub: WebHub, client: Client, notifications: list[Notification]) -> None:
+    """Return if the request's `client` may publish all of these now.
+
+    Raises `Refused`, 403 or 429. A checkpoint whenever it takes more than a turn.
+    """
+    if client.rights is not None:
+        turn = Turn(partial(hub.crowd.turn, site_of(client.remote)))
+        for notification in notifications:
+            if turn.over:
+                await turn.pass_on()
+            client.rights.check_publish(notification)
+    if hub.rates.of_publishing:
+        hub.rates.check_publish(client, len(notifications))
+
+
 def _log_failure(error: Exception, request: Request) -> None:
     log_fault(
         error,
-        request.params,
-        "%s: the request failed",
+        "%s: the request failed%s",
         request.remote,
+        f": {error}" if isinstance(error, _Misuse) else "",
         event="request_failed",
         remote=request.remote,
         reason=type(error).__name__,

@@ -1,4 +1,7 @@
-"""The roster: who is connected, a page at a time, as `GET /clients` shows it."""
+"""The list of connected clients, a page at a time, for `GET /clients`.
+
+`DELETE /clients` ends some of them.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,27 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from trionotify.delivery.turns import Turn
-from trionotify.errors import Refused
+from trionotify.errors import Refused, cut
+from trionotify.model.filters import ON_ATTRIBUTES, from_json
 from trionotify.model.jsontext import write_json
-from trionotify.model.predicates import NOTHING, Wanted, to_json
+from trionotify.model.predicates import NOTHING, AllOf, Wanted, to_json
 
 if TYPE_CHECKING:
     from trionotify.delivery.clients import Client
     from trionotify.delivery.hub import Hub
 
-__all__ = ["roster"]
+__all__ = ["disconnect", "roster"]
 
 _LIMIT: Final = 100
 _MAX_LIMIT: Final = 1000
-#: Bytes of a page, but for its last client.
+#: Bytes of a page, without its last client.
 _MAX_BYTES: Final = 1 << 18
 
 
 async def roster(hub: Hub, params: Mapping[str, str]) -> bytes:
-    """One page as JSON: at most `limit` clients, of those that came behind the one with the key `after`.
+    """Return a page as JSON: at most `limit` clients, from those behind the key `after`.
 
-    It ends before that where it has more than 256 KiB, which takes clients with long filters. `next` is
+    If clients have long filters, the page ends earlier, at 256 KiB. `next` is
     the `after` of the next page, None on the last. Raises `Refused` (400) for other values. A checkpoint
     whenever it takes more than a turn; clients that have left by then are omitted.
     """
@@ -49,12 +53,35 @@ async def roster(hub: Hub, params: Mapping[str, str]) -> bytes:
     return b'{"total":%d,"clients":[%b],"next":%b}' % (len(hub.clients), b",".join(entries), following)
 
 
+async def disconnect(hub: Hub, params: Mapping[str, str]) -> int:
+    """Disconnect the clients that match a query's filters; return their number.
+
+    The names in them are those of clients' parameters, as in an audience. Raises `Refused` (400) for a
+    query with any other key, or without a key, because that would end all connections. A checkpoint.
+    """
+    parts: list[Wanted] = []
+    for key, value in params.items():
+        kind, dot, name = key.partition(".")
+        try:
+            if dot and kind in ON_ATTRIBUTES:
+                parts.append(ON_ATTRIBUTES[kind]({name: value}))
+            elif key == "filters":
+                parts.append(from_json(value, hub.filter_limits, audience=True))
+            else:
+                raise ValueError("unknown key; use exact.KEY, prefix.KEY, suffix.KEY or filters")
+        except ValueError as error:
+            raise Refused(400, f"{cut(key)}: {error}", logged="a key") from None
+    if not parts:
+        raise Refused(400, "filters: must select clients; write, for example, exact.id=ID")
+    return await hub.disconnect(AllOf(parts))
+
+
 def _number(params: Mapping[str, str], name: str, default: int, least: int, most: int | None) -> int:
     text = params.get(name, str(default))
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
     if number < least or (most is not None and number > most):
         upto = f" to {most}" if most is not None else " or more"
-        raise Refused(400, f"{name}: a whole number, {least}{upto}, is needed, not {text!r}")
+        raise Refused(400, f"{name}: must be a whole number, {least}{upto}, not {text!r}", logged=name)
     return number
 
 
@@ -76,7 +103,7 @@ def _entry(hub: Hub, key: int, client: Client) -> dict[str, Any]:
 
 
 def _filters(client: Client) -> list[Any] | None:
-    """What it wants, as a JSON array of filters; None: everything. A callable shows its name."""
+    """Return a client's filters as a JSON array, or None for all. A callable shows its name."""
     wanted = client.predicate
     if client.predicates == () and wanted is not NOTHING:
         return None

@@ -1,7 +1,7 @@
-"""HTTP as values: the request that `authenticate` and every handler sees, and the answer to it.
+"""HTTP as values: the request that `authenticate` and every handler gets, and the answer to it.
 
-Whatever is refused is answered with an RFC 9457 problem document. How requests and answers become bytes
-is in `http.connection`, who answers what in `routes`.
+A refusal is answered with an RFC 9457 problem document. `http.connection` turns bytes into requests and
+answers into bytes, and `routes` finds the handler. There is no I/O and no state here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trionotify.model.query import Filters, Query, parse_query
 from trionotify.settings import FilterLimits
 
 if TYPE_CHECKING:
-    import h11
+    from trionotify.http.heads import Head
 
 __all__ = [
     "NO_STORE",
@@ -38,22 +38,22 @@ __all__ = [
     "request_of",
 ]
 
-#: Reads the request's body, of at most so many bytes; raises `Refused` or EOFError.
+#: Reads the request's body, which may have at most this many bytes. Raises `Refused` or EOFError.
 ReadBody = Callable[[int], Awaitable[bytes]]
 
 
-#: Says who is behind a request: returns its `Client`, or raises `Refused`. Plain or async.
+#: Identifies the client of a request: returns its `Client`, or raises `Refused`. Sync or async.
 Authenticate = Callable[["Request"], Client | Awaitable[Client]]
 
 
 @attrs.frozen
 class Request:
-    """The head of a request.
+    """The head of a request. Created by the connection's task, and frozen.
 
-    `path` is percent-decoded and without the query, which is in `params`; `headers` are in order, their
-    names in lower case; `remote` is the peer's address as text. `format` is what the client will speak,
-    where the transport leaves it no choice. `authority` is the host that it is for, maybe with a port:
-    that of an absolute target, else of the header `Host`, in lower case.
+    `path` is percent-decoded and without the query, which is in `params`. `headers` are in order, with
+    names in lower case. `remote` is the peer's address as text. `format` is set if the transport leaves
+    the client no choice. `authority` is the host that the request is for, perhaps with a port, in lower
+    case. It comes from an absolute target, or else from the header `Host`.
     """
 
     method: str
@@ -66,111 +66,117 @@ class Request:
     authority: str = ""
     _limits: FilterLimits = DEFAULT_LIMITS
     _subprotocols: tuple[str, ...] = ()
-    #: The application's keys of the query, if it may have no others.
+    #: The application's own keys of the query, if only these are allowed.
     _allowed: frozenset[str] | None = None
     _joined: dict[str, str] = attrs.field(init=False, repr=False, eq=False)
-    #: The filters in the query, once they have been parsed.
+    #: The filters of the query, once parsed. At most one item.
     _filters: list[Filters] = attrs.field(factory=list, init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         joined: dict[str, str] = {}
         for name, value in self.headers:
-            # Cookies are a list of another kind (RFC 6265, section 5.4), which HTTP/2 and proxies split.
+            # Cookies are separated by semicolons (RFC 6265, section 5.4). HTTP/2 and proxies split
+            # them.
             comma = "; " if name == "cookie" else ", "
             joined[name] = f"{joined[name]}{comma}{value}" if name in joined else value
         object.__setattr__(self, "_joined", joined)
 
     def header(self, name: str) -> str | None:
-        """The value of the header `name` (in lower case); None if absent.
+        """The value of the header `name` (in lower case); None if it is absent.
 
-        Several are joined by commas, those of `cookie` by semicolons.
+        Several values are joined by commas, those of `cookie` by semicolons.
         """
         return self._joined.get(name)
 
     def tokens(self, name: str) -> list[str]:
-        """The items of a header that is a comma-separated list, as they are."""
-        return [item for part in (self.header(name) or "").split(",") if (item := part.strip())]
+        """The items of a header that is a comma-separated list, unchanged."""
+        text = self._joined.get(name)
+        return [item for part in text.split(",") if (item := part.strip())] if text else []
 
     def client(self, id: str | None = None) -> Client:
-        """The client that the query names, or `id` in its place, with the query's filter registered.
+        """The client that the query names, or `id` instead, with the query's filter registered.
 
-        What an `authenticate` returns when it has nothing to add. Raises `Refused` (400).
+        Return it from `authenticate` if you have nothing to add. Raises `Refused` (400).
         """
         return client_of(self, self.query(id))
 
     def query(self, id: str | None = None) -> Query:
-        """What the query says, and the header `Last-Event-ID`; raises `Refused` (400)."""
+        """The meaning of the query and of the header `Last-Event-ID`. Raises `Refused` (400)."""
         if self.method != "POST" and "audience" in self.params:
             raise Refused(
                 400,
-                "audience: only a POST takes it in the query; on a connection, an event says its own in"
-                " its attribute audience (format=cloudevents)",
+                "audience: allowed only in the query of a POST; on a connection, give each event"
+                " the attribute audience (format=cloudevents)",
+                logged="audience",
             )
         return Query.of(
             self.params,
             id,
             subprotocol=self.subprotocol,
             format=self.format,
-            # A browser that comes back asks with the same URL, and with the header for where it is.
+            # A browser that reconnects sends the same URL, with its position in this header.
             last_event_id=self.header("last-event-id"),
             limits=self._limits,
             filters=self._filters[0] if self._filters else None,
             allowed=self._allowed,
         )
 
+    def lists(self, key: str) -> bool:
+        """Return whether the server's `allow_params` has this key."""
+        return self._allowed is not None and key in self._allowed
+
     @property
     def has_long_filters(self) -> bool:
-        """Whether parsing the filters in the query may take more than a turn."""
+        """Whether parsing the filters of the query may take more than a turn."""
         return Filters.are_long(self.params)
 
     def read_filters(self) -> None:
-        """Parse the filters in the query now, and once; raises `Refused` (400)."""
+        """Parse the filters of the query now, and only once. Raises `Refused` (400)."""
         self._filters[:] = [Filters.of(self.params, self._limits)]
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol that is agreed on: of those that the client offers, one that is served."""
-        return chosen(self.tokens("sec-websocket-protocol"), self._subprotocols)
+        """The agreed subprotocol, among those that the client offers and the server has."""
+        offered = self.tokens("sec-websocket-protocol")
+        return chosen(offered, self._subprotocols) if offered else None
 
 
 def client_of(request: Request, query: Query) -> Client:
-    """The client that a query, which is the request's, names."""
+    """The client that the request's `query` names, with its filter registered."""
     client = Client(query.id, request.params, query.role, request.remote)
     client.made_of_query = True
     if query.filter is not None:
-        client.subscribe(query.filter)
+        client.choose(query.filter)  # `subscribe` would check it again
     return client
 
 
 def request_of(
-    head: h11.Request,
+    head: Head,
     remote: str,
     limits: FilterLimits,
     subprotocols: tuple[str, ...] = (),
     allowed: frozenset[str] | None = None,
 ) -> Request:
-    """What `authenticate` sees of a head; raises `Refused` (400) for a bad target or `Host`."""
-    # Lowered here: h11's own lower-case view is slow to go through.
-    headers = [(n.decode("ascii").lower(), v.decode("latin-1")) for n, v in head.headers.raw_items()]
-    authority = _authority("Host", next((value for name, value in headers if name == "host"), ""))
-    target = head.target.decode("ascii")
+    """The `Request` for a parsed head. Raises `Refused` (400) for an invalid target or `Host`."""
+    authority = _authority("Host", next((value for name, value in head.headers if name == "host"), ""))
+    target = head.target
     if target.lower().startswith(("http://", "https://")):
-        # The absolute form: its authority counts, and not Host (RFC 9112, section 3.2.2). Where no path
-        # is, the first slash may be one of the query.
+        # The absolute form. Its authority counts, and not Host (RFC 9112, section 3.2.2). If the path
+        # is empty, the first slash may be in the query.
         rest, mark, query = target.partition("://")[2].partition("?")
         host, _, path = rest.partition("/")
         if not host:
-            raise Refused(400, "the request's target: there is no host in it")
-        authority, target = _authority("the request's target", host), f"/{path}{mark}{query}"
+            raise Refused(400, "request target: must have a host", logged="request target")
+        authority, target = _authority("request target", host), f"/{path}{mark}{query}"
     path, _, query = target.partition("?")
-    version = head.http_version.decode("ascii")
+    version = head.http_version
     return Request(
-        method=head.method.decode("ascii"),
+        method=head.method,
         path=unquote(path),
         params=parse_query(query),
-        headers=tuple(headers),
+        headers=head.headers,
         remote=remote,
-        # A minor version that is higher than the server's is as good as that (RFC 9110, section 6.2).
+        # A higher minor version than the server's counts as the server's (RFC 9110, section 6.2).
         http_version="1.1" if version.startswith("1.") and version > "1.1" else version,
         authority=authority,
         limits=limits,
@@ -183,14 +189,14 @@ def _authority(where: str, text: str) -> str:
     try:
         return str(parse_authority(text))
     except ValueError as error:
-        raise Refused(400, f"{where}: {error}") from None
+        raise Refused(400, f"{where}: {error}", logged=where) from None
 
 
 def nothing_at(request: Request, hint: str = "") -> Refused:
-    """What to raise for a path where nothing is."""
-    # A "?" that was encoded by mistake has brought the query along.
-    logged = f"nothing is at {request.path.partition('?')[0]!r}"
-    return Refused(404, f"nothing is at {request.path!r}{hint}", logged=logged)
+    """The refusal of a path that doesn't exist."""
+    # A "?" that was encoded by mistake makes the query a part of the path.
+    logged = f"there is nothing at {request.path.partition('?')[0]!r}"
+    return Refused(404, f"there is nothing at {request.path!r}{hint}", logged=logged)
 
 
 def _with_nosniff(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -201,7 +207,7 @@ def _with_nosniff(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], 
 
 @attrs.frozen
 class Answer:
-    """An answer: its `status`, what it says, and further header fields, `NOSNIFF` always among them.
+    """A response: its `status`, body and headers, always with `NOSNIFF`.
 
     With `close`, it is the last one on its connection.
     """
@@ -214,40 +220,45 @@ class Answer:
 
     @property
     def reason(self) -> str:
-        """The status in words."""
+        """The reason phrase of the status."""
         return reason_of(self.status)
 
     @classmethod
     def json(cls, value: object, status: int = 200) -> Self:
-        """A value as JSON, which nobody should keep."""
-        return cls(status, write_json(value), "application/json", NO_STORE)
+        """Return an answer with a value as JSON, which caches must not store."""
+        return cls(status, _line_of(value), "application/json", NO_STORE)
 
 
-#: What is said is true now.
+def _line_of(value: object) -> bytes:
+    """JSON as a line, so that a shell's prompt begins on the next one."""
+    return write_json(value) + b"\n"
+
+
+#: The header of content that changes at any time.
 NO_STORE: Final = (("Cache-Control", "no-store"),)
-#: A 401 must have one (RFC 9110, section 15.5.2). An application may have another.
+#: A 401 must have one (RFC 9110, section 15.5.2). An application may give another.
 _CHALLENGE: Final = ("WWW-Authenticate", 'Bearer realm="trionotify"')
 
 
 def problem(refused: Refused, *, close: bool) -> Answer:
-    """The answer to a request that is refused: a problem document."""
-    # An application may say anything.
+    """The answer to a refused request: a problem document."""
+    # An application's text may have characters that UTF-8 can't encode.
     document = problem_document(refused.status, refused.detail.encode(errors="replace").decode())
-    body, headers = write_json(document), (*NO_STORE, *refused.headers)
+    body, headers = _line_of(document), (*NO_STORE, *refused.headers)
     if refused.status == 401 and not any(name.lower() == "www-authenticate" for name, _ in headers):
         headers = (*headers, _CHALLENGE)
     return Answer(refused.status, body, "application/problem+json", headers, close)
 
 
-#: Items of an `Accept` that count: browsers send ten, and thousands fit into a head.
+#: The most items of an `Accept` that are read. Browsers send ten, but thousands fit into a head.
 _ACCEPTED: Final = 100
 
 
 def preferred(accept: str | None, offered: Sequence[str]) -> str | None:
-    """Which of the media types in `offered` a header `Accept` likes best; None if it takes none.
+    """The media type in `offered` that a header `Accept` prefers; None if it accepts none of them.
 
-    By RFC 9110, section 12.5.1, without parameters but for `q`. Of equals, the first. An empty one is as
-    none.
+    It follows RFC 9110, section 12.5.1, but ignores parameters other than `q`. Among equals, the first
+    one wins. An empty header counts as a missing one, which accepts the first.
     """
     if accept is None or not accept.strip():
         return offered[0]
@@ -260,6 +271,12 @@ def preferred(accept: str | None, offered: Sequence[str]) -> str | None:
 
     best = max(offered, key=liking)
     return best if liking(best) > 0 else None
+
+
+def takes_gzip(request: Request) -> bool:
+    """Return whether the client accepts an answer compressed with gzip."""
+    accepted = (request.header("accept-encoding") or "").strip()
+    return bool(accepted and preferred(accepted, ("gzip",)))
 
 
 def _weighed(item: str) -> tuple[str, float]:

@@ -1,6 +1,6 @@
-"""Metrics: what a hub has done and holds, for Prometheus and for whoever else wants to watch.
+"""Metrics of a hub, for Prometheus and other monitoring.
 
-Nothing is collected in between: each reading looks at the hub's counts. A reader makes rates of two of
+Nothing is collected in between. Each reading looks at the hub's counts. A reader makes rates of two of
 them.
 """
 
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import accumulate
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -22,20 +25,21 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from trionotify.delivery.compression import CompressedEncode
 from trionotify.version import __version__
 
 if TYPE_CHECKING:
-    from trionotify.delivery.counters import Histogram
+    from trionotify.delivery.counters import Counts, Statistics
     from trionotify.delivery.hub import Hub
 
 __all__ = ["CONTENT_TYPE", "figures", "render"]
 
-#: Of what `render` returns.
+#: The media type of `render`'s result.
 CONTENT_TYPE: Final[str] = CONTENT_TYPE_PLAIN_0_0_4
 
 
 def render(hub: Hub) -> bytes:
-    """All metrics of a hub and of its process, in Prometheus' text format 0.0.4. Doesn't block."""
+    """Return all metrics of a hub and its process, in Prometheus' text format 0.0.4. Doesn't block."""
     registry = CollectorRegistry()
     registry.register(_Collector(hub))
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -44,160 +48,247 @@ def render(hub: Hub) -> bytes:
 
 
 def figures(hub: Hub) -> dict[str, Any]:
-    """The same in a form for programs: numbers by name, and `at`, the time of day in seconds.
+    """Return all metrics for programs: numbers by name, and `at`, in seconds since 1970.
 
     Histograms are `{"bounds", "counts", "sum"}`, with one count more than there are bounds.
     """
-    counts, held = hub.broadcast.counts, hub.statistics()
+    reading = _Reading.of(hub)
+    held = reading.held
     return {
         "at": time.time(),
+        "version": __version__,
         "head": held.head,
-        "clients": _clients(hub),
+        "clients": [
+            {**dict(zip(_KIND, kind, strict=True)), "count": count}
+            for kind, count in _by_kind(reading).items()
+        ],
         "behind": held.behind,
-        "largest_lag": _largest_lag(hub),
-        "half_open": hub.entrance.half_open,
         "log": {"entries": held.log_entries, "bytes": held.log_bytes, "problem": hub.log.problem},
-        "waiting": held.waiting,
-        "published": counts.published,
-        "published_bytes": counts.published_bytes,
-        "repeated": counts.repeated,
-        "delivered": counts.delivered,
-        "delivered_bytes": counts.delivered_bytes,
-        "gaps": held.gaps,
-        "thinned": held.thinned,
-        "slow_closed": held.slow_closed,
-        "opened": {f"{transport} {format}": n for (transport, format), n in counts.opened.items()},
-        "closed": {_code(code): n for code, n in counts.closed.items()},
-        "answered": {str(status): n for status, n in counts.answered.items()},
-        "failed_commits": hub.log.failed_commits,
-        "damaged_entries": hub.log.damaged_entries,
-        "epoch_renewed": hub.log.renewed is not None,
-        "batches": _buckets(counts.batches),
-        "latency": _buckets(counts.latency),
-        "commits": _buckets(hub.log.commits),
-        "checks": {name: found == "ok" for name, found in hub.checks().items()},
+        **{figure.key: figure.plain(reading) for figure in _FIGURES if figure.key},
     }
 
 
-class _Collector:
-    """What is asked at each reading."""
+@attrs.frozen
+class _Reading:
+    """The objects that one reading looks at."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    hub: Hub
+    held: Statistics
+    counts: Counts
 
-    def collect(self) -> Iterator[Metric]:
-        counts, held = self._hub.broadcast.counts, self._hub.statistics()
-        yield InfoMetricFamily("trionotify_build", "The version.", {"version": __version__})
-        yield from self._clients()
-        yield _gauge("half_open", "Without a client.", self._hub.entrance.half_open)
-        yield _gauge("lag_entries", "How far the slowest client is behind.", _largest_lag(self._hub))
-        yield _gauge("log_entries", "Notifications that the log keeps.", held.log_entries)
-        yield _gauge("log_bytes", "The same, in bytes.", held.log_bytes)
-        yield _gauge("log_head", "The newest offset.", self._hub.log.head)
-        yield _gauge(
-            "damaged_entries",
-            "Notifications in the log that can't be read any more.",
-            self._hub.log.damaged_entries,
-        )
-        yield _gauge(
-            "epoch_renewed",
-            "1 if something was lost before the start.",
-            self._hub.log.renewed is not None,
-        )
-        yield _gauge("waiting_notifications", "Published and not broadcast yet.", held.waiting)
-        ready = _labelled(GaugeMetricFamily, "ready", "1 where the check is passed.", ["check"])
-        for name, found in self._hub.checks().items():
-            ready.add_metric([name], found == "ok")
-        yield ready
-        yield _counter("published", "Notifications with a place in the log.", counts.published)
-        yield _counter("published_bytes", "The same, in bytes.", counts.published_bytes)
-        yield _counter("repeated", "Published again, and recognized.", counts.repeated)
-        yield _counter("deliveries", "Notifications handed to a client's kernel.", counts.delivered)
-        yield _counter("delivered_bytes", "The same, in bytes of frames.", counts.delivered_bytes)
-        yield _counter("gaps", "Gaps that slow clients were told of.", held.gaps)
-        yield _counter("thinned", "Spared to clients with lag=latest.", held.thinned)
-        yield _counter("slow_closed", "Connections closed because they were too slow.", held.slow_closed)
-        yield _counter("failed_commits", "Commits that failed.", self._hub.log.failed_commits)
-        opened = _labelled(CounterMetricFamily, "connections", "Clients.", ["transport", "format"])
-        for labels, count in counts.opened.items():
-            opened.add_metric(labels, count)
-        yield opened
-        yield from _by_name("closed", "Connections by Close code.", "code", _named(counts.closed))
-        yield from _by_name("answers", "Answers of HTTP.", "status", _named(counts.answered))
-        yield _histogram("batch_size", "Notifications that were broadcast together.", counts.batches)
-        yield _histogram(
-            "publish_to_write_seconds",
-            "From the channel until all live clients' kernels have it.",
-            counts.latency,
-        )
-        yield _histogram("commit_seconds", "Commits of a log in a file.", self._hub.log.commits)
-
-    def _clients(self) -> Iterator[Metric]:
-        clients = _labelled(
-            GaugeMetricFamily, "clients", "Who is connected.", ["transport", "format", "state"]
-        )
-        for labels, count in _by_kind(self._hub).items():
-            clients.add_metric(labels, count)
-        yield clients
+    @classmethod
+    def of(cls, hub: Hub) -> _Reading:
+        return cls(hub, hub.statistics(), hub.broadcast.counts)
 
 
-def _by_kind(hub: Hub) -> Counter[tuple[str, str, str]]:
+def _reader(read: str | Callable[[_Reading], Any]) -> Callable[[_Reading], Any]:
+    return attrgetter(read) if isinstance(read, str) else read
+
+
+@attrs.frozen
+class _Figure:
+    """One metric: its names, its meaning, and the function that reads it."""
+
+    family: Any
+    #: The name in Prometheus, without the prefix.
+    name: str
+    about: str
+    #: Returns a number, a histogram, or numbers by the values of the labels. Given as the path of an
+    #: attribute, or as a function.
+    read: Callable[[_Reading], Any] = attrs.field(converter=_reader)
+    labels: tuple[str, ...] = ()
+    #: The name for programs. Metrics without one are available to them elsewhere.
+    key: str = attrs.field(default=attrs.Factory(lambda self: self.name, takes_self=True), kw_only=True)
+
+    def metric(self, reading: _Reading) -> Metric:
+        """Return the metric for Prometheus."""
+        name, value = f"trionotify_{self.name}", self.read(reading)
+        if self.family is HistogramMetricFamily:
+            upto = [*map(str, value.bounds), "+Inf"]
+            buckets = list(zip(upto, accumulate(value.counts), strict=True))
+            return HistogramMetricFamily(name, self.about, buckets=buckets, sum_value=value.sum)
+        family = self.family(name, self.about, labels=self.labels)
+        for labels, number in value.items() if self.labels else (((), value),):
+            family.add_metric(labels, number)
+        metric: Metric = family
+        return metric
+
+    def plain(self, reading: _Reading) -> Any:
+        """Return the value for programs."""
+        value = self.read(reading)
+        if self.family is HistogramMetricFamily:
+            return {"bounds": list(value.bounds), "counts": list(value.counts), "sum": value.sum}
+        if self.labels:
+            return {" ".join(labels): number for labels, number in value.items()}
+        return value
+
+
+_KIND: Final = ("transport", "format", "state")
+
+
+def _by_kind(reading: _Reading) -> Counter[tuple[str, str, str]]:
     return Counter(
         (
             connection.transport_name,
             connection.client.format,
             "live" if connection.position.live else "behind",
         )
-        for connection in hub.connections.values()
+        for connection in reading.hub.connections.values()
     )
 
 
-def _clients(hub: Hub) -> list[dict[str, Any]]:
-    names = ("transport", "format", "state")
-    return [{**dict(zip(names, kind, strict=True)), "count": n} for kind, n in _by_kind(hub).items()]
-
-
-def _largest_lag(hub: Hub) -> int:
+def _largest_lag(reading: _Reading) -> int:
+    hub = reading.hub
     standing = (hub.broadcast.standing(each.position) for each in hub.connections.values())
     return hub.log.head - min(standing, default=hub.log.head)
 
 
-def _buckets(histogram: Histogram) -> dict[str, Any]:
-    return {
-        "bounds": list(histogram.bounds),
-        "counts": list(histogram.counts),
-        "sum": histogram.sum,
-    }
+def _compressed_clients(reading: _Reading) -> int:
+    positions = (connection.position for connection in reading.hub.connections.values())
+    return sum(isinstance(position.encode, CompressedEncode) for position in positions)
+
+
+def _nodes(reading: _Reading) -> int:
+    return len(reading.hub.log.nodes)
+
+
+def _is_renewed(reading: _Reading) -> bool:
+    return reading.hub.log.renewed is not None
+
+
+def _checks(reading: _Reading) -> dict[tuple[str], bool]:
+    return {(name,): found == "ok" for name, found in reading.hub.checks().items()}
+
+
+def _by_code(counter: Mapping[Any, int]) -> dict[tuple[str], int]:
+    return {(_code(code),): count for code, count in counter.items()}
 
 
 def _code(code: int | None) -> str:
     return "lost" if code is None else str(int(code)) if code else "other"
 
 
-def _named(counter: Counter[Any]) -> dict[str, int]:
-    return {_code(name): count for name, count in counter.items()}
+_gauge: Final = partial(_Figure, GaugeMetricFamily)
+_counter: Final = partial(_Figure, CounterMetricFamily)
+_histogram: Final = partial(_Figure, HistogramMetricFamily)
+
+_FIGURES: Final[tuple[_Figure, ...]] = (
+    _gauge("clients", "Connected clients.", _by_kind, _KIND, key=""),
+    _gauge("half_open", "Connections that do not have a client yet.", "hub.entrance.half_open"),
+    _gauge(
+        "lag_entries",
+        "Notifications that the slowest client is behind.",
+        _largest_lag,
+        key="largest_lag",
+    ),
+    _gauge("log_entries", "Notifications in the log.", "held.log_entries", key=""),
+    _gauge("log_bytes", "Size of the notifications in the log, in bytes.", "held.log_bytes", key=""),
+    _gauge("log_head", "Offset of the newest notification.", "hub.log.head", key=""),
+    _gauge(
+        "damaged_entries",
+        "Notifications in the log that can't be read any more.",
+        "hub.log.damaged_entries",
+    ),
+    _gauge(
+        "epoch_renewed",
+        "1 if the log lost something before the server started.",
+        _is_renewed,
+    ),
+    _gauge("nodes", "Servers that share the log.", _nodes),
+    _gauge(
+        "tail_age_seconds",
+        "Seconds since this server last had all of the log.",
+        "hub.log.tail_age",
+        key="tail_age",
+    ),
+    _gauge(
+        "waiting_notifications",
+        "Notifications that wait for their broadcast.",
+        "held.waiting",
+        key="waiting",
+    ),
+    _gauge("ready", "1 if the check passes.", _checks, ("check",), key="checks"),
+    _counter("published", "Notifications that were given a place in the log.", "counts.published"),
+    _counter(
+        "published_bytes", "Size of the published notifications, in bytes.", "counts.published_bytes"
+    ),
+    _counter(
+        "repeated", "Notifications that repeated an earlier one and were recognized.", "counts.repeated"
+    ),
+    _counter(
+        "deliveries",
+        "Notifications handed to the kernel, once for each client.",
+        "counts.delivered",
+        key="delivered",
+    ),
+    _counter(
+        "delivered_bytes", "Size of the frames handed to the kernel, in bytes.", "counts.delivered_bytes"
+    ),
+    _gauge("compressed_clients", "Connected clients that get compressed frames.", _compressed_clients),
+    _counter(
+        "compression_input_bytes",
+        "Size of the frames that were compressed, in bytes, once for all clients.",
+        "counts.compression.plain_bytes",
+    ),
+    _counter(
+        "compression_output_bytes",
+        "Size of the same frames after compression, in bytes.",
+        "counts.compression.compressed_bytes",
+    ),
+    _counter("gaps", "Gaps that slow clients were told of.", "held.gaps"),
+    _counter("thinned", "Notifications left out for clients with lag=latest.", "held.thinned"),
+    _counter("slow_closed", "Connections closed because the client was too slow.", "held.slow_closed"),
+    _counter("failed_commits", "Commits that failed.", "hub.log.failed_commits"),
+    _counter(
+        "connections",
+        "Clients that have connected.",
+        "counts.opened",
+        ("transport", "format"),
+        key="opened",
+    ),
+    _counter(
+        "closed",
+        "Closed connections, by close code.",
+        lambda now: _by_code(now.counts.closed),
+        ("code",),
+    ),
+    _counter(
+        "answers",
+        "HTTP responses, by status.",
+        lambda now: _by_code(now.counts.answered),
+        ("status",),
+        key="answered",
+    ),
+    _counter(
+        "refused",
+        "Refusals about tokens, rights and rates, by reason.",
+        lambda now: {(reason,): count for reason, count in now.counts.refused.items()},
+        ("reason",),
+    ),
+    _histogram("batch_size", "Notifications in one broadcast.", "counts.batches", key="batches"),
+    _histogram(
+        "publish_to_write_seconds",
+        "Seconds from the publish until all live clients' kernels have the notification.",
+        "counts.latency",
+        key="latency",
+    ),
+    _histogram(
+        "commit_seconds",
+        "Seconds that a commit of a durable log takes.",
+        "hub.log.commits",
+        key="commits",
+    ),
+)
 
 
-def _gauge(name: str, about: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"trionotify_{name}", about, value=value)
+class _Collector:
+    """The collector, which takes the hub's figures at each reading."""
 
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
 
-def _counter(name: str, about: str, value: float) -> Metric:
-    return CounterMetricFamily(f"trionotify_{name}", about, value=value)
-
-
-def _labelled(family: Any, name: str, about: str, labels: list[str]) -> Any:
-    return family(f"trionotify_{name}", about, labels=labels)
-
-
-def _by_name(name: str, about: str, label: str, values: dict[str, int]) -> Iterable[Metric]:
-    family = _labelled(CounterMetricFamily, name, about, [label])
-    for value, count in values.items():
-        family.add_metric([value], count)
-    yield family
-
-
-def _histogram(name: str, about: str, histogram: Histogram) -> Metric:
-    upto = [*map(str, histogram.bounds), "+Inf"]
-    buckets = list(zip(upto, accumulate(histogram.counts), strict=True))
-    return HistogramMetricFamily(f"trionotify_{name}", about, buckets=buckets, sum_value=histogram.sum)
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("trionotify_build", "Version of trionotify.", {"version": __version__})
+        reading = _Reading.of(self._hub)
+        for figure in _FIGURES:
+            yield figure.metric(reading)

@@ -1,17 +1,17 @@
-"""Origins: whose web pages may use the server, and what a browser must be told for it.
+"""Origins: the sites whose pages may use the server, and the CORS headers for their browsers.
 
 A browser says in `Origin` from which site a page is that connects or publishes, whatever the page wants.
 So no site's page can use, in the name of the person who looks at it, a server on that person's machine
 or intranet. Clients other than browsers don't send the header, and aren't asked for it.
 
-An origin is a scheme, a host and a port (RFC 6454), and is compared as that, never as text: each side
-may name its scheme's own port, and the operator may write a host in any script, where a browser says
-its ASCII form (IDNA). What is no origin is not allowed, `*` or not, and never repeated in an answer.
+An origin is a scheme, a host and a port (RFC 6454), and is compared as these, never as text. Each side
+may name its scheme's own port, and the operator may write a host in any script, while a browser sends
+its ASCII form (IDNA). An invalid origin is not allowed, even with `*`, and never repeated in an answer.
 
-A page may have a name of its own site lead to that machine, once it is loaded (DNS rebinding): then the
-server seems to be of the page's own host, and many requests have no `Origin` at all. What gives it away
-is the host that a request is for. A server that accepts every client, because only its own machine can
-reach it, asks for that.
+After it was loaded, a page may make a name of its own site lead to that machine (DNS rebinding). Then
+the server seems to be on the page's own host, and many requests have no `Origin` at all. The host of its
+requests reveals it. A server that accepts every client, because only its own machine can reach it, asks
+for that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Origin", "Origins", "parse_origin"]
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
-#: What a page of another origin may send, and see of the answer.
+#: The headers that a page of another origin may send, and see in the response.
 _METHODS: Final = "GET, HEAD, POST"
 _FIELDS: Final = ("Authorization", "Content-Type", "Last-Event-ID")
 _EXPOSED: Final = "Retry-After, Trionotify-Id, Trionotify-Cursor, Trionotify-Recovered"
@@ -47,7 +47,7 @@ _ANY: Final = "*"
 
 @attrs.frozen
 class Origin:
-    """The site of a page. Without a port it is the scheme's own one."""
+    """The origin of a page. Without a port, the scheme's default port applies."""
 
     scheme: str
     host: str
@@ -55,13 +55,13 @@ class Origin:
 
     @classmethod
     def of(cls, scheme: str, authority: Authority) -> Origin:
-        """The same in normal form."""
+        """Return the origin in normal form, without the scheme's default port."""
         port = authority.port
         return cls(scheme, authority.host, None if port == _DEFAULT_PORTS.get(scheme) else port)
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Read an origin as a browser writes it, which may be `null`; None for what is no origin."""
+    """Parse a browser's `Origin`, which may be `null`; return None if it is invalid."""
     if text == _NULL:
         return Origin(_NULL, "", None)
     scheme, mark, rest = text.partition("://")
@@ -81,11 +81,11 @@ _ASKED: Final = 100
 
 
 class Origins:
-    """Those that are allowed, besides the server's own.
+    """The allowed origins, besides the server's own.
 
     `*` allows all, `null` pages that have no origin, such as files. `https://*.example.org` allows every
-    host below example.org, not itself. Raises TypeError or ValueError for what no page's origin can ever
-    be, with the reason, and what to write.
+    host below example.org, but not example.org itself. Raises TypeError or ValueError for a text that
+    can't be an origin, with the reason and the fix.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
@@ -93,11 +93,11 @@ class Origins:
             allowed = (allowed,)
         self._any = False
         self._named: set[Origin] = set()
-        #: The origins of all hosts that end like this one's.
+        #: Origins that stand for all hosts below theirs.
         self._below: list[Origin] = []
         for text in allowed:
             if not isinstance(text, str):
-                raise TypeError(f"allow_origin must be str, not {type(text).__name__}")
+                raise TypeError(f"allow_origin: must be str, not {type(text).__name__}")
             if text == _ANY:
                 self._any = True
             elif "://*." in text:
@@ -106,31 +106,37 @@ class Origins:
                 self._named.add(_written(text, text))
 
     def check(self, request: Request) -> None:
-        """Return if the page that asks may do so; else raise `Refused` (403)."""
+        """Raise `Refused` (403) if the page that sends the request isn't allowed."""
         text = request.header("origin")
         if text is None or self.allows(text, request.authority):
             return
         if parse_origin(text) is None:
             raise Refused(
                 403,
-                "origin: the header is no origin: a browser sends SCHEME://HOST[:PORT], or null",
+                "Origin: must be SCHEME://HOST[:PORT] or null",
+                logged="Origin",
             )
         raise Refused(
             403,
-            f"origin: pages of {text} may not use this server; it lets them if it is started with"
+            f"Origin: pages of {text} may not use this server; to allow them, start it with"
             f" --allow-origin {text}",
-            logged=f"origin: start the server with --allow-origin {text}",
+            logged=f"Origin: start the server with --allow-origin {text}",
         )
 
     def allows(self, origin: str, authority: str) -> bool:
-        """Whether this origin is allowed, or the server's own, when it is asked for at `authority`."""
+        """Return whether this origin is allowed, or is the server's own at `authority`."""
         found = parse_origin(origin)
         if found is None:
             return False
         return self._any or self._names(found) or _is_at(found, authority)
 
+    def trusts(self, origin: str, authority: str) -> bool:
+        """Return whether this origin may send credentials: the server's own, or allowed by name."""
+        found = parse_origin(origin)
+        return found is not None and (self._names(found) or _is_at(found, authority))
+
     def _names(self, origin: Origin) -> bool:
-        """Whether it is allowed by name, and not only because all are."""
+        """Return whether it is allowed by name, and not only by `*`."""
         return origin in self._named or any(
             (origin.scheme, origin.port) == (below.scheme, below.port)
             and origin.host.endswith(f".{below.host}")
@@ -138,9 +144,9 @@ class Origins:
         )
 
     def check_host(self, request: Request) -> None:
-        """Return if the request is for a name that this machine can have; else raise `Refused` (403).
+        """Raise `Refused` (403) if the request is for a host that this machine can't be.
 
-        That is an address, `localhost`, a name without a dot, or the host of an origin that is allowed.
+        It can be an address, `localhost`, a name without a dot, or the host of an allowed origin.
         """
         authority = parse_authority(request.authority)
         name = authority.host.removesuffix(".")
@@ -150,19 +156,20 @@ class Origins:
             return
         raise Refused(
             403,
-            f"host: this server is for its own machine, and doesn't know it as {authority.host}; start"
-            f" it with --allow-origin http://{authority}, with --trusted-proxy for the proxy that passes"
-            " it on, with --secret, or with --insecure",
+            "Host: a server without a secret only answers to names of its own machine, not to"
+            f" {authority.host}; start it with --allow-origin http://{authority}, with"
+            " --trusted-proxy for the proxy in front of it, with --secret, or with --insecure",
+            logged="Host",
         )
 
     def fields(self, request: Request) -> tuple[tuple[str, str], ...]:
-        """The header fields that let an allowed page read the answer; without a page there are none."""
+        """Return the headers that let an allowed page read the answer; none for other clients."""
         return self.fields_for(request.header("origin"), request.authority)
 
     def fields_for(self, origin: str | None, authority: str) -> tuple[tuple[str, str], ...]:
-        """The same for the headers `Origin` and `Host` of a request that may be no good otherwise.
+        """Return the headers of `fields` for an `Origin` and `Host`, even if the request is invalid.
 
-        Raises nothing, whatever they are.
+        Raises nothing for any text.
         """
         if origin is None:
             return ()
@@ -179,7 +186,7 @@ class Origins:
         )
 
     def preflight(self, request: Request) -> tuple[tuple[str, str], ...]:
-        """The further fields that answer an allowed page's question whether it may make a request.
+        """Return the additional headers that answer an allowed page's preflight request.
 
         It may send every header that it asks for: tracing adds some to whatever a page fetches, and a
         CloudEvent in binary mode has one for each attribute.
@@ -201,9 +208,9 @@ class Origins:
 
 
 def _is_at(origin: Origin, authority: str) -> bool:
-    """Whether a request that is for `authority` is for the host that the page is from.
+    """Return whether `authority` is the host and port of the page's origin.
 
-    The scheme may be that of a proxy in front of the server: host and port are what counts.
+    The scheme is ignored, because it may be that of a proxy in front of the server.
     """
     if origin.scheme not in _DEFAULT_PORTS:
         return False
@@ -214,7 +221,7 @@ def _is_at(origin: Origin, authority: str) -> bool:
 
 
 def _written(text: str, plain: str, *, below: bool = False) -> Origin:
-    """The origin that an operator wrote, `plain` is without its wildcard; raises ValueError."""
+    """Parse an operator's origin; `plain` is without its wildcard. Raises ValueError."""
     scheme, mark, rest = plain.partition("://")
     scheme = scheme.lower()
     if plain == _NULL:
@@ -224,19 +231,19 @@ def _written(text: str, plain: str, *, below: bool = False) -> Origin:
     if not mark:
         hint = {"file:": "file://", "null": _NULL, "about:blank": _NULL, "data:": _NULL}
         write = hint.get(text.lower(), "https://" + re.sub(r"^(https?:)?/*|/+$", "", text))
-        _refuse(text, f"it has no scheme and host: write {write}")
+        _refuse(text, f"it has no scheme and host; write {write}")
     if not _SCHEME.fullmatch(scheme):
-        _refuse(text, f"{scheme!r} is no scheme: write https://{rest}")
+        _refuse(text, f"{scheme!r} is not a scheme; write https://{rest}")
     if scheme in _PAGES_OF:
-        _refuse(text, f"a WebSocket's origin is that of its page: write {_PAGES_OF[scheme]}://{rest}")
+        _refuse(text, f"a WebSocket has the origin of its page; write {_PAGES_OF[scheme]}://{rest}")
     if rest.startswith("*"):
-        _refuse(text, "write * for all origins, or https://*.example.org for all below a host")
+        _refuse(text, "write * for all origins, or https://*.example.org for all hosts below one")
     host, *further = re.split(r"[/?#\\]", rest, maxsplit=1)
     if further:
         star = "*." if below else ""
-        _refuse(text, f"an origin has no path: write {scheme}://{star}{host}")
+        _refuse(text, f"an origin has no path; write {scheme}://{star}{host}")
     if "*" in host:
-        _refuse(text, "a * stands for what is in front of a host's first dot, and nowhere else")
+        _refuse(text, "a * may only stand in front of a host's first dot")
     try:
         origin = Origin.of(scheme, parse_authority(_in_ascii(host, scheme)))
     except ValueError as error:
@@ -246,25 +253,25 @@ def _written(text: str, plain: str, *, below: bool = False) -> Origin:
 
 
 def _check_site(text: str, origin: Origin, below: bool) -> None:
-    """Return if pages can be of this site."""
+    """Raise ValueError if no page can have this origin."""
     if origin.port == 0:
         _refuse(text, "no server has the port 0")
     if not origin.host:
         if below or origin.scheme in _DEFAULT_PORTS or origin.port is not None:
-            _refuse(text, f"there is no host in it: write {origin.scheme}://example.org")
+            _refuse(text, f"it has no host; write {origin.scheme}://example.org")
         return
     address = Authority(origin.host).address
     if below and (address is not None or origin.host.startswith(".")):
-        _refuse(text, "there are no hosts below that one")
+        _refuse(text, "this host can't have hosts below it")
     if "%" in origin.host:
-        _refuse(text, "an address with a zone is none that a page can be from")
+        _refuse(text, "a page's address can't have a zone")
     last = origin.host.removesuffix(".").rpartition(".")[2]
     if origin.scheme in _DEFAULT_PORTS and re.fullmatch(r"\d+|0x[0-9a-f]*", last) and address is None:
-        _refuse(text, "an address must be written with four numbers, as a browser does")
+        _refuse(text, "write an IPv4 address with four decimal numbers, as a browser does")
 
 
 def _in_ascii(authority: str, scheme: str) -> str:
-    """A host in any script as a browser says it (UTS 46, IDNA)."""
+    """Return a host in any script as a browser writes it (UTS 46, IDNA)."""
     if authority.isascii():
         return authority
     host, colon, port = authority.partition(":")
@@ -274,10 +281,10 @@ def _in_ascii(authority: str, scheme: str) -> str:
         try:
             name = idna.encode(host, uts46=True).decode("ascii")
         except idna.InvalidCodepoint:
-            # Nobody can register it, but browsers are not so strict: they take symbols, and `_`.
+            # Such a name can't be registered, but browsers are less strict and accept symbols and `_`.
             name = ".".join(map(_label, idna.uts46_remap(host, std3_rules=False).split(".")))
     except idna.IDNAError as error:
-        raise ValueError(f"{host!r} can't be a host's name: {error}") from None
+        raise ValueError(f"{host!r} is not a valid host name: {error}") from None
     return name + colon + port
 
 
@@ -286,4 +293,4 @@ def _label(text: str) -> str:
 
 
 def _refuse(text: str, why: str) -> NoReturn:
-    raise ValueError(f"allow_origin: {text!r} is no page's origin: {why}")
+    raise ValueError(f"allow_origin: {text!r} can't be the origin of a page: {why}")

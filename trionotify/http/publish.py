@@ -1,20 +1,21 @@
-"""`POST /events`: what a request publishes, and its receipts.
+"""`POST /events`: publishing by an HTTP request, and its receipts.
 
-By the CloudEvents HTTP binding 1.0.2, in its three modes, and in one that knows nothing of CloudEvents:
+It follows the CloudEvents HTTP binding 1.0.2 in its three modes, and adds one for plain data:
 
-| the request's `Content-Type` | what it is |
+| the request's `Content-Type` | meaning |
 | --- | --- |
 | `application/cloudevents+json` | one event in JSON (structured) |
-| `application/cloudevents-batch+json` | a JSON array of events (batch): all of them, or none |
-| any other, and a field `ce-…` is given | an event's data, its attributes in `ce-…` (binary) |
-| any other | data; its attributes are in the query, as a raw publisher's |
+| `application/cloudevents-batch+json` | a JSON array of events (batch), published all or none |
+| any other, with a `ce-…` header | an event's data, with its attributes in `ce-…` headers (binary) |
+| any other | data, with its attributes in the query, like those of a raw publisher |
 
-A body is one message, and `max_message_bytes` holds for it as for a WebSocket's: for data, and for an
-event in JSON. In a batch it holds for each event, and `max_body_bytes` for the whole. Attributes in
-fields or in the query don't count: the head has a limit of its own.
+`max_message_bytes` limits a body, whether data or an event in JSON, as it limits a WebSocket message.
+In a batch it limits each event, and `max_body_bytes` limits the whole. Attributes in headers or in the
+query don't count, because the head has its own limit.
 
-An event is published once all is understood, and answered once it is broadcast (and committed, if the
-log is durable). One that repeats what the log has from the same publisher gets the receipt of the first.
+Events are published once the whole request is understood. They are answered after the broadcast, and
+after the commit if the log is durable. If the log has an event of the same publisher already, the
+repetition gets the receipt of the first one. All of it runs in the connection's task.
 """
 
 from __future__ import annotations
@@ -26,15 +27,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
-import attrs
 import trio
 
 from trionotify.delivery.admission import RETRY_AFTER
 from trionotify.delivery.audience import Audiences
-from trionotify.delivery.entry import Entry, Pending, repetition_key
+from trionotify.delivery.entry import Entry, Pending
 from trionotify.delivery.turns import Turn
 from trionotify.errors import Refused, StoreError, cut, did_you_mean
-from trionotify.http.access import admit
+from trionotify.http.access import admit, check_publish
 from trionotify.http.messages import Answer
 from trionotify.model.addresses import site_of
 from trionotify.model.cloudevents import (
@@ -63,49 +63,49 @@ __all__ = ["post"]
 
 _STRUCTURED: Final = "application/cloudevents+json"
 _BATCH: Final = "application/cloudevents-batch+json"
-#: Media types that say nothing. The second is what curl says of everything, and browsers of forms.
+#: Media types without information. The second is the default of curl and of forms in browsers.
 _MEANINGLESS: Final = ("", "application/x-www-form-urlencoded")
 _ANY_EVENT: Final = "application/cloudevents"
 _FIELD: Final = "ce-"
 _AUDIENCE: Final = "ce-audience"
 _KIND: Final = "ce-datacontenttype"
-#: In a string in quotes, a backslash takes what follows as it is (RFC 9110, section 5.6.4).
+#: A backslash in a quoted string escapes the next character (RFC 9110, section 5.6.4).
 _ESCAPED: Final = re.compile(r"\\(.)")
 _FIELDS: Final = ("id", "source", "type", "subject", "time")
-#: In front of what publishers without an `id` are told apart by. No `id` begins with a line feed, so no
-#: publisher can pass for one of another kind.
+#: Prefixes of the identities of publishers without an `id`. No `id` begins with a line feed, so no
+#: publisher can pretend to be one of another kind.
 _BEARER: Final = "\nsecret"
 _SIGNED: Final = "\nsig "
 
 _TO_CHOOSE: Final = (
-    '; to choose who gets it, write to=ID or audience=[{"exact":{"KEY":"VALUE"}}], a condition on the'
-    " keys of clients' queries"
+    '; to choose who receives it, write to=ID or audience=[{"exact":{"KEY":"VALUE"}}], a'
+    " condition on the keys of clients' queries"
 )
 _NOT_ADDRESSED: Final = (
-    "this was published to everyone: the member 'to' in the body is only data. To address it, put to=ID"
-    " into the URL's query, or send a CloudEvent (Content-Type: application/cloudevents+json) with the"
-    " attribute to"
+    "published to everyone, because the member 'to' in the body is only data; to address it, put"
+    " to=ID into the URL's query, or send a CloudEvent (Content-Type: application/cloudevents+json)"
+    " with the attribute to"
 )
 
 
 async def post(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
-    """Publish what a request brings, and answer with its receipt, or a list of them.
+    """Publish what a request contains, and answer with its receipt or a list of receipts.
 
-    Its body isn't read before it is clear who may: a stranger's would fill the memory. Raises `Refused`
-    with the reason, EOFError when the peer leaves; then nothing was published. A checkpoint. Cancelled,
-    all was published or nothing.
+    The body is read only after the publisher was admitted, because strangers could fill the memory.
+    Raises `Refused`, or EOFError if the peer leaves; then nothing was published. A checkpoint.
+    Cancelled, it has published all or nothing.
     """
-    if hub.secret is not None and "sig" not in request.params:
+    if hub.secret is not None and hub.tokens is None and "sig" not in request.params:
         hub.secret.check_bearer(request, "publishing")
     client, _ = await admit(hub, request)
-    # Who says nothing means a publisher; a signature that says nothing doesn't.
-    meant = client.made_of_query and not {"role", "sig"} & request.params.keys()
+    # A query without a role means a publisher. A signed query without a role doesn't.
+    meant = not {"role", "sig"} & request.params.keys() and (client.made_of_query or client.rights)
     if client.role == "subscriber" and not meant:
         if "sig" in request.params:
             fix = "let the backend sign role=publisher or role=both"
         else:
             fix = "write role=publisher, or no role"
-        raise Refused(403, f"role: a subscriber may not publish: {fix}")
+        raise Refused(403, f"role: a subscriber may not publish; {fix}", logged="role")
     _check_body(request)
     named = "id" in request.params or not client.made_of_query
     publisher = client.id if named else _unnamed(hub, request)
@@ -115,21 +115,22 @@ async def post(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
     try:
         found = await _understand(hub, request, media, body, client.id if named else None)
     except (TypeError, ValueError) as error:
-        raise Refused(400, str(error)) from None
+        raise Refused(400, str(error), logged="the notification") from None
     warning = await _warning(hub, request, media, found)
+    await check_publish(hub, client, found)
     receipts = await _publish(hub, site_of(request.remote), found, publisher)
-    answers = [attrs.asdict(receipt) for receipt in receipts]
+    answers = [receipt.members() for receipt in receipts]
     if warning:
         answers[0]["warning"] = warning
     return Answer.json(answers if media == _BATCH else answers[0])
 
 
 def _check_keys(hub: WebHub, request: Request, media: str) -> None:
-    """Return if all keys of the query mean something here; else raise `Refused` (400).
+    """Raise `Refused` (400) for a key of the query that has no meaning here.
 
-    What is meant to say who gets it would be published to all. The application's keys mean something to
-    `authenticate`, and to a signature; and the browser client sends those of its client along with its
-    events. `Query` has checked all keys as those of a connection.
+    Such a key may be meant as a recipient, but the event would be published to all. The application's
+    own keys have a meaning to `authenticate` and in a signature. The browser client sends its own query
+    along with its events. `Query` has already checked all keys as those of a connection.
     """
     if hub.authenticate is not None or (hub.secret is not None and "sig" in request.params):
         return
@@ -141,18 +142,17 @@ def _check_keys(hub: WebHub, request: Request, media: str) -> None:
             continue
         if "id" not in request.params or media not in (_STRUCTURED, _BATCH):
             hint = did_you_mean(key, sorted(OF_TEMPLATE | {"audience"}))
-            raise Refused(400, f"{cut(key)}: no such key{hint}{_TO_CHOOSE}", logged="a key")
+            raise Refused(400, f"{cut(key)}: unknown key{hint}{_TO_CHOOSE}", logged="a key")
 
 
 async def _warning(hub: WebHub, request: Request, media: str, found: list[Notification]) -> str | None:
-    """What the publisher of a plain body should know: it may have meant to address what is for all.
-
-    A checkpoint whenever finding that out takes more than a turn.
-    """
-    if media in (_STRUCTURED, _BATCH) or _is_binary(request) or not Audiences.is_for_all(found[0]):
+    """The warning for a plain body that may be meant for one client. May be a checkpoint."""
+    if media in (_STRUCTURED, _BATCH):
         return None
     data = found[0].data
     if not isinstance(data, str) or '"to"' not in data:
+        return None
+    if _is_binary(request) or not Audiences.is_for_all(found[0]):
         return None
     if len(data) <= LONG:
         return _NOT_ADDRESSED if _has_to(data) else None
@@ -168,29 +168,29 @@ def _has_to(data: str) -> bool:
 
 
 def _is_binary(request: Request) -> bool:
-    """Whether attributes are in fields.
+    """Return whether any attributes are in headers.
 
-    Also where `ce-specversion` is missing: its other attributes were meant to be something.
+    It is true even without `ce-specversion`, because the other headers were meant as attributes.
     """
     return any(name.startswith(_FIELD) for name, _ in request.headers)
 
 
 def _unnamed(hub: WebHub, request: Request) -> str | None:
-    """The identity within which repetitions are recognized when a publisher has no `id`.
+    """The identity within which repetitions are recognized for a publisher without an `id`.
 
-    The bearer of the secret is one publisher, each signature another. A stranger has none: an address
-    is shared by all programs of a machine, all users of a Unix socket, and all clients of a proxy.
+    A publisher that presents the secret is one, and each signature is another. Without a secret there
+    is none, because many programs, users and clients may share an address.
     """
     if hub.secret is None:
         return None
     if hub.secret.is_borne_by(request):
         return _BEARER
-    # It may be stored in a file, and a signature is a credential.
+    # Hashed, because it may be stored in a file, and a signature is a credential.
     return _SIGNED + hashlib.sha256(request.params["sig"].encode()).hexdigest()
 
 
 def _media(request: Request) -> str:
-    """The body's media type; raises `Refused` (415) for events in another encoding than UTF-8."""
+    """The body's media type. Raises `Refused` (415) for events in another encoding than UTF-8."""
     media = read_media(request.header("content-type") or "")
     if media.essence in (_STRUCTURED, _BATCH):
         _check_charset(media)
@@ -199,28 +199,31 @@ def _media(request: Request) -> str:
 
 def _check_charset(media: Media) -> None:
     if not media.is_utf_8:
-        raise Refused(415, f"Content-Type: text is taken in UTF-8, not in {media.charset}")
+        raise Refused(
+            415, f"Content-Type: text must be UTF-8, not {media.charset}", logged="Content-Type"
+        )
 
 
 def _check_body(request: Request) -> None:
-    """Return if there is one that can be published as it is; raises `Refused` (411, 415).
+    """Raise `Refused` (411, 415) for a body that can't be published as it is.
 
-    A compressed one would be published as it came: nobody who gets it would know. And HTTP/1.0 knows no
-    chunks: without a length what comes is lost.
+    A compressed body would be published compressed, and its recipients couldn't know. HTTP/1.0 has no
+    chunks, so without a length the end of a body is unknown.
     """
     if request.http_version == "1.0" and request.header("content-length") is None:
-        raise Refused(411, "Content-Length: a request of HTTP/1.0 must say how long its body is")
+        raise Refused(411, "Content-Length: an HTTP/1.0 request must have one", logged="Content-Length")
     for name in request.tokens("content-encoding"):
         if name.lower() != "identity":
             raise Refused(
                 415,
-                f"Content-Encoding: {name} isn't taken: send the body as it is",
+                f"Content-Encoding: {name} is not supported; send the body as it is",
+                logged="Content-Encoding",
                 headers=(("Accept-Encoding", "identity"),),
             )
 
 
 def _most_bytes(hub: WebHub, media: str) -> int:
-    """How long the body may be."""
+    """Return the maximum length of the body, in bytes."""
     most = hub.settings.max_body_bytes
     return most if media == _BATCH else min(most, hub.settings.max_message_bytes)
 
@@ -239,7 +242,11 @@ async def _understand(
         audiences = AudienceReader(hub.filter_limits)
         found = [await _made(hub, site_of(request.remote), body, otherwise, audiences)]
     elif media.startswith(_ANY_EVENT):
-        raise Refused(415, f"Content-Type: {media} isn't understood; {_STRUCTURED} and {_BATCH} are")
+        raise Refused(
+            415,
+            f"Content-Type: {media} is not supported; use {_STRUCTURED} or {_BATCH}",
+            logged="Content-Type",
+        )
     elif _is_binary(request):
         if len(body) > LONG or len(request.header(_AUDIENCE) or "") > SLOW:
             async with hub.slow_lane.one_of(site_of(request.remote)):
@@ -255,13 +262,15 @@ async def _understand(
         check_publishable(notification)
         if is_request(notification):
             raise Refused(
-                501, "request: a reply needs a WebSocket, and a server with a session or a handler"
+                501,
+                "request: a reply needs a WebSocket, and a server with a session or a handler",
+                logged="request",
             )
     return found
 
 
 async def _audience(hub: WebHub, request: Request, text: str) -> Any:
-    """The audience in the query. A checkpoint whenever parsing it takes more than a turn."""
+    """The audience in the query. A checkpoint if parsing takes more than a turn."""
     if len(text) <= SLOW:
         return audience_of(text, hub.filter_limits)
     async with hub.slow_lane.one_of(site_of(request.remote)):
@@ -271,12 +280,12 @@ async def _audience(hub: WebHub, request: Request, text: str) -> Any:
 async def _batch(
     hub: WebHub, site: str, body: bytes, otherwise: Mapping[str, Any]
 ) -> list[Notification]:
-    """The events of a batch; raises `Refused` (413) at the first limit that is exceeded."""
+    """The events of a batch. Raises `Refused` (413) at the first limit that is exceeded."""
     settings, turn = hub.settings, Turn(partial(hub.crowd.turn, site))
     audiences = AudienceReader(hub.filter_limits)
     found: list[Notification] = []
     size = 0
-    # All are counted before the first one is read.
+    # Count all events before parsing the first one.
     items: list[bytes] = []
     for some in _items(hub, body):
         items += some
@@ -288,16 +297,17 @@ async def _batch(
         try:
             made = await _made(hub, site, text, otherwise, audiences)
         except TooMuch as error:
-            raise Refused(413, str(error)) from None
+            raise Refused(413, str(error), logged="audience") from None
         except NotAnEvent as error:
-            raise ValueError(f"the event number {at}: {error}") from None
-        # The attributes in the query count for each event.
+            raise ValueError(f"event {at}: {error}") from None
+        # Each event takes memory for the attributes in the query, too.
         size += made.size
         if size > settings.max_body_bytes:
             raise Refused(
                 413,
-                f"a batch may have at most {settings.max_body_bytes} bytes, with what the query gives to"
-                " each",
+                f"a batch may have at most {settings.max_body_bytes} bytes, including the"
+                " attributes that the query adds to each event",
+                logged="max_body_bytes",
             )
         found.append(made)
     return found
@@ -318,12 +328,14 @@ def _items(hub: WebHub, body: bytes) -> Iterator[list[bytes]]:
     try:
         yield from cut_items(body, settings.max_batch, settings.max_message_bytes)
     except TooMany:
-        raise Refused(413, f"a batch may have at most {settings.max_batch} events") from None
+        raise Refused(
+            413, f"a batch may have at most {settings.max_batch} events", logged="max_batch"
+        ) from None
     except TooLong as error:
         raise Refused(
             413,
-            f"the event number {error.number}: a message may have at most {settings.max_message_bytes}"
-            " bytes",
+            f"event {error.number}: a message may have at most {settings.max_message_bytes} bytes",
+            logged="max_message_bytes",
         ) from None
 
 
@@ -334,7 +346,7 @@ def _binary(
     for name, value in request.headers:
         if name.startswith(_FIELD):
             if name in given:
-                raise ValueError(f"{name}: given twice; once is allowed")
+                raise ValueError(f"{name}: given twice; give it once")
             if name == _KIND:
                 raise ValueError(
                     f"{name}: leave it out, because the Content-Type is the datacontenttype"
@@ -347,11 +359,11 @@ def _binary(
         raise ValueError(f"an event may have at most {MAX_MEMBERS} attributes, not {len(given)}")
     _check_there(given, "specversion")
     if (version := given.pop("specversion")) != "1.0":
-        raise ValueError(f"specversion must be '1.0', not {version!r}")
+        raise ValueError(f"{_FIELD}specversion: must be '1.0', not {version!r}")
     _check_there(given, "id", "source", "type")
     given.pop("cursor", None)
     audience = given.pop("audience", None)
-    if isinstance(audience, str):  # the query's is parsed already
+    if isinstance(audience, str):  # that of the query is parsed already
         audience = audience_of(audience, hub.filter_limits)
     fields: dict[str, Any] = {name: given.pop(name) for name in _FIELDS if name in given}
     if kind is not None:
@@ -363,18 +375,18 @@ def _binary(
 def _check_there(given: Mapping[str, object], *names: str) -> None:
     for name in names:
         if name not in given:
-            raise ValueError(f"{name} is missing: an event needs the field {_FIELD}{name}")
+            raise ValueError(f"{_FIELD}{name}: missing; an event needs this header")
 
 
 def _decoded(name: str, value: str) -> str:
-    """A field's value: percent-encoded UTF-8, maybe in quotes (section 3.1.3.2 of the binding)."""
+    """A header's value: percent-encoded UTF-8, possibly quoted (section 3.1.3.2 of the binding)."""
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = _ESCAPED.sub(r"\1", value[1:-1])
     try:
-        # What isn't ASCII should have been encoded; it came as UTF-8.
+        # Other characters than ASCII should have been encoded, but UTF-8 is accepted.
         return unquote(value.encode("latin-1").decode(), errors="strict")
     except UnicodeDecodeError:
-        raise ValueError(f"{name}: not UTF-8") from None
+        raise ValueError(f"{name}: must be UTF-8") from None
 
 
 def _plain(otherwise: Mapping[str, Any], kind: str | None, body: bytes, id: str | None) -> Notification:
@@ -386,7 +398,7 @@ def _plain(otherwise: Mapping[str, Any], kind: str | None, body: bytes, id: str 
 
 
 def _data(kind: str | None, body: bytes) -> Data:
-    """Text where the media type says so, or doesn't say anything and it is."""
+    """Text if the media type says so, or if there is none and the body is UTF-8; otherwise bytes."""
     media = read_media(kind or "")
     essence = media.essence
     if kind is not None and not (media.is_json or media.is_xml or essence.startswith("text/")):
@@ -397,43 +409,32 @@ def _data(kind: str | None, body: bytes) -> Data:
     except UnicodeDecodeError as error:
         if kind is None:
             return body
-        raise ValueError(f"the body isn't UTF-8, as {kind} should be: {error.reason}") from None
+        raise ValueError(
+            f"body: must be UTF-8, because the Content-Type is {kind}: {error.reason}"
+        ) from None
     return without_mark(text) if media.is_json else text
 
 
 async def _publish(
     hub: WebHub, site: str, notifications: list[Notification], publisher: str | None
 ) -> list[Receipt]:
-    """Put them into the channel together; return what became of each, when all is known.
+    """Put the notifications into the channel together; return their receipts once all are known.
 
-    A checkpoint also before that, whenever it takes more than a turn to look at their audiences.
+    A checkpoint, also before the channel if making the entries takes more than a turn.
     """
-    entries: list[Entry] = []
-    waiting: list[Pending] = []
     turn = Turn(partial(hub.crowd.turn, site))
+    entries: list[Entry] = []
     try:
         hub.entrance.check_open()
         for notification in notifications:
             if turn.over:
                 await turn.pass_on()
-            pending = Pending()
-            entry = Entry(notification, None, pending, repetition_key(notification, publisher))
-            if refusal := hub.log.refusal(entry):
-                raise refusal
-            entries.append(entry)
-            waiting.append(pending)
-        await hub.broadcast.put(entries, site)
-        for pending in waiting:
-            if not pending.done.is_set():  # else it would be a checkpoint
-                await pending.done.wait()
-            if pending.error:
-                raise pending.error
+            entries.append(hub.intake.entry(notification, publisher, pending=Pending()))
+        return [pending.result() for pending in await hub.intake.publish(entries, site) if pending]
     except StoreError as error:
         headers = RETRY_AFTER if error.status == 503 else ()
-        raise Refused(error.status, error.told, headers=headers) from None
+        raise Refused(error.status, error.told, headers=headers, logged="the log") from None
     except trio.ClosedResourceError:
-        raise Refused(503, "the server is going down", headers=RETRY_AFTER) from None
-    receipts = [receipt for pending in waiting if (receipt := pending.receipt)]
-    if len(receipts) < len(waiting):
-        raise Refused(503, "the server went down before this was broadcast: publish it again")
-    return receipts
+        raise Refused(
+            503, "the server is shutting down", logged="shutting down", headers=RETRY_AFTER
+        ) from None

@@ -1,18 +1,18 @@
-"""A conversation in HTTP: a connection's requests, one after another, until one becomes a client.
+"""The HTTP requests of a connection, one after another, until one of them makes a client.
 
     read a request  ──▶  is it a WebSocket handshake, or does it want a stream?  ──▶  a client enters
           ▲                          │ no
-          └──── next one ◀── answer ─┘        or the end
+          └─── the next ◀── answer ──┘        or the end
 
-While it lasts the connection is *half-open*: bounded in number, in time, and the first to go when the
-server stops. What goes wrong with a request ends the conversation at most, and nobody else's.
+All of it runs in the connection's task. Until a client enters, the connection is *half-open*: limited
+in number and time, and dropped first when the server stops. A request that fails ends at most this
+connection.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from http import HTTPStatus
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from trionotify.connection.deflate import negotiate
 from trionotify.connection.failures import log_refusal
 from trionotify.connection.stream import STREAMS, StreamConnection
 from trionotify.connection.transport import Transport, linger
@@ -32,7 +33,7 @@ from trionotify.http.connection import HttpConnection
 from trionotify.http.handshake import check_upgrade, switching_protocols, wants_upgrade
 from trionotify.http.messages import Answer, Request, preferred, problem, request_of
 from trionotify.http.routes import ADMIN, Routes, respond
-from trionotify.http.stream_requests import stream_head, stream_request
+from trionotify.http.stream_requests import stream_head, stream_request, takes_zipped_stream
 from trionotify.model.addresses import neighbourhood, site_of
 from trionotify.model.text import decoded_memory
 
@@ -45,19 +46,20 @@ __all__ = ["Conversation"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
-#: Of HTTP.
+#: The versions of HTTP that are served.
 _VERSIONS: Final = ("1.0", "1.1")
 _READS: Final = ("GET", "HEAD")
-#: Characters of a reason, in the log.
-_REASON: Final = 80
 
 _TOO_MUCH: Final = Refused(
-    503, "too much is arriving at once; send it again, with the same id", headers=RETRY_AFTER
+    503,
+    "too many bodies and messages are arriving at once; send it again, with the same id",
+    logged="too much is arriving",
+    headers=RETRY_AFTER,
 )
 
 
 class Conversation:
-    """Made by the connection's task, which alone uses it."""
+    """Created by the connection's task, which alone uses it; ends when that task has a client."""
 
     def __init__(
         self,
@@ -74,9 +76,10 @@ class Conversation:
         self._listener = listener
         self._peer = self._remote = remote
         self._routes = routes
-        #: Who reaches the server may use it, for that is this machine alone.
+        #: Whether to serve clients without authentication, because only this machine can connect.
         self._local = local and not hub.proxies.trusts(remote)
-        #: By which half-open connections are counted: a proxy's, because the client's isn't known yet.
+        #: The address under which the half-open connection counts. A client behind a proxy counts under
+        #: the proxy's, because its own isn't known yet.
         self._address = neighbourhood(remote)
         self._http = HttpConnection(
             transport,
@@ -84,21 +87,20 @@ class Conversation:
             hub.settings.stall_timeout,
             partial(hub.crowd.turn, self._address or remote),
         )
-        #: Bytes of the last request's body that are kept.
+        #: The number of bytes kept of the last request's body.
         self._held = 0
-        #: Around the request that is being served, its place, and whether it had to give up its body.
-        self._scope = trio.CancelScope()
+        #: The scope of the request being served, its place, and whether it had to give up its body.
+        self._scope: trio.CancelScope
         self._place: Place
         self._given_up = False
-        #: What the answer to the last request has to say besides.
+        #: Additional headers for the answer to the last request.
         self._fields: tuple[tuple[str, str], ...] = ()
-        #: The last request's query, of which nothing may come into the log.
-        self._params: Mapping[str, str] = {}
 
     async def client(self) -> ClientConnection | None:
-        """Answer requests until one makes a client, which has entered then; None when none did.
+        """Answer requests until one makes a client, and return it; None if none did.
 
-        Raises EOFError, `trio.BrokenResourceError` and `trio.ClosedResourceError` when the peer leaves.
+        The client has entered the hub by then. Raises EOFError, `trio.BrokenResourceError` or
+        `trio.ClosedResourceError` if the peer leaves.
         """
         while True:
             found = await self._next()
@@ -119,10 +121,10 @@ class Conversation:
         return self._hub.entrance.half_opened(scope, self._address, stage, self._listener)
 
     async def _next(self) -> Answer | ClientConnection | None:
-        """What the next request leads to; None when there is to be no answer."""
+        """The answer to the next request, or its client; None if there is to be no answer."""
         settings, entrance = self._hub.settings, self._hub.entrance
-        self._fields, self._params, self._given_up = (), {}, False
-        # A refusal is the last answer, unless a request was understood and read to its end.
+        self._fields, self._given_up = (), False
+        # A refusal is the last answer unless a request was understood and read to its end.
         close = True
         self._http.expect(settings.head_timeout)
         try:
@@ -132,12 +134,13 @@ class Conversation:
             ):
                 request = await self._read()
                 upgrade = wants_upgrade(request)
-                # (A browser's WebSocket has an Origin: without one it is nobody's page.)
+                # A browser's WebSocket always has an Origin, so without one this isn't a web page.
                 if self._local and not (upgrade and request.header("origin") is None):
                     self._hub.origins.check_host(request)
                 self._hub.origins.check(request)
                 entrance.serve(self._place, settings.request_timeout)
-                if request.path not in ADMIN:
+                # What came along with its connection had its turn when that was accepted.
+                if self._http.waited and request.path not in ADMIN:
                     await self._hub.door.turn(self.site)
                 kind = None if upgrade else self._wants_stream(request)
                 close = bool(upgrade or kind)
@@ -161,17 +164,21 @@ class Conversation:
             self._hub.arriving.hold(self, change)
 
     async def _read_body(self, max_bytes: int) -> bytes:
-        """See `HttpConnection.read_body`. The request has as long again once that is done."""
+        """See `HttpConnection.read_body`. Afterwards the request has `request_timeout` seconds again."""
         entrance, seconds = self._hub.entrance, self._hub.settings.request_timeout
         await self._http.invite_body(max_bytes)
-        entrance.serve(self._place, math.inf)  # a body that is here must not be late because we are
-        self._http.expect(seconds)
+        waits = not self._http.body_is_here
+        if waits:
+            # A body that has arrived must not expire while we work.
+            entrance.serve(self._place, math.inf)
+            self._http.expect(seconds)
         body = await self._http.read_body(max_bytes, self._hold)
-        self._hold(decoded_memory(body))  # while it is understood, it is there twice
-        entrance.serve(self._place, seconds)
+        self._hold(decoded_memory(body))  # while it is parsed, the body exists twice
+        if waits:
+            entrance.serve(self._place, seconds)
         return body
 
-    # As one on which something is arriving.
+    # --- as a `Holder` of the budget ---
 
     @property
     def site(self) -> str:
@@ -185,35 +192,46 @@ class Conversation:
         try:
             return await respond(self._hub, self._routes, request, self._read_body)
         except OSError as error:
-            # The machine is out of descriptors or memory.
+            # The machine has no descriptors or memory left.
             logger.warning(
-                "%s: a request failed: %s",
+                "%s: the request failed: %s",
                 self._remote,
                 error,
                 extra={"event": "request_failed", "remote": self._remote, "reason": str(error)},
             )
             raise Refused(
-                503, "the server is out of resources; try again later", headers=RETRY_AFTER
+                503,
+                "the server is out of resources; try again later",
+                logged="out of resources",
+                headers=RETRY_AFTER,
             ) from None
 
     def _refusal(self, refused: Refused, close: bool) -> Answer:
         """The answer. It doesn't keep the exception, whose frames hold the request's body."""
-        log_refusal(self._remote, refused, self._params)
+        log_refusal(self._remote, refused)
+        self._hub.broadcast.counts.refuse(refused)
         return problem(refused, close=close or refused.status == HTTPStatus.UPGRADE_REQUIRED)
 
     def _late(self) -> Refused:
-        """The peer has not sent all in time."""
+        """The refusal of a request that didn't arrive in time."""
         settings = self._hub.settings
         if self._place.stage is Stage.SERVED:
-            return Refused(408, f"the body didn't come in {settings.request_timeout:g} seconds")
-        return Refused(408, f"no whole request came in {settings.head_timeout:g} seconds")
+            return Refused(
+                408, f"the request's body did not arrive within {settings.request_timeout:g} seconds"
+            )
+        return Refused(408, f"the request did not arrive within {settings.head_timeout:g} seconds")
 
     def _overdue(self) -> Refused:
-        """It was not done in time."""
+        """The refusal of a request that wasn't served in time."""
         if self._http.body_to_come:
             return self._late()
         seconds = f"{self._hub.settings.request_timeout:g} seconds"
-        return Refused(503, f"it could not be done in {seconds}; try again", headers=RETRY_AFTER)
+        return Refused(
+            503,
+            f"the request was not processed within {seconds}; try again",
+            logged="not processed in time",
+            headers=RETRY_AFTER,
+        )
 
     async def _read(self) -> Request:
         try:
@@ -223,13 +241,13 @@ class Conversation:
                 head, self._remote, hub.filter_limits, hub.subprotocols, hub.allow_params
             )
         except Refused:
-            # A page can read the reason only with CORS fields, and for these the head need not be whole.
+            # A page can read the reason only with CORS headers, which don't need a complete head.
             origin, host = self._http.raw_field(b"origin"), self._http.raw_field(b"host")
             self._fields = self._hub.origins.fields_for(origin, host or "")
             raise
-        self._params, self._fields = request.params, self._hub.origins.fields(request)
+        self._fields = self._hub.origins.fields(request)
         if request.http_version not in _VERSIONS:
-            raise Refused(505, f"HTTP/{request.http_version} isn't spoken here: 1.1 and 1.0 are")
+            raise Refused(505, f"HTTP/{request.http_version} is not supported; use 1.1 or 1.0")
         self._remote = self._hub.proxies.client(self._peer, request.header("x-forwarded-for"))
         if self._remote != self._peer:
             request = attrs.evolve(request, remote=self._remote)
@@ -242,54 +260,77 @@ class Conversation:
 
     async def _open_websocket(self, request: Request) -> ClientConnection:
         if self._routes is ADMIN:
-            raise Refused(404, "clients connect at the server's other port")
+            raise Refused(404, "clients connect at the server's other port", logged="the wrong port")
         check_upgrade(request)
         self._hub.entrance.check_room()
+        self._hub.rates.check_connection(self._remote)
         client, query = await admit(self._hub, request)
-        # From here on nothing waits: what is promised in the head holds when the client joins.
+        # No checkpoint from here, so that what the head promises still holds when the client joins.
         self._hub.entrance.check_room()
-        head, early = switching_protocols(request), self._http.early
+        offers = request.header("sec-websocket-extensions")
+        deflate = negotiate(offers) if self._hub.settings.compression else None
+        head, early = switching_protocols(request, deflate), self._http.early
         return WebSocketConnection.enter(
             self._hub,
-            self._hub.formats[query.format],
+            self._hub.format(query.format, deflate),
             self._transport,
             client,
             query,
             early,
             head,
+            deflate=deflate,
             max_message_bytes=self._hub.longest_message(client),
         )
 
     async def _open_stream(self, request: Request, kind: str) -> Answer | ClientConnection:
         self._hub.entrance.check_room()
+        self._hub.rates.check_connection(self._remote)
         client, query = await admit(self._hub, stream_request(request, kind))
         self._hub.entrance.check_room()
         chunked = request.http_version == "1.1"
+        zipped = chunked and self._hub.settings.compression and takes_zipped_stream(request)
         if request.method == "HEAD":
-            return stream_head(self._hub, query, kind, chunked=chunked)
-        formats = self._hub.stream_formats(chunked=chunked)
+            return stream_head(self._hub, query, kind, chunked=chunked, zipped=zipped)
+        formats = self._hub.stream_formats(chunked=chunked, zipped=zipped)
         return StreamConnection.enter(
-            self._hub, formats, self._transport, client, query, kind, self._fields, chunked=chunked
+            self._hub,
+            formats,
+            self._transport,
+            client,
+            query,
+            kind,
+            self._fields,
+            chunked=chunked,
+            zipped=zipped,
         )
 
     async def _send(self, answer: Answer) -> bool:
-        """Whether another request can follow."""
+        """Send an answer; return whether another request can follow."""
         self._hub.broadcast.counts.answered[answer.status] += 1
-        answer = attrs.evolve(answer, headers=(*answer.headers, *self._fields))
-        with trio.CancelScope() as scope, self._half_opened(scope, Stage.SERVED):
-            return await self._http.answer(answer)
-        self._transport.reset()  # it had to make room
-        raise EOFError
+        if self._fields:
+            answer = attrs.evolve(answer, headers=(*answer.headers, *self._fields))
+        again = self._http.answer(answer)
+        if self._http.unsent:
+            with trio.CancelScope() as scope, self._half_opened(scope, Stage.SERVED):
+                await self._http.drain()
+                return again
+            self._transport.reset()  # it had to make room
+            raise EOFError
+        return again
 
     async def _wait(self) -> bool:
-        """Wait for another request; False when there is none, or not in time.
+        """Wait for another request; return False if none comes in time.
 
-        A peer that says no more may still be reading its answers: so that is no error.
+        A peer that has closed its side may still read its answers, so this is no error.
         """
-        self._http.expect(self._hub.settings.keep_alive_timeout)
+        # If nothing has arrived yet, the scope's deadline suffices, and a read needs none of its own.
+        seconds, deadline = self._hub.settings.keep_alive_timeout, math.inf
+        if not self._http.early:
+            seconds, deadline = math.inf, trio.current_time() + seconds
+        self._http.expect(seconds)
         with (
             suppress(EOFError, trio.TooSlowError),
-            trio.CancelScope() as scope,
+            trio.CancelScope(deadline=deadline) as scope,
             self._half_opened(scope, Stage.IDLE),
         ):
             await self._http.wait()

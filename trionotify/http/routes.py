@@ -1,24 +1,27 @@
-"""Routes: what is at which path, and who answers for it.
+"""Routes, which map paths to the functions that answer them.
 
-Clients (WebSockets and streams) are not here: they don't get an answer but a connection of their own.
+Clients (WebSockets and streams) are not here, because they don't get a response but a connection of
+their own.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from trionotify.delivery.turns import OPERATORS
 from trionotify.errors import Refused
-from trionotify.http.access import admit
-from trionotify.http.clients_page import roster
+from trionotify.http.access import admit, admit_operator
+from trionotify.http.clients_page import disconnect, roster
+from trionotify.http.files import FILES, PAGE, load_files
 from trionotify.http.messages import NO_STORE, Answer, ReadBody, Request, nothing_at, preferred
 from trionotify.http.metrics import CONTENT_TYPE, figures, render
 from trionotify.http.publish import post
+from trionotify.http.tickets import LIFETIME, issue
+from trionotify.http.tokens import METADATA
+from trionotify.model.keys import TICKET
 
 if TYPE_CHECKING:
     from trionotify.http.web_hub import WebHub
@@ -26,33 +29,33 @@ if TYPE_CHECKING:
 __all__ = ["ADMIN", "ALL", "PUBLIC", "Routes", "load_files", "respond"]
 
 Handler = Callable[["WebHub", Request, ReadBody], Answer | Awaitable[Answer]]
-#: By path, and there by method. GET answers for HEAD.
+#: Handlers by path and method. GET also answers HEAD.
 Routes = Mapping[str, Mapping[str, Handler]]
 
 
 _PUBLISHING: Final = "/events"
-#: What OPTIONS may be asked about: the server as a whole (RFC 9110, section 9.3.7).
+#: The target of an OPTIONS request about the server as a whole (RFC 9110, section 9.3.7).
 _SERVER: Final = "*"
 
 
 async def respond(hub: WebHub, routes: Routes, request: Request, read_body: ReadBody) -> Answer:
-    """The answer to a request; raises `Refused`, EOFError, and whatever a handler does."""
+    """Return the answer to a request. Raises `Refused`, EOFError, and what the handler raises."""
     methods: Mapping[str, Handler] | None = routes.get(request.path)
     if request.path == _SERVER:
         if request.method != "OPTIONS":
-            raise Refused(400, "the request's target: * is for OPTIONS alone")
+            raise Refused(400, "request target: * is only for OPTIONS", logged="request target")
         methods = {name: handler for at in routes.values() for name, handler in at.items()}
-    hint = f"; publish with a POST to {_PUBLISHING}" if _is_lost(routes, request) else ""
+    hint = f"; to publish, POST to {_PUBLISHING}" if _is_lost(routes, request) else ""
     if methods is None:
         if request.method == "OPTIONS" and request.header("access-control-request-method"):
-            # The page may ask, so that it can read that nothing is there.
+            # The page is allowed to ask, so that it can read the 404.
             return Answer(204, headers=hub.origins.preflight(request))
         raise nothing_at(request, hint)
-    allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
-    if request.method == "OPTIONS":
-        return Answer(204, headers=(("Allow", allowed), *hub.origins.preflight(request)))
     handler = methods.get("GET" if request.method == "HEAD" else request.method)
     if handler is None:
+        allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
+        if request.method == "OPTIONS":
+            return Answer(204, headers=(("Allow", allowed), *hub.origins.preflight(request)))
         detail = f"{request.method} is not allowed at {request.path}{hint}"
         logged = f"{request.method} is not allowed here"
         raise Refused(405, detail, headers=(("Allow", allowed),), logged=logged)
@@ -61,18 +64,20 @@ async def respond(hub: WebHub, routes: Routes, request: Request, read_body: Read
 
 
 def _is_lost(routes: Routes, request: Request) -> bool:
-    """Whether somebody wants to publish, and this is another path."""
+    """Return whether the request tries to publish at a path that isn't `/events`."""
     return request.method in ("POST", "PUT") and _PUBLISHING in routes
 
 
 def _stream(hub: WebHub, request: Request, _: ReadBody) -> Answer:
     raise Refused(
         406,
-        "Accept: a stream of text/event-stream or application/x-ndjson is here, or a WebSocket",
+        "Accept: must be text/event-stream or application/x-ndjson here, or use a WebSocket",
+        logged="Accept",
     )
 
 
-#: What `GET /` says to a program, such as a load balancer that checks whether the server is there.
+#: The response to `GET /` for a program, such as a load balancer that checks whether the server is
+#: there.
 _WELCOME: Final = b"""\
 This is trionotify, a notification server.
 
@@ -82,35 +87,40 @@ A POST to /events publishes.
 
 
 def _page(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
-    """For a person, the page; for a program, what this is; else it wants a WebSocket."""
+    """Serve the page to a browser and a short text to a program; refuse a broken handshake."""
     kinds = ("text/plain", "text/html")
     kind = preferred(request.header("accept"), kinds)
-    # A handshake whose other fields a proxy has left out.
+    # A handshake whose other headers a proxy has removed.
     if request.header("sec-websocket-key") is None and kind is not None:
         if kind == "text/html" and hub.page:
-            return _PAGE(hub, request, read_body)
+            return PAGE(hub, request, read_body)
         return Answer(200, _WELCOME, "text/plain", NO_STORE)
     raise Refused(
         426,
-        "this is a WebSocket server: connect with a WebSocket client",
+        "this is a WebSocket server; connect with a WebSocket client",
+        logged="no WebSocket handshake",
         headers=(("Upgrade", "websocket"),),
     )
 
 
 def _live(hub: WebHub, request: Request, _: ReadBody) -> Answer:
-    """The process answers: that is all."""
+    """Answer the liveness check. Nothing is checked but that the process answers."""
     return Answer(200, b"ok\n", "text/plain", NO_STORE)
 
 
-def _ready(hub: WebHub, request: Request, _: ReadBody) -> Answer:
-    """Whether clients should be sent here."""
+async def _ready(hub: WebHub, request: Request, _: ReadBody) -> Answer:
+    """Answer the readiness check: whether to send clients to this server."""
     status = 200 if hub.ready else 503
-    # A log that has lost something serves what it has: clients should still be sent here.
+    # A log that has lost something serves the rest, so clients should still be sent here.
     lost = {"damage": hub.log.damage, "epoch": hub.log.renewed}
-    found = {**hub.checks(), **{name: text for name, text in lost.items() if text}}
+    # The same holds while tokens are verified with old keys.
+    old = {"keys": hub.tokens.problem if hub.tokens is not None else None}
+    found = {**hub.checks(), **{name: text for name, text in {**lost, **old}.items() if text}}
+    if hub.log.node is not None:
+        found["node"], found["tail"] = hub.log.node, f"{hub.log.tail_age:.1f} s old"
     lines = [f"{name}: {text}" for name, text in found.items()]
-    # What is wrong may name files: who asks for no more gets no more, nor who may not know.
-    verbose = "verbose" in request.params and (hub.secret is None or hub.secret.is_borne_by(request))
+    # A problem may name files, so only operators who ask for it get it.
+    verbose = "verbose" in request.params and await _is_operator(hub, request)
     brief = "ok, but the log has lost something" if any(lost.values()) else "ok"
     if not hub.ready:
         brief = "not ready"
@@ -119,8 +129,8 @@ def _ready(hub: WebHub, request: Request, _: ReadBody) -> Answer:
 
 
 async def _metrics(hub: WebHub, request: Request, _: ReadBody) -> Answer:
-    """For Prometheus, or as JSON. It counts all clients, so it serves one request at a time."""
-    _check_operator(hub, request)
+    """Serve metrics, one request at a time, because each counts all clients."""
+    await admit_operator(hub, request)
     async with hub.slow_lane.one_of(OPERATORS):
         return _figures(hub, request)
 
@@ -131,80 +141,78 @@ def _figures(hub: WebHub, request: Request) -> Answer:
     return Answer(200, render(hub), CONTENT_TYPE, NO_STORE)
 
 
-def _check_operator(hub: WebHub, request: Request) -> None:
-    """Return if this may be seen; raises `Refused` (401)."""
-    if hub.secret is not None:
-        hub.secret.check_bearer(request, request.path)
+async def _is_operator(hub: WebHub, request: Request) -> bool:
+    try:
+        await admit_operator(hub, request)
+    except Refused:
+        return False
+    return True
 
 
 async def _clients(hub: WebHub, request: Request, _: ReadBody) -> Answer:
-    _check_operator(hub, request)
+    await admit_operator(hub, request)
     async with hub.slow_lane.one_of(OPERATORS):
         return Answer(200, await roster(hub, request.params), "application/json", NO_STORE)
 
 
+async def _tickets(hub: WebHub, request: Request, _: ReadBody) -> Answer:
+    """Issue a ticket for the token of this request."""
+    if hub.tokens is None or hub.tickets is None:
+        raise nothing_at(request)
+    if TICKET in request.params:
+        raise Refused(400, "ticket: a ticket is not given for another one")
+    grant = await hub.tokens.grant(request, hub.origins)
+    if grant is None:
+        raise hub.tokens.missing()
+    ticket = await issue(hub.tickets, grant)
+    return Answer.json({"ticket": ticket, "expires_in": LIFETIME})
+
+
+def _metadata(hub: WebHub, request: Request, _: ReadBody) -> Answer:
+    """Serve the metadata that tell a client where to get a token (RFC 9728)."""
+    if hub.tokens is None:
+        raise nothing_at(request)
+    resource = hub.tokens.resource or f"https://{request.authority}"
+    return Answer.json({"resource": resource, **hub.tokens.metadata})
+
+
+async def _disconnect(hub: WebHub, request: Request, _: ReadBody) -> Answer:
+    await admit_operator(hub, request)
+    async with hub.slow_lane.one_of(OPERATORS):
+        return Answer.json({"disconnected": await disconnect(hub, request.params)})
+
+
+async def _nodes(hub: WebHub, request: Request, _: ReadBody) -> Answer:
+    """List the servers that share the log."""
+    await admit_operator(hub, request)
+    return Answer.json({"nodes": hub.log.nodes})
+
+
 def _for_the_admitted(handler: Callable[[WebHub, Request, ReadBody], Awaitable[Answer]]) -> Handler:
-    """What is at a port that anyone reaches: without a secret, `authenticate` is asked about it, too."""
+    """Restrict a handler to admitted clients, for the port that clients reach.
+
+    Without a secret, `authenticate` is called for these requests, too.
+    """
 
     async def ask(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
-        if hub.secret is None and hub.authenticate is not None:
-            # Its keys are those of a page of clients: they are no client's.
+        if hub.secret is None and hub.tokens is None and hub.authenticate is not None:
+            # The query's keys select a page of clients, and don't describe a client.
             await admit(hub, attrs.evolve(request, allowed=None))
         return await handler(hub, request, read_body)
 
     return ask
 
 
-@functools.cache
-def _contents(name: str) -> bytes:
-    return files("trionotify").joinpath("web", name).read_bytes()
-
-
-def load_files() -> None:
-    """Read the package's own files, as long as the process has descriptors for that. Blocks."""
-    for methods in PUBLIC.values():
-        for handler in (*methods.values(), _PAGE):
-            if isinstance(handler, _File):
-                _contents(handler.name)
-
-
-@attrs.frozen
-class _File:
-    """A file of the package's own."""
-
-    name: str
-    content_type: str
-
-    def __call__(self, hub: WebHub, request: Request, _: ReadBody) -> Answer:
-        return Answer(200, _contents(self.name), self.content_type, _OF_FILES)
-
-
-#: The page gets all that it needs from here, and runs nothing else.
-_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_OF_FILES: Final = (
-    ("Cache-Control", "no-cache"),
-    ("Content-Security-Policy", _POLICY),
-    ("Referrer-Policy", "no-referrer"),
-)
-_SCRIPT: Final = "text/javascript; charset=utf-8"
-_STYLE: Final = "text/css; charset=utf-8"
-_PAGE: Final = _File("page.html", "text/html; charset=utf-8")
-
 PUBLIC: Final[Routes] = {
     "/": {"GET": _page},
-    "/page.js": {"GET": _File("page.js", _SCRIPT)},
-    "/page.css": {"GET": _File("page.css", _STYLE)},
-    "/vendor/uplot.js": {"GET": _File("vendor/uplot.js", _SCRIPT)},
-    "/vendor/uplot.css": {"GET": _File("vendor/uplot.css", _STYLE)},
-    "/trionotify.js": {"GET": _File("trionotify.js", _SCRIPT)},
-    "/trionotify.d.ts": {"GET": _File("trionotify.d.ts", "text/plain; charset=utf-8")},
+    **{path: {"GET": file} for path, file in FILES.items()},
     _PUBLISHING: {"GET": _stream, "POST": post},
+    "/tickets": {"POST": _tickets},
+    METADATA: {"GET": _metadata},
 }
 ADMIN: Final[Routes] = {
-    "/clients": {"GET": _clients},
+    "/clients": {"GET": _clients, "DELETE": _disconnect},
+    "/nodes": {"GET": _nodes},
     "/livez": {"GET": _live},
     "/readyz": {"GET": _ready},
     "/metrics": {"GET": _metrics},
@@ -212,6 +220,7 @@ ADMIN: Final[Routes] = {
 ALL: Final[Routes] = {
     **PUBLIC,
     **ADMIN,
-    "/clients": {"GET": _for_the_admitted(_clients)},
+    "/clients": {"GET": _for_the_admitted(_clients), "DELETE": _for_the_admitted(_disconnect)},
+    "/nodes": {"GET": _for_the_admitted(_nodes)},
     "/metrics": {"GET": _for_the_admitted(_metrics)},
 }

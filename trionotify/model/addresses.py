@@ -1,10 +1,10 @@
-"""Addresses: of Unix sockets, and who is at the other end, also where a proxy stands in between.
+"""Addresses of Unix sockets and of peers, including peers behind a proxy.
 
 A proxy adds the address of its own peer to the end of the field `X-Forwarded-For`, behind what it was
-sent itself. So the field is read from its end, for as long as the proxies that wrote it are trusted:
-the first address that isn't a trusted proxy's is the client's, and what stands before it anybody can
-have made up. The field `Forwarded` (RFC 7239) is never read: a proxy that doesn't know it passes on
-whatever the client wrote there.
+sent itself. So the header is read from its end, for as long as the proxies that wrote it are trusted.
+The first address that isn't a trusted proxy's is the client's. Anyone can have invented the addresses
+before it. The header `Forwarded` (RFC 7239) is never read, because a proxy that doesn't know it passes
+on whatever the client wrote there.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
-__all__ = ["Proxies", "name_of", "neighbourhood", "site_of", "unix_path", "unix_url"]
+__all__ = ["UNIX", "Proxies", "name_of", "neighbourhood", "site_of", "unix_path", "unix_url"]
 
 Address = IPv4Address | IPv6Address
 
 #: The peer of a Unix socket, which has no address.
 UNIX: Final = "unix"
 _SCHEME: Final = "unix:"
-#: What stays as it is in the path of a Unix socket's URL, besides letters, digits and `_.-~`.
+#: Characters that stay unescaped in the path of a Unix socket's URL, besides letters, digits and `_.-~`.
 _PLAIN: Final = "/@:+=,"
-#: What one subscriber of a provider is given (RFC 6177): all of these addresses are as good as one.
+#: The network that a provider gives to one subscriber (RFC 6177). All its addresses count as one.
 _IPV6_SITE: Final = 64
-#: Behind so many bits of an IPv6 address one of IPv4 may stand (RFC 4291, section 2.5.5.2).
+#: The bits of an IPv6 address before an embedded IPv4 address (RFC 4291, section 2.5.5.2).
 _MAPPED: Final = 96
+#: The most characters of an address.
+_LONGEST: Final = 64
 
 
 def name_of(name: Any) -> str:
-    """A socket's name as a person writes it; a Unix socket's peer has none."""
+    """Return a socket's address as text, `unix` for the peer of a Unix socket."""
     if not isinstance(name, tuple):
         return UNIX
     host, port = name[:2]
@@ -43,20 +45,20 @@ def name_of(name: Any) -> str:
 
 
 def unix_url(path: str | bytes) -> str:
-    """The URL of the Unix socket at `path`: percent-encoded, so that a `?` can begin its query."""
+    """Return the URL of the Unix socket at `path`, percent-encoded, so that a `?` begins its query."""
     return _SCHEME + quote(os.fsencode(path), safe=_PLAIN)
 
 
 def unix_path(url: str) -> str | None:
-    """The path in the URL of a Unix socket, which may have a query; None for one of another scheme.
+    """Return the path in the URL of a Unix socket; None for a URL with another scheme.
 
-    Raises ValueError for one without a path.
+    The URL may have a query. Raises ValueError for a URL without a path.
     """
     if url[: len(_SCHEME)].lower() != _SCHEME:
         return None
     path = url[len(_SCHEME) :].partition("?")[0]
     if not path:
-        raise ValueError("url: there is no path in it")
+        raise ValueError("url: a unix URL must have a path")
     if "#" in path:
         raise ValueError("url: a '#' must be written as %23")
     try:
@@ -66,9 +68,9 @@ def unix_path(url: str) -> str | None:
 
 
 class Proxies:
-    """Those that are trusted: addresses, networks, and `unix` for whoever comes by a Unix socket.
+    """The trusted proxies: addresses, networks, and `unix` for all peers on a Unix socket.
 
-    Raises ValueError for what is neither.
+    Raises ValueError for any other text.
     """
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
@@ -84,50 +86,55 @@ class Proxies:
                 self._networks.append(_unmapped(ip_network(text)))
             except ValueError as error:
                 raise ValueError(
-                    f"trusted_proxy: {error}; an address is needed, a network like 10.0.0.0/8, or unix"
+                    f"trusted_proxy: {error}; give an address, a network like 10.0.0.0/8, or unix"
                 ) from None
 
     def client(self, peer: str, forwarded: str | None) -> str:
-        """Who is behind `peer`, as far as trusted proxies say so in `X-Forwarded-For`."""
+        """Return the client's address behind `peer`, according to trusted proxies' `X-Forwarded-For`."""
         if forwarded is None or not self.trusts(peer):
             return peer
         found = peer
         for item in reversed(forwarded.split(",")):
             address = _address(item.strip())
             if address is None:
-                break  # nobody's address: what wrote it knows no more
+                break  # not an address, because the proxy doesn't know it
             found = str(address)
             if not self.trusts(found):
                 break
         return found
 
     def trusts(self, peer: str) -> bool:
-        """Whether it is a proxy that says who is behind it."""
+        """Return whether `peer` is a trusted proxy."""
         if peer == UNIX:
             return self._unix
-        address = _address(peer)
+        address = _address(peer) if self._networks else None
         return address is not None and any(address in network for network in self._networks)
 
 
 @lru_cache(maxsize=256)  # a connection asks several times at its beginning
 def neighbourhood(remote: str) -> str | None:
-    """What counts as one address when connections are counted; None where there is none.
+    """Return the network that counts as one address in quotas; None for a peer without an address.
 
-    Of IPv6 that is a whole /64.
+    For IPv6 that is a whole /64.
     """
-    address = _address(remote)
+    return _neighbourhood(_host_of(remote))
+
+
+@lru_cache(maxsize=1024)  # many connections share an address
+def _neighbourhood(host: str) -> str | None:
+    address = _parsed(host)
     if isinstance(address, IPv6Address):
         return str(ip_network((address, _IPV6_SITE), strict=False))
     return None if address is None else str(address)
 
 
 def site_of(remote: str) -> str:
-    """The same as a text that is never missing."""
+    """Return the `neighbourhood` as a text, or `remote` itself without one."""
     return neighbourhood(remote) or remote
 
 
 def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    """An IPv4 network that is written as an IPv6 one, as what it is."""
+    """Convert an IPv4 network that is written as an IPv6 network."""
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is None or network.prefixlen < _MAPPED:
         return network
@@ -135,13 +142,26 @@ def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
 
 
 def _address(text: str) -> Address | None:
-    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`."""
+    """Parse the address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`."""
+    return _parsed(_host_of(text))
+
+
+def _host_of(text: str) -> str:
+    """Return the host of an address, without its port and its zone.
+
+    It is cut, because a peer may send a long text, and the results are cached.
+    """
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
+    return text.partition("%")[0][:_LONGEST]
+
+
+@lru_cache(maxsize=1024)
+def _parsed(host: str) -> Address | None:
     try:
-        address = ip_address(text.partition("%")[0])
+        address = ip_address(host)
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address

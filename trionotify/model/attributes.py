@@ -1,7 +1,7 @@
-"""Attributes: which names and values they may have.
+"""Attributes: the rules for their names and values.
 
 CloudEvents 1.0, sections "Attribute Naming Convention" and "Type System"; and limits of length. Every
-filter looks at attributes, for every notification: so they must be short. What is long is data.
+filter reads attributes, for every notification, so they must be short. Long values belong in the data.
 """
 
 from __future__ import annotations
@@ -42,127 +42,133 @@ ATTRIBUTES: Final = frozenset(
 )
 _RESERVED: Final = ATTRIBUTES - {"to"} | {"data", "audience"}
 
-#: Characters of an attribute's text.
+#: The most characters of an attribute's text.
 MAX_ATTRIBUTE: Final = 4_096
-#: Characters of an extension's name.
+#: The most characters of an extension's name.
 MAX_NAME: Final = 64
 
 _NAME: Final = re.compile(r"[a-z0-9]+", re.ASCII)
 _RFC_3339: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
-#: Where that has its seconds.
+#: The place of the seconds in it.
 _SECOND: Final = slice(17, 19)
 _DAY: Final = 86_400
 
 
 def check_attribute_name(name: object) -> str:
-    """Return `name` if an attribute can be called that; raise TypeError or ValueError if not.
+    """Return `name` if it is a valid attribute name; raise TypeError or ValueError if not.
 
     CloudEvents 1.0, "Attribute Naming Convention": lower-case ASCII letters and digits.
     """
     if not isinstance(name, str):
-        raise TypeError(f"an attribute's name must be str, not {_kind_of(name)}")
+        raise TypeError(f"attribute name: must be str, not {_kind_of(name)}")
     if len(name) > MAX_NAME:
         raise ValueError(
-            f"{quoted(name)} can't name an attribute: at most {MAX_NAME} characters, not {len(name)}"
+            f"attribute name {quoted(name)}: must have at most {MAX_NAME} characters, not {len(name)}"
         )
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"{quoted(name)} can't name an attribute: use lower-case letters a to z and digits only"
+            f"attribute name {quoted(name)}: must consist of lower-case letters a to z and digits"
         )
     if name == "data":
-        raise ValueError("'data' is not an attribute: predicates see attributes only")
+        raise ValueError("attribute name 'data': must be another one, because data is not an attribute")
     return name
 
 
 def check_text(name: str, value: object) -> None:
-    """Raise TypeError or ValueError that begins with `name` where `value` can be no attribute's text."""
+    """Raise TypeError or ValueError, beginning with `name`, if `value` can't be an attribute's text."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be str, not {_kind_of(value)}")
+        raise TypeError(f"{name}: must be str, not {_kind_of(value)}")
     if not value:
-        raise ValueError(f"{name} must not be empty")
+        raise ValueError(f"{name}: must not be empty")
     if len(value) > MAX_ATTRIBUTE:
-        raise ValueError(f"{name} must have at most {MAX_ATTRIBUTE} characters, not {len(value)}")
+        raise ValueError(f"{name}: must have at most {MAX_ATTRIBUTE} characters, not {len(value)}")
     # str.isprintable runs in C and is true of nearly all text; a space is printable, a newline not.
     if not value.isprintable() and (bad := FORBIDDEN.search(value)):
-        raise ValueError(f"{name} must not contain the character {bad.group()!r}")
+        raise ValueError(f"{name}: must not contain the character {bad.group()!r}")
 
 
 def checked_time(value: object) -> str:
-    """The text of a `time`; raises TypeError or ValueError."""
+    """Check the text of a `time`, and return it. Raises TypeError or ValueError."""
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise ValueError("time must have a time zone: use datetime.now(timezone.utc)")
+            raise ValueError("time: must have a time zone; use datetime.now(timezone.utc)")
         return value.isoformat().replace("+00:00", "Z")
     if not isinstance(value, str):
-        raise TypeError(f"time must be RFC 3339 text or a datetime, not {quoted(value)}")
+        raise TypeError(f"time: must be RFC 3339 text or a datetime, not {quoted(value)}")
     check_text("time", value)
     moment_of("time", value)
     return value
 
 
 def moment_of(name: str, value: object) -> float:
-    """The moment that RFC 3339 text names, in seconds since 1970.
+    """Parse an RFC 3339 time; return it in seconds since 1970.
 
     Raises ValueError that begins with `name`.
     """
     if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
-        raise ValueError(f"{name} must be RFC 3339 like '2026-01-31T23:59:59Z', not {quoted(value)}")
+        raise ValueError(
+            f"{name}: must be an RFC 3339 time like '2026-01-31T23:59:59Z', not {quoted(value)}"
+        )
     leap = value[_SECOND] == "60"
     try:
-        # Seconds since 1970 have no leap second: it is the same as the one behind it.
+        # Seconds since 1970 have no leap second, so it counts as the second after it.
         text = f"{value[: _SECOND.start]}59{value[_SECOND.stop :]}" if leap else value
         moment = datetime.fromisoformat(text.upper()).timestamp() + leap
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{name} {quoted(value)} is not a moment: {cut(str(error))}") from None
+        raise ValueError(f"{name}: {quoted(value)} is not a valid time: {cut(str(error))}") from None
     if leap and moment // 1 % _DAY:
-        raise ValueError(f"{name} {quoted(value)} is not a moment: a leap second ends a day of UTC")
+        raise ValueError(f"{name}: {quoted(value)} is not a valid time: a leap second ends a UTC day")
     return moment
 
 
 def checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
-    """An immutable copy of `values`; raises TypeError or ValueError that begins with a name."""
+    """Return an immutable copy of `values`. Raises TypeError or ValueError that begins with a name."""
     if not isinstance(values, Mapping):
-        raise TypeError(f"extensions must be a mapping, not {_kind_of(values)}")
+        raise TypeError(
+            f"extensions: must be a mapping like {{'tenant': 'acme'}}, not {_kind_of(values)}"
+        )
     for name, value in values.items():
         check_attribute_name(name)
         if name in _RESERVED:
-            raise ValueError(f"{name} has a field of its own: it can't be among the extensions")
+            raise ValueError(
+                f"{name}: must not be among the extensions, because it is an attribute of its own"
+            )
         if isinstance(value, str):
             check_text(name, value)
             if name == "to":
                 check_id(name, value)
         elif not isinstance(value, int):
-            raise TypeError(f"{name} must be str, int or bool, not {_kind_of(value)}")
+            raise TypeError(f"{name}: must be str, int or bool, not {_kind_of(value)}")
         elif not -(2**31) <= value < 2**31:
-            raise ValueError(f"{name} must fit 32 bits (CloudEvents Integer), not {quoted(value)}")
+            raise ValueError(f"{name}: must fit 32 bits (CloudEvents Integer), not {quoted(value)}")
         if name == "expirytime":
             moment_of(name, value)
     return MappingProxyType(dict(values))
 
 
 def data_of_json(data: object, given: dict[str, Any]) -> str:
-    """The data that `json`, which is taken out of the attributes, stands for."""
+    """Remove `json` from the attributes, and return it as data."""
     if data is not None:
-        raise TypeError("json: can't be combined with data: give one or the other")
+        raise TypeError("json: must not be combined with data; give one of them")
     kind = given.setdefault("datacontenttype", "application/json")
     if isinstance(kind, str) and not read_media(kind).is_json:
         raise ValueError(
-            f"datacontenttype: {quoted(kind)} is not a media type of JSON: with json, leave it out or"
-            " give one like 'application/ld+json'"
+            f"datacontenttype: must be a JSON media type with json=, not {quoted(kind)}; leave it"
+            " out, or give one like 'application/ld+json'"
         )
     return json_text(given.pop("json"))
 
 
 def joined_extensions(extensions: object, keywords: dict[str, Any]) -> dict[str, Any]:
-    """All extensions; none may be given in both places."""
+    """Merge both kinds of extensions. Raises TypeError for a name that is in both."""
     if not isinstance(extensions, Mapping):
         raise TypeError(
-            f"extensions must be a mapping, like {{'tenant': 'acme'}}, not {_kind_of(extensions)}"
+            f"extensions: must be a mapping like {{'tenant': 'acme'}}, not {_kind_of(extensions)}"
         )
     for name in keywords.keys() & extensions.keys():
-        raise TypeError(f"{name} is given twice, as a keyword and in extensions: give it once")
+        raise TypeError(f"{name}: given twice, as a keyword and in extensions; give it once")
     return {**extensions, **keywords}
 
 
@@ -171,13 +177,13 @@ def _kind_of(value: object) -> str:
 
 
 def check_to(to: object) -> None:
-    """Raise TypeError for what isn't the id of one client, with what to write; None is no id."""
+    """Raise TypeError, with the fix, if `to` is neither the id of one client nor None."""
     if to is not None and not isinstance(to, str):
         raise TypeError(f"to: must be str, the id of one client, not {type(to).__name__}{_fix_of(to)}")
 
 
 def _fix_of(to: object) -> str:
-    """How to say for whom it is by what isn't one client's id."""
+    """Return the fix for a `to` that isn't one client's id."""
     if isinstance(to, int | UUID):
         return f"; write {str(to)!r}"
     if isinstance(to, list | tuple | set | frozenset):

@@ -1,9 +1,9 @@
-"""CloudEvents in JSON: notifications as events, events as notifications, and what the server says.
+"""CloudEvents in JSON: conversion from and to notifications, and the server's own events.
 
-By the CloudEvents JSON event format 1.0.2, in structured mode: one event is one JSON object. Of what
-`datacontenttype` calls JSON, the text stays as the publisher wrote it, in both directions; other text is
-a JSON string, bytes are base64 in `data_base64`. What this module adds to an event is the extension
-attribute `cursor`, which always means: resume after here.
+The format is the CloudEvents JSON event format 1.0.2, in structured mode, so one event is one JSON
+object. If the `datacontenttype` is JSON, the data's text stays as the publisher wrote it, in both
+directions. Other text is a JSON string, and bytes are base64 in `data_base64`. This module adds the
+extension attribute `cursor` to an event, which always means "resume after here".
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from trionotify.model.predicates import to_json
 from trionotify.settings import FilterLimits
 
 __all__ = [
+    "AUTHENTICATE",
     "MAX_MEMBERS",
     "POSITION",
     "SUBPROTOCOL",
@@ -43,16 +44,18 @@ __all__ = [
     "read_event",
 ]
 
-#: The types of events that a client sends to the server itself: these filters from now on; where am I?
+#: The types of events that a client sends to the server itself: new filters; a question for its
+#: position.
 SUBSCRIBE: Final = RESERVED_TYPE + "subscribe"
+AUTHENTICATE: Final = RESERVED_TYPE + "authenticate"
 POSITION: Final = RESERVED_TYPE + "position"
 
-#: Of an event: whoever sends thousands of attributes doesn't mean well.
+#: The most members of an event. Thousands of attributes are an attack.
 MAX_MEMBERS: Final = 100
 
-#: What the server calls itself.
+#: The `source` of the server's own events.
 _SOURCE: Final = "/trionotify"
-#: How many different audiences of the longest kind a batch may have.
+#: The most different audiences of maximum length in a batch.
 _MAX_AUDIENCES: Final = 32
 _NO_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType({})
 _REQUIRED: Final = ("specversion", "id", "source", "type")
@@ -65,7 +68,7 @@ SUBPROTOCOL: Final = "cloudevents.json"
 
 
 class NotAnEvent(ValueError):
-    """A message is no event that can be taken; `id` is its `id`, if it has one that can be read."""
+    """A message isn't a valid event; `id` is its `id`, if that can be read."""
 
     def __init__(self, detail: str, id: str | None = None) -> None:
         super().__init__(detail)
@@ -73,7 +76,7 @@ class NotAnEvent(ValueError):
 
 
 class TooMuch(NotAnEvent):
-    """An event could be taken, but not together with those that came before it."""
+    """An event is valid, but exceeds a limit together with those before it."""
 
 
 def decode(
@@ -81,9 +84,9 @@ def decode(
     limits: FilterLimits = DEFAULT_LIMITS,
     defaults: Mapping[str, str] = _NO_DEFAULTS,
 ) -> Notification:
-    """The notification that an event in JSON is; raises NotAnEvent that names what is wrong with it.
+    """Parse an event in JSON. Raises NotAnEvent that names the fault.
 
-    It gets those `defaults` that it doesn't say itself.
+    Attributes that the event doesn't have come from `defaults`.
     The attribute `audience`, a JSON array of filters as a string, becomes the notification's audience;
     `cursor` is the server's to say, and is dropped.
     """
@@ -91,7 +94,7 @@ def decode(
 
 
 def read_event(text: str | bytes) -> Draft:
-    """The members of an event in JSON; raises NotAnEvent where there are none."""
+    """Parse the members of an event in JSON. Raises NotAnEvent if it isn't an object."""
     try:
         members = read_members(text)
         if len(members) > MAX_MEMBERS:
@@ -104,19 +107,20 @@ def read_event(text: str | bytes) -> Draft:
 
 @attrs.define(eq=False)
 class Draft:
-    """An event of which the JSON was read, and nothing else: neither checked nor understood.
+    """An event whose JSON was parsed, but whose attributes were not checked.
 
-    To read is cheap. To understand may not be: the filters in it are parsed then. Nothing changes it.
-    (It isn't frozen, because making one is on the path of every event, and that takes twice as long.)
+    Parsing JSON is cheap. Decoding an audience may be slow, because its filters are parsed. Nothing
+    changes a draft. (It isn't frozen, because creating a frozen object takes twice as long, and this is
+    on the path of every event.)
     """
 
     attributes: Mapping[str, Any]
-    #: All of them, as they were written.
+    #: All members, as the texts that were sent.
     members: Mapping[str, Verbatim]
 
     @property
     def slow(self) -> bool:
-        """Whether it has filters that take long to parse."""
+        """Whether it has filters that take more than a turn to parse."""
         attributes = self.attributes
         if "audience" in attributes:
             audience = attributes["audience"]
@@ -128,9 +132,9 @@ class Draft:
     def notification(
         self, read_audience: Callable[[object], Any], defaults: Mapping[str, Any] = _NO_DEFAULTS
     ) -> Notification:
-        """The notification that it is, its audience read by `read_audience`; raises NotAnEvent.
+        """Return the notification, with its audience parsed by `read_audience`. Raises NotAnEvent.
 
-        `defaults` are attributes that it has where it doesn't say them: an `audience` as a predicate.
+        `defaults` are the values of attributes that it doesn't have, with `audience` as a predicate.
         """
         try:
             return self._notification(read_audience, defaults)
@@ -145,14 +149,14 @@ class Draft:
     ) -> Notification:
         said = self.attributes
         if None in said.values():
-            # A null attribute is one that isn't there (section 2.2 of the format).
+            # A null attribute counts as missing (section 2.2 of the format).
             said = {name: value for name, value in said.items() if value is not None}
         given = {**defaults, **said}
         for name in _REQUIRED:
             if name not in given:
-                raise ValueError(f"{name} is missing: an event needs {', '.join(_REQUIRED)}")
+                raise ValueError(f"{name}: missing; an event needs {', '.join(_REQUIRED)}")
         if (version := given.pop("specversion")) != "1.0":
-            raise ValueError(f"specversion must be '1.0', not {version!r:.40}")
+            raise ValueError(f"specversion: must be '1.0', not {version!r:.40}")
         given.pop("cursor", None)
         audience = given.pop("audience", None)
         if audience is not None and "audience" in said:
@@ -174,10 +178,10 @@ class Draft:
 
 
 class AudienceReader:
-    """Reads the audiences of events that came together: the same one once, and only so much of them.
+    """Parses the audiences of events in one batch, equal ones once, within a limit on their total size.
 
-    The events of a batch often have one audience. If each has another, at the limit of what a filter may
-    be, parsing them takes a minute: so there is a limit on all of them, too.
+    The events of a batch often have one audience. If each event has a different audience of the maximum
+    size, parsing takes a minute. So there is a limit on their total size, too.
     """
 
     def __init__(self, limits: FilterLimits) -> None:
@@ -186,7 +190,7 @@ class AudienceReader:
         self._left = _MAX_AUDIENCES * limits.max_filter_bytes
 
     def knows(self, draft: Draft) -> bool:
-        """Whether the draft's audience was read before."""
+        """Return whether the draft's audience was parsed before."""
         audience = draft.attributes.get("audience")
         return isinstance(audience, str) and audience in self._read
 
@@ -199,16 +203,18 @@ class AudienceReader:
         self._left -= len(value)
         if self._left < 0:
             most = _MAX_AUDIENCES * self._limits.max_filter_bytes
-            raise TooMuch(f"audience: those of one batch may have at most {most} characters altogether")
+            raise TooMuch(
+                f"audience: the audiences of one batch may have at most {most} characters in total"
+            )
         self._read[value] = audience
         return audience
 
 
 def decode_sent(text: str | bytes) -> tuple[Notification, str | None]:
-    """The same for an event that a server has sent, and its `cursor`.
+    """Parse an event that a server has sent; return its notification and its `cursor`.
 
-    The server has checked it. Here it is only taken apart, and its data is passed on as it came: what
-    this side thinks of it must not stand between an application and what the server keeps.
+    The server has checked it. Here the event is only parsed, and its data is passed on unchanged. This
+    side's checks must not keep an application from a notification that the server has accepted.
     """
     try:
         members = read_members(text, sys.maxsize)
@@ -227,10 +233,10 @@ def _sent(attributes: dict[str, Any], members: Mapping[str, Verbatim]) -> Notifi
     id, source, type, subject, time, kind = fields.values()
     for name, value in fields.items():
         if not isinstance(value, str) and (value is not None or name in _REQUIRED):
-            raise TypeError(f"{name} must be a string")
+            raise TypeError(f"{name}: must be a string")
     for name, value in given.items():
         if not isinstance(value, str | int):
-            raise TypeError(f"{name} must be a string, an integer or a boolean")
+            raise TypeError(f"{name}: must be a string, an integer or a boolean")
     data, kind, _ = _typed(members, kind)
     extensions = MappingProxyType(given)
     time = clock.time() if time is None else time
@@ -242,9 +248,9 @@ def _sent(attributes: dict[str, Any], members: Mapping[str, Verbatim]) -> Notifi
 def audience_of(value: object, limits: FilterLimits) -> Any:
     """The audience that the attribute of that name says; raises TypeError or ValueError."""
     if not isinstance(value, str):
-        raise TypeError("audience must be a string that holds a JSON array of filters")
+        raise TypeError("audience: must be a string that contains a JSON array of filters")
     if not value.lstrip().startswith("["):
-        raise ValueError(f"audience: a JSON array of filters is needed; write {AUDIENCE}, for instance")
+        raise ValueError(f"audience: must be a JSON array of filters, for example {AUDIENCE}")
     try:
         return from_json(value, limits, audience=True)
     except ValueError as error:
@@ -260,23 +266,23 @@ def _audience_text(audience: Callable[[Any], object]) -> str:
 
 
 def _typed(members: Mapping[str, Verbatim], kind: Any) -> tuple[Data, Any, bool]:
-    """The data, what it is (`kind`, if that is said), and whether it was read as JSON."""
+    """Return the data, its media type (`kind`, if given), and whether it was parsed as JSON."""
     if "data_base64" in members:
         if "data" in members:
-            raise ValueError("data and data_base64: an event has one of them")
+            raise ValueError("data and data_base64: an event may have only one of them")
         data = _unbase64(read_json(members["data_base64"]))
         return data, "application/octet-stream" if kind is None else kind, False
     if "data" not in members:
         return None, kind, False
     text = members["data"]
     if kind is None:
-        # What doesn't say what it is, is JSON (section 3.1 of the format).
+        # Data without a media type is JSON (section 3.1 of the format).
         return str(text, "utf-8"), "application/json", True
     if not isinstance(kind, str) or read_media(kind).is_json:
         return str(text, "utf-8"), kind, True
     value = read_json(text)
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"data must be a string, for {kind} isn't JSON")
+        raise TypeError(f"data: must be a string, because {kind} is not JSON")
     return value, kind, False
 
 
@@ -286,14 +292,14 @@ def _unbase64(value: object) -> bytes:
             return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         pass
-    raise ValueError("data_base64 must be a string of base64")
+    raise ValueError("data_base64: must be a base64 string")
 
 
 def encode(notification: Notification, cursor: str | None, *, audience: bool = False) -> bytes:
-    """The event that a notification is, as JSON, at a place in the log.
+    """Return a notification as an event in JSON, with its `cursor` in the log.
 
-    The audience stays with the server: it is in the event only with `audience`, for the way there. Then
-    one that has no JSON raises TypeError or ValueError.
+    The audience stays at the server. It is in the event only if `audience` is true, on the way to the
+    server. Then an audience without a JSON form raises TypeError or ValueError.
     """
     event: dict[str, Any] = {
         "specversion": "1.0",
@@ -321,7 +327,7 @@ def encode(notification: Notification, cursor: str | None, *, audience: bool = F
 
 
 def encode_own(kind: str, data: Mapping[str, object], cursor: str | None) -> bytes:
-    """An event of the server's own: `kind` is its type behind `trionotify.`."""
+    """Return a server event in JSON. `kind` is its type without the prefix `trionotify.`."""
     event: dict[str, Any] = {
         "specversion": "1.0",
         "id": new_id(),

@@ -1,10 +1,10 @@
-"""What a predicate costs: how long one evaluation may take, and what it weighs while it is kept.
+"""The cost of a predicate: the time of one evaluation, and the memory while it is kept.
 
 Both are upper bounds. They are estimated for predicates that come from outside; an application's own
 predicates may be as expensive as it likes.
 
-Most evaluations are cheap: they take about what a few deliveries do. Costly ones draw on an `Allowance`,
-so that those whose filters they are, and not all others, wait when there are many of them.
+Most evaluations are cheap. They take about as long as a few deliveries. Costly ones draw on an
+`Allowance`, so that those whose filters they are, and not all others, wait when there are many of them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from trionotify.model.predicates import AllOf, AnyOf, Not, OnAttributes, Sql, Wa
 
 __all__ = ["Allowance", "Price", "price_of", "time_of", "weight_of"]
 
-#: Microseconds up to which an evaluation is cheap: for each of those who share a filter.
+#: Microseconds up to which an evaluation is cheap, for each client that shares the filter.
 CHEAP = 20
-#: Microseconds that all costly evaluations for what is handed out at a time may take together.
+#: Microseconds for all costly evaluations of one list of entries.
 ALLOWANCE = 5_000
 
 #: Nanoseconds of a call of a predicate; of a condition on one attribute, whose text may be rendered.
@@ -32,17 +32,17 @@ _PAIR: Final = 160
 
 
 class Price:
-    """What an evaluation of a predicate takes, at the worst, on texts that are so long."""
+    """The cost of evaluating a predicate, in the worst case, on texts of this length."""
 
     __slots__ = ("_predicate", "_times")
 
     def __init__(self, predicate: Wanted) -> None:
         self._predicate = predicate
-        #: By the number of bits of the length.
+        #: Times by the number of bits of the length.
         self._times: dict[int, int] = {}
 
     def on(self, longest: int) -> int:
-        """Microseconds. Lengths that are about the same have the same price, which is remembered."""
+        """Return the price in microseconds. Similar lengths have the same price, which is cached."""
         bits = longest.bit_length()
         time = self._times.get(bits)
         if time is None:
@@ -51,12 +51,12 @@ class Price:
 
 
 def price_of(predicate: Wanted) -> Price | None:
-    """Its price; None if it is always cheap. An application's callable counts as nothing."""
+    """Return a predicate's price; None if it is always cheap, as is an application's callable."""
     return None if time_of(predicate) <= CHEAP else Price(predicate)
 
 
 class Allowance:
-    """What costly evaluations may still take, in microseconds: as estimated, and not by the clock."""
+    """The remaining time for costly evaluations, in estimated microseconds, not by the clock."""
 
     __slots__ = ("_left",)
 
@@ -64,7 +64,7 @@ class Allowance:
         self._left = ALLOWANCE
 
     def covers(self, time: int, readers: int = 1) -> bool:
-        """Whether what takes this time may be evaluated now, for so many; if so, it is taken off."""
+        """Return whether this `time` may be spent now. If so, deduct it, unless it is cheap."""
         if time <= CHEAP * readers:
             return True
         if time > self._left:
@@ -74,9 +74,9 @@ class Allowance:
 
 
 def time_of(predicate: Wanted, longest: int = MAX_ATTRIBUTE) -> int:
-    """Microseconds of one evaluation in the worst case: all of its parts, on texts of this length.
+    """Return the microseconds of one evaluation in the worst case, on texts of this length.
 
-    An application's callable counts as nothing.
+    An application's callable counts as 0.
     """
     return -(-_time_of(predicate, longest) // 1_000)
 
@@ -96,7 +96,7 @@ def _time_of(predicate: Wanted, longest: int) -> int:
 
 
 def weight_of(predicate: Wanted) -> int:
-    """Bytes of memory that it takes; an application's callable counts as nothing."""
+    """Return a predicate's size in memory, in bytes. An application's callable counts as 0."""
     weight, waiting = 0, [predicate]
     while waiting:  # an application's own may be nested deeper than Python's stack
         match waiting.pop():

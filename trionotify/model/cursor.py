@@ -1,20 +1,22 @@
-"""Where a stream starts: `since`, as a query or an application says it.
+"""The start of a stream: `since`, as a query or an application gives it.
 
 | text | means |
 | --- | --- |
-| `EPOCH:OFFSET` | a cursor: behind what was received last |
+| `EPOCH:OFFSET` | a cursor: behind what was received last; some logs add `:CHECK` |
 | `2026-01-31T10:00:00Z` | a time (RFC 3339): what was published then or later |
 | `10m`, `1h30m` | a duration, in `s`, `m`, `h`, `d`, `w`: what was published so recently |
 | `start` | all that is kept |
 
-A cursor is exact: it can be resumed, or it can't, and that is told. The others ask for what there is. A
-duration stays one until the log looks for it: by which clock it counts is the log's to know.
+A cursor is exact. A client can resume at it, or is told that it can't. The others ask for what there is.
+A duration is kept as it is until the log searches for it, because only the log knows by which clock it
+counts.
 
 A client that comes back says where it was in one of four ways: `SPELLINGS` has those in a query, and
 there is the header `Last-Event-ID`, which a browser's EventSource sends. What replaces an EventSource
 (polyfills) can't send it, and says it in the query as `lastEventId`, behind the URL that it was given.
-So these two are one thing. They win over the others, and hold a cursor: what is none there is another
-server's, or an older one's, so it can't be resumed, and is not a mistake in the URL.
+So these two are one thing. They take precedence over the others, and must be a cursor. Any other value
+there comes from another server or an older version. So it can't be resumed, and is not a mistake in the
+URL.
 """
 
 from __future__ import annotations
@@ -43,42 +45,50 @@ __all__ = [
     "written_since",
 ]
 
-#: Where a stream starts: one of the texts above, a datetime, or how long ago.
+#: The start of a stream, as one of the texts above, a datetime, or a timedelta before now.
 Since: TypeAlias = str | datetime | timedelta
 
 #: The keys of a query that say where to start.
 SPELLINGS: Final = ("since", "last_event_id", "lastEventId")
 _AS_HEADER: Final = "lastEventId"
-#: Characters of an unreadable text that a reason repeats.
+#: The most characters of an invalid text that an error repeats.
 _SHOWN: Final = 80
 
 _DATE: Final = re.compile(r"\d{4}-\d\d-", re.ASCII)
+#: An `x` tells a check from an offset: epochs may have colons.
+_CURSOR: Final = re.compile(r"(?s)(?P<epoch>.+):(?P<offset>[0-9]{1,19})(:(?P<check>x[0-9a-f]{1,16}))?")
 
 
 @attrs.frozen
 class Cursor:
-    """A place in a log, behind the notification at `offset`. As text `epoch:offset`."""
+    """A place in a log, behind the notification at `offset`. As text `epoch:offset`.
+
+    A log that several servers share adds `:check`, a digest of everything up to there. It tells two
+    histories apart that give the same offsets to different notifications.
+    """
 
     epoch: str
     offset: int
+    check: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `str` wrote; raises ValueError for anything else."""
-        epoch, colon, digits = text.rpartition(":")
-        if not (colon and epoch and digits.isascii() and digits.isdigit() and len(digits) < 20):
-            raise ValueError(f"{text!r} is no cursor: one reads EPOCH:OFFSET")
-        return cls(epoch, int(digits))
+        """Parse the result of `str`. Raises ValueError for any other text."""
+        found = _CURSOR.fullmatch(text)
+        if found is None:
+            raise ValueError(f"cursor: must be EPOCH:OFFSET, not {text!r}")
+        return cls(found["epoch"], int(found["offset"]), found["check"] or "")
 
     def __str__(self) -> str:
-        return f"{self.epoch}:{self.offset}"
+        check = f":{self.check}" if self.check else ""
+        return f"{self.epoch}:{self.offset}{check}"
 
 
 @attrs.frozen
 class Moment:
-    """What was published `at` this time of day, in seconds since 1970, or later.
+    """Everything that was published `at` this time of day, in seconds since 1970, or later.
 
-    Or, if `ago` is given, within the last so many seconds.
+    If `ago` is given, everything published within that number of seconds.
     """
 
     at: float = 0.0
@@ -87,48 +97,53 @@ class Moment:
 
 @attrs.frozen
 class Foreign(Cursor):
-    """What a client was given by another server: a cursor of another life of the log."""
+    """A value that a client got from another server.
 
-    text: str
+    It counts as a cursor of another life of the log.
+    """
+
+    text: str = ""
 
     @classmethod
     def of(cls, text: str) -> Foreign:
-        """Made of any text."""
-        return cls("", 0, text)
+        """Return a foreign cursor for any text."""
+        return cls("", 0, text=text)
 
     def __str__(self) -> str:
         return repr(self.text[:_SHOWN])
 
 
-#: Before anything was published.
+#: Everything that the log still has.
 START: Final = Moment(0.0)
 
 
 def written_since(since: Since | None) -> str | None:
-    """`since` as a query has it. Raises TypeError or ValueError that says what is needed."""
+    """Return `since` in the form of a query. Raises TypeError or ValueError with the fix."""
     if isinstance(since, datetime):
         if since.tzinfo is None:
-            raise ValueError("since: a datetime needs a time zone, as in datetime.now(timezone.utc)")
+            raise ValueError("since: a datetime must have a time zone; use datetime.now(timezone.utc)")
         return since.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(since, timedelta):
         if since < timedelta(0):
-            raise ValueError(f"since: a timedelta says how long ago, so it can't be negative: {since}")
+            raise ValueError(
+                f"since: a timedelta must not be negative, because it means how long ago, not {since}"
+            )
         return f"{since.total_seconds():.6f}s"
     if since is not None and not isinstance(since, str):
         raise TypeError(
-            "since: must be a cursor, a time, a duration (10m) or 'start' as text, a datetime or a"
+            "since: must be a cursor, a time, a duration like '10m', 'start', a datetime or a"
             f" timedelta, not {quoted(since)}"
         )
     return since
 
 
 def parse_since(since: Since) -> Cursor | Moment:
-    """Read any of the four; raises ValueError or TypeError that says what is needed."""
+    """Parse any of the four forms. Raises ValueError or TypeError with the fix."""
     text = written_since(since) or ""
     if text == "start":
         return START
     if _DATE.match(text):
-        # A plus sign that nobody escaped is a space by now.
+        # A plus sign that was not escaped has become a space.
         return Moment(moment_of("since", text.replace(" ", "+")))
     if (ago := parse_duration(text)) is not None:
         return Moment(ago=ago)
@@ -136,13 +151,13 @@ def parse_since(since: Since) -> Cursor | Moment:
         return Cursor.parse(text)
     except ValueError:
         raise ValueError(
-            "since: a cursor (EPOCH:OFFSET), a time (2026-01-31T10:00:00Z), a duration (10m) or 'start'"
-            f" is needed, not {text!r}"
+            "since: must be a cursor (EPOCH:OFFSET), a time (2026-01-31T10:00:00Z), a duration"
+            f" (10m) or 'start', not {text!r}"
         ) from None
 
 
 def where_it_was(params: Mapping[str, str], last_event_id: str | None) -> Cursor | Moment | None:
-    """Where a client starts, by its query and its header `Last-Event-ID`, which may be empty; or None.
+    """Return the start in a query or a header `Last-Event-ID`, which may be empty; or None.
 
     Raises ValueError for a `since` or `last_event_id` in the query that can't be read.
     """
@@ -156,5 +171,5 @@ def where_it_was(params: Mapping[str, str], last_event_id: str | None) -> Cursor
 
 
 def said_since(params: Mapping[str, str]) -> str | None:
-    """What a query says of where to start, in the spelling that counts."""
+    """Return the start in a query, from the key that takes precedence."""
     return params.get(_AS_HEADER) or params.get("since", params.get("last_event_id"))

@@ -1,4 +1,4 @@
-"""Filters in JSON, as anybody may send them: read within limits, and checked for what they name.
+"""Filters in JSON from untrusted clients: parsed within limits, with their names checked.
 
 The form is that of the CloudEvents Subscriptions API (section 3.2.4, "filters"). A publisher's audience
 has the same one, but names parameters of a query, and not attributes.
@@ -38,7 +38,7 @@ __all__ = [
     "from_json",
 ]
 
-#: What filters look like, for messages: those of an audience, and of a subscriber.
+#: Examples of filters for messages, of an audience and of a subscriber.
 AUDIENCE: Final = '[{"exact":{"team":"ops"}}]'
 _FILTERS: Final = '[{"exact":{"type":"order.paid"}}]'
 
@@ -52,7 +52,8 @@ _OF_PARTS: Final[dict[str, type[AllOf | AnyOf]]] = {"all": AllOf, "any": AnyOf}
 _NAMES: Final = (*ON_ATTRIBUTES, *_OF_PARTS, "not", "sql")
 _DIALECTS: Final = ", ".join(_NAMES)
 
-#: Characters of filters that are parsed within a turn. Longer ones are parsed one at a time (`turns`).
+#: Filters of up to this many characters are parsed within a turn. Longer ones are parsed one at a time
+#: (`turns`).
 SLOW: Final = 160
 
 
@@ -60,10 +61,10 @@ DEFAULT_LIMITS: Final = FilterLimits()
 
 
 def check_filter(predicate: Wanted) -> None:
-    """Raise TypeError for what is no predicate, ValueError for a name that no attribute can have.
+    """Raise TypeError for an invalid predicate, ValueError for a name that no attribute can have.
 
-    It would never hold. An audience may have it, for the keys of a query are called whatever an
-    application likes.
+    It would never hold. An audience may have it, because an application chooses the keys of a query
+    as it likes.
     """
     check_callable(predicate)
     match predicate:
@@ -82,34 +83,35 @@ def from_json(
 ) -> Predicate:
     """Read a predicate from the JSON of the CloudEvents Subscriptions API.
 
-    `value` is one filter (a mapping with the name of its dialect as the only key), or a list of
-    filters, which must all hold; an empty list wants everything. JSON text does as well. The names in
-    it are those of attributes, or in an `audience`, of a query's parameters. (SQL reads names in
-    lower case, and knows letters and digits only.)
-    Raises ValueError that names the fault and where it is, or the limit that is passed. A list counts as
-    the `all` that it means: at the outside, neither is a level or a filter of its own.
+    `value` is one filter (a mapping with the name of its dialect as the only key), or a list of filters,
+    which must all hold; an empty list wants everything. JSON text does as well. The names in it are
+    those of attributes, or in an `audience`, of a query's parameters. (SQL reads names in lower case,
+    and knows letters and digits only.) Raises ValueError that names the fault and where it is, or the
+    limit that is passed. A list counts as the `all` that it means. As the outermost filter, neither
+    counts as a level or a filter of its own.
     """
     if isinstance(value, str | bytes):
         size = len(value.encode(errors="replace") if isinstance(value, str) else value)
         if size > limits.max_filter_bytes:
-            raise ValueError(f"max_filter_bytes: at most {limits.max_filter_bytes} bytes, not {size}")
+            raise ValueError(
+                f"max_filter_bytes: filters may have at most {limits.max_filter_bytes} bytes, not {size}"
+            )
         try:
             value = read_json(value)
         except ValueError as error:
             example = AUDIENCE if audience else _FILTERS
-            raise ValueError(f"{error}; write {example}, for instance") from None
+            raise ValueError(f"{error}; write, for example, {example}") from None
     made = _Reader(limits, audience).read(value)
     if (cost := time_of(made)) > limits.max_filter_cost:
         raise ValueError(
-            f"max_filter_cost: to evaluate this may take {cost} microseconds, and at most"
-            f" {limits.max_filter_cost} are allowed: ask for less, above all by shorter or fewer LIKE"
-            " patterns, and with fewer functions"
+            f"max_filter_cost: filters may take at most {limits.max_filter_cost} microseconds to"
+            f" evaluate, not {cost}; use fewer or shorter LIKE patterns, or fewer functions"
         )
     return made
 
 
 class _Reader:
-    """Reads one JSON value, and counts the filters in it."""
+    """Parses one JSON value, and counts the filters in it."""
 
     def __init__(self, limits: FilterLimits, audience: bool) -> None:
         self._limits = limits
@@ -137,22 +139,24 @@ class _Reader:
     def _filter(self, value: object, where: str, depth: int) -> Predicate:
         limits = self._limits
         if depth > limits.max_filter_depth:
-            raise ValueError(f"max_filter_depth: nested too deep: {limits.max_filter_depth} is the most")
+            raise ValueError(
+                f"max_filter_depth: filters may be nested at most {limits.max_filter_depth} levels deep"
+            )
         self._add(1)
         if not isinstance(value, Mapping) or len(value) != 1:
             raise ValueError(
-                f"{where}: a filter is an object with one key, the name of its dialect ({_DIALECTS})"
+                f"{where}: must be an object with one key, the name of a dialect ({_DIALECTS})"
             )
         ((dialect, content),) = value.items()
         where = f"{where}.{cut(str(dialect))}"
         if make := ON_ATTRIBUTES.get(dialect):
             if not isinstance(content, Mapping):
-                raise ValueError(f"{where}: an object of attributes and their texts is needed")
+                raise ValueError(f"{where}: must be an object that maps attribute names to strings")
             self._add(len(content) - 1)  # each attribute is a condition like any other
             return self._made(make, content, where)
         if combine := _OF_PARTS.get(dialect):
             if not isinstance(content, list) or not content:
-                raise ValueError(f"{where}: an array of at least one filter is needed")
+                raise ValueError(f"{where}: must be an array of at least one filter")
             return combine(self._filters(content, where, depth + 1))
         if dialect == "not":
             return Not(self._filter(content, where, depth + 1))
@@ -162,16 +166,19 @@ class _Reader:
                 and len(content.encode(errors="replace")) > limits.max_filter_bytes
             ):
                 raise ValueError(
-                    f"max_filter_bytes: at most {limits.max_filter_bytes} bytes are allowed"
+                    f"max_filter_bytes: filters may have at most {limits.max_filter_bytes} bytes"
                 )
             return self._made(Sql, content, where)
-        meant = did_you_mean(cut(str(dialect)), _NAMES) or f"; there are {_DIALECTS}"
-        raise ValueError(f"{where}: no such dialect{meant}")
+        meant = did_you_mean(cut(str(dialect)), _NAMES) or f"; the dialects are {_DIALECTS}"
+        raise ValueError(f"{where}: unknown dialect{meant}")
 
     def _add(self, count: int) -> None:
         self._count += count
         if self._count > self._limits.max_filters:
-            raise ValueError(f"max_filters: at most {self._limits.max_filters} filters altogether")
+            raise ValueError(
+                f"max_filters: at most {self._limits.max_filters} filters are allowed, including nested"
+                " ones"
+            )
 
     def _made(self, make: Callable[[Any], Predicate], content: object, where: str) -> Predicate:
         try:

@@ -1,4 +1,4 @@
-"""Which predicates hold for a notification, without asking each one.
+"""An index that finds the predicates that hold for a notification, without asking each one.
 
 Every distinct predicate is filed once, under one or more *anchors*: conditions on one attribute of
 which at least one must hold whenever the predicate does. A notification's attributes lead to the
@@ -14,12 +14,12 @@ follows what nearly matches, not how many predicates there are.
 | anything else (`Not`, a callable, `EVERYTHING`) | no anchor: evaluated every time |
 
 A prefix of length n is found by hashing the first n characters, once for each length in use; a suffix
-likewise from the end. Of a very long one only the beginning, or the end, is an anchor: so there are
+likewise from the end. Of a very long text only the beginning, or the end, is an anchor, so there are
 never many lengths.
 
-A predicate may be an application's callable, and do what it likes: also register, replace or end what is
-filed here. So what nearly matches is looked up at once (`candidates`), and each one's `members` when it
-is that one's turn; by then there may be none. The caller may evaluate the candidates in slices.
+A predicate may be an application's callable, which may even register, replace or remove predicates
+here. So the candidates are looked up at once (`candidates`), but the `members` of each only in its
+turn, when there may be none left. The caller may evaluate the candidates in slices.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ __all__ = ["Filed", "PredicateIndex"]
 
 Member = TypeVar("Member", bound=Hashable)
 
-#: Characters of a prefix or suffix that it is filed by.
+#: The most characters of a prefix or suffix in an anchor.
 MAX_ANCHOR: Final = 256
 
 
 @attrs.frozen
 class _Anchor:
-    """A condition on one attribute: that it equals, begins with or ends with a text."""
+    """The condition that one attribute equals, begins with or ends with a text."""
 
     kind: type[Exact] | type[Prefix] | type[Suffix]
     name: str
@@ -68,10 +68,10 @@ class _Anchor:
 
 @attrs.define(eq=False)
 class Filed(Generic[Member]):
-    """A distinct predicate, and where it is filed (nowhere: None).
+    """A distinct predicate, and its anchors (None if it has none).
 
-    `certain`: if an anchor holds, the predicate does, and need not be evaluated. `price`: what that
-    takes, if it may be costly.
+    `certain` means that if an anchor matches, so does the predicate, without an evaluation. `price` is
+    the cost of the evaluation, if it may be costly.
     """
 
     predicate: Wanted
@@ -80,7 +80,7 @@ class Filed(Generic[Member]):
     price: Price | None
 
 
-#: attribute -> text -> what is filed there; the lengths are those of the texts in use
+#: Predicates by attribute and text, and the lengths of the texts in use.
 @attrs.define(eq=False)
 class _Shelf(Generic[Member]):
     by_text: Bags[str, Filed[Member]] = attrs.Factory(Bags)
@@ -105,9 +105,17 @@ class PredicateIndex(Generic[Member]):
         self._unanchored: dict[Filed[Member], None] = {}
         self._shelves: dict[type, dict[str, _Shelf[Member]]] = {kind: {} for kind in _KINDS}
 
-    def add(self, predicate: Wanted, member: Member) -> Filed[Member]:
-        """Register `member` under `predicate`; equal predicates share all work."""
-        key = key_of(predicate)
+    @property
+    def selective(self) -> bool:
+        """Whether some predicate doesn't hold for everything."""
+        return len(self._filed) > (key_of(EVERYTHING) in self._filed)
+
+    def add(self, predicate: Wanted, member: Member, key: Hashable | None = None) -> Filed[Member]:
+        """Register `member` under `predicate`; equal predicates share all work.
+
+        `key` is the predicate's `key_of`, if the caller keeps it anyway.
+        """
+        key = key_of(predicate) if key is None else key
         filed = self._filed.get(key)
         if filed is None:
             anchors = self._anchors(predicate)
@@ -119,7 +127,7 @@ class PredicateIndex(Generic[Member]):
         return filed
 
     def remove(self, predicate: Wanted, member: Member) -> None:
-        """Undo `add`; raises KeyError when there was none."""
+        """Undo `add`. Raises KeyError if the member isn't registered."""
         key = key_of(predicate)
         filed = self._filed[key]
         self._members.remove(filed, member)
@@ -128,10 +136,10 @@ class PredicateIndex(Generic[Member]):
             self._unfile(filed)
 
     def match(self, subject: Subject, errors: dict[Member, Exception] | None = None) -> list[Member]:
-        """The members whose predicate holds for `subject`, each once per predicate.
+        """Return the members whose predicate holds for `subject`, each once per predicate.
 
-        A predicate that raises holds for nobody: its members go into `errors` with what it raised,
-        or without `errors` the exception leaves here.
+        A predicate that raises holds for no member. Its members go into `errors` with the exception.
+        Without `errors`, the exception is raised.
         """
         found: list[Member] = []
         for filed in self.candidates(subject):
@@ -139,15 +147,15 @@ class PredicateIndex(Generic[Member]):
         return found
 
     def members(self, filed: Filed[Member]) -> Iterable[Member]:
-        """All that are registered under one of the candidates; none if it was removed."""
+        """Return the members registered under one of the candidates; none if it was removed."""
         return self._members.get(filed)
 
     def holding(
         self, filed: Filed[Member], subject: Subject, errors: dict[Member, Exception] | None = None
     ) -> Iterable[Member]:
-        """The current members of one of the candidates, if its predicate holds; see `match`.
+        """Return the current members of one of the candidates, if its predicate holds. See `match`.
 
-        None of them if it was removed since it was found.
+        Returns no members if it was removed since it was found.
         """
         if not filed.certain:
             try:
@@ -161,7 +169,7 @@ class PredicateIndex(Generic[Member]):
         return self._members.get(filed)
 
     def candidates(self, subject: Subject) -> Sequence[Filed[Member]]:
-        """The predicates that may hold for `subject`, as filed now. Ask `holding` about each."""
+        """Return the predicates that may hold for `subject`, as filed now. Ask `holding` about each."""
         found = self._unanchored
         if len(found) == len(self._filed):
             return tuple(found)
@@ -187,14 +195,14 @@ class PredicateIndex(Generic[Member]):
         return tuple(found)
 
     def _anchors(self, predicate: Wanted) -> tuple[_Anchor, ...] | None:  # noqa: PLR0911 - a table
-        """Where to file `predicate`: under all of these; None when it can't be filed."""
+        """Return all anchors of `predicate`; None if it has none."""
         match predicate:
             case Predicate() if type(predicate) not in _BUILT_IN:
                 return None  # it may decide as it likes
             case Exact() | Prefix() | Suffix():
                 kind = type(predicate)
                 options = [(_anchor(kind, n, t),) for n, t in predicate.attributes]
-                return min(options, key=self._crowd)
+                return options[0] if len(options) == 1 else min(options, key=self._crowd)
             case Sql():
                 conditions = predicate.expression.conditions()
                 found = [
@@ -215,7 +223,10 @@ class PredicateIndex(Generic[Member]):
         return () if predicate is NOTHING else None
 
     def _crowd(self, anchors: tuple[_Anchor, ...]) -> tuple[int, int]:
-        """How bad these anchors are: what is filed there already, then how little they ask."""
+        """Return the rank of these anchors, where lower is better.
+
+        It counts the predicates filed there already, then how unspecific the anchors are.
+        """
         others = sum(
             shelf.by_text.count(anchor.text)
             for anchor in anchors
@@ -248,7 +259,7 @@ class PredicateIndex(Generic[Member]):
 
 
 def _looked_at(shelves: dict[str, _Shelf[Member]], subject: Subject) -> Iterable[str]:
-    """The attributes to look at: those in use or, if those are fewer, a notification's own."""
+    """Return the attributes to look up: those in use or the notification's own, whichever are fewer."""
     if len(shelves) > len(ATTRIBUTES) and isinstance(subject, Notification):
         return [name for name in subject.names() if name in shelves]
     return shelves
@@ -263,12 +274,12 @@ def _anchor(kind: type[Exact] | type[Prefix] | type[Suffix], name: str, text: st
 
 
 def _is_cut(anchor: _Anchor) -> bool:
-    """Whether the predicate's text may be longer than the anchor's."""
+    """Return whether the predicate's text may be longer than the anchor's."""
     return anchor.kind is not Exact and len(anchor.text) == MAX_ANCHOR
 
 
 def _says_all(predicate: Wanted) -> bool:
-    """Whether its anchors are all there is to it: where one of them holds, it does."""
+    """Return whether the predicate is equivalent to its anchors, so it matches if one of them does."""
     kind = type(predicate)
     if kind in _KINDS:
         return len(predicate.attributes) == 1  # type: ignore[attr-defined] # mypy doesn't narrow by type()

@@ -2,9 +2,9 @@
 
 Strict means RFC 8259 to the letter: no NaN, no trailing comma, no lone surrogate, escaped or not.
 
-A text may be nested `MAX_DEPTH` levels deep. Every parser has such a limit, but mostly it is what is
-left of the stack: then one program takes what another, or the same one elsewhere, fails at. This limit
-is counted, without recursion, and is far below what any client's parser takes.
+A text may be nested `MAX_DEPTH` levels deep. Every parser has such a limit, but mostly it is the
+remaining stack. Then one program accepts what another program, or the same one in another place, fails
+at. This limit is counted, without recursion, and is far below what any client's parser takes.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ __all__ = [
 #: Levels of arrays and objects inside each other.
 MAX_DEPTH: Final = 128
 
-#: Bytes or characters that are read within a turn, whatever they are. Longer ones, from a network, are
-#: read one at a time (`turns`): a megabyte of nothing but brackets takes a tenth of a second.
+#: Any text of up to this many bytes or characters is parsed within a turn. Longer ones, from a network,
+#: are parsed one at a time (`turns`), because a megabyte of nothing but brackets takes a tenth of a
+#: second.
 LONG: Final = 1 << 15
 
-#: The text of a JSON value, which is written as it was read.
+#: The text of a JSON value, which is written unchanged.
 Verbatim = msgspec.Raw
 
 _read: Any = msgspec.json.Decoder().decode
@@ -55,23 +56,23 @@ write_json: Callable[[object], bytes] = msgspec.json.Encoder().encode
 
 
 def read_json(text: str | bytes | Verbatim) -> Any:
-    """The value that a JSON text is; raises ValueError that says what is wrong with it, and where."""
+    """Parse a JSON text. Raises ValueError that names the fault and where it is."""
     if isinstance(text, Verbatim):
         return _guarded(_read, text)  # a part of what was looked at already
     return _not_deep(_guarded(_read, text), text)
 
 
 def read_members(text: str | bytes, max_depth: int = MAX_DEPTH + 1) -> dict[str, Verbatim]:
-    """The members of a JSON object, each as its text; raises as `read_json` does.
+    """Parse a JSON object; return its members, each as its text. Raises as `read_json` does.
 
-    Each may be as deep as a text: of an event, it is the data that has the limit.
+    Each may be as deep as a text, because the limit of an event applies to its data.
     """
     members: dict[str, Verbatim] = _guarded(_read_members, without_mark(text))
     return _not_deep(members, text, max_depth)
 
 
 def read_values(members: Mapping[str, Verbatim], but: Container[str]) -> dict[str, Any]:
-    """The values of the members that `read_members` has found, `but` for some; raises as it does."""
+    """Parse members from `read_members`, except those in `but`. Raises as it does."""
 
     def read(found: Mapping[str, Verbatim]) -> dict[str, Any]:
         return {name: _read(raw) for name, raw in found.items() if name not in but}
@@ -80,20 +81,20 @@ def read_values(members: Mapping[str, Verbatim], but: Container[str]) -> dict[st
 
 
 def check_json(text: str | bytes) -> None:
-    """Return if this is a JSON text; raises as `read_json` does.
+    """Raise as `read_json` does if this isn't a JSON text.
 
-    It is passed on as it is: so there must be no byte order mark in it, at which most readers fail.
+    The text is passed on unchanged, so it must not have a byte order mark, at which most readers fail.
     """
     if text != without_mark(text):
-        raise ValueError("not JSON that can be read: it begins with a byte order mark")
+        raise ValueError("not valid JSON: it starts with a byte order mark")
     _not_deep(_guarded(_check, text), text)
 
 
 def json_text(value: object) -> str:
-    """The JSON of an application's value, by Python's own `json`, which applications know.
+    """Return an application's value as JSON, by Python's own `json`, which applications know.
 
     (msgspec would write NaN as `null`, and bytes as Base64.) Raises TypeError or ValueError that begins
-    with `json`, and says what to do.
+    with `json`, and names the fix.
     """
     try:
         return json.dumps(
@@ -104,9 +105,9 @@ def json_text(value: object) -> str:
     except TypeError as error:
         raise TypeError(f"json: {error}") from None
     except ValueError as error:
-        reason = "NaN and Infinity can't be written as JSON: use None instead"
+        reason = "NaN and Infinity can't be written as JSON; use None"
         if "Circular" in str(error):
-            reason = "it contains itself: leave that part out"
+            reason = "a value that contains itself can't be written as JSON; leave that part out"
         raise ValueError(f"json: {reason}") from None
 
 
@@ -121,28 +122,28 @@ def _not_json(value: object) -> NoReturn:
         way = "value.isoformat()" if isinstance(value, date | time) else "str(value)"
     kind = type(value).__name__
     raise TypeError(
-        f"a value of type {kind} can't be written as JSON: convert it, for example with {way}"
+        f"a value of type {kind} can't be written as JSON; convert it, for example with {way}"
     )
 
 
 class TooMany(ValueError):
-    """An array has more items than there may be."""
+    """An array has too many items."""
 
 
 class TooLong(ValueError):
-    """The item with this number is longer than it may be."""
+    """The item with this number is too long."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"the item number {number} is too long")
+        super().__init__(f"item {number} is too long")
         self.number = number
 
 
 def cut_items(text: bytes, most: int, longest: int) -> Iterator[list[bytes]]:
-    """Cut a JSON array into its items, each as its text; yields some at a time, or none.
+    """Cut a JSON array into its items, each as its text; yield some at a time, or none.
 
-    In between others may have a turn. Only what stands around the items is checked: they are to be read
-    one by one. Raises ValueError for what is no array, `TooMany` at the first item beyond `most`, and
-    `TooLong` for one of more than `longest` bytes. Nothing behind that is looked at.
+    The caller may pass its turn on in between. Only the text around the items is checked, because they
+    are parsed one by one later. Raises ValueError for an invalid array, `TooMany` at the first item
+    beyond `most`, and `TooLong` at an item of more than `longest` bytes. It reads nothing after that.
     """
     text = without_mark(text)
     items = _all_items(text, most, longest) if len(text) <= LONG else None
@@ -153,9 +154,9 @@ def cut_items(text: bytes, most: int, longest: int) -> Iterator[list[bytes]]:
 
 
 def _all_items(text: bytes, most: int, longest: int) -> list[bytes] | None:
-    """The items of an array that can be read within a turn; None if anything is wrong with it.
+    """Return the items of an array that can be parsed within a turn; None if it is invalid.
 
-    To cut it piece by piece takes longer, but tells what is wrong, and with which item.
+    Cutting it piece by piece takes longer, but tells which item is at fault, and why.
     """
     try:
         items = _read_items(text)
@@ -168,10 +169,10 @@ def _all_items(text: bytes, most: int, longest: int) -> list[bytes] | None:
 
 
 def _cut(text: bytes, most: int, longest: int) -> Iterator[list[bytes]]:
-    """See `cut_items`: the items that end within a piece of the text, for one piece after the other."""
+    """The part of `cut_items` for one piece of the text. Yields the items that end in it."""
     opened = _ARRAY.match(text)
     if opened is None:
-        raise ValueError("not JSON that can be read: it isn't an array")
+        raise ValueError("not valid JSON: not an array")
     begun, number, closed = opened.end(), 0, False
     found: list[bytes] = []
     for at, mark in _marks(text, begun):
@@ -184,7 +185,7 @@ def _cut(text: bytes, most: int, longest: int) -> Iterator[list[bytes]]:
             found = []
             continue
         if mark == b"}":
-            raise ValueError("not JSON that can be read: it closes an object that isn't open")
+            raise ValueError("not valid JSON: a bracket closes an object that isn't open")
         item, closed = text[begun:at].strip(_SPACE), mark == b"]"
         begun = at + 1
         if item or number or not closed:  # else the array is empty
@@ -198,18 +199,18 @@ def _cut(text: bytes, most: int, longest: int) -> Iterator[list[bytes]]:
             break
     yield found
     if not closed or text[begun:].strip(_SPACE):
-        raise ValueError("not JSON that can be read: the array has no end, or something behind it")
+        raise ValueError("not valid JSON: the array doesn't end, or something follows it")
 
 
 def _marks(text: bytes, at: int) -> Iterator[tuple[int, bytes | None]]:
-    """Where the commas and the end of an array are that begins in front of `at`.
+    """Yield the places of the commas and of the end of an array that begins before `at`.
 
-    And None behind each window.
+    Also yields a None after each window.
     """
     depth, in_string = 0, False
     while at < len(text):
         if in_string:
-            # (One byte more than a window: so there is always a whole escape in it.)
+            # (It is one byte more than a window, so there is always a whole escape in it.)
             at = _INSIDE.match(text, at, at + _WINDOW + 1).end()  # type: ignore[union-attr] # or it is empty
             if text[at : at + 1] == b'"':
                 in_string = False
@@ -238,29 +239,29 @@ def _guarded(read: Any, text: object) -> Any:
     try:
         return read(text)
     except msgspec.MsgspecError as error:
-        raise ValueError(f"not JSON that can be read: {error}") from None
+        raise ValueError(f"not valid JSON: {error}") from None
     except RecursionError:
-        raise ValueError(f"not JSON that can be read: {_TOO_DEEP}") from None
+        raise ValueError(f"not valid JSON: {_TOO_DEEP}") from None
     except UnicodeError:
-        raise ValueError("not JSON that can be read: it isn't UTF-8") from None
+        raise ValueError("not valid JSON: not UTF-8") from None
 
 
 Value = TypeVar("Value")
 
 
 def _not_deep(value: Value, text: str | bytes, most: int = MAX_DEPTH) -> Value:
-    """Return `value`, which `text` is, if that isn't nested too deep; else raise ValueError."""
+    """Return the `value` of `text`. Raises ValueError if it is nested too deep."""
     if isinstance(text, str):
         brackets = text.count("[") + text.count("{")
     else:
         brackets = text.count(b"[") + text.count(b"{")
     if brackets > most and _depth(text.encode() if isinstance(text, str) else text) > most:
-        raise ValueError(f"not JSON that can be read: {_TOO_DEEP}")
+        raise ValueError(f"not valid JSON: {_TOO_DEEP}")
     return value
 
 
 def _depth(text: bytes) -> int:
-    """How many levels a JSON text has. The loops are in C: strings go, then all but the brackets."""
+    """Return the levels of a JSON text. In C, it removes strings, then everything but brackets."""
     brackets = _STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS)
     # Without those that hold no others, a text is one level lower. That is ten times as fast as
     # counting, as long as it leaves much less.
@@ -273,20 +274,20 @@ def _depth(text: bytes) -> int:
     return levels + max(accumulate(memoryview(brackets).cast("b")), default=0)
 
 
-_TOO_DEEP: Final = f"nested too deep, at most {MAX_DEPTH} levels are allowed"
+_TOO_DEEP: Final = f"nested too deep; at most {MAX_DEPTH} levels are allowed"
 _ARRAY: Final = re.compile(rb"[ \t\r\n]*\[")
-#: (The quantifiers are possessive: without a way back, there is nothing to remember for each character.)
+#: (The quantifiers are possessive, so the engine remembers nothing for each character.)
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _INSIDE: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-#: Arrays and objects that hold no others, or none but such. Most items are that, and are one token.
+#: Arrays and objects of one or two levels. Most items are one, and take one token.
 _FLAT: Final = rb'[\[{](?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+[\]}]'
 _LOW: Final = rb'[\[{](?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+"|' + _FLAT + rb")*+[\]}]"
-#: What stands between the items of an array. (A quotation mark by itself: its string goes on.)
+#: The text between the items of an array. (The string of a quotation mark by itself continues.)
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|' + _LOW + rb'|["\[\]{},]', re.DOTALL)
 _OPENING: Final = (b"[", b"{")
 _CLOSING: Final = (b"]", b"}")
 _SPACE: Final = b" \t\r\n"
-#: Bytes of an array that are looked at within a turn.
+#: The bytes of an array that are read within a turn.
 _WINDOW: Final = 1 << 11
 #: One up, one down, as signed bytes.
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")

@@ -1,7 +1,7 @@
-"""The keys of a query: ours, those that are nearly ours, and the application's.
+"""The keys of a query: the server's, misspelt ones, and the application's.
 
-A key that isn't ours is the application's: audiences and `authenticate` look at it. If a misspelt key of
-ours passed for one of those, a client would get everything, or a notification would go to everyone. So a
+A key that isn't the server's is the application's, for audiences and `authenticate`. If a misspelt key
+passed for one of those, a client would get everything, or a notification would go to everyone. So a
 key that differs from one of ours by a single slip is refused, in upper or lower case and with or without
 underscores. So is a plain misnaming, like `recipient`. With `allow_params`, every key is refused that
 isn't listed there.
@@ -17,16 +17,18 @@ from trionotify.errors import Refused, cut, did_you_mean
 from trionotify.model.cursor import SPELLINGS
 from trionotify.model.filters import ON_ATTRIBUTES
 
-__all__ = ["OF_TEMPLATE", "OURS", "UNSIGNED", "allowed_params", "check_keys", "is_filter"]
+__all__ = ["OF_TEMPLATE", "OURS", "TICKET", "UNSIGNED", "allowed_params", "check_keys", "is_filter"]
 
-#: What a publisher's query says of what it publishes; a `POST` has `audience` besides.
+#: Keys of a publisher's query that are attributes of its notifications; a `POST` has `audience` besides.
 OF_TEMPLATE: Final = frozenset({"type", "subject", "source", "datacontenttype", "to"})
-#: All that mean something, but for the dotted ones.
+#: All keys of the server, except the dotted ones.
 OURS: Final = OF_TEMPLATE | {
     *("id", "role", "sql", "filters", "narrow", "echo", *SPELLINGS, "lag", "format", "exp", "sig"),
-    "audience",
+    *("audience", "ticket"),
 }
-#: What is meant by keys that are nobody's.
+#: The key of a ticket, which stands for a token in a URL, once.
+TICKET: Final = "ticket"
+#: Wrong keys, and the keys that they mean.
 _MISNOMERS: Final[Mapping[str, str]] = {
     "filter": "filters",
     **{kind: f"{kind}.ATTR=VALUE" for kind in ON_ATTRIBUTES},
@@ -36,11 +38,13 @@ _MISNOMERS: Final[Mapping[str, str]] = {
 }
 #: Words that applications use, although one letter makes them ours.
 _WORDS: Final = frozenset({"formats", "roles", "sources", "subjects", "types"})
-#: Of shorter keys too many words are neighbours: `tag` and `lag`, `sid` and `sig`, `uid` and `id`.
+#: The shortest key that is checked. Shorter keys are too similar to other words: `tag` and `lag`, `sid`
+#: and `sig`, `uid` and `id`.
 _SHORTEST: Final = 4
 
 
-#: What its bearer may choose: how it gets what it may have, and less of it.
+#: The keys that the bearer of a signed query may choose. They change how it receives, and can only
+#: narrow what.
 UNSIGNED: Final = frozenset({*SPELLINGS, "lag", "format", "echo", "narrow"})
 
 
@@ -48,40 +52,38 @@ def _plain(key: str) -> str:
     return key.lower().replace("_", "").replace("-", "")
 
 
-#: What is meant, by the plain spelling.
+#: The key that is meant, by its plain spelling.
 _MEANT: Final[Mapping[str, str]] = {**{_plain(key): key for key in sorted(OURS)}, **_MISNOMERS}
 
 
 def is_filter(key: str) -> bool:
-    """Whether this key of a query is a filter."""
+    """Return whether this query key is a filter."""
     return key in ("filters", "sql") or key.partition(".")[0] in ON_ATTRIBUTES
 
 
 def check_keys(params: Mapping[str, str], allowed: frozenset[str] | None = None) -> None:
-    """Raise `Refused` (400) for a key that is nearly ours, and for one that isn't `allowed`, if that is
-    given. The reason says what to write.
-    """
+    """Raise `Refused` (400), with the fix, for a misspelt key, and for a key not in `allowed`."""
     for key in params:
         if key in OURS:
             continue
         kind, dot, _ = key.partition(".")
         if dot:
             if kind not in ON_ATTRIBUTES:
-                raise _no_such(key, "; with a dot there are exact.ATTR, prefix.ATTR and suffix.ATTR")
+                raise _no_such(key, "; filter keys are exact.ATTR, prefix.ATTR and suffix.ATTR")
         elif meant := _meant(key):
             raise _no_such(key, f"; did you mean {meant!r}?")
         elif allowed is not None and key not in allowed:
-            hint = "; leave it out, or add it to the server's allow_params"
+            hint = "; remove it, or add it to the server's allow_params"
             raise _no_such(key, did_you_mean(key, OURS | allowed) or hint)
 
 
 def _no_such(key: str, hint: str) -> Refused:
-    # The log doesn't say which: it may be a token without its name.
-    return Refused(400, f"{cut(key)}: no such key{hint}", logged="a key")
+    # The log doesn't name it, because it may be a token without its name.
+    return Refused(400, f"{cut(key)}: unknown key{hint}", logged="a key")
 
 
 def allowed_params(names: str | Iterable[str] | None) -> frozenset[str] | None:
-    """The application's keys in `allow_params`, each text one or several with commas or spaces between.
+    """Return the keys in `allow_params`. A text may have several with commas or spaces between.
 
     Raises TypeError or ValueError that begins with `allow_params`.
     """
@@ -90,18 +92,20 @@ def allowed_params(names: str | Iterable[str] | None) -> frozenset[str] | None:
     found: set[str] = set()
     for text in (names,) if isinstance(names, str) else names:
         if not isinstance(text, str):
-            raise TypeError(f"allow_params must be str, not {type(text).__name__}")
+            raise TypeError(f"allow_params: must be str, not {type(text).__name__}")
         found.update(filter(None, re.split(r"[\s,]+", text)))
     for key in found - OURS:
         if "." in key:
-            raise ValueError(f"allow_params: {key!r}: keys with a dot are filters, and allowed anyway")
+            raise ValueError(
+                f"allow_params: {key!r} has a dot, so it is a filter and is always allowed; remove it"
+            )
         if meant := _meant(key):
-            raise ValueError(f"allow_params: {key!r} is too much like {meant!r}: choose another name")
+            raise ValueError(f"allow_params: {key!r} is too similar to {meant!r}; choose another name")
     return frozenset(found)
 
 
 def _meant(key: str) -> str | None:
-    """Which key of ours is meant by one that isn't; None when it is the application's."""
+    """Return the server's key that a misspelt key means; None if it is the application's."""
     plain = _plain(key)
     return _MEANT.get(plain) or (None if plain in _WORDS else _neighbour(plain))
 
@@ -111,7 +115,7 @@ def _neighbour(plain: str) -> str | None:
 
 
 def _is_slip(text: str, name: str) -> bool:
-    """Whether `text` is `name` with one letter too many, missing, or wrong, or two swapped.
+    """Return whether `text` is `name` with one letter too many, missing, or wrong, or two swapped.
 
     In a name of four letters a wrong one doesn't count: `rule`, `tape` and `each` are words.
     """

@@ -1,4 +1,4 @@
-"""The keywords of `publish`, and words of a query, for editors and type checkers."""
+"""The keywords of `publish`, and values of a query, for editors and type checkers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Attributes", "CoreAttributes", "Lag", "Role"]
 
-#: What happens to a client that is too slow for the log.
+#: The lag policy, for a client that is too slow for the log.
 Lag = Literal["disconnect", "latest", "gap"]
-#: What a client may do.
+#: The role of a client.
 Role = Literal["subscriber", "publisher", "both"]
 
 
 class CoreAttributes(TypedDict, total=False):
-    """What `publish` and `Notification.of` take beside the data. None stands for "not given".
+    """The keywords of `publish` and `Notification.of` besides the data. None stands for "not given".
 
     `extensions` are attributes of the application's own. An attribute that isn't listed here is one,
     too, when it is given as a keyword. Type checkers take it for a typo.
@@ -31,17 +31,18 @@ class CoreAttributes(TypedDict, total=False):
     id: str | None
     time: str | datetime | None
     datacontenttype: str | None
-    #: An extension that the server knows: a moment (RFC 3339) after which it isn't sent any more.
+    #: An extension that the server knows, a time (RFC 3339) after which the notification isn't sent any
+    #: more.
     expirytime: str | None
-    #: The `id` of the only clients that it is for.
+    #: The `id` of the recipients. Other clients don't get the notification.
     to: str | None
-    #: In place of the data: a value that is written as JSON. None is `null`.
+    #: A value that is written as JSON, instead of the data. None is `null`.
     json: object
     extensions: Mapping[str, ExtensionValue] | None
 
 
 class Attributes(CoreAttributes, total=False):
-    """The same, with an audience."""
+    """The keywords of `publish`, including the audience."""
 
     #: A predicate over the client's query, or any callable of a client.
     audience: Callable[[Any], object] | None

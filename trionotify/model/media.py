@@ -1,7 +1,7 @@
-"""Media types: what a body, or an event's data, says that it is (RFC 9110, section 8.3).
+"""Media types of bodies and of events' data (RFC 9110, section 8.3).
 
-A parameter's name is in any case, its value may be in quotes, and an encoding has more than one label:
-so the text of a media type is never looked at but here. There is no I/O, and no state.
+A parameter's name may be in any case, its value may be in quotes, and an encoding has several labels. So
+only this module reads the text of a media type. There is no I/O, and no state.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import attrs
 __all__ = ["NOSNIFF", "Media", "read_media"]
 
 #: `; name=value`, or `; name="value"`, in which a backslash takes what follows as it is. A value whose
-#: quotes aren't closed goes on to the end: to look for the end of each of them takes quadratic time.
+#: quotes aren't closed extends to the end, because searching for the end of each would take quadratic
+#: time.
 _PARAMETER: Final = re.compile(
     r';\s*(?P<name>[^\s;="]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*+)|(?P<plain>[^;"]*))', re.DOTALL
 )
@@ -29,9 +30,9 @@ _UTF_8: Final = frozenset(
         *("us-ascii", "ascii"),
     }
 )
-#: Of XML, besides what ends in `+xml` (RFC 7303, section 9).
+#: Subtypes of XML, besides those that end in `+xml` (RFC 7303, section 9).
 _XML: Final = frozenset({"xml", "xml-dtd", "xml-external-parsed-entity"})
-#: A longer one is read again each time, because what strangers send must not stay in memory.
+#: A longer text isn't cached, because texts from strangers must not fill the memory.
 _LONGEST: Final = 200
 
 
@@ -41,11 +42,11 @@ NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 
 @attrs.frozen
 class Media:
-    """A media type: its `essence`, like `text/plain`, in lower case, and its parameters by name."""
+    """A media type, with its `essence`, like `text/plain`, in lower case, and its parameters by name."""
 
     essence: str
     parameters: Mapping[str, str]
-    #: Whether it is one of JSON's (RFC 6839, section 3.1). Every event is asked that.
+    #: Whether it is a JSON type (RFC 6839, section 3.1). Stored, because every event needs it.
     is_json: bool = attrs.field(init=False)
 
     @is_json.default
@@ -55,13 +56,13 @@ class Media:
 
     @property
     def is_xml(self) -> bool:
-        """Whether it is one of XML's, which is text."""
+        """Whether it is an XML type, which is text."""
         subtype = self.essence.rpartition("/")[2]
         return subtype in _XML or subtype.endswith("+xml")
 
     @property
     def charset(self) -> str | None:
-        """The encoding that it names, in lower case; None for none."""
+        """The encoding that it names, in lower case, or None."""
         return self.parameters.get("charset", "").strip().lower() or None
 
     @property
@@ -71,7 +72,7 @@ class Media:
 
 
 def read_media(text: str) -> Media:
-    """Read a media type. What is no parameter is left out; of two with one name, the first counts."""
+    """Parse a media type. Invalid parameters are ignored; of two with one name, the first counts."""
     return _read(text) if len(text) <= _LONGEST else _read.__wrapped__(text)
 
 

@@ -1,7 +1,7 @@
-"""Dicts of several items per key, where most keys have one.
+"""Sets of items, most of which have one, and dicts of several items per key, where most keys have one.
 
-A dict of its own for every key would weigh a quarter of a KiB for each client; so one item stands by
-itself, and only several have a dict, in the order in which they came.
+A dict for every key would take a quarter of a KiB for each client. So a single item is stored by itself
+or in a tuple, and only several items have a dict, in insertion order.
 """
 
 from __future__ import annotations
@@ -9,14 +9,34 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
-__all__ = ["Bags"]
+__all__ = ["Bags", "Few", "with_item", "without_item"]
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item", bound=Hashable)
 
+#: A set of items in insertion order. Change it by `with_item` and `without_item`, which return it.
+Few = tuple[Item, ...] | dict[Item, None]
+
+
+def with_item(items: Few[Item], item: Item) -> Few[Item]:
+    """Return the items, and this one."""
+    if not items:
+        return (item,)
+    items = items if isinstance(items, dict) else dict.fromkeys(items)
+    items[item] = None
+    return items
+
+
+def without_item(items: Few[Item], item: Item) -> Few[Item]:
+    """Return the items without this one, which is among them."""
+    if not isinstance(items, dict):
+        return ()
+    del items[item]
+    return items
+
 
 class Bags(Generic[Key, Item]):
-    """From keys to items, none twice under one key. An item is not a dict."""
+    """A map from keys to sets of items. An item must not be a dict."""
 
     __slots__ = ("_found",)
 
@@ -27,7 +47,7 @@ class Bags(Generic[Key, Item]):
         return bool(self._found)
 
     def add(self, key: Key, item: Item) -> None:
-        """Put `item` under `key`."""
+        """Add `item` under `key`."""
         found = self._found.setdefault(key, item)
         if isinstance(found, dict):
             found[item] = None
@@ -35,7 +55,7 @@ class Bags(Generic[Key, Item]):
             self._found[key] = {found: None, item: None}
 
     def remove(self, key: Key, item: Item) -> None:
-        """Take `item` away; raises KeyError when it isn't there."""
+        """Remove `item`. Raises KeyError if it isn't there."""
         found = self._found[key]
         if not isinstance(found, dict):
             if found != item:
@@ -47,14 +67,14 @@ class Bags(Generic[Key, Item]):
             (self._found[key],) = found
 
     def get(self, key: Key) -> Iterable[Item]:
-        """What is under `key`."""
+        """Return the items of `key`, in insertion order."""
         found = self._found.get(key)
         if found is None:
             return ()
         return found if isinstance(found, dict) else (found,)
 
     def count(self, key: Key) -> int:
-        """How many."""
+        """Return the number of items of `key`."""
         found = self._found.get(key)
         if found is None:
             return 0

@@ -1,9 +1,9 @@
 """A notification: data and its attributes, named as in CloudEvents 1.0.
 
-The record is immutable and checked when it is made, so whoever holds one need not check again.
-Making one is on the path of every published message. Hence what is costly and seldom asked for (the
-`id`'s and the `time`'s text) is rendered on demand, and the checks look at types first and at
-characters only where there are any.
+The record is immutable and checked when it is created, so it need not be checked again. Creating one is
+on the path of every published message. So costly values that are seldom needed (the text of the `id`
+and of the `time`) are rendered on demand, and the checks look at types first, and at characters only if
+there are any.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ __all__ = [
 
 Data = str | bytes | None
 
-#: What `Notification.state` returns: data, type, source and subject; the id, and whether it was given;
+#: The result of `Notification.state`: data, type, source and subject; the id, and whether it was given;
 #: the time as it was given, or in seconds; the datacontenttype, if it was given; the audience; the
 #: extensions.
 State = tuple[Any, ...]
 
-#: Bytes of memory that an entry of the log takes beside its texts, measured with tracemalloc: the
-#: entry, the notification, its key, and the heads of its `str` objects.
+#: Bytes of memory that an entry of the log takes besides its texts, measured with tracemalloc. They are
+#: the entry, the notification, its key, and the headers of its `str` objects.
 _OVERHEAD: Final = 768
-#: The same for each extension.
+#: Bytes of memory for each extension, besides its texts.
 _EXTENSION_OVERHEAD: Final = 160
 
 #: The attributes that the constructor takes by these names.
@@ -75,10 +75,10 @@ _CORE: Final = frozenset({"id", "source", "type", "subject", "time", "dataconten
 #: Types that begin with this are the server's own, and can't be published.
 RESERVED_TYPE: Final = "trionotify."
 
-# An id is unique because the prefix is drawn anew by each process and the counter never repeats: two
-# counted integers cost 0.05 us where a UUID costs 2.
+# An id is unique because each process draws its own prefix and the counter never repeats. This takes
+# 0.05 us, and a UUID takes 2.
 _PREFIX: Final = secrets.token_hex(6)
-# It starts where nobody's own numbers are, so an `id` given as int is seen to be a mistake.
+# It starts above the numbers that applications use, so an `id` given as int is noticed as a mistake.
 _FIRST: Final = 1 << 62
 _count: Final = itertools.count(_FIRST).__next__
 
@@ -92,36 +92,36 @@ _bind: Final = object.__setattr__.__get__  # how attrs does it, too: bound once,
 class Notification:
     """One notification, immutable.
 
-    `data` is text, bytes, or None; it goes out as it came in. `type` says what happened, `source`
-    where, `subject` to what. `id` and `source` together name this notification among all others;
-    `id` is made up when it isn't given, `time` (RFC 3339) is the moment of construction.
+    `data` is text, bytes, or None, and is sent unchanged. `type` says what happened, `source` where,
+    and `subject` to what. `id` and `source` together identify the notification. If no `id` is given,
+    one is generated. `time` (RFC 3339) is by default the time of construction.
     `extensions` are further attributes, name to str, int or bool.
 
-    `audience` is the publisher's condition on clients: a predicate over the client's record, or any
-    callable of the `Client`. The extension attribute `to` is the `id` of the only ones meant.
+    `audience` is the publisher's condition on clients, a predicate over the client's record or any
+    callable of the `Client`. The extension attribute `to` is the `id` of the recipients.
 
-    Raises TypeError or ValueError that begins with the attribute's name when a value won't do.
+    Raises TypeError or ValueError, beginning with the attribute's name, for an invalid value.
     """
 
     data: Data = None
     type: str = attrs.field(default="message", kw_only=True)
     source: str = attrs.field(default="/hub", kw_only=True)
     subject: str | None = attrs.field(default=None, kw_only=True)
-    #: Text if the publisher gave it; made up by this process, an int; by another, its text as bytes.
+    #: Text if the publisher gave it, an int if this process generated it, bytes if another one did.
     _id: int | str | bytes = attrs.field(factory=_count, kw_only=True)
     _time: float | str | datetime = attrs.field(factory=clock.time, kw_only=True)
     _datacontenttype: str | None = attrs.field(default=None, kw_only=True)
     audience: Callable[[Any], object] | None = attrs.field(default=None, kw_only=True)
     extensions: Mapping[str, ExtensionValue] = attrs.field(default=_NO_EXTENSIONS, kw_only=True)
-    #: The part of `weight` that isn't the data's, once it was asked for.
+    #: The cached part of `weight` that isn't the data's.
     _bare_weight: int | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        # `x.__class__ is str` first: it is the everyday case, and half the price of isinstance.
+        # `x.__class__ is str` comes first. It is the usual case, and takes half as long as isinstance.
         data, subject = self.data, self.subject
         if data.__class__ is not bytes and not (data.__class__ is str and data.isascii()):
             _check_data(data)
-        # One look at all three texts at once; only where it finds something is each one judged.
+        # All three texts are checked together first. Each one is checked only if that finds something.
         try:
             text = self.type + self.source
             if subject is not None:
@@ -149,7 +149,7 @@ class Notification:
             _check_json(self.data, self._datacontenttype)
         if self.audience is not None and not callable(self.audience):
             raise TypeError(
-                "audience must be a predicate or a callable of the Client, not"
+                "audience: must be a predicate or a callable of the Client, not"
                 f" {_kind_of(self.audience)}{hint_of(self.audience, audience=True)}"
             )
         if self.extensions is not _NO_EXTENSIONS:
@@ -157,7 +157,7 @@ class Notification:
 
     @classmethod
     def of(cls, data: Data = None, **attributes: Unpack[Attributes]) -> Notification:
-        """Make one of `data`, or of `json`, and attributes.
+        """Create a notification from `data`, or from `json`, and attributes.
 
         `json` is a value that becomes the data, written as JSON; `datacontenttype` is then
         `application/json`, or another type of JSON's that you give. `extensions` are attributes of your
@@ -181,25 +181,27 @@ class Notification:
         return cls(data, **core)
 
     def of_json(self, kind: str) -> Self:
-        """Say that the data, which was read as a part of a JSON text, is of the media type `kind`.
+        """Set the media type of data that was parsed as a part of a JSON text to `kind`.
 
-        For whoever has made it, at once. It isn't read again, as that takes long if it is long. Raises
-        as the constructor does.
+        Only its creator may call this, at once. The data isn't parsed again, which would take long for a
+        long text. Raises as the constructor does.
         """
         check_text("datacontenttype", kind)
         _set(self, "_datacontenttype", kind)
         return self
 
-    def another(self, data: Data) -> Notification:
-        """One with the same attributes, but for `data`, and an `id` and a `time` of its own.
-
-        The attributes were checked already: a publisher's are the same for all that it says, and this
-        takes half as long as making a notification from the start. Raises as the constructor does.
-        """
+    def check_data(self, data: Data) -> None:
+        """Raise as the constructor does if there can't be `another` with this `data`."""
         if data.__class__ is not bytes and not (data.__class__ is str and data.isascii()):
             _check_data(data)
         if self._datacontenttype is not None:
             _check_json(data, self._datacontenttype)
+
+    def another(self, data: Data, time: float) -> Notification:
+        """Return a notification with the same attributes, another `id`, and this `data` and `time`.
+
+        Nothing is checked, so it takes half as long as creating one. See `check_data`.
+        """
         made = object.__new__(Notification)
         set_field = _bind(made)
         set_field("data", data)
@@ -207,7 +209,7 @@ class Notification:
         set_field("source", self.source)
         set_field("subject", self.subject)
         set_field("_id", _count())
-        set_field("_time", clock.time())
+        set_field("_time", time)
         set_field("_datacontenttype", self._datacontenttype)
         set_field("audience", self.audience)
         set_field("extensions", self.extensions)
@@ -215,7 +217,7 @@ class Notification:
         return made
 
     def state(self) -> State:
-        """All that it is, in values that a file can hold but for the audience: see `restored`."""
+        """Return its content as values that a file can store, except the audience. See `restored`."""
         id = self._id
         return (
             self.data,
@@ -232,9 +234,9 @@ class Notification:
 
     @classmethod
     def restored(cls, state: State) -> Notification:
-        """One that equals the one whose `state` this is, in whatever process that was.
+        """Return a notification from the `state` of an equal one, perhaps of another process.
 
-        Nothing is checked again: it is for what `state` returned, and takes half as long as making one.
+        Nothing is checked again, so it takes half as long as creating a notification.
         """
         made = object.__new__(cls)
         set_field = _bind(made)
@@ -253,37 +255,37 @@ class Notification:
 
     @property
     def id(self) -> str:
-        """Unique among the notifications of one `source`."""
+        """The id, which is unique among the notifications of one `source`."""
         return _text_of(self._id)
 
     @property
     def given_id(self) -> str | None:
-        """The `id` if the publisher gave it: the same again is a repetition. None if it was made up."""
+        """The `id` if the publisher gave it, else None. The same id again is a repetition."""
         return self._id if isinstance(self._id, str) else None
 
     @property
     def expired(self) -> bool:
-        """Whether the moment in the extension attribute `expirytime` has passed: don't send it late."""
+        """Whether the time in the extension attribute `expirytime` has passed, so that it isn't sent."""
         moment = self.extensions.get("expirytime")
         return moment is not None and moment_of("expirytime", moment) < clock.time()
 
     @property
     def time(self) -> str:
-        """When it was made, as RFC 3339 text; UTC unless the publisher gave it otherwise."""
+        """The time of creation as RFC 3339 text, in UTC unless the publisher gave another one."""
         if isinstance(self._time, float):
             return datetime.fromtimestamp(self._time, UTC).isoformat().replace("+00:00", "Z")
         return str(self._time)
 
     @property
     def datacontenttype(self) -> str | None:
-        """The media type of `data`; None when there is no data and none was given."""
+        """The media type of `data`; None if there is no data and none was given."""
         if self._datacontenttype is not None or self.data is None:
             return self._datacontenttype
         return "text/plain" if isinstance(self.data, str) else "application/octet-stream"
 
     @property
     def to(self) -> str | None:
-        """The `id` of the clients that it is for, or None: for all."""
+        """The `id` of the clients that it is for, or None if it is for all."""
         value = self.extensions.get("to")
         return None if value is None else str(value)
 
@@ -294,25 +296,24 @@ class Notification:
 
     @property
     def size(self) -> int:
-        """What was said, in bytes: `data` and the attributes that were given, as UTF-8."""
+        """The size of `data` and the given attributes, in bytes of UTF-8."""
         data, size = self.data, _bytes_of(self._texts())
         if data is None:
             return size
         return size + (len(data) if isinstance(data, bytes) else _bytes_of(data))
 
-    @property
-    def weight(self) -> int:
-        """What it takes in memory as an entry of a log, in bytes, but for its audience.
+    def weight(self, data: Data) -> int:
+        """Return the bytes of memory that it takes with this `data` in the log, without its audience.
 
-        A bound, not a measurement: the same on every machine, and a little more than the truth.
+        It is an upper bound, not a measurement, so it is the same on every machine.
         """
-        weight, data = self._bare_weight or self._weigh(), self.data
+        weight = self._bare_weight or self._weigh()
         if data is None:
             return weight
         return weight + (len(data) if data.isascii() or isinstance(data, bytes) else memory_of(data))
 
     def _weigh(self) -> int:
-        """Work out what it weighs without its data, and remember that: see `another`."""
+        """Compute and cache the weight without the data. See `another`."""
         weight = _OVERHEAD + memory_of(self._texts())
         if self.extensions is not _NO_EXTENSIONS:
             weight += _EXTENSION_OVERHEAD * len(self.extensions)
@@ -320,7 +321,7 @@ class Notification:
         return weight
 
     def _texts(self) -> str:
-        """All attributes that were given, one after the other: what is made up is short."""
+        """Return all given attributes, joined. Generated ones are short."""
         id = self._id if self._id.__class__ is str else ""
         time = self._time if self._time.__class__ is str else ""
         text = f"{self.type}{self.source}{self.subject or ''}{id}{time}{self._datacontenttype or ''}"
@@ -330,7 +331,7 @@ class Notification:
         return text
 
     def get(self, name: str) -> str | None:
-        """The attribute `name` as text, or None where there is none: what predicates look at.
+        """Return the attribute `name` as text, or None if it is missing. Predicates use this.
 
         Booleans read `true` and `false`, integers in decimal (CloudEvents 1.0, "Type System").
         """
@@ -345,18 +346,18 @@ class Notification:
         return str(extension)
 
     def names(self) -> Iterator[str]:
-        """The names of the attributes that it may have: beside these, `get` finds none."""
+        """Yield the names of all attributes that it may have. For any other, `get` returns None."""
         yield from ATTRIBUTES
         for name in self.extensions:
             if name != "to":
                 yield name
 
     def value(self, name: str) -> ExtensionValue | None:
-        """The attribute `name` with the type that it has in CloudEvents, or None: what SQL looks at."""
+        """Return the attribute `name` with its CloudEvents type, or None. SQL uses this."""
         return self.get(name) if name in ATTRIBUTES else self.extensions.get(name)
 
     def __eq__(self, other: object) -> bool:
-        """Whether data and all attributes are equal, `id` and `time` included."""
+        """Return whether data and all attributes are equal, `id` and `time` included."""
         if not isinstance(other, Notification):
             return NotImplemented
         return self._key() == other._key()
@@ -382,22 +383,22 @@ class Notification:
 
 
 def publishable(data: Data | Notification, attributes: Attributes) -> Notification:
-    """`data` with these attributes, or a `Notification` as it is.
+    """Return a notification of `data` with these attributes, or a `Notification` as it is.
 
     Raises TypeError or ValueError that names the attribute at fault.
     """
     if not isinstance(data, Notification):
         data = Notification.of(data, **attributes)
     elif "json" in attributes or any(value is not None for value in attributes.values()):
-        raise TypeError("a Notification is published as it is: give it its attributes")
+        raise TypeError("a Notification is published as it is; set its attributes on the Notification")
     check_publishable(data)
     return data
 
 
 def check_publishable(notification: Notification) -> None:
-    """Raise ValueError if its type is one of the server's own."""
+    """Raise ValueError if its type is reserved for the server."""
     if notification.type.startswith(RESERVED_TYPE):
-        raise ValueError(f"type: what begins with {RESERVED_TYPE} is the server's own: choose another")
+        raise ValueError(f"type: types that start with {RESERVED_TYPE} are reserved; choose another one")
 
 
 def _check_data(data: object) -> None:
@@ -405,14 +406,14 @@ def _check_data(data: object) -> None:
         try:
             data.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"data can't be written as UTF-8: {error}") from None
+            raise ValueError(f"data: can't be encoded as UTF-8: {error}") from None
     elif not isinstance(data, bytes | None):
         hint = "" if isinstance(data, bytearray | memoryview) else "; to publish it as JSON, use json="
-        raise TypeError(f"data must be str, bytes or None, not {_kind_of(data)}{hint}")
+        raise TypeError(f"data: must be str, bytes or None, not {_kind_of(data)}{hint}")
 
 
 def _check_json(data: object, kind: str) -> None:
-    """Who is told that this is JSON must be able to read it; bytes are nobody's to judge."""
+    """Raise ValueError for text of a JSON type that isn't JSON. Bytes are not checked."""
     if isinstance(data, str) and read_media(kind).is_json:
         try:
             check_json(data)
@@ -421,7 +422,7 @@ def _check_json(data: object, kind: str) -> None:
 
 
 def new_id() -> str:
-    """An `id` that nobody else has."""
+    """Return a unique `id`."""
     return _text_of(_count())
 
 

@@ -1,14 +1,14 @@
-"""Predicates: who wants what.
+"""Predicates, the conditions of filters and audiences.
 
 A predicate decides on a *subject*, anything with `get(name) -> str | None`: a notification (then it
 is a subscription's filter) or a client (then it is a publisher's audience). The built-in ones are the
 dialects of the CloudEvents Subscriptions API (section 3.2.4, "filters"), with its names; `filters` reads
 them from its JSON.
 
-They are values: immutable, hashable, combined with `&`, `|` and `~`, and equal when they have the same
-canonical form (`key_of`): in whatever order and nesting their parts stand, said once or twice. That is
-what lets the hub find equal ones and index them. Any callable of the subject can stand wherever a
-predicate can; it is compared by identity and has no JSON.
+They are immutable, hashable values, which `&`, `|` and `~` combine. Two are equal if they have the same
+canonical form (`key_of`), whatever the order, nesting and repetition of their parts. That is what lets
+the hub find equal ones and index them. Any callable of the subject can stand wherever a predicate can;
+it is compared by identity and has no JSON.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ __all__ = [
 
 
 class Subject(Protocol):
-    """What a predicate looks at: a notification or a client."""
+    """The subject of a predicate, which is a notification or a client."""
 
     def get(self, name: str, /) -> str | None:
-        """The attribute `name` as text, or None where there is none."""
+        """Return the attribute `name` as text, or None if it is missing."""
 
 
-#: A predicate, or any callable that does for one.
+#: A predicate, or any callable that serves as one.
 Wanted = Callable[[Any], object]
 
 
 class Predicate:
-    """The base of the built-in predicates: call one with a subject, get True or False."""
+    """The base of the built-in predicates. Call one with a subject; it returns True or False."""
 
     __slots__ = ()
 
@@ -83,37 +83,37 @@ class Predicate:
         return Not(self)
 
     def to_json(self) -> Any:
-        """This predicate in the CloudEvents Subscriptions form, ready for `json.dumps`."""
+        """Return this predicate in the CloudEvents Subscriptions form, ready for `json.dumps`."""
         return to_json(self)
 
 
 @attrs.frozen(init=False, repr=False, eq=False)
 class OnAttributes(Predicate):
-    """One condition on each of some attributes; all of them must hold."""
+    """A condition on each of some attributes, all of which must hold."""
 
     attributes: tuple[tuple[str, str], ...]
-    #: Whether an attribute's text does, given the condition's.
+    #: Compares an attribute's text with the condition's.
     _test: ClassVar[Any]
 
     def __init__(self, mapping: Mapping[str, str] | None = None, /, **attributes: str) -> None:
-        """Take the attributes by keyword, or in `mapping` where a name is no Python identifier.
+        """Take the attributes as keywords, or in `mapping` if a name isn't a Python identifier.
 
         In an audience they are the query's parameters, which may have any name; those of a filter
-        are looked at where it is registered. Raises TypeError or ValueError when a name or a value is
-        not text, is empty, or when there is none at all.
+        are checked when it is registered. Raises TypeError or ValueError if a name or a value isn't
+        text or is empty, or if there are none.
         """
         pairs = {**(mapping or {}), **attributes}
         if not pairs:
-            raise ValueError(f"{type(self).__name__} needs at least one attribute")
+            raise ValueError(f"{type(self).__name__}: needs at least one attribute")
         for name, value in pairs.items():
             if not isinstance(name, str):
-                raise TypeError(f"an attribute's name must be str, not {type(name).__name__}")
+                raise TypeError(f"attribute name: must be str, not {type(name).__name__}")
             if not name.isprintable() or not name:
-                raise ValueError(f"{quoted(name)} can't name an attribute: use printable characters")
+                raise ValueError(f"attribute name {quoted(name)}: must consist of printable characters")
             if not isinstance(value, str):
-                raise TypeError(f"{cut(name)} must be str, not {type(value).__name__}")
+                raise TypeError(f"{cut(name)}: must be str, not {type(value).__name__}")
             if not value:
-                raise ValueError(f"{cut(name)} must not be empty")
+                raise ValueError(f"{cut(name)}: must not be empty")
         self.__attrs_init__(tuple(sorted(pairs.items())))
 
     def __call__(self, subject: Subject) -> bool:
@@ -129,21 +129,21 @@ class OnAttributes(Predicate):
 
 @attrs.frozen(init=False, repr=False, eq=False)
 class Exact(OnAttributes):
-    """Every named attribute is there and equals the given text, case included."""
+    """Every named attribute exists and equals the given text, including case."""
 
     _test = staticmethod(str.__eq__)
 
 
 @attrs.frozen(init=False, repr=False, eq=False)
 class Prefix(OnAttributes):
-    """Every named attribute is there and begins with the given text, case included."""
+    """Every named attribute exists and begins with the given text, including case."""
 
     _test = staticmethod(str.startswith)
 
 
 @attrs.frozen(init=False, repr=False, eq=False)
 class Suffix(OnAttributes):
-    """Every named attribute is there and ends with the given text, case included."""
+    """Every named attribute exists and ends with the given text, including case."""
 
     _test = staticmethod(str.endswith)
 
@@ -151,16 +151,16 @@ class Suffix(OnAttributes):
 def _checked_parts(parts: Iterable[Wanted]) -> tuple[Wanted, ...]:
     found = tuple(parts)
     if not found:
-        raise ValueError("at least one predicate is needed")
+        raise ValueError("predicates: must be at least one, not none")
     for part in found:
         check_callable(part)
     return found
 
 
 def check_callable(part: object) -> None:
-    """Raise TypeError for what can be no predicate."""
+    """Raise TypeError if `part` can't be a predicate."""
     if not callable(part):
-        raise TypeError(f"{quoted(part)} is neither a predicate nor a callable{hint_of(part)}")
+        raise TypeError(f"{quoted(part)} is not a predicate or a callable{hint_of(part)}")
 
 
 @attrs.frozen(eq=False)
@@ -205,10 +205,10 @@ class Not(Predicate):
 
 @attrs.frozen(init=False, repr=False, eq=False)
 class Sql(Predicate):
-    """A CloudEvents SQL expression (CESQL 1.0.0) is true, and nothing went wrong in finding that out.
+    """A CloudEvents SQL expression (CESQL 1.0.0) is true, and its evaluation had no errors.
 
-    `source` is the expression as it was written. Raises `cesql.ParseError`, a ValueError that says where
-    it can't be understood, and what was expected there.
+    `source` is the expression's text. Raises `cesql.ParseError`, a ValueError that says where the text
+    is invalid, and what was expected there.
     """
 
     source: str
@@ -216,11 +216,11 @@ class Sql(Predicate):
 
     def __init__(self, source: str) -> None:
         if not isinstance(source, str):
-            raise TypeError(f"an SQL expression must be str, not {type(source).__name__}")
+            raise TypeError(f"sql: must be str, not {type(source).__name__}")
         self.__attrs_init__(source, cesql.parse(source))
 
     def __call__(self, subject: Subject) -> bool:
-        # A notification's attributes have types, which the language heeds; a client's are text.
+        # A notification's attributes have types, which the language respects. A client's are text.
         return self.expression.holds(getattr(subject, "value", subject.get))
 
     def __repr__(self) -> str:
@@ -229,7 +229,7 @@ class Sql(Predicate):
 
 @attrs.frozen(eq=False)
 class _Constant(Predicate):
-    """The same answer whatever the subject; `EVERYTHING` and `NOTHING` are the only two."""
+    """A predicate with a constant result: `EVERYTHING` or `NOTHING`."""
 
     answer: bool
 
@@ -240,18 +240,18 @@ class _Constant(Predicate):
         return "EVERYTHING" if self.answer else "NOTHING"
 
 
-#: Wants every notification: what a client without a filter has. Its JSON is the empty list.
+#: Matches every notification. It is the filter of a client without one. Its JSON is the empty list.
 EVERYTHING: Final = _Constant(True)
-#: Wants none: what remains when the last predicate is unsubscribed.
+#: Matches no notification. It remains when the last predicate is unsubscribed.
 NOTHING: Final = _Constant(False)
 
 
-#: Those that have no parts.
+#: The predicates without parts.
 _PLAIN: Final = frozenset({Exact, Prefix, Suffix, Sql, _Constant})
 
 
 def is_value(predicate: Wanted) -> bool:
-    """Whether it is built of built-in predicates alone: then it never raises, and compares by value."""
+    """Return whether it consists only of built-in predicates, which never raise and compare by value."""
     kind = type(predicate)  # of a subclass nothing is known
     if kind is AllOf or kind is AnyOf:
         return all(map(is_value, predicate.parts))  # type: ignore[attr-defined] # mypy doesn't narrow by type()
@@ -261,12 +261,12 @@ def is_value(predicate: Wanted) -> bool:
 
 
 def key_of(predicate: Wanted) -> Hashable:  # noqa: PLR0911 - a table
-    """The canonical form of `predicate`: what stands for it in a dict, as long as it is kept itself.
+    """Return the canonical form of `predicate`, a dict's key for as long as the predicate is kept.
 
-    Every condition is an atom on one attribute; sets of them are flattened, in no order, and hold
-    nothing twice; what decides nothing is left out. So the same meaning has the same key wherever that
-    is cheap to see. Callables count by identity, whatever they say: an `__eq__` or `__hash__` of the
-    application's may raise, or change its mind.
+    Every condition is an atom on one attribute. Nested sets of them are flattened, without order and
+    without duplicates, and parts that decide nothing are omitted. So equivalent predicates have the same
+    key if that is cheap to find out. Callables count by identity, because an `__eq__` or `__hash__` of
+    the application may raise, or change its result.
     """
     kind = type(predicate)
     if isinstance(predicate, OnAttributes) and kind in _PLAIN:
@@ -281,12 +281,12 @@ def key_of(predicate: Wanted) -> Hashable:  # noqa: PLR0911 - a table
         return _negated(key_of(predicate.part))  # type: ignore[attr-defined] # the same
     if kind is _Constant:
         return bool(predicate.answer)  # type: ignore[attr-defined] # the same
-    # A bound method is made anew at each look; those of one object are equal.
+    # Each access creates another bound method, but those of one object are equal.
     return predicate if kind is MethodType else id(predicate)
 
 
 def _joined(how: str, keys: Iterable[Hashable]) -> Hashable:
-    """The key of `all` or `any` of these: flat, without what changes nothing."""
+    """Return the key of `all` or `any` of these, flat and without parts that change nothing."""
     neutral = how == "all"
     found: set[Hashable] = set()
     for key in keys:
@@ -309,7 +309,7 @@ def to_json(predicate: Wanted) -> Any:
     """Write `predicate` as the CloudEvents Subscriptions API has it: `from_json` reads it back.
 
     Raises TypeError for a callable that is not a built-in predicate, and ValueError for `NOTHING`
-    anywhere, and `EVERYTHING` inside another, which that form can't say.
+    anywhere, and `EVERYTHING` inside another predicate, which that form can't express.
     """
     return [] if predicate is EVERYTHING else _write(predicate)
 
@@ -327,7 +327,8 @@ def _write(predicate: Wanted) -> dict[str, Any]:
         case Sql():
             return {"sql": predicate.source}
         case _Constant():
-            raise ValueError(f"{predicate} has no JSON but as a whole: leave it out")
+            raise ValueError(f"{predicate} can't be a part of a JSON filter; leave it out")
     raise TypeError(
-        f"{quoted(predicate)} has no JSON: use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
+        f"{quoted(predicate)} can't be written as JSON; use Exact, Prefix, Suffix, AllOf, AnyOf,"
+        " Not and Sql"
     )

@@ -1,14 +1,17 @@
-"""The query of a request's path: who the client is, and what it wants.
+"""The query of a request's path: the client's identity and its wishes.
 
-The query is the same on every transport. All of it becomes `client.params`; the keys that mean something
-here are checked before anything else happens, so that a typing error is a 400 that names it and
-never a client that silently gets too much or too little.
+The query is the same on every transport. All of it becomes `client.params`. The server's own keys are
+checked before anything else happens. So a typing error causes a 400 that names it, and never a client
+that silently gets too much or too little.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from functools import lru_cache
+from sys import intern
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
@@ -39,18 +42,39 @@ _FORMATS: Final = ("raw", "cloudevents")
 _LAGS: Final = ("gap", "latest", "disconnect")
 
 
-def parse_query(text: str) -> dict[str, str]:
-    """The parameters of a query string; raises `Refused` (400) for one given twice, or not UTF-8."""
-    try:
-        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=256)
-    except ValueError as error:  # UnicodeDecodeError included
-        raise _bad(f"the query can't be read: {error}") from None
-    params = dict(pairs)
+#: Programs send the same query with each request, and clients differ in their `id` only. So short ones
+#: are read once. Both numbers limit memory, because a filter takes a hundred times the memory of its
+#: text.
+_SHORT: Final = 256
+_KEPT: Final = 256
+#: The most parameters of a query.
+_MOST: Final = 256
+
+
+def parse_query(text: str) -> Mapping[str, str]:
+    """Parse a query string. Raises `Refused` (400) for a key given twice, or text that isn't UTF-8."""
+    return _parsed(text) if len(text) <= _SHORT else _parse(text)
+
+
+def _parse(text: str) -> Mapping[str, str]:
+    if text.count("&") < _MOST and "%" not in text and "+" not in text:
+        parts = [part.partition("=") for part in text.split("&") if part]
+        pairs = [(key, value) for key, _, value in parts]
+    else:
+        try:
+            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST)
+        except ValueError as error:  # UnicodeDecodeError included
+            raise _bad(f"query: can't be read: {error}", "query") from None
+    # Thousands of clients have the same keys. One text for each is enough.
+    params = {intern(key): value for key, value in pairs}
     if len(params) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _bad(f"{twice}: given twice; once is allowed", twice if twice in OURS else "a key")
-    return params
+        raise _bad(f"{twice}: given twice; give it once", twice if twice in OURS else "a key")
+    return MappingProxyType(params)
+
+
+_parsed = lru_cache(_KEPT)(_parse)
 
 
 ROLES: Final = ("subscriber", "publisher", "both")
@@ -65,23 +89,23 @@ class Filters:
 
     @classmethod
     def of(cls, params: Mapping[str, str], limits: FilterLimits) -> Filters:
-        """Parse them; raises `Refused` (400) that begins with the key at fault."""
+        """Parse the filters of a query. Raises `Refused` (400) that begins with the key at fault."""
         narrow = _part("narrow", params["narrow"], limits) if "narrow" in params else None
         return cls(_filter(params, limits), narrow)
 
     @staticmethod
     def are_long(params: Mapping[str, str]) -> bool:
-        """Whether parsing them may take more than a turn."""
+        """Return whether parsing them may take more than a turn."""
         return sum([len(params.get(key, "")) for key in ("sql", "filters", "narrow")]) > SLOW
 
 
 @attrs.frozen
 class Query:
-    """What a query says, checked.
+    """A parsed and checked query.
 
-    `filter` is None when it names none, `lag` when the format's default holds. `narrow` is a filter
-    besides, which isn't signed with the rest. `offset` is where the moment in `since` is, once the hub
-    has looked it up.
+    `filter` is None without any filter, `lag` if the format's default applies. `narrow` is an additional
+    filter, which isn't signed with the rest. `offset` is the place of the moment in `since`, once the
+    hub has looked it up.
     """
 
     id: str
@@ -108,16 +132,17 @@ class Query:
         filters: Filters | None = None,
         allowed: frozenset[str] | None = None,
     ) -> Query:
-        """Read the parameters; raises `Refused` (400) that begins with the key at fault.
+        """Check the parameters. Raises `Refused` (400) that begins with the key at fault.
 
-        What is given besides them counts whatever they say: `id` is who the client is, a `subprotocol`
-        that is ours or `format` what it speaks, `last_event_id` where it is. `filters` are those in the
-        parameters, where they have been parsed already. `allowed` are the application's own keys, if no
-        others may be there.
+        The other arguments override them: `id` is the client's identity, a known `subprotocol` or
+        `format` decides the format, and `last_event_id` is its position. `filters` are those in the
+        parameters, if they were parsed already. `allowed` are the application's own keys, if no others
+        are allowed.
         """
-        check_keys(params, allowed)
-        if not OF_TEMPLATE.isdisjoint(params):
-            template(params, "")
+        given = tuple([item for item in params.items() if item[0] != "id"])
+        size = len(last_event_id or "") + sum([len(key) + len(value) for key, value in given])
+        read = _wishes_read if filters is None and size <= _SHORT else _wishes
+        wishes = read(given, subprotocol, format, last_event_id, limits, filters, allowed)
         name = id if id is not None else params.get("id")
         if name is None:
             name = secrets.token_urlsafe(9)
@@ -125,25 +150,44 @@ class Query:
             try:
                 check_id("id", name)
             except ValueError as error:
-                raise _bad(str(error)) from None
-        asked = _choice(params, "format", _FORMATS, "raw")
-        format = "cloudevents" if subprotocol == SUBPROTOCOL else format or asked
-        filters = filters or Filters.of(params, limits)
-        return cls(
-            id=name,
-            role=_choice(params, "role", ROLES, "subscriber"),
-            filter=filters.filter,
-            narrow=filters.narrow,
-            echo=_choice(params, "echo", ("0", "1"), "1") == "1",
-            format=format,
-            subprotocol=subprotocol,
-            lag=_lag(params, format),
-            since=_since(params, last_event_id),
-        )
+                raise _bad(str(error), "id") from None
+        return cls(name, *wishes)
+
+
+def _wishes(  # noqa: PLR0917 - the key of a cache
+    given: tuple[tuple[str, str], ...],
+    subprotocol: str | None,
+    format: str | None,
+    last_event_id: str | None,
+    limits: FilterLimits,
+    filters: Filters | None,
+    allowed: frozenset[str] | None,
+) -> tuple[Any, ...]:
+    """Return the fields of a `Query` after the `id`, which isn't among the `given` parameters."""
+    params = dict(given)
+    check_keys(params, allowed)
+    if not OF_TEMPLATE.isdisjoint(params):
+        template(params, "")
+    asked = _choice(params, "format", _FORMATS, "raw")
+    format = "cloudevents" if subprotocol == SUBPROTOCOL else format or asked
+    filters = filters or Filters.of(params, limits)
+    return (
+        _choice(params, "role", ROLES, "subscriber"),
+        filters.filter,
+        filters.narrow,
+        _choice(params, "echo", ("0", "1"), "1") == "1",
+        format,
+        subprotocol,
+        _lag(params, format),
+        _since(params, last_event_id),
+    )
+
+
+_wishes_read = lru_cache(_KEPT)(_wishes)
 
 
 def _filter(params: Mapping[str, str], limits: FilterLimits) -> Predicate | None:
-    """Everything the query asks for, of which all must hold."""
+    """Return the conjunction of all filters in the query; None without any."""
     parts = [_part(key, value, limits) for key, value in params.items() if is_filter(key)]
     if not parts:
         return None
@@ -154,39 +198,40 @@ def _part(key: str, value: str, limits: FilterLimits) -> Predicate:
     kind, dot, name = key.partition(".")
     try:
         if dot:
-            found = ON_ATTRIBUTES[kind]({name: value})
+            found = ON_ATTRIBUTES[kind]({intern(name): value})
             check_filter(found)
             return found
         return from_json({"sql": value} if key == "sql" else value, limits)
     except ValueError as error:
-        raise _bad(f"{key}: {error}", kind) from None
+        # The key of the query and that of the filter it stands for are the same.
+        raise _bad(f"{key}: {str(error).removeprefix('filter.sql: ')}", kind) from None
 
 
 def defaults(params: Mapping[str, str], id: str) -> dict[str, Any]:
-    """The attributes that a publisher's query gives to what it publishes, where that doesn't say."""
+    """Return a publisher's default attributes, from its query."""
     return {"source": source_of(id), **given_attributes(params)}
 
 
 def source_of(id: str) -> str:
-    """The `source` of what a client publishes, where nothing says another one."""
+    """Return the default `source` of a client's notifications."""
     return f"/clients/{quote(id, safe='')}"
 
 
 def given_attributes(params: Mapping[str, str]) -> dict[str, Any]:
-    """Those of them that the query names: what an event gets where it doesn't say itself."""
+    """Return the attributes in the query, which an event gets if it doesn't have them itself."""
     return {key: params[key] for key in OF_TEMPLATE if key in params}
 
 
 def template(params: Mapping[str, str], id: str) -> Notification:
-    """The notification that has the attributes that a publisher's query gives, and no data.
+    """Return a notification without data, with the attributes of a publisher's query.
 
-    They are checked here, once. Raises `Refused` (400) that begins with the attribute at fault.
+    This checks them once. Raises `Refused` (400) that begins with the attribute at fault.
     """
     try:
         made = Notification.of(None, **defaults(params, id))
         check_publishable(made)
     except ValueError as error:
-        raise _bad(str(error)) from None
+        raise _bad(str(error), "an attribute") from None
     return made
 
 
@@ -195,7 +240,9 @@ def _lag(params: Mapping[str, str], format: str) -> str | None:
         return None
     lag = _choice(params, "lag", _LAGS, "")
     if lag == "gap" and format == "raw":
-        raise _bad("lag: the raw format can't tell of a gap; use latest or disconnect")
+        raise _bad(
+            "lag: must be latest or disconnect in the raw format, because it can't report a gap", "lag"
+        )
     return lag
 
 
@@ -203,16 +250,16 @@ def _since(params: Mapping[str, str], last_event_id: str | None) -> Cursor | Mom
     try:
         return where_it_was(params, last_event_id)
     except ValueError as error:
-        raise _bad(str(error)) from None
+        raise _bad(str(error), "since") from None
 
 
 def _choice(params: Mapping[str, str], key: str, options: tuple[str, ...], default: str) -> str:
     value = params.get(key, default)
     if value not in options:
-        raise _bad(f"{key}: one of {', '.join(options)} is needed, not {value!r}")
+        raise _bad(f"{key}: must be one of {', '.join(options)}, not {value!r}", key)
     return value
 
 
-def _bad(detail: str, logged: str | None = None) -> Refused:
-    """`logged` is for where the key that is at fault may be anything, too: a token without its name."""
+def _bad(detail: str, logged: str) -> Refused:
+    """Return a 400. `logged` must not repeat an unknown key, which may be a token without its name."""
     return Refused(400, detail, logged=logged)

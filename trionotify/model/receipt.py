@@ -1,6 +1,8 @@
-"""The receipt of what was published: where it is in the log, and how many clients it concerned."""
+"""The receipt of a published notification: its place in the log, and the numbers of clients."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import attrs
 
@@ -9,14 +11,30 @@ __all__ = ["Receipt"]
 
 @attrs.frozen
 class Receipt:
-    """What became of a notification: its `cursor`, and how many clients.
+    """The result of a publish, with the notification's `cursor` and the numbers of clients.
 
-    (The `cursor` that a client gets is None where the server's session took what it published.)
+    (A client's receipt has no `cursor` if the server's session has accepted the notification itself.)
     `wanted` of them want it; the kernel took it at once for `written`; `behind` are catching up and get
-    it later, if they don't leave.
+    it later, if they don't leave. In a log that several servers share, the clients are those of the
+    server called `node`, and `durability` says how safe the notification is: `primary`, `replicated` or
+    `fsynced`.
     """
 
     cursor: str | None
     wanted: int
     written: int
     behind: int
+    node: str | None = None
+    durability: str | None = None
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of a remote publisher's receipt."""
+        found = {
+            "cursor": self.cursor,
+            "wanted": self.wanted,
+            "written": self.written,
+            "behind": self.behind,
+            "node": self.node,
+            "durability": self.durability,
+        }
+        return {name: value for name, value in found.items() if value is not None}

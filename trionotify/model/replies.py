@@ -1,9 +1,9 @@
-"""Replies: what becomes of an event that a client sent to its session.
+"""Replies to the events that a client sends to its session.
 
 A client that speaks CloudEvents is told of each event that it sends. The default session publishes it,
-and the acknowledgement says where. Another session deals with it: it replies, or rejects it, or asks for
-the next one, which acknowledges the one before. An event with the attribute `request` is different,
-because its sender waits for a reply: it stays open until there is one, whoever gives it.
+and the acknowledgement says where. A session replies to it, rejects it, or asks for the next one, which
+acknowledges the one before. An event with the attribute `request` is different, because its sender waits
+for a reply. It stays open until any task replies.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from trionotify.model.notification import Notification
 
 __all__ = ["Message", "acknowledged", "as_request", "is_request", "reply_in", "reply_of"]
 
-#: What a session gets and gives.
+#: The messages of a session, and its answers.
 Message = str | bytes | Notification
 #: The extension attribute of an event whose sender waits for a reply.
 REQUEST: Final = "request"
 
 
 def is_request(event: Notification) -> bool:
-    """Whether its sender waits for a reply."""
+    """Return whether its sender waits for a reply."""
     extensions = event.extensions
     return bool(extensions and extensions.get(REQUEST))
 
 
 def as_request(event: Notification) -> Notification:
-    """The same event, but its sender waits for a reply."""
+    """Return a copy of an event whose sender waits for a reply."""
     return attrs.evolve(event, extensions={**event.extensions, REQUEST: True})
 
 
 def reply_in(answer: Mapping[str, Any]) -> object:
-    """The reply in the data of a `trionotify.ack`; raises `Refused` where there is none."""
+    """Return the reply in the data of a `trionotify.ack`. Raises `Refused` if there is none."""
     if "reply_base64" in answer:
         return base64.b64decode(str(answer["reply_base64"]))
     if "reply" not in answer:
         raise Refused(
-            501, "the request was acknowledged without a reply: the server's session gives none"
+            501, "request: acknowledged without a reply, because the server's session gives none"
         )
     return answer["reply"]
 
 
 def acknowledged(event: Notification, reply: Mapping[str, object] | None = None) -> dict[str, object]:
-    """The data of `trionotify.ack` for an event that a session has dealt with."""
+    """Return the data of `trionotify.ack` for an event that a session has handled."""
     return {"source": event.source, "id": event.id, **(reply or {})}
 
 
 def reply_of(data: object) -> dict[str, object]:
-    """A reply as a member of JSON; raises TypeError for what JSON can't hold."""
+    """Return a reply as a member of JSON. Raises TypeError for a value without a JSON form."""
     if isinstance(data, bytes):
         return {"reply_base64": base64.b64encode(data).decode()}
     reply = {"reply": data}

@@ -1,8 +1,8 @@
-"""Text from outside: the byte order mark in front of it, what a name may have in it, and its memory.
+"""Text from outside: its byte order mark, the characters of names, and its memory.
 
-Editors on Windows put a byte order mark in front of what they save as UTF-8. It is no part of the text
-(RFC 8259, section 8.1: a reader of JSON may ignore it), so it is taken off where text is read from
-somewhere else. There is no I/O, and no state.
+Editors on Windows put a byte order mark in front of text that they save as UTF-8. It isn't a part of the
+text (RFC 8259, section 8.1: a reader of JSON may ignore it), so it is removed from text that comes from
+outside. There is no I/O, and no state.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final, overload
 
 __all__ = [
     "FORBIDDEN",
+    "LAST_SECOND",
     "MAX_ID",
     "check_id",
     "check_seconds",
@@ -22,7 +23,7 @@ __all__ = [
     "without_mark",
 ]
 
-#: Characters of an `id`, and of a `to`.
+#: The most characters of an `id`, and of a `to`.
 MAX_ID: Final = 255
 #: CloudEvents 1.0, section "Type System": control characters, lone surrogates and the Unicode
 #: non-characters have no place in a String.
@@ -31,30 +32,30 @@ FORBIDDEN: Final = re.compile(
     + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
     + "]"
 )
-#: A time in seconds since 1970 comes to this in the year 5138, one in milliseconds came in 1973.
-_TOO_LATE: Final = 1e11
+#: A time in seconds since 1970 reaches this in the year 5138, a time in milliseconds in 1973.
+LAST_SECOND: Final = 1e11 - 1
 _MARK: Final = "\ufeff"
 
 
 def check_id(name: str, value: str) -> None:
-    """Return if a client can be called `value`, and a notification be for it; else raise ValueError.
+    """Raise ValueError if `value` can't be the `id` of a client.
 
-    These are people's names, so they may have joiners (U+200C, U+200D) and spaces of any kind.
+    An `id` may be a person's name, so it may have joiners (U+200C, U+200D) and spaces of any kind.
     """
     if not value or len(value) > MAX_ID:
-        raise ValueError(f"{name}: 1 to {MAX_ID} characters are needed, not {len(value)}")
+        raise ValueError(f"{name}: must have 1 to {MAX_ID} characters, not {len(value)}")
     if not value.isprintable() and (bad := FORBIDDEN.search(value)):
-        raise ValueError(f"{name}: the character {bad.group()!r} can't be in it")
+        raise ValueError(f"{name}: must not contain the character {bad.group()!r}")
 
 
 def check_seconds(name: str, moment: float) -> None:
-    """Return if this can be a time in seconds since 1970; else raise ValueError.
+    """Raise ValueError if this can't be a time in seconds since 1970.
 
-    Many a program counts in milliseconds: what it means to be over in an hour would never be.
+    Some programs count in milliseconds by mistake. Then a time one hour ahead would never come.
     """
-    if not moment < _TOO_LATE:
+    if not moment <= LAST_SECOND:
         raise ValueError(
-            f"{name}: must be in seconds since 1970, not in milliseconds, but is {moment:g}"
+            f"{name}: must be in seconds since 1970, not in milliseconds, so {moment:g} is too large"
         )
 
 
@@ -71,22 +72,22 @@ def without_mark(text: str | bytes) -> str | bytes: ...
 
 
 def without_mark(text: str | bytes) -> str | bytes:
-    """The text without a byte order mark in front of it."""
+    """Remove a byte order mark from the start of the text."""
     return text.removeprefix(_MARK) if isinstance(text, str) else text.removeprefix(codecs.BOM_UTF8)
 
 
 def decoded(data: bytes) -> str:
-    """The text of a file in UTF-8, without its mark; raises ValueError for another encoding."""
+    """Decode a file in UTF-8, without its byte order mark. Raises ValueError for another encoding."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError("it begins with the byte order mark of UTF-16: save it as UTF-8")
+        raise ValueError("starts with the byte order mark of UTF-16; save it as UTF-8")
     return without_mark(data).decode()
 
 
 def decoded_memory(data: bytes) -> int:
-    """The most bytes of memory that `data` can take as text, as soon as it is decoded.
+    """Return the most bytes of memory that `data` takes once it is decoded.
 
-    CPython gives each character of a text as much room as its widest one needs: one that is encoded in
-    four bytes, such as an emoji, makes a text four times as large.
+    CPython gives each character of a text as much memory as its widest one needs. A character of four
+    bytes, such as an emoji, makes the whole text four times as large.
     """
     if data.isascii():
         return len(data)
@@ -98,10 +99,10 @@ _WIDE: Final = [bytes([lead]) for lead in range(0xF0, 0xF5)]
 
 
 def memory_of(text: str) -> int:
-    """Bytes of memory that a text takes, beside the head of its object.
+    """Return the bytes of memory that a text takes, besides the header of its object.
 
-    Unless all are ASCII, each character takes what the widest does. And the UTF-8 comes on top: Python
-    keeps it beside a text that msgspec or SQLite has once asked for it.
+    Unless all characters are ASCII, each takes as much as the widest. The UTF-8 comes in addition,
+    because Python keeps it with the text after msgspec or SQLite has asked for it.
     """
     size = len(text)
     if text.isascii():

@@ -1,1 +1,1 @@
-"""Nurseries and sockets: what runs a hub, and listens for it."""
+"""The server: nurseries, listening sockets, and the hub that they serve."""

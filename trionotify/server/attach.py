@@ -1,43 +1,43 @@
 """`hub.attach`: a connection that an application accepted itself, with trio-websocket.
 
-It has a position in the log like any other and counts as a client; only its bytes are trio-websocket's
-business. Two tasks serve it in a nursery of the call: one runs the session, which reads with
-`get_message`, the other reads the log and writes with `send_message`.
+It has a position in the log like any other, and counts as a client. Only its bytes are handled by
+trio-websocket. Two tasks serve it in a nursery inside the call. One runs the session, which reads with
+`get_message`. The other reads the log and writes with `send_message`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import trio
 import trio_websocket
 
-from trionotify.connection.connection import blame
-from trionotify.connection.dialogue import drain, publish, understand, welcome
-from trionotify.connection.failures import log_failing, log_leaving, log_refusal, log_unread
+from trionotify.connection.base import Connection, blame
+from trionotify.connection.dialogue import publish, understand
+from trionotify.connection.failures import log_leaving, log_refusal, log_unread
 from trionotify.connection.frames import cut_reason
 from trionotify.delivery.log import Damaged, Evicted
 from trionotify.delivery.subscription import Reader
 from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
 from trionotify.http.access import admit
 from trionotify.http.messages import Request
-from trionotify.model.addresses import name_of, site_of
-from trionotify.model.query import Query, parse_query, template
+from trionotify.model.addresses import name_of
+from trionotify.model.query import Query, parse_query
 
 if TYPE_CHECKING:
+    from trionotify.connection.session import Session
+    from trionotify.delivery.accepted import AcceptedWebSocket
     from trionotify.delivery.clients import Client
-    from trionotify.delivery.hub import AcceptedWebSocket
     from trionotify.http.web_hub import WebHub
-    from trionotify.model.predicates import Wanted
     from trionotify.model.replies import Message
 
 __all__ = ["serve_attached"]
 
 _SUBPROTOCOLS = "sec-websocket-protocol"
-#: What a refusal is called where the handshake is over; any other is 1008.
+#: The Close codes for refusals, because the handshake is over. Any other status becomes 1008.
 _CODES: Final[Mapping[int, CloseCode]] = {
     401: CloseCode.UNAUTHORIZED,
     403: CloseCode.FORBIDDEN,
@@ -48,58 +48,58 @@ _CODES: Final[Mapping[int, CloseCode]] = {
 
 
 async def serve_attached(hub: WebHub, websocket: AcceptedWebSocket, client: Client | None) -> None:
-    """Serve `websocket`, a `trio_websocket.WebSocketConnection`, until it is over: see `Hub.attach`."""
+    """Serve `websocket` until it is over: see `Hub.attach`."""
     path, _, query_text = (websocket.path or "/").partition("?")
     remote = _name_of(websocket.remote)
     try:
         request = _request(hub, websocket, path, query_text, remote)
         client, query = await admit(hub, request, client)
         if query.lag == "latest":
-            raise Refused(400, "lag: latest needs a connection that the hub serves from its first byte")
-        # No checkpoint from here until it has entered.
+            raise Refused(
+                400,
+                "lag: latest needs a connection that the hub serves from its first byte",
+                logged="lag",
+            )
+        # No checkpoint from here until the client has entered.
         hub.entrance.check_room()
         hub.quotas.check(client)
         offset, recovered = hub.start(query)
     except Refused as refused:
-        log_refusal(remote, refused, dict(parse_qsl(query_text)))
+        log_refusal(remote, refused)
         code = _CODES.get(refused.status, CloseCode.POLICY_VIOLATION)
         with trio.move_on_after(hub.settings.close_timeout):
             await websocket.aclose(code, cut_reason(refused.detail).decode())
         return
-    connection = _AttachedConnection(hub, websocket, client, query)
-    client.connect(hub, connection)
-    client.speak(query.format, query.subprotocol)
-    connection.answer(welcome(connection, offset, recovered))
-    hub.connected(connection.key, connection, client)
-    hub.broadcast.join(connection.reader.position, offset)
+    connection = _AttachedConnection(hub, client, hub.formats[query.format], websocket, query)
+    connection.connect(query, connection.reader.position)
+    connection.answer(connection.welcome(offset, recovered))
+    hub.broadcast.join(connection.position, offset)
     try:
         async with trio.open_nursery() as nursery:
             name = f"trionotify: notifications of client {client.id!r:.64}"
             nursery.start_soon(connection.write_notifications, name=name)
             connection.scope = nursery.cancel_scope
-            await connection.run_session()
-            # The writer may be in the middle of a frame: let it finish, in a reasonable time.
-            connection.end(CloseCode.NORMAL)
+            await connection.run_session(hub.session)
+            # The writer may be in the middle of a frame. Let it finish, within a deadline.
+            connection.close(CloseCode.NORMAL)
             nursery.cancel_scope.deadline = trio.current_time() + hub.settings.close_timeout
         with trio.move_on_after(hub.settings.close_timeout) as connection.scope:
             if connection.torn:
-                # No Close frame into the middle of another one: just close the stream.
+                # A Close frame must not go into the middle of another frame. Just close the stream.
                 connection.scope.cancel()
             await websocket.aclose(connection.code, connection.reason)
             connection.closed = True
     finally:
-        hub.broadcast.leave(connection.reader.position)
-        hub.disconnected(connection.key, connection.code if connection.closed else None)
-        client.connect(hub, None)
+        connection.disconnect(connection.code if connection.closed else None)
         log_leaving(connection, connection.received, connection.code, connection.reason)
 
 
 def _request(
     hub: WebHub, websocket: AcceptedWebSocket, path: str, query_text: str, remote: str
 ) -> Request:
-    """What it was asked for with; raises `Refused`."""
+    """Return the request that led to the WebSocket. Raises `Refused`."""
     headers = [(n.decode(), v.decode("latin-1")) for n, v in websocket.handshake_headers]
-    # What was offered is of no interest any more, but what was agreed on.
+    # Keep only the agreed subprotocol, not the offered ones.
     headers = [(name, value) for name, value in headers if name != _SUBPROTOCOLS]
     if websocket.subprotocol:
         headers.append((_SUBPROTOCOLS, websocket.subprotocol))
@@ -110,92 +110,86 @@ def _request(
         tuple(headers),
         remote,
         limits=hub.filter_limits,
-        # The application has agreed on it, whatever it is.
+        # The application has agreed on it, so any name is accepted.
         subprotocols=(websocket.subprotocol,) if websocket.subprotocol else (),
         allowed=hub.allow_params,
     )
 
 
 def _name_of(remote: Any) -> str:
-    """A peer's address as everywhere else; trio-websocket has a string for what is no socket."""
+    """Return the peer's address as text, also for a peer without a socket, whose `remote` is text."""
     return name_of((str(remote.address), remote.port)) if hasattr(remote, "port") else str(remote)
 
 
-class _AttachedConnection:
-    """The client's link, and one of the hub's connections. Made and ended by `serve_attached`."""
+@attrs.define(eq=False)
+class _AttachedConnection(Connection):
+    """Created and ended by `serve_attached`. Its position is that of a `Reader`, which is only woken."""
 
-    transport_name: ClassVar[str] = "websocket"
+    transport_name = "websocket"
+    publish = publish
 
-    def __init__(self, hub: WebHub, websocket: AcceptedWebSocket, client: Client, query: Query) -> None:
-        self.hub = hub
-        self.client = client
-        self.entered_at = trio.current_time()
-        self.format = hub.formats[query.format]
-        self.filter_limits = hub.filter_limits
-        self.bad = 0
-        self.key = hub.next_key()
-        self.received = 0
-        self.code: int = CloseCode.NORMAL
-        self.reason = ""
-        self.reader = Reader(hub.broadcast, client.predicate, client)
-        self.position = self.reader.position
-        self.position.deaf_to = None if query.echo else self.key
-        #: A send was cut off, so half a frame may be out: the connection is dead.
-        self.torn = False
-        #: It was closed in good order.
-        self.closed = False
-        #: Around what `serve_attached` does at the moment.
-        self.scope: trio.CancelScope | None = None
-        self._lag = query.lag or self.format.default_lag
-        self._websocket = websocket
-        self._over = False
-        #: A message that came and was not understood yet.
-        self._unread: deque[str | bytes] = deque()
-        self._receiving: trio.CancelScope | None = None
-        # What the writer is to send next, the wait that this interrupts, and who waits until it is out.
-        self._answers: deque[str] = deque()
-        self._waiting: trio.CancelScope | None = None
-        self._answered = trio.lowlevel.ParkingLot()
+    _websocket: AcceptedWebSocket
+    _query: Query
+    received: int = attrs.field(default=0, init=False)
+    code: int = attrs.field(default=CloseCode.NORMAL, init=False)
+    reason: str = attrs.field(default="", init=False)
+    reader: Reader = attrs.field(init=False)
+    #: Whether a send was cut off, so that half a frame may be out and the connection is dead.
+    torn: bool = attrs.field(default=False, init=False)
+    #: Whether it was closed in good order.
+    closed: bool = attrs.field(default=False, init=False)
+    _over: bool = attrs.field(default=False, init=False)
+    #: A message that was received but not understood yet.
+    _unread: deque[str | bytes] = attrs.field(factory=deque, init=False)
+    _receiving: trio.CancelScope | None = attrs.field(default=None, init=False)
+    # What the writer sends next, its wait, which a new answer cancels, and the task that waits until
+    # all answers are out.
+    _answers: deque[str] = attrs.field(factory=deque, init=False)
+    _waiting: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _answered: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
-    async def run_session(self) -> None:
-        """Run the session; what it raises ends this connection alone."""
+    def __attrs_post_init__(self) -> None:
+        self.reader = Reader(self.hub.broadcast, self.client.predicate, self.client)
+        self.reader.position.deaf_to = None if self._query.echo else self.key
+
+    async def run_session(self, session: Session) -> None:
+        """Run the session. Its exceptions end only this connection."""
         try:
-            await self.hub.session(self.client)
+            await session(self.client)
             self.client.accept()
         except Exception as error:
-            # The boundary: the application's session may raise anything.
-            self.end(blame(self.client, error))
+            # The boundary, because the application's session may raise anything.
+            self.close(blame(self.client, error))
         except BaseExceptionGroup as group:
-            # A nursery of the session's that was cancelled may have collected errors on its way.
+            # If a nursery of the session was cancelled, it may have collected errors.
             errors, rest = group.split(Exception)
             if errors:
-                self.end(blame(self.client, errors))
+                self.close(blame(self.client, errors))
             if rest:
                 raise rest from None
 
     async def write_notifications(self) -> None:
-        """Send answers, and what the position wants, each in its turn, until the connection is over."""
+        """Send answers, and notifications that the position wants, until the connection is over."""
         try:
-            # What was answered before the end goes out before the Close.
+            # Answers that were queued before the end go out before the Close frame.
             while self._answers or not self._over:
                 message = await self._next()
                 if message is not None:
                     with trio.fail_after(self.hub.settings.stall_timeout):
                         await self._write(message)
         except trio.TooSlowError:
-            self.end(CloseCode.TRY_AGAIN_LATER, "stalled")
+            self.close(CloseCode.TRY_AGAIN_LATER, "stalled")
         except (Disconnected, trio.ClosedResourceError):
-            self.end(CloseCode.NORMAL)
+            self.close(CloseCode.NORMAL)
         except StoreError as error:
             log_unread(self.client, error)
-            self.end(CloseCode.TRY_AGAIN_LATER, "the log can't be read")
+            self.close(CloseCode.TRY_AGAIN_LATER, "the log can't be read")
         except Exception as error:
-            # The boundary: the client's own predicate may raise anything.
-            log_failing(self.client, error, "predicate_failed", "a predicate of client %.64r failed")
-            self.end(CloseCode.INTERNAL_ERROR, "a predicate of this client's failed")
+            # The boundary, because the client's own predicate may raise anything.
+            self.fail(error)
 
     async def _next(self) -> str | bytes | None:
-        """The next message to send; None when it is better to look again."""
+        """Return the next message to send, or None if the caller should check the state again."""
         if self._answers:
             answer = self._answers.popleft()
             self._answered.unpark_all()
@@ -207,25 +201,23 @@ class _AttachedConnection:
                 return self.format.message(notification, self.here())
         except (Evicted, Damaged) as lost:
             after, upto = self.reader.skip(lost)
-            gap = self.format.say("gap", {"from": after, "to": upto}, upto)
             lag = self.hub.broadcast.lag
-            if gap is None or self._lag == "disconnect":
+            if self.lag != "disconnect" and self.tell_gap(after, upto):
+                lag.gaps += 1
+            else:
                 lag.closed += 1
-                self.end(CloseCode.TRY_AGAIN_LATER, lost.reason)
-                return None
-            lag.gaps += 1
-            return gap
+                self.close(CloseCode.TRY_AGAIN_LATER, lost.reason)
         finally:
             self._waiting = None
         return None
 
-    # As the link of the client's record.
+    # --- as the `Link` of the client's record ---
 
     async def receive(self) -> list[Message]:
         messages: list[Message] = []
         while not messages and not self._over:
             if self._answers:
-                # Whoever asks and doesn't read the answers is not read either.
+                # A peer that asks but doesn't read the answers is not read either.
                 await self._answered.park()
                 continue
             try:
@@ -250,9 +242,6 @@ class _AttachedConnection:
             raise Disconnected("the connection is closed")
         await self._write(self.format.message(message))
 
-    def tell(self, kind: str, data: Mapping[str, object]) -> None:
-        self.answer(self.format.say(kind, data, None))
-
     async def say(self, kind: str, data: Mapping[str, object]) -> None:
         if self._over:
             raise Disconnected("the connection is closed")
@@ -267,13 +256,13 @@ class _AttachedConnection:
             raise Disconnected("the connection is closed") from None
         except trio.Cancelled:
             self.torn = True
-            self.end(CloseCode.GOING_AWAY)
+            self.close(CloseCode.GOING_AWAY)
             raise
 
-    async def publish(self, messages: tuple[Message, ...]) -> None:
-        await publish(self, template(self.client.params, self.client.id), messages)
+    def discard(self) -> None:
+        self._unread.clear()
 
-    def end(self, code: int | None, reason: str = "") -> None:
+    def close(self, code: int | None, reason: str = "") -> None:
         if not self._over:
             self._over = True
             self.code, self.reason = code or CloseCode.NORMAL, reason
@@ -283,40 +272,20 @@ class _AttachedConnection:
         if self._receiving:
             self._receiving.cancel()
 
-    def refilter(self, predicate: Wanted) -> str:
-        broadcast = self.hub.broadcast
-        return broadcast.cursor(broadcast.refilter(self.position, predicate))
-
-    # As one who takes part in a conversation of events.
-
-    @property
-    def site(self) -> str:
-        return site_of(self.client.remote)
-
-    async def pass_on(self) -> None:
-        await self.hub.crowd.turn(self.site)
-
-    def here(self) -> str:
-        broadcast = self.hub.broadcast
-        return broadcast.cursor(broadcast.standing(self.position))
-
     def answer(self, *messages: str | None) -> None:
         self._answers += [message for message in messages if message is not None]
         if self._answers and self._waiting is not None:
             self._waiting.cancel()
 
-    # As one of the hub's connections.
+    def abort(self, reason: str = "") -> None:
+        self.torn = True
+        self.close(CloseCode.GOING_AWAY, reason)
 
-    def go_away(self, code: CloseCode, clients: int) -> None:
+    # --- as one of the hub's connections ---
+
+    def announce_end(self, clients: int) -> None:
         if not self._over:
-            drain(self, clients)
-        self.end(code)
+            super().announce_end(clients)
 
     def check(self, now: float) -> None:
-        """Its pings are the application's business, or trio-websocket's."""
-
-    def cut_off(self) -> None:
-        self.torn = True
-        self.end(CloseCode.GOING_AWAY)
-        if self.scope is not None:
-            self.scope.cancel()
+        """Do nothing, because the application or trio-websocket pings the peer."""

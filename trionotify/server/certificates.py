@@ -1,36 +1,43 @@
-"""TLS: the certificate that the server shows, from two files that can be read again while it runs."""
+"""The TLS certificate of the server, from two files that can be read again while it runs.
+
+It runs no task. Reading blocks.
+"""
 
 from __future__ import annotations
 
 import os
 import ssl
+from functools import partial
 from typing import Final
+
+from trionotify.http.secret import Reread
 
 __all__ = ["Certificate", "certificate_of"]
 
-#: Frames are over HTTP/1.1, or nothing.
+#: The protocols for ALPN. The server speaks only HTTP/1.1.
 _PROTOCOLS: Final = ("http/1.1",)
 
 
 class Certificate:
-    """The files of a certificate (with what its issuers need) and of its key, and a context with them.
+    """A certificate's file (with intermediate certificates), its key's file, and a context with both.
 
-    Without `key` that is in the first file, too. Raises ValueError that names the file at fault.
+    Without `key`, the first file also has the key. Raises ValueError that names the invalid file.
+    Created by `serve`. `Server.reload` calls `reread`.
 
-    `context` is for the next connection. It is never changed, only replaced: a context that takes a
-    second pair keeps the first one where that is of another kind (RSA, EC), and goes on showing it; and
-    one that takes half of a pair is of no use to anybody.
+    `context` is for the next connection. It is replaced, never changed. If a context loads a second
+    pair of another kind (RSA, EC), it keeps the first and goes on presenting it. If loading fails
+    halfway, the context is useless.
     """
 
     def __init__(self, cert: str | os.PathLike[str], key: str | os.PathLike[str] | None = None) -> None:
         self._cert = os.fspath(cert)
         self._key = self._cert if key is None else os.fspath(key)
-        #: Its files.
+        #: The paths of both files, each once.
         self.paths: list[str] = list(dict.fromkeys([self._cert, self._key]))
         self.context: ssl.SSLContext = self.read()
 
     def read(self) -> ssl.SSLContext:
-        """A context with what is in the files now; raises ValueError."""
+        """Return a new context with what the files contain now. Blocks. Raises ValueError."""
         for name, path in (("tls_cert", self._cert), ("tls_key", self._key)):
             try:
                 with open(path, "rb"):
@@ -48,13 +55,18 @@ class Certificate:
                     f"tls_key: {self._key} is not the key of the certificate in {self._cert}"
                 ) from None
             raise ValueError(
-                f"tls_cert: {self._cert} and {self._key} are no certificate and key in PEM:"
-                f" {error.reason or 'nothing to be read there'}"
+                f"tls_cert: {self._cert} and {self._key} are not a certificate and its key in PEM:"
+                f" {error.reason or 'nothing was found'}"
             ) from None
         return context
 
+    def reread(self) -> list[Reread]:
+        """Read both files again. Raises ValueError."""
+        take = partial(setattr, self, "context", self.read())
+        return [(path, take) for path in self.paths]
+
     def _refuse_encrypted(self) -> str:
-        raise ValueError(f"tls_key: {self._key} has a passphrase, which nobody could type: take it off")
+        raise ValueError(f"tls_key: {self._key} must not have a passphrase; remove it")
 
 
 def certificate_of(
@@ -62,20 +74,21 @@ def certificate_of(
     key: str | os.PathLike[str] | None,
     ssl_context: ssl.SSLContext | None,
 ) -> Certificate | None:
-    """The certificate in these files; None if none are given.
+    """Return the certificate in these files; None without `cert`.
 
-    Raises TypeError for half of a pair, and ValueError for a context that is no server's.
+    Raises TypeError for a key without a certificate or for a certificate with an `ssl_context`, and
+    ValueError for a context that isn't a server's.
     """
     if cert is None and key is not None:
-        raise TypeError("tls_key: it needs tls_cert")
+        raise TypeError("tls_key: needs tls_cert")
     if cert is not None and ssl_context is not None:
-        raise TypeError("tls_cert or ssl_context, not both")
+        raise TypeError("tls_cert: must not be combined with ssl_context; give one of them")
     if ssl_context is not None:
         try:
             ssl_context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
         except ssl.SSLError:
             raise ValueError(
-                "ssl_context: must be a server's, not a client's; make it with"
+                "ssl_context: must be a server's; create it with"
                 " ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
             ) from None
     return None if cert is None else Certificate(cert, key)

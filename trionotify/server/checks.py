@@ -1,7 +1,8 @@
-"""What `open_hub`, `open_server` and `serve` check of their keywords, before anything runs.
+"""Checks of the keywords of `open_hub`, `open_server` and `serve`, before anything runs.
 
-Each error names the keyword, says what is wrong with it, and what to write. What has a module of its own
-is checked there: limits in `settings`, hosts and sockets in `listeners`, certificates in `certificates`.
+Each error names the keyword, says what is wrong with it, and what to write. Some keywords are checked
+in their own modules: limits in `settings`, hosts and sockets in `listeners`, certificates in
+`certificates`.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from trionotify.settings import Settings
 
 __all__ = ["check_hub", "check_listening", "check_names", "check_paths", "check_serving"]
 
-#: Options of the command line that are none in Python, and what there is in their place.
+#: Options of the command line that don't exist in Python, and what to use instead.
 _COMMAND: Final[Mapping[str, str]] = {
     "log_level": "set the level of logging.getLogger('trionotify')",
     "log_format": "add a handler to logging.getLogger('trionotify')",
-    "config": "read the file with tomllib, and give its keys as keywords",
+    "config": "read the file with tomllib, and pass its keys as keywords",
 }
 
 
 def check_hub(hub: object) -> WebHub:
-    """Return the hub, if `open_hub` made it; else raise TypeError."""
+    """Return the hub if `open_hub` made it; otherwise raise TypeError."""
     if not isinstance(hub, WebHub):
-        raise TypeError(f"hub: it must be what open_hub gives, not {type(hub).__name__}")
+        raise TypeError(f"hub: must come from open_hub, not {type(hub).__name__}")
     return hub
 
 
@@ -41,7 +42,7 @@ def check_names(
 ) -> None:
     """Raise TypeError for a keyword that neither these functions nor `Settings` have.
 
-    It names the nearest one, or says that it is one of `others` or of the command line.
+    The error names the nearest keyword, or says that `others` or the command line has this one.
     """
     settings = [field.name for field in attrs.fields(Settings)]
     known = settings + [name for function in takes for name in _keywords(function)]
@@ -49,12 +50,10 @@ def check_names(
         if name in known:
             continue
         if others is not None and name in _keywords(others):
-            raise TypeError(f"{name}: this is an option of serve and open_server: a hub doesn't listen")
+            raise TypeError(f"{name}: an option of serve and open_server, because a hub doesn't listen")
         if hint := _COMMAND.get(name):
-            raise TypeError(
-                f"there is no option {name!r} in Python: it is one of the command line; {hint}"
-            )
-        raise TypeError(f"there is no option {name!r}{did_you_mean(name, known)}")
+            raise TypeError(f"{name}: an option of the command line only; {hint}")
+        raise TypeError(f"{name}: unknown option{did_you_mean(name, known)}")
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:
@@ -70,21 +69,24 @@ def check_serving(
     _check_function("handler", handler, "async def handler(client, message)", ["client", "message"])
     _check_function("authenticate", authenticate, "def authenticate(request)", ["request"])
     _check_flag("page", page)
-    _check_kind("store", store, (str,), "'memory:' or 'sqlite:PATH'")
+    _check_kind("store", store, (str,), "'memory:', 'sqlite:PATH' or 'redis://HOST'")
 
 
-def check_listening(port: object, admin_port: object, insecure: object, ssl_context: object) -> None:
+def check_listening(
+    port: object, admin_port: object, insecure: object, ssl_context: object, reuse_port: object
+) -> None:
     """Check those keywords of `serve` that have no module of their own."""
     _check_port("port", port)
     if admin_port is not None:
         _check_port("admin_port", admin_port)
     _check_flag("insecure", insecure)
+    _check_flag("reuse_port", reuse_port)
     if ssl_context is not None:
         _check_kind("ssl_context", ssl_context, (ssl.SSLContext,), "an ssl.SSLContext")
 
 
 def check_paths(**paths: object) -> None:
-    """Raise TypeError for what is neither None nor a path."""
+    """Raise TypeError for a value that is neither None nor a path."""
     for name, path in paths.items():
         if path is not None:
             _check_kind(name, path, (str, os.PathLike), "a path")
@@ -108,7 +110,7 @@ def _check_port(name: str, value: object) -> None:
 
 
 def _check_function(name: str, function: Any, form: str, arguments: list[str]) -> None:
-    """Raise TypeError for what can't be called like this, or doesn't have to be awaited as it must."""
+    """Raise TypeError for a function with other parameters, or one that isn't async but must be."""
     if function is None:
         return
     if not callable(function):
@@ -116,18 +118,16 @@ def _check_function(name: str, function: Any, form: str, arguments: list[str]) -
     try:
         inspect.signature(function).bind(*arguments)
     except ValueError:
-        pass  # a built-in function, which doesn't say
+        pass  # a built-in function without a signature
     except TypeError as error:
         given = " and ".join(arguments)
-        raise TypeError(
-            f"{name}: it is called with {given}, and can't be: {error}; write {form}"
-        ) from None
+        raise TypeError(f"{name}: must accept {given}: {error}; write {form}") from None
     if inspect.isasyncgenfunction(function) or (form.startswith("async") and _is_plain(function)):
         raise TypeError(f"{name}: must be an async function without a yield; write {form}")
 
 
 def _is_plain(function: Any) -> bool:
-    """Whether it was defined by `def`. What is made in another way may well return an awaitable."""
+    """Return whether it was defined with `def`. Other callables may still return an awaitable."""
     while isinstance(function, partial):
         function = function.func
     function = inspect.unwrap(function)

@@ -1,9 +1,9 @@
-"""Exhaustion: what a listener does when the machine has no descriptor for one more connection.
+"""Exhaustion: refusing connections while the machine has no descriptor for them.
 
-The listening socket stays readable, so accepting would be tried again and again, and each connection
-would wait until its client gives up. Therefore one descriptor is kept in reserve. With it a connection
-can be accepted, told to come back later, and closed. The log gets one line for each spell, not one for
-each failure.
+The listening socket stays readable, so the listener would try to accept again and again, and each
+connection would wait until its client gives up. So the listener keeps one descriptor in reserve. With
+it, it can accept a connection, tell it to come back later, and close it. The log gets one line per
+spell, not one per failure. A spell ends when nothing has failed for some time.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ __all__ = ["Exhaustion"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
-#: A spell is over when nothing has failed for this many seconds.
+#: Seconds without a failure after which a spell is over.
 _SPELL: Final = 30.0
-#: Seconds that a connection has for its request before it is refused.
+#: Seconds to wait for the request of a connection before it is refused.
 _PATIENCE: Final = 0.05
 _BODY: Final = b"the server has no room for this connection; try again later\n"
 _REFUSAL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 5\r\n"
     b"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
 )
-#: Bytes of the request that are read before the connection is closed: unread ones would reset it.
+#: Bytes of the request to read before closing, because unread bytes would reset the connection.
 _READ: Final = 1 << 16
 
 
 class Exhaustion:
-    """Made by a server, and closed with it."""
+    """The reserve and the state of the current spell. Created by the acceptor, and closed with it."""
 
     def __init__(self) -> None:
         self._reserve: int | None = None
@@ -42,28 +42,28 @@ class Exhaustion:
         self.over()
 
     def note(self, error: OSError) -> None:
-        """Note that accepting failed, and log the first failure of a spell."""
+        """Note that accepting failed. Logs the first failure of a spell."""
         now = trio.current_time()
         if self._failed_at is None or now - self._failed_at > _SPELL:
             logger.warning(
-                "can't accept: %s; until that is over, half-open connections are closed or new"
-                " ones refused",
+                "can't accept connections: %s; until that changes, half-open connections are closed"
+                " or new ones refused",
                 error.strerror,
                 extra={"event": "accept_failed", "reason": error.strerror},
             )
         self._failed_at = now
 
     def over(self) -> None:
-        """Note that accepting works, and take a descriptor into reserve, if there is none."""
+        """Note that accepting works. Opens a descriptor as the reserve, if there is none."""
         if self._reserve is None:
             with contextlib.suppress(OSError):
                 self._reserve = os.open(os.devnull, os.O_RDONLY)
 
     async def refuse(self, listener: socket.socket) -> bool:
-        """Accept one connection by the reserve, answer 503 and close it; False if that fails.
+        """Accept one connection with the reserve, answer 503 and close it; return False if that fails.
 
-        Its request is waited for a moment, because to a client that still writes, an answer and the end
-        look like a lost connection.
+        It waits a moment for the request, because to a client that still writes, an answer and the end
+        look like a lost connection. A checkpoint only if it accepted one.
         """
         self.over()
         self.close()
@@ -78,7 +78,7 @@ class Exhaustion:
             with trio.move_on_after(_PATIENCE):
                 await trio.lowlevel.wait_readable(sock)
             with contextlib.suppress(OSError):
-                sock.send(_REFUSAL)  # to TLS it is nonsense, and its end is all that can be told
+                sock.send(_REFUSAL)  # over TLS this is garbage, but the client at least sees the end
                 sock.shutdown(socket.SHUT_WR)
                 sock.recv(_READ)
         finally:
@@ -87,7 +87,7 @@ class Exhaustion:
         return True
 
     def close(self) -> None:
-        """Give the reserve back."""
+        """Release the reserve."""
         if self._reserve is not None:
             os.close(self._reserve)
             self._reserve = None

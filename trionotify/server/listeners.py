@@ -1,7 +1,7 @@
-"""Listening sockets: made for a host and a port, for a path, or inherited. Errors name the place.
+"""Listening sockets for a host and a port, for a path, or inherited. Errors name the address.
 
-Where there is no secret and no `authenticate`, nobody listens beyond this machine unless that was
-meant.
+Without a secret and without `authenticate`, a server listens only on loopback, unless `insecure` says
+otherwise. This module runs no tasks. Its caller owns the sockets.
 """
 
 from __future__ import annotations
@@ -26,36 +26,45 @@ __all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix", "place_of", "take_ov
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
-#: How many connections the kernel keeps until they are accepted.
+#: The most connections that the kernel keeps until they are accepted.
 BACKLOG: Final = 4096
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
-#: A name has addresses that the machine hasn't: as `localhost`, where IPv6 is off.
+#: The machine lacks an address of the name, such as that of `localhost` in IPv6 if IPv6 is off.
 _LACKING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-#: By family, the address that stands for all of this machine.
+#: By family, the address that stands for all addresses.
 _WILDCARDS: Final[Mapping[int, str]] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
-#: With port 0, how often to look for a port that is free at all addresses.
+#: With port 0, the number of attempts to find a port that is free at all addresses.
 _ATTEMPTS: Final = 10
-#: A family, and what `bind` takes.
+#: A family, and the argument of `bind`.
 _Address = tuple[int, tuple[Any, ...]]
-_IN_USE: Final = "stop what listens there already, or choose another place with --port, --host or --unix"
+_IN_USE: Final = (
+    "stop the program that listens there, or choose another place with --port, --host or --unix"
+)
 
 
-async def listen_tcp(hosts: str | Iterable[str], port: int, public: bool) -> list[socket.socket]:
-    """Sockets that listen at every address of these hosts that this machine has, all at one port.
+async def listen_tcp(
+    hosts: str | Iterable[str], port: int, public: bool, *, reuse_port: bool = False
+) -> list[socket.socket]:
+    """Listen at every address of these hosts that this machine has, all at the same port.
 
-    `::` is every address of IPv4, too, unless one of IPv4 is among them. Raises OSError when that can't
-    be, TypeError or ValueError for something that is no host, or for one that other machines can reach
-    when it isn't `public`.
+    `::` includes all IPv4 addresses, unless an IPv4 address is given, too. Port 0 means any free port.
+    With `reuse_port`, other processes that say so, too, may listen at the same port. A checkpoint.
+    Raises OSError if it can't listen there. Raises TypeError or ValueError for an invalid host, or for
+    one that other machines can reach if it isn't `public`.
     """
+    if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError(
+            "reuse_port: this system has no such option; give each process a port of its own"
+        )
     names = await _addresses(hosts, port)
     for _, name in names:
         _check_reach(str(name[0]), public)
     for attempt in itertools.count(1):
         lacking: list[OSError] = []
         try:
-            sockets = _listen_at(names, port, lacking)
+            sockets = _listen_at(names, port, lacking, reuse_port)
         except OSError as error:
-            # Of a free port at one address another may be taken: with port 0, any other will do.
+            # A free port at one address may be in use at another. With port 0, try another one.
             if port or error.errno != errno.EADDRINUSE or attempt == _ATTEMPTS:
                 raise
         else:
@@ -71,14 +80,14 @@ async def listen_tcp(hosts: str | Iterable[str], port: int, public: bool) -> lis
 
 
 async def _addresses(hosts: str | Iterable[str], port: int) -> list[_Address]:
-    """The addresses of all hosts, each once, and none that another one includes."""
+    """Return the addresses of all hosts, each once, without those that a wildcard includes."""
     found: list[_Address] = []
     for host in (hosts,) if isinstance(hosts, str) else tuple(hosts) or ("",):
         if not isinstance(host, str):
-            raise TypeError(f"host must be str, not {type(host).__name__}")
+            raise TypeError(f"host: must be str, not {type(host).__name__}")
         if not host:
-            raise ValueError("host: a name or an address is needed")
-        # An address of IPv6 may be in brackets, as in a URL.
+            raise ValueError("host: must be a name or an address, not empty")
+        # An IPv6 address may be in brackets, as in a URL.
         name = host[1:-1] if host.startswith("[") and host.endswith("]") and ":" in host else host
         try:
             infos = await trio.socket.getaddrinfo(
@@ -86,7 +95,7 @@ async def _addresses(hosts: str | Iterable[str], port: int) -> list[_Address]:
             )
         except (socket.gaierror, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            raise OSError(f"host: {host} can't be found: {why}") from None
+            raise OSError(f"host: {host} was not found: {why}") from None
         found += [(family, name) for family, _, _, _, name in infos]
     everywhere = {family for family, name in found if name[0] == _WILDCARDS.get(family)}
     return [
@@ -96,8 +105,10 @@ async def _addresses(hosts: str | Iterable[str], port: int) -> list[_Address]:
     ]
 
 
-def _listen_at(names: Iterable[_Address], port: int, lacking: list[OSError]) -> list[socket.socket]:
-    """Listen at all of them; what this machine lacks comes into `lacking`."""
+def _listen_at(
+    names: Iterable[_Address], port: int, lacking: list[OSError], reuse_port: bool
+) -> list[socket.socket]:
+    """Listen at all of them. Errors for addresses that this machine lacks go into `lacking`."""
     waiting = deque(names)
     only_ipv6 = any(family == socket.AF_INET for family, _ in waiting)
     sockets: list[socket.socket] = []
@@ -105,10 +116,10 @@ def _listen_at(names: Iterable[_Address], port: int, lacking: list[OSError]) -> 
         while waiting:
             family, name = waiting.popleft()
             both = not only_ipv6 and name[0] == _WILDCARDS[socket.AF_INET6]
-            # With port 0, the first socket's choice is everyone's.
+            # With port 0, the first socket chooses the port for all.
             chosen = sockets[0].getsockname()[1] if sockets else port
             try:
-                sock, is_both = _bound(family, (name[0], chosen, *name[2:]), both)
+                sock, is_both = _bound(family, (name[0], chosen, *name[2:]), both, reuse_port)
                 sockets.append(sock)
             except OSError as error:
                 explained = _explained(error, name_of((name[0], chosen)))
@@ -117,7 +128,7 @@ def _listen_at(names: Iterable[_Address], port: int, lacking: list[OSError]) -> 
                 lacking.append(explained)
                 is_both = False
             if both and not is_both:
-                # There is no IPv6 here, or a socket can't be for both: so IPv4 has its own.
+                # There is no IPv6, or a socket can't serve both. So IPv4 gets a socket of its own.
                 waiting.append((socket.AF_INET, (_WILDCARDS[socket.AF_INET], port)))
         if not sockets:
             raise lacking[0]
@@ -128,12 +139,16 @@ def _listen_at(names: Iterable[_Address], port: int, lacking: list[OSError]) -> 
     return sockets
 
 
-def _bound(family: int, name: tuple[Any, ...], both: bool) -> tuple[socket.socket, bool]:
-    """A socket that listens there, and whether it is for IPv4 as well, as it should be for `both`."""
+def _bound(
+    family: int, name: tuple[Any, ...], both: bool, reuse_port: bool
+) -> tuple[socket.socket, bool]:
+    """Return a listening socket, and whether it serves IPv4 as well, as asked for by `both`."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
         if family == socket.AF_INET6:
             both = both and _may_be_both(sock)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
@@ -154,14 +169,14 @@ def _may_be_both(sock: socket.socket) -> bool:
 
 
 def listen_unix(path: str) -> socket.socket:
-    """A socket that listens at `path`. A file left over by a server that is gone is replaced.
+    """Listen at `path`. Replaces the file of a server that is gone.
 
-    Raises OSError when that can't be, or a server listens there.
+    Raises OSError if it can't listen there or if a server listens there already. Doesn't block.
     """
     if _UNIX is None:
         raise ValueError("unix: this system has no Unix sockets; use host and port")
     sock = socket.socket(_UNIX, socket.SOCK_STREAM)
-    # Where a server hangs, connecting would wait for it.
+    # Connecting to a server that hangs would wait.
     sock.setblocking(False)
     try:
         if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -174,7 +189,7 @@ def listen_unix(path: str) -> socket.socket:
             else:
                 raise _in_use()
         elif os.path.lexists(path):
-            raise OSError(f"unix: {path} is a file, and no socket: choose another path")
+            raise OSError(f"unix: {path} is a file, not a socket; choose another path")
         sock.bind(path)
         _listen(sock)
     except OSError as error:
@@ -184,7 +199,7 @@ def listen_unix(path: str) -> socket.socket:
 
 
 def take_over(sockets: Iterable[socket.socket], undo: contextlib.ExitStack) -> list[socket.socket]:
-    """Sockets that `undo` closes; raises TypeError for something else."""
+    """Check that these are sockets, and let `undo` close them. Raises TypeError for anything else."""
     taken = []
     for sock in sockets:
         if not isinstance(sock, socket.socket):
@@ -195,19 +210,19 @@ def take_over(sockets: Iterable[socket.socket], undo: contextlib.ExitStack) -> l
 
 
 def adopt(sockets: Iterable[socket.socket], public: bool) -> None:
-    """Make sockets that listen already ready to be served; raises ValueError for one that won't do."""
+    """Prepare sockets that listen already. Raises ValueError for one that can't be served."""
     for sock in sockets:
         if sock.type != socket.SOCK_STREAM or not sock.getsockopt(
             socket.SOL_SOCKET, socket.SO_ACCEPTCONN
         ):
-            raise ValueError(f"sockets: {sock!r} doesn't listen for streams; call its listen() first")
+            raise ValueError(f"sockets: {sock!r} is not listening; call its listen() first")
         if sock.family != _UNIX:
             _check_reach(str(sock.getsockname()[0]), public)
         sock.setblocking(False)
 
 
 def place_of(sock: socket.socket, tls: bool) -> tuple[str, int | None]:
-    """The URL of a server that listens there, and the port; a Unix socket has none."""
+    """Return the URL of a server at this socket, and its port; the port is None for a Unix socket."""
     name = sock.getsockname()
     if sock.family == _UNIX:
         return unix_url(name), None
@@ -221,8 +236,8 @@ def _in_use() -> OSError:
 def _check_reach(address: str, public: bool) -> None:
     if not (public or ipaddress.ip_address(address.partition("%")[0]).is_loopback):
         raise ValueError(
-            f"host: {address} can be reached by anyone; give a secret (--secret FILE), listen on"
-            " 127.0.0.1, or let everyone in (--insecure)"
+            f"host: everyone can reach {address}, so a secret is needed (--secret FILE); or listen"
+            " on 127.0.0.1, or accept every client (--insecure)"
         )
 
 

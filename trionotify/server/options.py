@@ -1,8 +1,8 @@
-"""The keywords of `open_hub`, `open_server` and `publish`, for editors and type checkers.
+"""The keywords of `open_hub` and `open_server`, for editors and type checkers.
 
-Each class here is what `**options` or `**attributes` stands for in a signature, as
-`Unpack[HubOptions]` (PEP 692). None of them does anything at run time. `Settings`, `open_hub` and
-`Notification` check the values, and a test compares their keywords with these.
+Each class describes the `**options` of a signature, as `Unpack[HubOptions]` (PEP 692). The classes do
+nothing at run time. `Settings` and `open_hub` check the values, and a test compares their keywords with
+these.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trionotify.connection.session import Handler, Session
     from trionotify.durations import Duration
     from trionotify.http.messages import Authenticate
-    from trionotify.storage.sqlite import Durability
+    from trionotify.storage import Durability
 
 __all__ = ["HubOptions", "SettingsOptions"]
 
@@ -28,6 +28,10 @@ class SettingsOptions(TypedDict, total=False):
     max_connections: int
     max_connections_per_id: int | None
     max_connections_per_address: int | None
+    publish_rate_per_id: float | None
+    publish_rate_per_address: float | None
+    connection_rate_per_address: float | None
+    rate_burst: Duration
     max_half_open: int
     max_head_bytes: int
     max_body_bytes: int
@@ -51,13 +55,16 @@ class SettingsOptions(TypedDict, total=False):
     ping_timeout: Duration
     stall_timeout: Duration
     position_interval: Duration
+    compression: bool
+    compression_threshold: int
 
 
 class HubOptions(SettingsOptions, total=False):
     """The keywords of `open_hub`, which `open_server` passes on to it."""
 
     store: str
-    durability: Durability
+    durability: Durability | None
+    node_name: str | None
     session: Session | None
     handler: Handler | None
     authenticate: Authenticate | None

@@ -1,6 +1,6 @@
-"""Backups of a log that is in use, one at a time: the copy and the commits take turns.
+"""Backups of a log that is in use, one at a time, in turns with its commits.
 
-A copy is made in a thread of its own. It has the file, as commits and readers have it, for one step at a
+A copy is made in its own thread. Like commits and readers, it has the file for one step at a
 time. Between two steps it goes to the end of the line.
 """
 
@@ -14,18 +14,18 @@ __all__ = ["Backups"]
 
 
 class Backups:
-    """Made by the log, for its store and for the limiter by which its users take turns."""
+    """The backups of one log. Made by it, with its store and the limiter for the store's thread."""
 
     def __init__(self, store: SqliteStore, turns: trio.CapacityLimiter) -> None:
         self._store = store
         self._turns = turns
-        #: Two copies to one place would spoil each other.
+        #: Held during a copy, because two copies to one place would damage each other.
         self._copying = trio.Lock()
 
     async def make(self, destination: str) -> int:
         """Copy all of the log to the file `destination`; return the newest offset in it.
 
-        Raises StoreError. Cancelled, there is no copy.
+        Raises StoreError. If cancelled, there is no copy.
         """
         async with self._copying:
             return await self._make(destination)

@@ -1,6 +1,6 @@
-"""Maintenance of a log's file while no server has it: check, repair, copy.
+"""Maintenance of a log's file that no server has open: check, repair, copy.
 
-A check leaves the file as it is. A repair writes another file of what is whole, and puts it in the
+A check leaves the file as it is. A repair writes the intact entries to another file, and puts it in the
 place of the damaged one, which keeps its content under another name.
 """
 
@@ -31,19 +31,19 @@ from trionotify.storage.schema import open_database, open_to_read, transaction
 
 __all__ = ["Repaired", "backup", "check", "repair"]
 
-#: How many faults of its structure SQLite names at most.
+#: The most structural faults that SQLite reports.
 _FAULTS: Final = 20
-#: What is copied at once: rows, and their bytes.
+#: The most rows, and bytes, that are copied at a time.
 _ROWS: Final = 1000
 _BYTES: Final = 4 << 20
 
 
 def check(path: str | os.PathLike[str]) -> list[str]:
-    """Look through all of the file; return a sentence for each fault, none if it is whole.
+    """Check the whole file; return a sentence for each fault.
 
-    A copy without its lock file is whole, too: a server that opens it renews the epoch.
+    A copy without its lock file is complete, too. A server that opens it renews the epoch.
 
-    Raises StoreError when it can't be read at all, and while a server has it.
+    Raises StoreError if it can't be read at all, or if a server has it open.
     """
     with _owned(path) as (file, lock), open_to_read(file) as connection:
         faults = [
@@ -54,7 +54,7 @@ def check(path: str | os.PathLike[str]) -> list[str]:
         ]
         try:
             extent = read_extent(connection, file)
-            # A copy may well be without a note.
+            # A copy may have no note.
             lost = missing(
                 epochs.epoch_of(connection), extent, lock.noted(), expected=lock.has_damaged_note()
             )
@@ -81,20 +81,20 @@ def _structure(connection: sqlite3.Connection) -> list[tuple[str]]:
 def backup(path: str | os.PathLike[str], destination: str) -> None:
     """Copy the log to the file `destination`, which is replaced. Raises StoreError.
 
-    A server that has the log is asked to do it.
+    If a server has the log open, the server makes the copy.
     """
     path = os.path.realpath(path)
     try:
         ask(path, destination)
     except OSError:
-        # No server has it; or else the lock is held, and says by whom.
+        # No server has it. Otherwise the error of the lock names the process.
         with _owned(path), open_to_read(path) as connection:
             copy_database(connection, destination)
 
 
 @attrs.frozen
 class Repaired:
-    """What became of a file: how many entries it has and has lost, and where the damaged one is."""
+    """The result of a repair: the numbers of entries kept and lost, and the damaged file's path."""
 
     kept: int
     lost: int
@@ -103,9 +103,9 @@ class Repaired:
 
 
 def repair(path: str | os.PathLike[str]) -> Repaired:
-    """Keep what is whole of the file, with a new epoch and without holes.
+    """Keep the intact entries of the file, with a new epoch and without holes.
 
-    Raises StoreError when nothing of it can be read, when there is no room, and while a server has it;
+    Raises StoreError if nothing can be read, if there is no room, or if a server has it open;
     then it stays as it is.
     """
     with _owned(path) as (file, lock):
@@ -127,7 +127,7 @@ def repair(path: str | os.PathLike[str]) -> Repaired:
 
 @contextlib.contextmanager
 def _owned(path: str | os.PathLike[str]) -> Iterator[tuple[str, FileLock]]:
-    """The path without links, and its lock, while no server has the file."""
+    """Lock the file in this block; yield its path without links, and the lock."""
     path = existing(path)
     lock = FileLock.take(path)
     try:
@@ -137,7 +137,7 @@ def _owned(path: str | os.PathLike[str]) -> Iterator[tuple[str, FileLock]]:
 
 
 def _extent(connection: sqlite3.Connection, path: str, note: Head | None) -> Extent:
-    """From where to where there may be rows; where the ends can't be read, by the note."""
+    """Return the extent of the file. If its ends can't be read, the note's head is the end."""
     try:
         return read_extent(connection, path)
     except (StoreError, *FAULTS):
@@ -151,7 +151,7 @@ def _extent(connection: sqlite3.Connection, path: str, note: Head | None) -> Ext
 def _rewrite(
     connection: sqlite3.Connection, extent: Extent, destination: str, note: Head | None
 ) -> Head:
-    """Write what is whole to a new file; return its head. The log's time goes on as in `note`."""
+    """Write the intact rows to a new file; return its head. The log's time continues from `note`."""
     new = open_database(destination)
     epoch = epochs.fresh()
     # Without a WAL: there is one file to put in place, and a disk that becomes full shows at the commit.
@@ -183,7 +183,7 @@ def _whole_rows(connection: sqlite3.Connection, extent: Extent) -> Iterator[Row]
         try:
             rows = read_rows(connection, at, extent.head, min(_ROWS, extent.head - at), _BYTES)
         except Damaged:
-            # A reader takes long steps here, and may pass over rows that are whole. A repair must not.
+            # A reader takes long steps here, and may skip intact rows. A repair must not.
             at = _next(connection, at, extent.head)
             continue
         yield from rows
@@ -191,7 +191,7 @@ def _whole_rows(connection: sqlite3.Connection, extent: Extent) -> Iterator[Row]
 
 
 def _next(connection: sqlite3.Connection, after: int, head: int) -> int:
-    """The offset in front of the next row behind `after + 1`, as far as that can be found out."""
+    """Return the offset before the next row behind `after + 1`, as far as it can be found."""
     try:
         (found,) = connection.execute(_FIRST, (after + 1,)).fetchone()
     except FAULTS as error:
@@ -208,14 +208,14 @@ def _insert(new: sqlite3.Connection, content: Row) -> None:
     try:
         new.execute(insertion(1), (*content, checksum(content)))
     except sqlite3.IntegrityError:
-        # The index was damaged, and let in a repetition. Both were given out: both stay.
+        # A damaged index has let in a repetition. Both entries were delivered, so both stay.
         publisher = COLUMNS.index("publisher")
         content = (*content[:publisher], None, *content[publisher + 1 :])
         new.execute(insertion(1), (*content, checksum(content)))
 
 
 def _put_in_place(path: str, repaired: str) -> str:
-    """Give the damaged file another name, which is returned, and its own name to the new one."""
+    """Rename the damaged file, and give its name to the new one. Return the damaged file's new name."""
     number, aside = 1, path + "-damaged"
     while os.path.exists(aside):
         number, aside = number + 1, f"{path}-damaged-{number + 1}"
@@ -236,7 +236,7 @@ def _put_in_place(path: str, repaired: str) -> str:
 
 
 def _take_after(path: str, repaired: str) -> None:
-    """Let the same users read and write the new file. Raises StoreError."""
+    """Copy the old file's owner and permissions to the new one. Raises StoreError."""
     try:
         shutil.copymode(path, repaired)
         if os.name == "posix":
@@ -247,9 +247,9 @@ def _take_after(path: str, repaired: str) -> None:
 
 
 def _give_name(path: str, other: str) -> None:
-    """Give a file another name, and let it keep its own where that is possible.
+    """Give a file a second name, or rename it if hard links aren't possible.
 
-    If this process is killed, a server would make an empty log where there is none.
+    A rename leaves a moment without the file, in which a server would create an empty log.
     """
     try:
         os.link(path, other)

@@ -1,4 +1,4 @@
-"""The clock of a durable log: a time of day that doesn't follow each jump of the machine's clock.
+"""The clock of a durable log: a time of day that doesn't follow every jump of the machine's clock.
 
 The moments in a log's file are times of day, because they must make sense to the next process. But
 the wall clock may be wrong for a while, in either direction, and because of that nothing may be evicted
@@ -35,38 +35,39 @@ __all__ = ["CORRECTION", "SETTLED", "LogClock", "steady", "time_of_day"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
-#: What the wall clock may be corrected by at a time, in seconds: the larger steps are jumps.
+#: The largest correction of the wall clock, in seconds. Larger steps are jumps.
 CORRECTION: Final = 2.0
-#: How long the wall clock must stay where it has jumped to before it is believed, in seconds.
+#: Seconds for which the wall clock must stay where it has jumped to before it is trusted.
 SETTLED: Final = 600.0
 
 
 def time_of_day() -> float:
-    """Seconds since 1970, as the machine has them at the moment."""
+    """Return the machine's time of day, in seconds since 1970."""
     return time.time()
 
 
 def steady() -> float:
-    """Seconds that only go forward; while the machine is suspended, too, where that can be had."""
+    """Return the seconds of a clock that never goes back and, if possible, counts suspended time."""
     return time.clock_gettime(_BOOTTIME) if _BOOTTIME is not None else time.monotonic()
 
 
-#: Linux; elsewhere, `time.monotonic` has to do.
+#: The clock on Linux. Elsewhere, `time.monotonic` is used.
 _BOOTTIME: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 @attrs.define
 class LogClock:
-    """Made and asked by the log alone. Times are in seconds since 1970."""
+    """The clock of one log, which alone uses it. Times are in seconds since 1970."""
 
     _wall: Callable[[], float] = time_of_day
     _steady: Callable[[], float] = steady
     #: How far the log's time is ahead of the steady clock.
     _ahead: float = attrs.field(init=False)
-    #: How far the wall clock is, since it has jumped, and when that was first seen by the steady clock.
+    #: How far the wall clock is ahead after a jump, and the steady clock's time when that was first
+    #: seen.
     _elsewhere: float | None = attrs.field(default=None, init=False)
     _since: float = attrs.field(default=0.0, init=False)
-    #: Seconds that have passed since the last process by the wall clock alone, and when that was said.
+    #: Seconds since the last process by the wall clock alone, and when they were measured.
     _unconfirmed: float = attrs.field(default=0.0, init=False)
     _resumed: float = attrs.field(default=0.0, init=False)
 
@@ -74,15 +75,15 @@ class LogClock:
         self._ahead = self._wall() - self._steady()
 
     def now(self) -> float:
-        """The log's time. Doesn't block."""
+        """Return the log's time. Doesn't block."""
         now = self._steady()
         self._compare(self._wall() - now, now)
         return now + self._ahead
 
     def resume(self, moment: float, passed: float, *, exact: bool) -> None:
-        """Go on from `moment`, the log's time `passed` seconds ago, or at least so long ago.
+        """Continue from `moment`, the log's time `passed` seconds ago, or unless `exact` even earlier.
 
-        Must come first, if at all.
+        Call this first, if at all.
         """
         steadily = moment + passed - self._steady()
         if exact:
@@ -91,7 +92,7 @@ class LogClock:
             self._unconfirmed, self._resumed = self._ahead - steadily, self._steady()
 
     def unconfirmed(self) -> float:
-        """How many seconds less, at the least, what the last process has stored is old.
+        """The seconds by which entries of the last process may be younger than the clock says.
 
         Doesn't block.
         """
@@ -113,13 +114,13 @@ class LogClock:
         move(by, now + by)
         self._ahead, self._elsewhere, self._unconfirmed = self._elsewhere, None, 0.0
         logger.warning(
-            "the log's clock follows the machine's by %+.1f s, and what was stored is moved along",
+            "the log's clock follows the machine's clock by %+.1f s; stored times are moved along",
             by,
             extra={"event": "clock_followed", "seconds": round(by, 3)},
         )
 
     def _compare(self, ahead: float, now: float) -> None:
-        """See where the wall clock is, so far ahead of the steady one."""
+        """Compare the wall clock, which is `ahead` of the steady clock, with this one."""
         if abs(ahead - self._ahead) <= CORRECTION:
             self._ahead, self._elsewhere = ahead, None
         elif self._elsewhere is not None and abs(ahead - self._elsewhere) <= CORRECTION:
@@ -128,7 +129,7 @@ class LogClock:
             self._elsewhere, self._since = ahead, now
             by = ahead - self._ahead
             logger.warning(
-                "the machine's clock has jumped by %+.1f s; the log's own clock goes on without it",
+                "the machine's clock has jumped by %+.1f s; the log's clock ignores the jump",
                 by,
                 extra={"event": "clock_jumped", "seconds": round(by, 3)},
             )

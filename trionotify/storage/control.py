@@ -1,9 +1,9 @@
-"""Asking the server that has a log's file to copy it.
+"""The control socket of a log's file, by which an operator asks the server for a copy.
 
-While a server has the file, no other process should open it: two connections that write and merge the
-write-ahead log at one moment can damage it in versions of SQLite before 3.51.3. So the server makes the
-copy, through its own connection. It is asked through a socket beside the file, which only the server's
-own user can reach. A request is one line of JSON, and so is the answer:
+While a server has the file, no other process should open it, because in versions of SQLite before
+3.51.3, two connections that write and merge the write-ahead log at one moment can damage it. So the
+server makes the copy, through its own connection. It is asked through a socket beside the file, which
+only the server's own user can reach. A request is one line of JSON, and so is the answer:
 
     {"backup": "/backup/log.db"}
     {"head": 1042}                   or {"error": "..."}
@@ -30,17 +30,17 @@ __all__ = ["ask", "serve_control"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
-#: Bytes of a request or an answer, and seconds in which a request must be there.
+#: The most bytes of a request or an answer, and the seconds in which a request must arrive.
 _MAX_LINE: Final = 16 << 10
 _TIMEOUT: Final = 10.0
-#: The most bytes that the name of a Unix socket has on every system.
+#: The longest name of a Unix socket that every system supports, in bytes.
 _MAX_NAME: Final = 100
 
 
 async def serve_control(path: str, backup: Callable[[str], Awaitable[int]]) -> None:
     """Answer requests beside the log's file `path`, until cancelled. `backup` gives the copy's head.
 
-    Where there can be no such socket, a line in the log says so, and this returns.
+    If the socket can't be created, logs the reason and returns.
     """
     try:
         with _listening(path) as listening:
@@ -48,7 +48,7 @@ async def serve_control(path: str, backup: Callable[[str], Awaitable[int]]) -> N
             await trio.serve_listeners(partial(_answer, backup), [listener])
     except* (OSError, AttributeError) as errors:
         logger.warning(
-            "%s: no socket can be made there (%s), so this server can't be asked for a backup",
+            "%s: can't create a socket there (%s), so this server can't make backups on request",
             control_socket(path),
             errors.exceptions[0],
             extra={"event": "no_control", "reason": str(errors.exceptions[0])},
@@ -78,7 +78,7 @@ def _unlink(name: str) -> None:
 
 @contextlib.contextmanager
 def _short(name: str) -> Iterator[str]:
-    """A name of the socket that is short enough, by way of its directory."""
+    """Yield the socket's name, if it is too long by way of a descriptor of its directory."""
     if len(os.fsencode(name)) <= _MAX_NAME or not os.path.isdir("/proc/self/fd"):
         yield name
         return
@@ -91,7 +91,7 @@ def _short(name: str) -> Iterator[str]:
 
 async def _answer(backup: Callable[[str], Awaitable[int]], stream: trio.SocketStream) -> None:
     async with stream:
-        # An operator who has given up is nobody else's concern.
+        # An operator who has given up must not disturb the others.
         with contextlib.suppress(trio.BrokenResourceError):
             answer = await _done(stream, backup)
             text = json.dumps(answer)  # a path may have characters that no JSON in UTF-8 can have
@@ -107,15 +107,15 @@ async def _done(stream: trio.abc.Stream, backup: Callable[[str], Awaitable[int]]
         if not os.path.isabs(destination) or "\0" in destination:
             raise ValueError
     except (ValueError, TypeError, KeyError):
-        return {"error": 'a line like {"backup": "/absolute/path"} is needed'}
+        return {"error": 'the request must be a line like {"backup": "/absolute/path"}'}
     try:
         return {"head": await backup(destination)}
     except StoreError as error:
         return {"error": error.detail}
     except Exception:
-        # The border of the process: whatever is wrong with the copy, the server goes on.
+        # The boundary of the process: an error of the copy must not stop the server.
         logger.exception("a backup failed", extra={"event": "backup_failed"})
-        return {"error": "the backup failed; the server's own log says how"}
+        return {"error": "the backup failed; see the server's log"}
 
 
 async def _line(stream: trio.abc.Stream) -> bytes:
@@ -131,8 +131,8 @@ async def _line(stream: trio.abc.Stream) -> bytes:
 def ask(path: str, destination: str) -> int:
     """Ask the server that has the log's file `path` for a copy; return the newest offset in it.
 
-    Blocks until the copy is complete. Raises StoreError when the server couldn't make it, and OSError
-    when no server can be reached.
+    Blocks until the copy is complete. Raises StoreError if the server couldn't make it, and OSError
+    if no server can be reached.
     """
     with _short(control_socket(path)) as address, socket.socket(socket.AF_UNIX) as asking:
         asking.connect(address)
@@ -140,7 +140,7 @@ def ask(path: str, destination: str) -> int:
         with asking.makefile("rb") as answers:
             answer = answers.readline(_MAX_LINE)
     if not answer:
-        raise StoreError(503, f"{path}: the server has ended before the copy was complete: try again")
+        raise StoreError(503, f"{path}: the server ended before the copy was complete; try again")
     said = read_json(answer)
     if "error" in said:
         raise StoreError(503, said["error"])

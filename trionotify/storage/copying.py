@@ -1,4 +1,4 @@
-"""Copies of a log's file: a backup is complete, or it isn't there."""
+"""Copies of a log's file. A backup is complete, or it doesn't exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["copy_database"]
 
-#: Pages that are copied in one step: about a megabyte.
+#: The pages copied in one step, about 1 MB.
 _STEP: Final = 256
 
 
@@ -36,9 +36,9 @@ def copy_database(
 ) -> None:
     """Copy the database of a connection to the file `destination`, which is replaced at the end.
 
-    `between` is called between two steps, and `done` when the connection isn't needed any more: what is
-    left is to wait for the disk. If one of them raises, nothing is left behind. Raises StoreError when
-    the file can't be written, or is a log's, and what sqlite3 raises.
+    `between` is called between two steps. `done` is called when the connection isn't needed any more,
+    and only the wait for the disk remains. If one of them raises, no copy is left behind. Raises
+    StoreError when the file can't be written, or is a log's, and what sqlite3 raises.
     """
     source = connection.execute("PRAGMA database_list").fetchone()[2]
     part = destination + "-part"
@@ -49,7 +49,7 @@ def copy_database(
         with open(part, "xb"):  # SQLite wouldn't say why it can't
             shutil.copymode(source, part)
         with contextlib.closing(sqlite3.connect(part)) as copy:
-            # The disk is waited for below, all at once, and not in the store's thread.
+            # The wait for the disk comes below, once, and not in the store's thread.
             copy.execute("PRAGMA synchronous = OFF")
             connection.backup(
                 copy,
@@ -76,30 +76,30 @@ def copy_database(
 
 
 def _check_destination(source: str, destination: str, part: str) -> None:
-    """Raise StoreError if a copy there would take the place of a file that a log needs, or of none."""
+    """Raise StoreError if a copy there would replace a file that a log needs, or isn't possible."""
     if os.path.isdir(destination):
-        raise StoreError(503, f"{destination} is a directory: name a file in it")
+        raise StoreError(503, f"{destination}: is a directory; name a file in it")
     ours = [*(source + ending for ending in _OF_A_LOG), control_socket(source)]
     known = {identity for name in ours if (identity := file_identity(name))}
     for name in (destination, *(part + ending for ending in _OF_A_LOG)):
         place = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
         if place in ours or file_identity(name) in known:
             raise StoreError(
-                503, f"{destination}: a backup there would destroy the log: name another path"
+                503, f"{destination}: a backup there would destroy the log; name another path"
             )
     if os.path.exists(destination + "-wal"):
-        # SQLite would take it for the copy's, and damage that.
+        # SQLite would take it for the copy's own, and damage the copy.
         raise StoreError(
-            503, f"{destination} belongs to a log, because {destination}-wal is there: name another path"
+            503, f"{destination}: belongs to a log, because {destination}-wal exists; name another path"
         )
 
 
-#: What the names of a log's files end with.
+#: The endings of the names of a log's files.
 _OF_A_LOG: Final = ("", "-wal", "-shm", "-journal", "-lock")
 
 
 def _sync(path: str) -> None:
-    """Wait until a file is on the disk. Raises OSError."""
+    """Sync a file to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)

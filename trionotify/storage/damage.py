@@ -1,4 +1,4 @@
-"""What of a log its readers have found damaged."""
+"""The damaged parts of a log, as its readers have found them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Losses"]
 
 
 class Losses:
-    """Stretches of offsets of which nothing can be read any more. Made and used by the log alone."""
+    """The stretches of unreadable offsets in a log. Made and used by the log alone."""
 
     def __init__(self) -> None:
         #: Stretches (after, upto], in order; none touches another.
@@ -17,16 +17,16 @@ class Losses:
         self._lost = 0
 
     def __len__(self) -> int:
-        """How many offsets are lost."""
+        """Return the number of lost offsets."""
         return self._lost
 
     @property
     def stretches(self) -> int:
-        """In how many stretches."""
+        """The number of stretches."""
         return len(self._uptos)
 
     def add(self, after: int, upto: int) -> bool:
-        """Remember that nothing in (`after`, `upto`] can be read; whether that is news."""
+        """Add the unreadable offsets in (`after`, `upto`]; return whether any were unknown."""
         first = bisect_right(self._uptos, after - 1)
         last = bisect_right(self._afters, upto)
         if first < last:
@@ -39,16 +39,16 @@ class Losses:
         return True
 
     def upto(self, after: int) -> int | None:
-        """Where the damage behind the offset `after` ends; None if what comes next may be whole."""
+        """Return where the damage right behind `after` ends; None if there is none."""
         at = bisect_right(self._uptos, after)
         return self._uptos[at] if at < len(self._uptos) and self._afters[at] <= after else None
 
     def any_behind(self, offset: int) -> bool:
-        """Whether anything behind this offset is lost."""
+        """Return whether anything behind this offset is lost."""
         return bool(self._uptos) and self._uptos[-1] > offset
 
     def forget(self, start: int) -> None:
-        """Everything up to the offset `start` was evicted."""
+        """Forget everything up to the offset `start`, which was evicted."""
         gone = bisect_right(self._uptos, start)
         self._lost -= sum(self._uptos[:gone]) - sum(self._afters[:gone])
         del self._uptos[:gone], self._afters[:gone]
@@ -57,7 +57,7 @@ class Losses:
             self._afters[0] = start
 
     def __str__(self) -> str:
-        """The offsets in words, the first few stretches."""
+        """Return the first few stretches in words."""
         stretches = [
             f"{after + 1}" if after + 1 == upto else f"{after + 1} to {upto}"
             for after, upto in zip(self._afters[:5], self._uptos[:5], strict=True)

@@ -1,7 +1,7 @@
-"""A durable log's file in the hands of the one process that owns it.
+"""The database of a durable log, owned by one process.
 
-All writing goes through `Database.writing`, all reading through `Database.reading`; they turn what goes
-wrong into StoreError, and leave no transaction open. A write that fails has changed nothing, and the
+All writing goes through `Database.writing`, all reading through `Database.reading`. They convert
+errors to StoreError, and leave no transaction open. A write that fails has changed nothing, and the
 next one tries again.
 
 There is one exception. When an `fsync` fails, the kernel may have dropped what it couldn't write, and
@@ -34,30 +34,30 @@ __all__ = ["Database"]
 #: 4 MiB of pages.
 _MERGE: Final = 12 << 20
 
-#: Connections to files in doubt. To close one would write to its database, and remove the WAL.
+#: Connections to files in doubt. Closing one would write to its database, and remove the WAL.
 _given_up: Final[list[sqlite3.Connection]] = []
 
 
 class Database:
-    """Made by `open`, and used by one store until `close`, in one thread at a time."""
+    """The connection of one store, from `open` to `close`. Used in one thread at a time."""
 
     def __init__(self, path: str, lock: FileLock, connection: sqlite3.Connection) -> None:
         self.path = path
         self._lock = lock
         #: Why the file is in doubt.
         self._doubt: StoreError | None = None
-        #: How far the log has come, also where that couldn't be noted.
+        #: The head of the log, even if it couldn't be noted.
         self._head: Head | None = None
         self._unmerged = 0
         self._connection: sqlite3.Connection | None = connection
         #: Whether the last attempt to write failed.
         self._failing = False
-        #: Which files have the names of SQLite's three, as they were opened.
+        #: The identities of SQLite's three files, as they were opened.
         self._identities = [(name, file_identity(name)) for name in database_files(path)]
 
     @classmethod
     def open(cls, path: str) -> Self:
-        """Own the file at `path`, which is made when it is missing. Raises StoreError."""
+        """Lock and open the file at `path`, or create it. Raises StoreError."""
         with contextlib.ExitStack() as undo:
             lock = FileLock.take(path)
             undo.callback(lock.release)
@@ -68,12 +68,12 @@ class Database:
         return database
 
     def close(self) -> None:
-        """Let go of the file. Never raises; may be called again."""
+        """Close and unlock the file. Never raises; may be called again."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
         if self._doubt is None:
-            # SQLite does so itself, but not when others read, or when the file was given another name.
+            # SQLite does this itself, but not while others read, or if the file was renamed.
             with contextlib.suppress(StoreError):
                 self._checkpoint(connection)
         if self._doubt is None:
@@ -85,14 +85,14 @@ class Database:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """For settings and queries; raises StoreError when the file was let go of."""
+        """The connection, for settings and queries. Raises StoreError once it is closed."""
         if self._connection is None:
-            raise StoreError(503, f"{self.path} is closed: open it again")
+            raise StoreError(503, f"{self.path}: is closed; open it again")
         return self._connection
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection; what fails in the block is raised as StoreError."""
+        """Yield the connection. Faults of the file in the block are raised as StoreError."""
         try:
             yield self.connection
         except FAULTS as error:
@@ -100,9 +100,9 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """The connection, in a transaction that the end of the block commits.
+        """Yield the connection, in a transaction that the end of the block commits.
 
-        Whatever fails, it is rolled back; a fault of the file is raised as StoreError.
+        Any exception rolls it back. A fault of the file is raised as StoreError.
         """
         connection = self._writable()
         try:
@@ -112,17 +112,17 @@ class Database:
             self._failing = True
             fault = self._fault(error)
             if fault.status == 507:
-                # What was in the WAL is in the database then, and the WAL's own space is free.
+                # This moves the WAL's content into the database, and frees its space.
                 with contextlib.suppress(StoreError):
                     self._checkpoint(connection)
             raise fault from error
         self._failing = False
 
     def merge(self, written: int) -> None:
-        """Copy the WAL into the database if, with these `written` bytes, it has become long.
+        """Copy the WAL into the database if these `written` bytes have made it long.
 
-        SQLite would do so by itself, but wouldn't say that the disk has failed. Raises StoreError then;
-        what was committed is committed all the same.
+        SQLite would do so by itself, but wouldn't report a failure of the disk. This raises StoreError;
+        earlier commits stay committed.
         """
         self._unmerged += written
         if self._unmerged >= _MERGE:
@@ -139,29 +139,29 @@ class Database:
             copy_database(connection, destination, between, done)
 
     def note(self, head: Head, *, on_disk: bool = False) -> None:
-        """Note how far the log has come, outside of the database. Raises StoreError."""
+        """Note the log's head outside of the database. Raises StoreError."""
         self._head = head
         if self._doubt is not None:
             raise self._doubt
         self._lock.note(head, on_disk=on_disk)
 
     def note_first(self, head: Head) -> None:
-        """Note it on the disk, and write down in the file that there is a note from now on.
+        """Note the first head on the disk, and record in the database that there is a note.
 
         Raises StoreError.
         """
         self.note(head, on_disk=True)
         with self.writing() as connection:
             connection.execute("UPDATE log SET noted = 1")
-        # So that damage to the WAL can't take that back.
+        # So that damage to the WAL can't undo this.
         self._checkpoint(self.connection)
 
     def noted(self) -> Head | None:
-        """How far the log had come, as its last owner has noted; None if there is no such note."""
+        """Return the head that the last owner has noted; None if there is no readable note."""
         return self._lock.noted()
 
     def has_damaged_note(self) -> bool:
-        """Whether there is a note that can't be read."""
+        """Return whether there is a note that can't be read."""
         return self._lock.has_damaged_note()
 
     def _fault(self, error: BaseException) -> StoreError:
@@ -169,8 +169,9 @@ class Database:
             return store_fault(self.path, error)
         self._doubt = StoreError(
             503,
-            f"{self.path}: the disk failed to store what was written ({error}), and may lack some of it:"
-            " look at the disk and the system's log, then start the server again, which checks the file",
+            f"{self.path}: the disk failed to store what was written ({error}) and may lack some of"
+            " it; check the disk and the system's log, then restart the server, which checks the"
+            " file",
         )
         if self._head is not None:
             with contextlib.suppress(StoreError):
@@ -178,20 +179,20 @@ class Database:
         return self._doubt
 
     def check(self) -> None:
-        """Raise StoreError if writing fails, as far as can be said: cheap while all is well.
+        """Raise StoreError if writing is known to fail. Cheap if the last write succeeded.
 
-        After a write that failed, a small one is tried.
+        After a failed write, this tries a small one.
         """
         self._writable()
         if self._failing:
             with self.writing() as connection:
-                # Something has to change: what is as it was, SQLite doesn't write.
+                # A value has to change, because SQLite doesn't write an unchanged one.
                 connection.execute("UPDATE log SET checks = checks + 1")
 
     def _writable(self) -> sqlite3.Connection:
-        """The connection; raises StoreError if SQLite's files don't have their names any more.
+        """Return the connection. Raises StoreError if SQLite's files were renamed or removed.
 
-        SQLite would go on with files that nobody finds again when this process has ended.
+        SQLite would continue with files that can't be found again after this process.
         """
         connection = self.connection
         if self._doubt is not None:
@@ -200,13 +201,13 @@ class Database:
             if file_identity(name) != identity:
                 raise StoreError(
                     503,
-                    f"{name} was removed or replaced while the server has it open: put it back, or start"
-                    " the server again with what is there now",
+                    f"{name}: was removed or replaced while the server has it open; put it back, or"
+                    " restart the server with the file that is there now",
                 )
         return connection
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        """Copy what the WAL holds into the database, as far as nobody else still reads it.
+        """Copy the WAL into the database, as far as no other process still reads it.
 
         Raises StoreError.
         """

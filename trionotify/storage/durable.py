@@ -1,22 +1,22 @@
-"""A durable log: a file that holds all of it, and its newest end in memory.
+"""A durable log. A file holds all of it, and memory its newest end.
 
     publishers ──channel──▶ the committer ──▶ the broadcast
                               │    one commit for all that waits
                               ▼
                             the file      one worker thread at a time
 
-A task of its own, the committer, takes what waits, lets a worker thread commit it, and hands it to the
-broadcast. It commits the next group while the broadcast hands out the one before, and so nobody ever
-sees what might still be lost. A publisher hears of it after both.
+The committer, a task, takes all entries that wait, lets a worker thread commit them, and hands them to
+the broadcast. It commits the next group while the broadcast hands out the previous one. So no client
+ever sees an entry that might still be lost. A publisher gets its receipt after both.
 
-Live clients are served from memory, as those who are only a little behind. Who reads further back
-gets `NotLoaded`, loads a page, and goes on. Since there is one worker thread, there is at most one page
-to look at for each turn that commits get: a long way back holds up nobody.
+Live clients, and clients that are only a little behind, are served from memory. A reader that is
+further back gets `NotLoaded`, loads a page, and continues. Because there is one worker thread, at most
+one page is loaded between two commits, so a reader far back does not delay the others.
 
-What the file can't take is refused, with the reason, and nothing is changed by that. The next group
-tries again: when the fault goes away, it recovers by itself.
+Entries that the file can't take are refused, with the reason, and nothing is changed. The next group
+tries again, so the log recovers by itself when the fault goes away.
 
-What was damaged in the file is noticed when it is read. The first reader that comes upon it makes it
+Damage in the file is noticed when it is read. The first reader that comes upon it makes it
 known, and each is told of the gap and reads on behind it.
 """
 
@@ -32,16 +32,18 @@ import trio
 
 from trionotify.delivery.counters import SECONDS, Histogram
 from trionotify.delivery.entry import Entry
-from trionotify.delivery.log import Damaged, Evicted, MemoryLog, NotLoaded
+from trionotify.delivery.log import Damaged, Evicted, NotLoaded
+from trionotify.delivery.memory_log import MemoryLog
+from trionotify.delivery.sharing import Alone
 from trionotify.errors import StoreError
-from trionotify.model.predicates import is_value
 from trionotify.storage import sharing
 from trionotify.storage.backups import Backups
 from trionotify.storage.clock import LogClock
 from trionotify.storage.control import serve_control
 from trionotify.storage.damage import Losses
-from trionotify.storage.pages import Pages
+from trionotify.storage.pages import Loading, Pages
 from trionotify.storage.recovery import clock_of
+from trionotify.storage.refusals import Problem, only_here, refuse
 from trionotify.storage.sqlite import Durability, SqliteStore
 
 if TYPE_CHECKING:
@@ -56,30 +58,30 @@ logger: logging.Logger = logging.getLogger("trionotify")
 
 Result = TypeVar("Result")
 
-#: Entries in memory, at most; a setting says how many bytes.
+#: The most entries in memory. A setting limits their bytes.
 _TAIL: Final = 10_000
-#: Entries, and bytes, of a page.
+#: The most entries, and bytes, of a page.
 _PAGE: Final = 128
 _PAGE_BYTES: Final = 1 << 20
-#: Bytes of all pages that are kept.
+#: The most bytes of all pages that are kept.
 _PAGES_BYTES: Final = 16 << 20
-#: What eviction drops at once; as long as it drops so many, there is more.
+#: The most entries that eviction drops at a time. If it drops this many, there are more.
 _STEP: Final = 500
-#: How many damaged stretches have a line in the log; metrics count the rest.
+#: The most damaged stretches that are logged. Metrics count all.
 _NAMED: Final = 100
-#: How often the file is looked after when nothing is published, in seconds.
+#: Seconds between two rounds of maintenance while nothing is published.
 _INTERVAL: Final = 5.0
 
 
-class DurableLog:
-    """Made by `open`, which reads the newest end; ended by `aclose`."""
+class DurableLog(Alone):
+    """A log in a file. Made by `open`, which reads the newest end; ended by `aclose`."""
 
     durable = True
 
     def __init__(self, store: SqliteStore, tail: MemoryLog, clock: LogClock | None = None) -> None:
         self.epoch: str = store.epoch
         #: Why nothing can be published at the moment.
-        self.problem: str | None = None
+        self._problem = Problem()
         self.commits: Histogram = Histogram(SECONDS)
         self.failed_commits: int = 0
         self._store = store
@@ -87,19 +89,19 @@ class DurableLog:
         self._clock = clock or LogClock()
         self._pages = Pages(_PAGES_BYTES)
         self._losses = Losses()
-        self._loading: dict[int, trio.Event] = {}
-        #: What the broadcast has handed out, and may be evicted.
+        self._loading = Loading()
+        #: The newest offset that the broadcast has handed out. Entries up to it may be evicted.
         self._upto = tail.head
         self._thread = trio.CapacityLimiter(1)
-        #: Of those who load, one at a time waits for the thread: commits have it every other time.
+        #: One loading task at a time waits for the thread, so commits have it every other time.
         self._loader = trio.CapacityLimiter(1)
         self._backups = Backups(store, self._thread)
-        # Nothing waits in here: while the broadcast is busy, so is the committer.
+        # The channel has no buffer, so the committer waits while the broadcast is busy.
         self._commits, self._committed = trio.open_memory_channel[tuple[list[Entry], list[Entry]]](0)
 
     @classmethod
     async def open(cls, path: str, durability: Durability, settings: Settings) -> Self:
-        """Open the file, or make it. Raises `StoreError`. Cancelled, it has not been opened."""
+        """Open or create the file. Raises `StoreError`. If cancelled, it is not open."""
         return await trio.to_thread.run_sync(cls._open, path, durability, settings)
 
     @classmethod
@@ -112,7 +114,8 @@ class DurableLog:
             max_age=settings.max_log_age,
         )
         try:
-            # First: if this process is killed meanwhile, the next one has the same doubts.
+            # This comes first, so that if this process is killed meanwhile, the next one has the same
+            # doubts.
             damages = _looked_through(store) if store.recovered.doubtful else []
             clock = clock_of(store.recovered)
             store.begin(clock.now(), clock.unconfirmed())
@@ -127,7 +130,7 @@ class DurableLog:
         recovered = self._store.recovered
         if recovered.renewed is not None:
             logger.error(
-                "%s: something was lost: %s; so it has a new epoch, and clients reload their state",
+                "%s: something was lost: %s; the log has a new epoch, and clients reload their state",
                 self._store.path,
                 recovered.renewed,
                 extra={"event": "epoch_renewed", "reason": recovered.renewed},
@@ -138,37 +141,42 @@ class DurableLog:
             self._lose(after, upto)
 
     async def aclose(self) -> None:
-        """Close the file. A checkpoint; cancelled, it is closed all the same."""
+        """Close the file, even if cancelled. A checkpoint."""
         await trio.to_thread.run_sync(self._store.close, abandon_on_cancel=True)
 
     # --- what is in memory ---
 
     @property
     def head(self) -> int:
-        """The newest that the broadcast has."""
+        """The newest offset that the broadcast has."""
         return self._tail.head
 
     @property
     def start(self) -> int:
-        """Where the file begins."""
+        """The offset behind which the file begins."""
         return self._store.start
 
     @property
     def bytes(self) -> int:
-        """What the file holds, by `Notification.size`."""
+        """The size of the file's entries, by `Notification.size`."""
         return self._store.bytes
 
     def __len__(self) -> int:
         return self.head - self.start
 
     @property
+    def problem(self) -> str | None:
+        """Why nothing can be published at the moment, in words; None if publishing works."""
+        return self._problem.text
+
+    @property
     def damage(self) -> str | None:
-        """What its readers have found damaged, in words."""
-        return f"{self._store.path} is damaged at the offsets {self._losses}" if self._losses else None
+        """The damage that readers have found, in words; None without any."""
+        return f"{self._store.path}: damaged at the offsets {self._losses}" if self._losses else None
 
     @property
     def damaged_entries(self) -> int:
-        """How many entries its readers have found damaged."""
+        """The number of entries that readers have found damaged."""
         return len(self._losses)
 
     @property
@@ -177,11 +185,11 @@ class DurableLog:
         return self._store.recovered.renewed
 
     def is_whole_behind(self, offset: int) -> bool:
-        """Whether everything behind this offset is kept, and none of it was found damaged."""
+        """Return whether everything behind this offset is kept, and none of it was found damaged."""
         return offset >= self.start and not self._losses.any_behind(offset)
 
     def read(self, after: int, limit: int) -> list[Entry]:
-        """Some entries behind `after`, if they are in memory: see `Log.read`."""
+        """Return some entries behind `after`, if they are in memory. See `Log.read`."""
         if after < self.start:
             raise Evicted
         if after >= self._tail.start:
@@ -193,7 +201,7 @@ class DurableLog:
         raise NotLoaded(after)
 
     def evict(self, upto: int, now: float) -> None:
-        """From memory at once; from the file with the next commit, or a little later."""
+        """Evict from memory at once, and from the file with the next commit or a little later."""
         self._upto = upto
         self._tail.evict(upto, now)
         self._losses.forget(self.start)
@@ -201,24 +209,20 @@ class DurableLog:
     # --- what is in the file ---
 
     async def load(self, after: int) -> None:
-        """Bring a page from the file. A checkpoint; raises `StoreError`.
+        """Load a page from the file. A checkpoint. Raises `StoreError`.
 
-        Others that want the same page wait for it. It may be evicted by now, or stand elsewhere:
-        read, and see.
+        Several tasks that want the same page load it once. It may be evicted afterwards, so the
+        caller must read again.
         """
         start = max(after - after % _PAGE, self.start)
-        if start in self._loading:
-            await self._loading[start].wait()
-            return
-        self._loading[start] = trio.Event()
-        try:
-            async with self._loader:
-                await self._page(start)
-                if not self._pages.find(after, 1):
-                    # It was cut short by its bytes, or another stands in its way that was.
-                    await self._page(after)
-        finally:
-            self._loading.pop(start).set()
+        await self._loading.once(start, partial(self._load, start, after))
+
+    async def _load(self, start: int, after: int) -> None:
+        async with self._loader:
+            await self._page(start)
+            if not self._pages.find(after, 1):
+                # The page was limited by its bytes, or another page covers its start.
+                await self._page(after)
 
     async def _page(self, after: int) -> None:
         try:
@@ -226,7 +230,7 @@ class DurableLog:
         except Damaged as damage:
             self._lose(damage.after, damage.upto)
             return
-        # Reading their audiences may take seconds: neither Trio's thread nor the store's waits for that.
+        # Parsing audiences may take seconds, so it happens neither in Trio's thread nor in the store's.
         entries = await self._beside(_all_restored, self._store, rows)
         if entries:  # else they were evicted meanwhile
             self._pages.add(after, entries)
@@ -234,7 +238,7 @@ class DurableLog:
     def _lose(self, after: int, upto: int) -> None:
         if self._losses.add(after, upto) and self._losses.stretches <= _NAMED:
             logger.error(
-                "%s is damaged: the notifications with the offsets %d to %d can't be read any more",
+                "%s: damaged; the notifications with the offsets %d to %d can't be read any more",
                 self._store.path,
                 after + 1,
                 upto,
@@ -250,38 +254,35 @@ class DurableLog:
         return await self._in_thread(lambda: self._store.offset_at(self._clock.now() - seconds))
 
     async def _beside(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function that doesn't need the file, in any thread: commits go on meanwhile."""
+        """Call a function that doesn't need the file, in any thread. Commits continue meanwhile."""
         return await trio.to_thread.run_sync(function, *arguments)
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function of the store. Once it has begun it is waited for, even if cancelled."""
+        """Call a function of the store in its thread. Once begun, it is awaited even if cancelled."""
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._thread)
 
     async def _timed(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """The same for a function that is told the log's time, and how much of it is unconfirmed."""
+        """Call a function of the store with the log's time, and the unconfirmed seconds in it."""
         clock = self._clock
         return await self._in_thread(lambda: function(*arguments, clock.now(), clock.unconfirmed()))
 
     async def backup(self, destination: str) -> int:
         """Copy all of the log to the file `destination`; return the newest offset in it.
 
-        Commits go on meanwhile. Raises StoreError. Cancelled, there is no copy.
+        Commits continue meanwhile. Raises StoreError. If cancelled, there is no copy.
         """
         return await self._backups.make(destination)
 
     # --- what is published ---
 
     def refusal(self, entry: Entry) -> Exception | None:
-        """Why this entry can't be kept, or None."""
-        audience = entry.notification.audience
-        if audience is not None and not is_value(audience):
-            return TypeError("audience: a durable log keeps predicates only, like Exact(team='ops')")
-        return self._store.refuses(entry)
+        """Return the error if this entry can't be kept, or None."""
+        return only_here(entry) or self._store.refuses(entry)
 
     async def run(
         self, inbox: Inbox, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Commit what is published, until the inbox is closed and empty."""
+        """Commit published entries until the inbox is closed and empty."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look_after, name="trionotify: care of the log")
             control = partial(serve_control, self._store.path, self.backup)
@@ -302,11 +303,11 @@ class DurableLog:
                 fresh = await self._append(entries)
                 await self._commits.send((entries, fresh))
             except StoreError as error:
-                _refuse(entries, error)
+                refuse(entries, error)
                 inbox.settle(entries)
             except BaseException:
-                # Cancelled: whoever waits for a receipt must not wait for ever.
-                _refuse(entries, None)
+                # When this is cancelled, a task that waits for a receipt must not wait for ever.
+                refuse(entries, None)
                 raise
 
     async def _append(self, entries: list[Entry]) -> list[Entry]:
@@ -317,17 +318,17 @@ class DurableLog:
             except StoreError:
                 raise
             except Exception:
-                # The border of the process: whatever is wrong with the file, the server goes on.
+                # The boundary of the process: an error of the file must not stop the server.
                 logger.exception("the log failed", extra={"event": "log_failed"})
-                raise StoreError(503, "the log failed; the server's own log says how") from None
+                raise StoreError(503, "the log failed; see the server's log") from None
         self.commits.add(trio.current_time() - begun)
         for entry in fresh:
-            # Repetitions are the file's to know: the tail needn't.
+            # The file recognizes repetitions, so the tail need not.
             entry.key = None
         return fresh
 
     async def take(self, inbox: Inbox) -> tuple[list[Entry], list[Entry]]:
-        """Wait for the next group that is committed."""
+        """Wait for the next committed group; return it, and those of its entries that are new."""
         entries, fresh = await self._committed.receive()
         assert not fresh or fresh[0].offset == self._tail.head + 1, "the tail goes on where it ended"
         self._tail.append(fresh, 0.0)
@@ -336,12 +337,12 @@ class DurableLog:
     # --- its health ---
 
     async def _look_after(self) -> None:
-        """Evict by age also when nothing is published, and see faults and jumps of the clock."""
+        """Evict by age and check for faults and clock jumps, also while nothing is published."""
         while True:
             await trio.sleep(_INTERVAL)
             with suppress(StoreError), self._noting():
                 await self._in_thread(self._store.check)
-                # In one call: an append in between would note a time that is moved once more.
+                # This is one call, because the time noted by an append in between would be moved twice.
                 await self._in_thread(self._clock.take_over, self._store.shift)
                 dropped, more = _STEP, False
                 while more or dropped >= _STEP:
@@ -351,41 +352,19 @@ class DurableLog:
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        """Keep `problem` up to date with what happens inside, and let it be logged once."""
+        """Update `problem` from the outcome of the block."""
         try:
             yield
         except StoreError as error:
             self.failed_commits += 1
-            if self.problem is None:
-                logger.error(
-                    "publishing is refused: %s",
-                    error,
-                    extra={"event": "publishing_refused", "reason": str(error)},
-                )
-            self.problem = str(error)
+            self._problem.note(error)
             raise
-        if self.problem is not None:
-            logger.warning("the log takes notifications again", extra={"event": "publishing_possible"})
-        self.problem = None
-
-
-def _refuse(entries: list[Entry], error: StoreError | None) -> None:
-    """Tell those who wait that nothing became of it; with None, that nobody knows."""
-    unheard = 0
-    for entry in entries:
-        if entry.pending:
-            entry.pending.refuse(error)
-            entry.pending = None
-        else:
-            unheard += 1
-    if unheard and error:
-        said = {"event": "unpublished", "count": unheard, "reason": str(error)}
-        logger.error("%d not published, and no publisher waits: %s", unheard, error, extra=said)
+        self._problem.solved()
 
 
 def _looked_through(store: SqliteStore) -> list[tuple[int, int]]:
     logger.warning(
-        "%s: the disk has failed, so all %d notifications are checked before the server listens",
+        "%s: the disk has failed before, so all %d notifications are checked before the server listens",
         store.path,
         store.head - store.start,
         extra={"event": "checking", "count": store.head - store.start},
@@ -394,7 +373,7 @@ def _looked_through(store: SqliteStore) -> list[tuple[int, int]]:
 
 
 def _tail_of(store: SqliteStore, max_bytes: int) -> MemoryLog:
-    """The newest end of the file, behind all that is damaged there."""
+    """Return the newest end of the file, behind any damage there."""
     rows: list[Any] = []
     at = max(store.newest(max_bytes), store.head - _TAIL)
     while at < store.head:

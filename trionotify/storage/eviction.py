@@ -1,4 +1,4 @@
-"""Eviction: which of the oldest entries must go, and that they go in the transaction of an append.
+"""Eviction of the oldest entries, in the transaction of an append.
 
 Every row has the running total of bytes up to and including it, so what is held is one subtraction, and
 the oldest row alone says whether any must go. Whether the rows that go are damaged is not looked at,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "evict"]
 
-#: What one call evicts at most, besides as much as was appended: entries, and their bytes. So no call
+#: The most entries, and bytes, that one call evicts, besides as much as was appended. So no call
 #: takes long, and a backlog (the limits were lowered between two runs) is gone after a while.
 STEP: Final = 1000
 STEP_BYTES: Final = 16 << 20
@@ -37,7 +37,7 @@ _OLDEST: Final = (
 
 @attrs.frozen
 class Limits:
-    """What a log keeps at most: entries, bytes of them (`Entry.size`), and for how many seconds."""
+    """The most entries that a log keeps, their bytes (`Entry.size`), and their age in seconds."""
 
     max_entries: int
     max_bytes: int
@@ -54,21 +54,21 @@ def evict(
     now: float,
     move: Move | None,
 ) -> Extent:
-    """Delete what is over the limits, none behind the offset `upto`; return what is kept then.
+    """Delete entries over the limits, none behind the offset `upto`; return the new extent.
 
-    `before` is what was kept before the append, and `extent` behind it. Moments may still have to be
+    `before` is the extent before the append, and `extent` after it. Some moments may still have to be
     moved.
     """
     count = STEP + extent.head - before.head
     room = STEP_BYTES + extent.total - before.total
-    # What is from there on fits.
+    # The rows from there on fit.
     offset_fits = extent.head - limits.max_entries + 1
     base_fits = extent.total - limits.max_bytes
     moment_fits = now - limits.max_age
     start, base, moment = extent.start, extent.base, -math.inf
     with contextlib.closing(connection.execute(_OLDEST, (start, upto, count))) as oldest:
         for offset, noted, size, total in oldest:
-            # What can't be is of a damaged row: it goes with the one before.
+            # An impossible value is from a damaged row, which goes with the one before.
             if noted <= extent.moment:
                 moment = move.moved(offset, noted) if move else noted
             begin = base
@@ -83,7 +83,7 @@ def evict(
         return extent
     connection.execute("DELETE FROM entries WHERE offset <= ?", (start,))
     if start == extent.head:
-        # No row says any more how far the log had come.
+        # No row is left that has the log's head.
         connection.execute(
             "UPDATE log SET head = ?, total = ?, moment = ?", (extent.head, extent.total, extent.moment)
         )

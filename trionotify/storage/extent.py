@@ -1,4 +1,4 @@
-"""From where to where a log's file goes, as it is found when the file is opened."""
+"""The extent of a log's file, as it is found when the file is opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Extent", "read_extent"]
 
 @attrs.frozen
 class Extent:
-    """What is kept: the offsets in (`start`, `head`].
+    """The extent of a log, which keeps the offsets in (`start`, `head`].
 
     `total` counts the bytes of all entries that there ever were, up to `head`, `base` of those up to
     `start`, and `moment` is when the head was appended.
@@ -32,11 +32,11 @@ class Extent:
 
 
 def read_extent(connection: sqlite3.Connection, path: str) -> Extent:
-    """What is kept, by the first and the last row that are whole, and by what the log says of itself.
+    """Read the extent from the first and the last intact row, and from the log's own row.
 
-    Rows at the ends that are damaged count as kept, but their bytes don't. Raises StoreError when the
-    ends can't be found or don't fit together. What lies between them is looked at when it is read: to
-    look through all of a large file would take minutes, at each start.
+    Damaged rows at the ends count as kept, but their bytes don't. Raises StoreError if the
+    ends can't be found or don't fit together. The rows between them are checked when they are read,
+    because checking all of a large file would take minutes, at each start.
     """
     found = connection.execute("SELECT head, total, moment FROM log").fetchall()
     ends = connection.execute(_ENDS).fetchone()
@@ -49,7 +49,7 @@ def read_extent(connection: sqlite3.Connection, path: str) -> Extent:
         return Extent(head, head, total, total, moment)
     first, last = (int(end) for end in ends)
     if not head < first <= last:
-        raise damaged(path, "its first and last entries don't fit together")
+        raise damaged(path, "its first and last entries don't match")
 
     oldest = next_whole(connection, first, last)
     newest = next_whole(connection, last, first)
@@ -57,7 +57,7 @@ def read_extent(connection: sqlite3.Connection, path: str) -> Extent:
         return Extent(first - 1, last, total, total, moment)
     base = oldest[TOTAL] - oldest[SIZE]
     if not (total <= base <= newest[TOTAL] and moment <= oldest[MOMENT] <= newest[MOMENT]):
-        raise damaged(path, "its first and last entries don't fit together")
+        raise damaged(path, "its first and last entries don't match")
     return Extent(first - 1, last, base, newest[TOTAL], newest[MOMENT])
 
 

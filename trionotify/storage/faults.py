@@ -1,9 +1,9 @@
-"""What goes wrong with a file, as errors that name the file, the reason and the fix.
+"""Faults of a file, as errors that name the file, the reason and the fix.
 
 SQLite says "unable to open database file" or "disk I/O error", and keeps the errno to itself. So the
-reason is looked for where it shows again: by writing to a scratch file in the same directory, at the
-same position. SQLite's own files are never opened here: when a process closes any descriptor of a
-file, POSIX takes all its locks on that file away, SQLite's included.
+reason is found by repeating the write, in a scratch file in the same directory, at the same position.
+SQLite's own files are never opened here. When a process closes any descriptor of a file, POSIX removes
+all its locks on that file, including those of SQLite.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
     "sync_directory",
 ]
 
-#: What a call of sqlite3 raises when the fault is not the program's.
+#: The exceptions of sqlite3 for faults that are not the program's.
 FAULTS: Final = (sqlite3.Error, MemoryError, OverflowError, UnicodeError)
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
@@ -41,45 +41,45 @@ _FIXES: Final = {
     errno.ENOSPC: "free some space there",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.ENOENT: "create the directory, or name another path",
-    errno.ENOTDIR: "name a path whose directory is one",
+    errno.ENOTDIR: "name a path in a directory",
     errno.EISDIR: "name a file in it",
-    errno.EROFS: "make the file system writable, or name a path on another",
+    errno.EROFS: "make the file system writable, or name a path on another one",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "raise the system's limit on open files",
     errno.ENOLCK: "name a path on a local file system",
-    errno.EIO: "look at the disk and the system's log",
-    errno.EACCES: "let the user that the server runs as write the file and its directory",
+    errno.EIO: "check the disk and the system's log",
+    errno.EACCES: "let the server's user write the file and its directory",
 }
 _FIXES[getattr(errno, "EDQUOT", errno.ENOSPC)] = "free some space, or have the quota raised"
 _FIXES[errno.EPERM] = _FIXES[errno.EACCES]
 
-#: How much is written to see whether there is room.
+#: Bytes written to test whether there is room.
 _PROBE: Final = 64 << 10
-#: How many files SQLite has open at once: those three, and for a moment their directory.
+#: The files that SQLite has open at once: its three, and for a moment their directory.
 _DESCRIPTORS: Final = 4
 
 
 def os_fault(path: str, error: OSError) -> StoreError:
-    """The error for what the operating system said of `path`."""
+    """Return the StoreError for an operating system error about `path`."""
     number = error.errno or 0
     why = f"{error.strerror or error} ({errno.errorcode.get(number, number)})"
-    fix = _FIXES.get(number, "see what the system says of that path")
-    return StoreError(507 if number in _FULL else 503, f"{path}: {why}: {fix}")
+    fix = _FIXES.get(number, "check that path")
+    return StoreError(507 if number in _FULL else 503, f"{path}: {why}; {fix}")
 
 
 def damaged(path: str, why: str) -> StoreError:
-    """The error for a file that isn't what was written to it."""
+    """Return the StoreError for a damaged file."""
     return StoreError(
         503,
-        f"{path} is damaged: {why}: stop the server, then keep what is whole with"
-        f" `trionotify store repair sqlite:{path}`, or put a backup there",
+        f"{path}: damaged: {why}; stop the server, then run `trionotify store repair sqlite:{path}`"
+        " to keep the undamaged part, or restore a backup",
     )
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether one of `FAULTS`, raised while rows were read, says that the file isn't what was written.
+    """Return whether one of `FAULTS`, raised while rows were read, means that the file is damaged.
 
-    Without a code it is the module's own: a text that isn't UTF-8 any more.
+    Without a code, it comes from the module itself, for a text that isn't UTF-8 any more.
     """
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
@@ -88,7 +88,7 @@ def is_damage(error: BaseException) -> bool:
 
 
 def is_unsynced(error: BaseException) -> bool:
-    """Whether the disk has failed to take what was written, so that nobody knows what it has.
+    """Return whether an `fsync` failed, so that the file's content is unknown.
 
     The kernel may have dropped those pages and count them as written. A second `fsync` would succeed and
     mean nothing.
@@ -100,15 +100,18 @@ def is_unsynced(error: BaseException) -> bool:
 
 
 def store_fault(path: str, error: BaseException) -> StoreError:
-    """The error for one of `FAULTS` that befell the database at `path`."""
+    """Return the StoreError for one of `FAULTS` of the database at `path`."""
     code = getattr(error, "sqlite_errorcode", None)
     if isinstance(error, UnicodeEncodeError | OverflowError):
-        why = f"a notification can't be stored: {error}"
+        why = f"the notification can't be stored: {error}"
         return StoreError(422, f"{path}: {why}", why)
     if isinstance(error, MemoryError):
-        return StoreError(503, f"{path}: out of memory: give the server more, or smaller limits")
+        return StoreError(
+            503, f"{path}: out of memory; give the server more memory, or lower its limits"
+        )
     if code is None:
-        # The module's own: a text that isn't UTF-8 any more; or a mistake in this package.
+        # It comes from the module itself, for a text that isn't UTF-8 any more, or from a mistake in
+        # this package.
         return damaged(path, str(error))
     return _by_code(path, code & 0xFF, error)
 
@@ -116,28 +119,29 @@ def store_fault(path: str, error: BaseException) -> StoreError:
 def _by_code(path: str, code: int, error: BaseException) -> StoreError:
     if code in _KNOWN:
         status, why = _KNOWN[code]
-        return StoreError(status, f"{path} {why}")
+        return StoreError(status, f"{path}: {why}")
     if code not in _SYSTEM:
         return damaged(path, str(error))
     if reason := _reason(path):
         return os_fault(reason.filename if reason.filename in database_files(path) else path, reason)
     if code == sqlite3.SQLITE_FULL:
-        return StoreError(507, f"{path}: the disk is full: {_FIXES[errno.ENOSPC]}")
-    return StoreError(503, f"{path}: {error}: look at the disk, and at who may write the file")
+        return StoreError(507, f"{path}: the disk is full; {_FIXES[errno.ENOSPC]}")
+    return StoreError(503, f"{path}: {error}; check the disk, and who may write the file")
 
 
-_NOT_OURS: Final = "isn't an SQLite database: name another path; it is left as it is"
+_NOT_OURS: Final = "not an SQLite database; name another path; the file is left as it is"
 _WRITTEN: Final = (
-    "is being written by another program: end that; while a server has it, others may only read it"
+    "another program is writing it; end that program; while a server has the file, others may only"
+    " read it"
 )
 _KNOWN: Final = {
     sqlite3.SQLITE_NOTADB: (503, _NOT_OURS),
     sqlite3.SQLITE_BUSY: (503, _WRITTEN),
     sqlite3.SQLITE_LOCKED: (503, _WRITTEN),
     sqlite3.SQLITE_PROTOCOL: (503, _WRITTEN),
-    sqlite3.SQLITE_TOOBIG: (507, "can't hold so large a notification: publish smaller ones"),
+    sqlite3.SQLITE_TOOBIG: (507, "can't store a notification of this size; publish smaller ones"),
 }
-#: What SQLite says when a system call of its has failed.
+#: The codes of SQLite for a failed system call.
 _SYSTEM: Final = frozenset(
     {
         *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
@@ -147,12 +151,12 @@ _SYSTEM: Final = frozenset(
 
 
 def not_a_database(path: str) -> StoreError:
-    """The error for a file of another kind."""
-    return StoreError(503, f"{path} {_NOT_OURS}")
+    """Return the StoreError for a file that isn't a database."""
+    return StoreError(503, f"{path}: {_NOT_OURS}")
 
 
 def _reason(path: str) -> OSError | None:
-    """Why a database at `path` can't be opened or written, if that still shows."""
+    """Return why a database at `path` can't be opened or written, if the cause still exists."""
     try:
         largest = max(_size(name) for name in database_files(path))
         with contextlib.ExitStack() as scratches:
@@ -177,26 +181,26 @@ def _size(name: str) -> int:
 
 
 def check_access(name: str) -> None:
-    """Raise OSError if we may not read and write the file."""
+    """Raise OSError if this process can't read and write the file."""
     if not os.access(name, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), name)
 
 
 def database_files(path: str) -> tuple[str, str, str]:
-    """The names of a database's file, its WAL, and what its users share."""
+    """Return the names of a database's file, its WAL, and its shared memory."""
     return path, path + "-wal", path + "-shm"
 
 
 def existing(path: str | os.PathLike[str]) -> str:
-    """The path of a log's file without links; raises StoreError if there is none."""
+    """Return the path of a log's file without links. Raises StoreError if it doesn't exist."""
     found = os.path.realpath(path)
     if not os.path.exists(found):
-        raise StoreError(503, f"{found} isn't there: name the file of a log")
+        raise StoreError(503, f"{found}: does not exist; name the file of a log")
     return str(found)
 
 
 def file_identity(name: str) -> tuple[int, int] | None:
-    """The device and the number there of the file with this name, links followed; None without one."""
+    """Return the device and inode of a file, following links; None if it doesn't exist."""
     try:
         found = os.stat(name)
     except OSError:
@@ -205,13 +209,13 @@ def file_identity(name: str) -> tuple[int, int] | None:
 
 
 def control_socket(path: str) -> str:
-    """The name of the socket beside a log: one that `cp log.db* …` doesn't come upon."""
+    """Return the name of the socket beside a log, which `cp log.db* …` doesn't match."""
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}-control")
 
 
 def sync_directory(path: str) -> None:
-    """Wait until the names in the directory of `path` are on the disk. Raises OSError."""
+    """Sync the directory of `path` to the disk. Raises OSError."""
     if os.name == "posix":
         descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
         try:

@@ -1,8 +1,8 @@
 """The head of a log in a file, noted a second time, outside of the database.
 
-SQLite ends its write-ahead log at the first frame that is not whole, and says nothing. What was
-committed behind it is then missing, and its offsets would be given again under the same epoch. So after
-each commit the store notes how far it has come in the lock file, which no fault of the database
+SQLite ends its write-ahead log at the first frame that is not whole, and says nothing. Entries that were
+committed after it are then missing, and their offsets would be given again under the same epoch. So
+after each commit the store notes how far it has come in the lock file, which no fault of the database
 touches. When a file is opened that doesn't reach as far as its note, or that the note doesn't speak of,
 something was lost, and the log gets a new epoch.
 
@@ -26,12 +26,12 @@ NOTE_SIZE: Final = 224
 
 @attrs.frozen
 class Head:
-    """How far a log has come: the offset of its newest entry, and the bytes of all up to that one.
+    """The head of a log: the offset of its newest entry, and the bytes of all entries up to it.
 
-    `moment` is the log's time then, in seconds since 1970, and `steady` that of the machine's steady
-    clock since the boot `boot` (empty: it has no name). The moments of the entries behind the offset
-    `timed_from` were noted by that same clock. `doubtful`: a write has failed in a way that leaves open
-    what is on the disk.
+    `moment` is the log's time then, in seconds since 1970. `steady` is the time of the machine's steady
+    clock since the boot `boot`, which is empty if the boot has no name. The moments of the entries
+    behind the offset `timed_from` were noted by that same clock. `doubtful` means that after a failed
+    write it isn't known what is on the disk.
     """
 
     epoch: str
@@ -44,7 +44,7 @@ class Head:
     doubtful: bool = False
 
     def to_bytes(self) -> bytes:
-        """The note: a line of text, with a checksum, padded to `NOTE_SIZE` bytes."""
+        """Return the note: a line of text with a checksum, padded to `NOTE_SIZE` bytes."""
         text = (
             f"{self.epoch} {self.offset} {self.total} {self.moment!r} {self.steady!r} {self.boot or '-'}"
             f" {self.timed_from} {'doubtful' if self.doubtful else 'sure'} "
@@ -53,7 +53,7 @@ class Head:
 
     @classmethod
     def from_bytes(cls, note: bytes) -> Self | None:
-        """Read what `to_bytes` wrote; None for anything else."""
+        """Parse the result of `to_bytes`; return None for anything else."""
         text, _, check = note.rstrip().rpartition(b" ")
         try:
             if check != f"{crc32(text + b' '):08x}".encode():

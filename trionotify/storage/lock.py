@@ -1,10 +1,10 @@
-"""One server at a time: a lock file, which the kernel unlocks when its process dies, however that is.
+"""A lock file, so that one server at a time has a log. The kernel unlocks it when the process ends.
 
 SQLite's own locks let any number of programs write in turn, and a second server would give the same
 offsets again. The lock is on a file of its own because SQLite must be the only one in the process that
 opens and closes a database.
 
-The file stays when the lock is gone: if it were removed, two servers could hold a lock each, one of
+The file stays after the lock is released. If it were removed, two servers could hold a lock each, one of
 them on a file that has no name any more. It also carries the note of the log's head (`heads`), behind
 the number of the process that holds it.
 """
@@ -27,7 +27,7 @@ if sys.platform == "win32":  # pragma: no cover
     import msvcrt
 
     def _lock(descriptor: int) -> None:
-        # Windows keeps others from reading what is locked; so it is a byte that nobody wants to read.
+        # Windows keeps others from reading what is locked; so it is a byte that is never read.
         os.lseek(descriptor, 1 << 20, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -47,14 +47,14 @@ else:
     _HELD: Final = BlockingIOError
 
 
-#: Where in the file the note begins: behind the number of the process.
+#: The note's place in the file, behind the id of the process.
 _NOTE_AT: Final = 32
 
 _OF_DIRECTORY: Final = (errno.ENOENT, errno.ENOTDIR, errno.EROFS)
 
 
 class FileLock:
-    """Held from `take` to `release`, or to the end of the process."""
+    """A lock that is held from `take` to `release`, or to the end of the process."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
@@ -62,15 +62,15 @@ class FileLock:
 
     @classmethod
     def take(cls, path: str) -> Self:
-        """Lock the file beside `path`, which is made when it is missing.
+        """Lock the file beside `path`, or create it.
 
-        Raises StoreError when another process has it, and when the file can't be opened or locked.
+        Raises StoreError if another process has it, or if it can't be opened or locked.
         """
         name = path + "-lock"
         try:
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            # Where the directory is at fault, it is the log's own name that was given.
+            # If the directory is at fault, the error names the log's path, which the operator gave.
             raise os_fault(path if error.errno in _OF_DIRECTORY else name, error) from error
         try:
             _lock(descriptor)
@@ -80,15 +80,15 @@ class FileLock:
             if isinstance(error, _HELD):
                 raise _taken(path, holder) from error
             raise os_fault(name, error) from error
-        # For the one who comes second. Nothing depends on it, so a full disk doesn't matter.
+        # For the error of a second server. Nothing depends on it, so a full disk doesn't matter.
         with contextlib.suppress(OSError):
             os.write(descriptor, (b"%d\n" % os.getpid()).ljust(_NOTE_AT))
         return cls(descriptor, name)
 
     def note(self, head: Head, *, on_disk: bool = False) -> None:
-        """Note how far the log has come. With `on_disk`, wait for the disk.
+        """Note the log's head. With `on_disk`, sync it to the disk.
 
-        Raises StoreError when that can't be done.
+        Raises StoreError.
         """
         try:
             _write_at(self._descriptor, head.to_bytes(), _NOTE_AT)
@@ -99,11 +99,11 @@ class FileLock:
             raise os_fault(self._name, error) from error
 
     def noted(self) -> Head | None:
-        """What the last owner has noted; None if there is nothing that can be read."""
+        """Return the note of the last owner; None if there is no readable one."""
         return Head.from_bytes(self._note())
 
     def has_damaged_note(self) -> bool:
-        """Whether there is something that can't be read."""
+        """Return whether there is a note that can't be read."""
         return self.noted() is None and bool(self._note().strip())
 
     def _note(self) -> bytes:
@@ -114,12 +114,10 @@ class FileLock:
             return b""
 
     def release(self) -> None:
-        """Let others have it. Once only."""
+        """Release the lock. Call this once only."""
         os.close(self._descriptor)
 
 
 def _taken(path: str, holder: str) -> StoreError:
     who = f"process {holder}" if holder else "another process"
-    return StoreError(
-        503, f"{path} belongs to a server that runs ({who}): stop that one, or name another path"
-    )
+    return StoreError(503, f"{path}: in use by a running server ({who}); stop it, or name another path")

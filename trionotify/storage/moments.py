@@ -1,13 +1,13 @@
-"""Moments that are moved, because the clock by which they were noted was wrong.
+"""Moving the moments of entries that a wrong clock has noted.
 
-That happens at two times. When a file is opened, some moments may lie in the future, because the clock
-was wrong in an earlier run: these come down to now. And while it is open, the log's clock may follow the
-wall clock after a jump: what was noted by it moves along.
+That happens at two times. When a file is opened, some moments may be in the future, because the clock
+was wrong in an earlier run. They are set to now. While it is open, the log's clock may follow the wall
+clock after a jump. Then the moments that it has noted move along.
 
 A log may have millions of entries, so this is done in steps, each in the transaction of an append or of
 an eviction. Between two steps the file is as whole as ever: moments never decrease from entry to entry.
-For this, moments that come down do so from the oldest on, and those that go up, from the newest. Whoever
-asks for a moment meanwhile gets the one that it will have (`Move.moved`).
+For this, moments that come down do so from the oldest on, and those that go up, from the newest. A
+reader that asks for a moment meanwhile gets the moved one (`Move.moved`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trionotify.storage.extent import Extent
 
 __all__ = ["Move", "step"]
 
-#: What one step moves at most: entries, and their bytes.
+#: The most entries, and bytes, that one step moves.
 STEP: Final = 1000
 STEP_BYTES: Final = 16 << 20
 
@@ -35,10 +35,10 @@ _MOVE: Final = (
 
 @attrs.frozen
 class Move:
-    """What is still to be moved: the entries in (`after`, `upto`], by `by` seconds, not below `floor`.
+    """An incomplete move of the entries in (`after`, `upto`] by `by` seconds, not below `floor`.
 
-    Where they come down, what is appended meanwhile can't be older than the newest, and comes down as
-    well.
+    If the moments become earlier, entries appended meanwhile can't be older than the newest, so theirs
+    become earlier as well.
     """
 
     by: float
@@ -48,17 +48,17 @@ class Move:
 
     @property
     def down(self) -> bool:
-        """Whether they come down."""
+        """Whether the moments become earlier."""
         return self.by < 0
 
     def moved(self, offset: int, moment: float) -> float:
-        """What the `moment` of the entry at `offset` is in the end, whether it was moved yet or not."""
+        """Return the final moment of the entry at `offset`, from its present `moment`."""
         waits = offset > self.after and (self.down or offset <= self.upto)
         return max(self.floor, moment + self.by) if waits else moment
 
 
 def step(connection: sqlite3.Connection, extent: Extent, move: Move) -> tuple[Extent, Move | None]:
-    """Move some, inside a transaction; return what is kept then, and what is still to be moved."""
+    """Move some moments, inside a transaction; return the new extent and the rest of the move."""
     after, upto = max(move.after, extent.start), extent.head if move.down else move.upto
     if move.down:
         # This one must not be above the first entry.
@@ -76,7 +76,7 @@ def step(connection: sqlite3.Connection, extent: Extent, move: Move) -> tuple[Ex
 
 
 def _some(connection: sqlite3.Connection, after: int, upto: int, *, newest: bool) -> tuple[int, int]:
-    """The first and the last of the oldest, or the newest, entries in (`after`, `upto`]."""
+    """Return the first and the last offset of the oldest or newest entries in (`after`, `upto`]."""
     order, room = " DESC" if newest else "", STEP_BYTES
     offsets: list[int] = []
     with contextlib.closing(

@@ -1,7 +1,7 @@
-"""Pages: stretches of the log's older part that were read lately.
+"""Pages: recently read stretches of the log's older part.
 
-Many clients that come back at once read the same stretches one after the other: each is read from the
-file once for all of them. Bounded by bytes; what was not used for longest goes first.
+Many clients that reconnect at once read the same stretches. Each stretch is read from the file once for
+all of them. Their bytes are limited; the least recently used page is dropped first.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from trionotify.delivery.entry import Entry
 
-__all__ = ["Pages"]
+__all__ = ["Loading", "Pages"]
 
 #: An entry beside its frames, one for each format.
 _FRAMES: Final = 3
@@ -23,13 +27,13 @@ class Pages:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        #: By the offset behind which each begins, the one used last at the end.
+        #: Pages by the offset behind which they begin, the most recently used at the end.
         self._pages: dict[int, list[Entry]] = {}
         self._starts: list[int] = []
         self._bytes = 0
 
     def add(self, after: int, entries: list[Entry]) -> None:
-        """Remember what stands behind `after`, at least one entry."""
+        """Add the entries behind `after`, at least one."""
         if after in self._pages:
             self._drop(after)
         self._pages[after] = entries
@@ -39,7 +43,7 @@ class Pages:
             self._drop(next(iter(self._pages)))
 
     def find(self, after: int, limit: int) -> list[Entry]:
-        """What stands behind `after`, at most `limit`; none when it is not here."""
+        """Return at most `limit` entries behind `after`; none if they are in no page."""
         at = bisect_right(self._starts, after) - 1
         if at < 0:
             return []
@@ -52,6 +56,28 @@ class Pages:
     def _drop(self, start: int) -> None:
         self._starts.remove(start)
         self._bytes -= _weight(self._pages.pop(start))
+
+
+class Loading:
+    """The pages that are being loaded. Created by the log; any task may wait for one."""
+
+    def __init__(self) -> None:
+        #: By the offset behind which the page begins.
+        self._events: dict[int, trio.Event] = {}
+
+    async def once(self, start: int, load: Callable[[], Awaitable[None]]) -> None:
+        """Call `load` for the page at `start`, or wait for the call in progress. A checkpoint.
+
+        Raises what `load` raises. Tasks that only wait don't get its exception, and must read again.
+        """
+        if start in self._events:
+            await self._events[start].wait()
+            return
+        self._events[start] = trio.Event()
+        try:
+            await load()
+        finally:
+            self._events.pop(start).set()
 
 
 def _weight(entries: list[Entry]) -> int:

@@ -1,8 +1,8 @@
-"""Rows of a log's file, as far as they are what was written.
+"""Reading the intact rows of a log's file.
 
 Each row has a checksum, and offsets have no holes. So a row that was changed is noticed when it is
 read, and so is one that is missing, or that SQLite can't get at because the page that holds it, or one
-on the way to that page, is damaged. Nothing of such rows is served. What lies behind them is.
+on the way to that page, is damaged. Nothing of such rows is served. The rows after them are.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ["damages", "next_whole", "read_rows", "whole_row"]
 
 _ROW: Final = f"SELECT {NAMES} FROM entries WHERE offset = ?"
 _READ: Final = f"SELECT {NAMES} FROM entries WHERE offset > ? ORDER BY offset LIMIT ?"
-#: What is read at once to look through all: rows, and their bytes.
+#: The most rows, and bytes, that a full check reads at a time.
 _SCAN: Final = 1000
 _SCAN_BYTES: Final = 4 << 20
-#: How many offsets are tried one by one before larger steps are taken.
+#: The number of offsets tried one by one before larger steps.
 _ONE_BY_ONE: Final = 64
 
 
 def read_rows(
     connection: sqlite3.Connection, after: int, head: int, limit: int, max_bytes: int
 ) -> list[Row]:
-    """The rows behind the offset `after`, which is before `head`: at least one, at most `limit`.
+    """Return at least one and at most `limit` rows after the offset `after`, which is below `head`.
 
-    After the first one, only as many as have `max_bytes` bytes together. Ends before a row that is
-    damaged. Raises `Damaged` when that is the first one, and what sqlite3 raises, except for damage.
+    They have at most `max_bytes` bytes together, except for the first one. Ends before a damaged row.
+    Raises `Damaged` if that is the first one, and what sqlite3 raises, except for damage.
     """
     rows: list[Row] = []
     try:
@@ -51,7 +51,7 @@ def read_rows(
         if not is_damage(error):
             raise
     if not rows:
-        # The module reads one row ahead: the first one may be whole, and the second not.
+        # The module reads one row ahead, so the first one may be intact, and the second not.
         whole = next_whole(connection, after + 1, head)
         if whole is None or whole[0] > after + 1:
             raise Damaged(after, head if whole is None else whole[0] - 1)
@@ -60,7 +60,7 @@ def read_rows(
 
 
 def damages(connection: sqlite3.Connection, start: int, head: int) -> Iterator[tuple[int, int]]:
-    """Look through all rows in (`start`, `head`]: each stretch (after, upto] that is damaged.
+    """Check all rows in (`start`, `head`]. Yield each stretch (after, upto] that is damaged.
 
     Takes long. Raises what sqlite3 raises, except for damage.
     """
@@ -73,10 +73,10 @@ def damages(connection: sqlite3.Connection, start: int, head: int) -> Iterator[t
 
 
 def next_whole(connection: sqlite3.Connection, begin: int, end: int) -> Row | None:
-    """The first row that is whole on the way from `begin` to `end`, both included, in either direction.
+    """Return the first intact row from `begin` to `end`, both included, in either direction.
 
     It looks at some offsets one by one, and then takes longer and longer steps. So a stretch of damage
-    of any length costs little, but whole rows between two stretches may be passed over. None if there
+    of any length costs little, but intact rows between two stretches may be skipped. None if there
     is none.
     """
     way, count = (1, end - begin + 1) if begin <= end else (-1, begin - end + 1)
@@ -103,7 +103,7 @@ def next_whole(connection: sqlite3.Connection, begin: int, end: int) -> Row | No
 
 
 def whole_row(connection: sqlite3.Connection, offset: int) -> Row | None:
-    """The row at `offset` if it is there, and as it was written; else None.
+    """Return the row at `offset`; None if it is missing or damaged.
 
     Raises what sqlite3 raises, except for damage.
     """

@@ -1,4 +1,4 @@
-"""What is made of a log's file when it is opened: what it keeps, and whether anything of it was lost.
+"""Opening a log's file, and detecting whether it has lost anything.
 
 Offsets that were given out must never be given again under the same epoch. So the epoch is renewed when
 the file can't be shown to have them all:
@@ -30,26 +30,26 @@ from trionotify.storage.reading import whole_row
 
 __all__ = ["Recovered", "clock_of", "missing", "new_epoch", "passed", "recover", "unknown_time"]
 
-#: How far a file may be ahead of its note: by what is committed together, and by far.
+#: The most offsets by which a file may be ahead of its note, far more than one commit.
 _AHEAD: Final = 1 << 20
 
 
 @attrs.frozen
 class Recovered:
-    """A file as it was found."""
+    """The state of a file when it was opened."""
 
     epoch: str
     extent: Extent
-    #: What the last owner has noted, if that is of this file.
+    #: The note of the last owner, if it is about this file.
     note: Head | None
     #: Why the epoch is a new one, in words; None if it isn't.
     renewed: str | None
-    #: The machine's boot, if that has a name.
+    #: The id of the machine's boot; None if it is unknown.
     boot: str | None
 
     @property
     def doubtful(self) -> bool:
-        """Whether the disk had failed, so that all of the file is to be looked through."""
+        """Whether the disk had failed, so that the whole file must be checked."""
         return self.note is not None and self.note.doubtful
 
     @property
@@ -59,14 +59,14 @@ class Recovered:
 
     @property
     def timed_from(self) -> int:
-        """Moments behind this offset were noted by the clock that goes on."""
+        """The offset behind which moments were noted by the clock that continues."""
         return self.note.timed_from if self.note is not None and self.same_boot else self.extent.head
 
 
 def recover(database: Database, durability: Durability) -> Recovered:
-    """Look at the file, and write down who has it from now on. Raises StoreError.
+    """Check the file, and record this process as its owner. Raises StoreError.
 
-    A file that is damaged so that it can't be used stays as it is.
+    A file that is too damaged to use stays as it is.
     """
     note = database.noted()
     with database.reading() as connection:
@@ -87,41 +87,41 @@ def recover(database: Database, durability: Durability) -> Recovered:
 
 
 def _check_last(connection: sqlite3.Connection, path: str, extent: Extent, note: Head) -> None:
-    """Raise StoreError if the last offset can't be right: nothing would have a place behind it."""
+    """Raise StoreError if the last offset is so high that no offset could follow it."""
     if extent.head > extent.start and whole_row(connection, extent.head) is None:
-        raise damaged(path, f"its last offset is {extent.head}, and {note.offset} was noted")
+        raise damaged(path, f"its last offset is {extent.head}, but its note says {note.offset}")
 
 
 def _has_note(connection: sqlite3.Connection) -> bool:
-    """Whether the lock file has ever had a note.
+    """Return whether the lock file has ever had a note.
 
-    It hasn't when the file was made just now, or is of an earlier version. Whoever made it may have been
-    killed before the first note: then no offset was given out either.
+    There is none if the file is new or of an earlier version. If the process that created it was killed
+    before the first note, no offset was given out either.
     """
     return bool(connection.execute("SELECT noted FROM log").fetchone()[0])
 
 
 def missing(epoch: str, extent: Extent, note: Head | None, *, expected: bool) -> str | None:
-    """What of a file was lost, in words, as far as its note shows it; None if nothing was.
+    """Return the loss that the note shows, in words; None if nothing is missing.
 
-    Whether a note is `expected`: a file that never had one lacks nothing.
+    With `expected`, a missing note is a loss. A file that never had a note has lost nothing.
     """
     if note is None and not expected:
         return None
     if note is None:
-        return "the note of how far it goes, in the file -lock beside it, is missing or damaged"
+        return "the note of its last offset, in the -lock file beside it, is missing or damaged"
     if note.epoch != epoch:
-        other = "it isn't the file that the note in the file -lock beside it speaks of"
-        return other if expected else "it was missing, and a new one was made"
+        other = "it is not the file that the note in the -lock file beside it describes"
+        return other if expected else "it was missing, and a new one was created"
     if note.offset > extent.head:
-        return f"it ends at the offset {extent.head}, and went to {note.offset}"
+        return f"it ends at offset {extent.head}, but had reached {note.offset}"
     if note.offset == extent.head and note.total != extent.total and extent.head > extent.start:
-        return f"its entry at the offset {extent.head} is not the one that was there"
+        return f"its entry at offset {extent.head} is not the one that was there"
     return None
 
 
 def clock_of(found: Recovered) -> LogClock:
-    """The log's clock, which goes on where the last process has left it."""
+    """Return the log's clock, which continues where the last process stopped."""
     clock, note = LogClock(), found.note
     if note is not None and found.same_boot:
         clock.resume(note.moment, steady() - note.steady, exact=True)
@@ -132,7 +132,7 @@ def clock_of(found: Recovered) -> LogClock:
 
 
 def passed(found: Recovered, note: Head) -> float:
-    """How many seconds, at the least, have passed since a note that may be of another boot."""
+    """Return the least number of seconds since a note, which may be from another boot."""
     now = steady()
     if note.steady > now or (note.boot and found.boot):
         return now  # it is of another boot, and this one has been up for so long
@@ -140,12 +140,13 @@ def passed(found: Recovered, note: Head) -> float:
 
 
 def new_epoch(path: str | os.PathLike[str]) -> str:
-    """Give the log at `path` a new epoch, and return it: to be done when a snapshot of all its files was
-    put in their place.
+    """Give the log at `path` a new epoch, and return it.
 
-    Otherwise clients that saw more than the snapshot has would take others' notifications for those.
-    What is in the file stays there. Raises StoreError when there is no such file, when it isn't ours
-    or is damaged, and while a server has it.
+    Do this after a snapshot of all its files was restored.
+
+    Otherwise clients that got more than the snapshot has would mistake new notifications for old ones.
+    The entries stay. Raises StoreError if there is no such file, if it isn't a log or is
+    damaged, or if a server has it open.
     """
     path = existing(path)
     database = Database.open(path)
@@ -164,9 +165,9 @@ def new_epoch(path: str | os.PathLike[str]) -> str:
 
 
 def unknown_time(moment: float) -> Head:
-    """A note for a file without one, whose newest entry is of `moment`.
+    """Return a note for a file without one, whose newest entry has this `moment`.
 
-    It names no boot, because nobody knows how long ago that was.
+    It names no boot, because it is unknown how long ago that was.
     """
     return Head("", 0, 0, moment, steady(), "")
 
@@ -183,7 +184,7 @@ def _check_structure(database: Database) -> None:
 
 
 def _take_back(database: Database, extent: Extent, offset: int) -> Extent:
-    """Remove what was refused because the disk failed, and is there all the same."""
+    """Remove entries that were refused because the disk failed, but were stored."""
     with database.writing() as connection:
         connection.execute("DELETE FROM entries WHERE offset > ?", (offset,))
         if extent.start >= offset:

@@ -1,7 +1,7 @@
-"""What is stored of an entry: a row of plain values, from which an equal entry is made again.
+"""The stored form of an entry, a row of plain values from which an equal entry is created again.
 
-Nothing is checked when an entry is made of a row: it was checked when it was first made. Both
-directions are on the path of every notification.
+Nothing is checked when an entry is created from a row, because it was checked when it was first created.
+Both directions are on the path of every notification.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = [
     "Row",
     "audience_text",
     "checksum",
+    "content_of",
     "entry_of",
     "insertion",
     "is_whole",
@@ -42,7 +43,7 @@ __all__ = [
     "row_of",
 ]
 
-#: One entry as the database has it: a value per column.
+#: One entry as the database has it, with a value for each column.
 Row = tuple[Any, ...]
 
 #: The columns, in this order: first what never changes, then `moment`, which may be moved, and `crc`.
@@ -50,59 +51,67 @@ COLUMNS: Final = (
     *("offset", "size", "total", "origin", "publisher", "id", "given", "source", "type"),
     *("time", "subject", "datacontenttype", "audience", "extensions", "data", "moment", "crc"),
 )
-#: The same in SQL.
+#: The columns in SQL.
 NAMES: Final = ", ".join(COLUMNS)
-#: Where in a row they are.
+#: The positions of columns in a row.
 SIZE: Final = COLUMNS.index("size")
 TOTAL: Final = COLUMNS.index("total")
 MOMENT: Final = COLUMNS.index("moment")
 _CRC: Final = COLUMNS.index("crc")
 
-#: How deep an audience may be nested is bounded by the depth that JSON text may have, which is less.
+#: The nesting of an audience is limited by the maximum depth of JSON, which is lower.
 _LIMITS: Final = FilterLimits(
     max_filter_bytes=sys.maxsize,
     max_filter_depth=MAX_DEPTH,
     max_filters=sys.maxsize,
     max_filter_cost=sys.maxsize,
 )
-#: What each predicate that holds others begins with: at most two levels of JSON; a condition has two.
+#: The beginning of each predicate that has others. It has at most two levels of JSON, and so has a
+#: condition.
 _DEEPER: Final = ('{"all":', '{"any":', '{"not":')
-_INSTEAD: Final = "use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql instead"
-#: What the form of the CloudEvents Subscriptions API can't say.
+_INSTEAD: Final = "use Exact, Prefix, Suffix, AllOf, AnyOf, Not and Sql"
+#: Predicates that the form of the CloudEvents Subscriptions API can't express.
 _NOBODY: Final = "false"
 
-#: Bytes that the remembered audiences may weigh.
+#: The most bytes of the cached audiences.
 _MAX_REMEMBERED: Final = 4 << 20
 
 _NO_EXTENSIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 def insertion(number: int) -> str:
-    """The statement that stores so many rows."""
+    """Return the SQL statement that stores this number of rows."""
     values = f"({', '.join('?' * len(COLUMNS))})"
     return f"INSERT INTO entries ({NAMES}) VALUES {', '.join([values] * number)}"
 
 
 def row_of(entry: Entry, offset: int, moment: float, total: int) -> Row:
-    """What to store of an entry at `offset`; `total` counts the bytes of all up to and including it.
+    """Return the row of an entry at `offset`. `total` counts all bytes up to and including it.
+
+    Raises TypeError or ValueError for an audience that can't be stored.
+    """
+    # Concatenating takes half as long as unpacking, and this runs for every notification.
+    content = (offset, entry.size, total) + content_of(entry) + (moment,)  # noqa: RUF005 - see above
+    return content + (checksum(content),)  # noqa: RUF005 - see above
+
+
+def content_of(entry: Entry) -> Row:
+    """Return what doesn't depend on an entry's place: the columns from `origin` to `data`.
 
     Raises TypeError or ValueError for an audience that can't be stored.
     """
     data, type, source, subject, id, given, time, kind, audience, extensions = entry.notification.state()
-    content: Row
     # The rest of a key is the notification's `source` and `id`: see `repetition_key`.
     publisher = None if entry.key is None else cast("tuple[str, str, str]", entry.key)[0]
     audience_json = None if audience is None else audience_text(audience)
     extensions_json = write_json(_plain(extensions)).decode() if extensions else None
     given = 1 if given else 0
-    # To concatenate takes half as long as to unpack, and this is done for every notification.
-    content = (offset, entry.size, total, entry.origin, publisher, id, given, source, type)
-    content += (time, subject, kind, audience_json, extensions_json, data, moment)
-    return content + (checksum(content),)  # noqa: RUF005 # the same
+    columns = (entry.origin, publisher, id, given, source, type, time, subject, kind)
+    return columns + (audience_json, extensions_json, data)  # noqa: RUF005 - see above
 
 
 def entry_of(row: Row, ours: bool) -> Entry:
-    """The entry that a row was made of, with its offset, and its `origin` if that is `ours`.
+    """Return the entry of a row, with its offset, and with its `origin` if the row is `ours`.
 
     Raises TypeError, ValueError or AttributeError for a row that isn't as it was written.
     """
@@ -121,21 +130,23 @@ def entry_of(row: Row, ours: bool) -> Entry:
 
 
 def checksum(content: Row) -> int:
-    """The CRC-32 of a row: of all columns but the last, as MessagePack, of which `moment` is the end."""
+    """Return the CRC-32 of a row.
+
+    It is that of all columns but the last, as MessagePack, of which `moment` is the end.
+    """
     return crc32(_ENCODE(content))
 
 
 def moved_checksum(check: int, before: float, after: float) -> int:
-    """The checksum of the same row with another moment; that of a damaged row stays wrong.
+    """Return the checksum of a row whose moment changes. That of a damaged row stays wrong.
 
-    The CRCs of two texts of one length that differ in their end only differ as the CRCs of those ends
-    do.
+    If two texts of one length differ only at the end, their CRCs differ like the CRCs of these ends.
     """
     return check ^ crc32(_MOMENT(before)) ^ crc32(_MOMENT(after))
 
 
 def is_whole(row: Row) -> bool:
-    """Whether a row is as it was written."""
+    """Return whether a row's checksum is right."""
     try:
         return bool(checksum(row[:_CRC]) == row[_CRC])
     except (TypeError, ValueError, OverflowError):
@@ -147,12 +158,12 @@ def _without_subclass(value: Any) -> str | int:
 
 
 _ENCODE: Final = msgspec.msgpack.Encoder(enc_hook=_without_subclass).encode
-#: As MessagePack has a float.
+#: Packs a float as in MessagePack.
 _MOMENT: Final = struct.Struct(">d").pack
 
 
 def _plain(extensions: Mapping[str, Any]) -> dict[str, Any]:
-    """Without subclasses of str and int, which are allowed, but which JSON doesn't take."""
+    """Convert values of subclasses of str and int to plain ones, for JSON."""
     return {
         name: value if value.__class__ in _JSON else _without_subclass(value)
         for name, value in extensions.items()
@@ -163,20 +174,20 @@ _JSON: Final = frozenset({str, int, bool})
 
 
 def audience_text(audience: Wanted) -> str:
-    """An audience as JSON; raises TypeError or ValueError that says what to use instead."""
+    """Return an audience as JSON. Raises TypeError or ValueError that says what to use instead."""
     if audience is NOTHING:
         return _NOBODY
     try:
         if not is_value(audience):
-            raise TypeError(f"audience {audience!r} can't be stored: {_INSTEAD}")
+            raise TypeError(f"audience: {audience!r} can't be stored; {_INSTEAD}")
         text = write_json(to_json(audience)).decode()
-        # It can be read again unless it is too deep. To read it here would take milliseconds.
+        # It can be parsed again unless it is too deep. Parsing it here would take milliseconds.
         if 2 * sum(map(text.count, _DEEPER)) + 2 > MAX_DEPTH:
             check_json(text)
     except RecursionError:
-        raise ValueError("audience can't be stored: it is nested too deep") from None
+        raise ValueError("audience: can't be stored, because it is nested too deep") from None
     except ValueError as error:
-        raise ValueError(f"audience can't be stored: {error}") from None
+        raise ValueError(f"audience: can't be stored: {error}") from None
     return text
 
 
@@ -184,7 +195,7 @@ def _read_audience(text: str) -> Wanted:
     return NOTHING if text == _NOBODY else from_json(text, _LIMITS, audience=True)
 
 
-#: Read once: many notifications have the same audience.
+#: Cached, because many notifications have the same audience.
 _audience: Final = Cache(
     _read_audience, lambda text, audience: len(text) + weight_of(audience), _MAX_REMEMBERED
 )

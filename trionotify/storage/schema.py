@@ -1,11 +1,11 @@
-"""The file of a durable log: whose it is, its tables, and how those of old versions become new.
+"""The file of a durable log: its mark, its tables, and the migration of old versions.
 
 An SQLite database in WAL mode, so that a commit appends to one file and waits for the disk once. (Other
 programs must not open it while a server has it, unless SQLite is new enough: see `sharing`.) It has two
 tables. `entries` has a row for each entry that is kept, their offsets without a hole; `log` has one row,
 on the log as a whole.
 
-A file is never overwritten or removed: what isn't ours, or is newer than this program, is refused as
+A file is never overwritten or removed. A foreign file, or one of a newer version, is refused and left as
 it is.
 """
 
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "open_database", "open_to_read", "transaction"]
 
-#: In the file's header, by which it is known to be ours.
+#: The mark of a log's file, in the database header.
 APPLICATION_ID: Final = int.from_bytes(b"tnfy", "big")
 
-#: How long to wait, in seconds, for another program that writes, or that checkpoints.
+#: Seconds to wait for another program that writes or checkpoints.
 _BUSY_TIMEOUT: Final = 5.0
 
 
 def _version_1(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    # `clean`: it was closed in order. `durability` and `boot`: of the server that had it last.
-    # `head`, `total` and `moment` are those of the last entry that there was when there was none any
-    # more.
+    # `clean` means that it was closed in good order. `durability` and `boot` are those of the server
+    # that had it last. `head`, `total` and `moment` are those of the last entry that there was when
+    # there was none any more.
     db.execute(
         """
         CREATE TABLE log (
@@ -109,10 +109,10 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1, _ver
 
 
 def open_database(path: str) -> sqlite3.Connection:
-    """Open the file at `path`, make it if it is missing, and bring its tables up to date.
+    """Open or create the file at `path`, and bring its tables up to date.
 
-    Every commit is on the disk when it returns (`synchronous=FULL`). Raises StoreError; what isn't a log
-    of ours is then as it was.
+    Every commit is on the disk when it returns (`synchronous=FULL`). Raises StoreError, and leaves a
+    file that isn't a log as it was.
     """
     size, has_wal = _size(path), _has_wal(path)
     try:
@@ -129,7 +129,7 @@ def open_database(path: str) -> sqlite3.Connection:
             _set_up(db, path)
             if _pragma(db, "user_version") < len(MIGRATIONS):
                 _migrate(db)
-                # So that damage to the WAL can't take the tables away.
+                # So that damage to the WAL can't remove the tables.
                 db.execute("PRAGMA wal_checkpoint")
             undo.pop_all()
     except FAULTS as error:
@@ -139,14 +139,14 @@ def open_database(path: str) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def open_to_read(path: str) -> Iterator[sqlite3.Connection]:
-    """A connection to the file at `path`, which is left as it is.
+    """Open the file at `path` for reading only, in this block.
 
-    Raises StoreError, also for what goes wrong in the block.
+    Raises StoreError, also for faults of the file in the block.
     """
     if not _size(path):
-        raise StoreError(503, f"{path} isn't there: name the file of a log")
+        raise StoreError(503, f"{path}: does not exist; name the file of a log")
     try:
-        # Without a WAL there is nothing to share: then SQLite needn't leave files for that behind.
+        # Without a WAL there is nothing to share, so SQLite leaves no files for that behind.
         mode = "mode=ro" if _has_wal(path) else "immutable=1"
         with contextlib.closing(sqlite3.connect(f"{Path(path).as_uri()}?{mode}", uri=True)) as db:
             _check_owner(db, path)
@@ -158,9 +158,9 @@ def open_to_read(path: str) -> Iterator[sqlite3.Connection]:
 
 
 def _add_checksums(db: sqlite3.Connection) -> None:
-    """Let a file of the first version look as if it had checksums, to this connection alone.
+    """Give a file of the first version a column of checksums, for this connection only.
 
-    It may be damaged so that no server can bring it up to date.
+    The file may be too damaged to be migrated.
     """
     _define_checksum(db)
     view = f"SELECT {_SUMMED}, checksum({_SUMMED}) AS crc FROM main.entries"
@@ -171,7 +171,7 @@ def _define_checksum(db: sqlite3.Connection) -> None:
     db.create_function("checksum", len(COLUMNS) - 1, _checksum)
 
 
-#: What a row's checksum is of.
+#: The columns of a row's checksum.
 _SUMMED: Final = ", ".join(COLUMNS[:-1])
 
 
@@ -184,7 +184,7 @@ def _checksum(*row: Any) -> int | None:
 
 @contextlib.contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """One transaction: the end of the block commits it; whatever is raised, it never was."""
+    """Run the block in a transaction. Its end commits, and any exception rolls back."""
     _roll_back(db)
     try:
         db.execute("BEGIN IMMEDIATE")
@@ -202,11 +202,11 @@ def _roll_back(db: sqlite3.Connection) -> None:
 
 
 def _size(path: str) -> int:
-    """The file's size in bytes, 0 if it is missing; raises StoreError if it is nothing to open."""
+    """Return a file's size in bytes, 0 if it is missing. Raises StoreError if it can't be a log."""
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
-            raise StoreError(503, f"{path} isn't a file: name one")
+            raise StoreError(503, f"{path}: not a file; name a file")
         check_access(path)  # SQLite would open it for reading only, and leave files behind
         size = found.st_size
     except FileNotFoundError:
@@ -214,9 +214,9 @@ def _size(path: str) -> int:
     except OSError as error:
         raise os_fault(path, error) from error
     if size == 0 and _has_wal(path):
-        # SQLite would remove it, with what was accepted and isn't in the database yet.
+        # SQLite would remove it, with entries that aren't in the database yet.
         raise StoreError(
-            503, f"{path}-wal is there without what it belongs to: put {path} back, or move it away, too"
+            503, f"{path}: missing, but {path}-wal exists; put {path} back, or move {path}-wal away, too"
         )
     return size
 
@@ -229,8 +229,8 @@ def _has_wal(path: str) -> bool:
 
 
 def _is_new(db: sqlite3.Connection, path: str) -> bool:
-    """Whether the file is empty: of no size, or a database without anything in it."""
-    # To count its pages, SQLite takes back first what a crash has left half done: maybe all of it.
+    """Return whether the file has no bytes, or is a database without tables."""
+    # Before SQLite counts pages, it rolls back what a crash has left half done, perhaps everything.
     if not _pragma(db, "page_count") and _size(path) > 0:
         raise not_a_database(path)
     tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -240,15 +240,16 @@ def _is_new(db: sqlite3.Connection, path: str) -> bool:
 def _check_owner(db: sqlite3.Connection, path: str) -> None:
     if _pragma(db, "application_id") != APPLICATION_ID:
         raise StoreError(
-            503, f"{path} is another application's database: name another path; it is left as it is"
+            503,
+            f"{path}: the database of another application; name another path; the file is left as it is",
         )
     version, newest = _pragma(db, "user_version"), len(MIGRATIONS)
     if version < 1:
-        raise damaged(path, f"it has version {version}, which there never was")
+        raise damaged(path, f"its version is {version}, which never existed")
     if version > newest:
         raise StoreError(
             503,
-            f"{path} has version {version}, and this trionotify knows {newest} at most: upgrade"
+            f"{path}: has version {version}, but this trionotify reads at most {newest}; upgrade"
             " trionotify, or name another path",
         )
 
@@ -257,8 +258,8 @@ def _set_up(db: sqlite3.Connection, path: str) -> None:
     if (mode := _pragma(db, "journal_mode = WAL")) != "wal":
         raise StoreError(
             503,
-            f"{path}: SQLite's WAL mode isn't possible there (it says {mode!r}): name a path on a local"
-            " file system",
+            f"{path}: SQLite's WAL mode is not possible there (it says {mode!r}); name a path on a"
+            " local file system",
         )
     for setting in _SETTINGS:
         db.execute(f"PRAGMA {setting}")

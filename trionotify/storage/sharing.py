@@ -1,4 +1,4 @@
-"""Other processes that have a log's file open, which is dangerous with some versions of SQLite.
+"""Detecting other processes that have a log's file open, a danger with some SQLite versions.
 
 SQLite from 3.7.0 to 3.51.2 has a fault, "the WAL-reset bug": when two connections write and merge
 the write-ahead log at one moment, the database can be damaged. A server has one connection to its file.
@@ -15,26 +15,26 @@ __all__ = ["has_reset_bug", "other_users", "warning"]
 
 
 def warning(path: str) -> str | None:
-    """What to tell the operator about the file at `path`, if it is in danger. Blocks."""
+    """Return a warning for the operator if the file at `path` is in danger, or None. Blocks."""
     if not has_reset_bug(sqlite3.sqlite_version_info) or not (others := other_users(path)):
         return None
     return (
-        f"{path} is also open in process {', '.join(map(str, sorted(others)))}, and SQLite"
-        f" {sqlite3.sqlite_version} can damage it then: end that process or upgrade SQLite to 3.51.3,"
-        f" and make backups with `trionotify store backup sqlite:{path} DEST`"
+        f"{path}: also open in process {', '.join(map(str, sorted(others)))}, and SQLite"
+        f" {sqlite3.sqlite_version} can damage a shared file; end that process or upgrade SQLite to"
+        f" 3.51.3, and make backups with `trionotify store backup sqlite:{path} DEST`"
     )
 
 
 def has_reset_bug(version: tuple[int, int, int]) -> bool:
-    """Whether this version of SQLite has the fault. Two older lines were fixed as well."""
+    """Return whether this version of SQLite has the fault. Two older lines were fixed as well."""
     fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
     return version >= (3, 7, 0) and not fixed
 
 
 def other_users(path: str) -> set[int]:
-    """The other processes with a connection to the database at `path`, as far as Linux shows them.
+    """Return the ids of other processes that use the database at `path`, as far as Linux shows them.
 
-    They hold locks on it. What holds none, such as a connection that hasn't read yet, isn't seen.
+    They hold locks on it. A process that holds none, such as one that hasn't read yet, isn't seen.
     """
     files = [name for name in (path, path + "-shm") if os.path.exists(name)]
     inodes = {str(os.stat(name).st_ino) for name in files}
@@ -51,7 +51,7 @@ def other_users(path: str) -> set[int]:
 
 
 def _may_have(pid: int, files: list[str]) -> bool:
-    """Whether a process has one of these files open; True where that can't be seen."""
+    """Return whether a process has one of these files open; True if that is unknown."""
     try:
         return any(os.readlink(link) in files for link in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:

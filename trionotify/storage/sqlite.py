@@ -1,18 +1,18 @@
-"""The entries of a durable log, in a file of which one server at a time is the owner.
+"""The entries of a durable log, in a file that one server at a time owns.
 
-Everything here is synchronous, blocks for the disk, and knows nothing of tasks: a store is driven
-from one thread at a time, whichever that is.
+Everything here is synchronous, blocks for the disk, and knows nothing of tasks. A store is used from one
+thread at a time, which may be any.
 
-What always holds: offsets are contiguous, from behind `start` up to `head`; and what the store knows
+Two invariants always hold. Offsets are contiguous, from behind `start` up to `head`. The store's state
 changes only when a commit has succeeded, so a call that fails has changed nothing, here or in the
 file.
 
 After each commit the store notes its head outside of the database (`heads`), and each row has a
-checksum: so damage is noticed, when the file is opened (`recovery`) or when it is read (`reading`).
+checksum. So damage is noticed when the file is opened (`recovery`), or when it is read (`reading`).
 
 Every row has the running total of bytes up to and including it, and the moment of its append, which
 never decreases, not even when the clock does. So a moment is found by bisection, and the oldest row
-alone says whether any must go: nothing is scanned, and nothing is loaded when the file is opened. What
+alone says whether any must go. Nothing is scanned, and nothing is loaded when the file is opened. What
 must go goes in the transaction of the append that makes it necessary (`eviction`). Moments that a wrong
 clock has noted are moved in the same way, some at a time (`moments`).
 """
@@ -40,7 +40,8 @@ from trionotify.storage.heads import Head
 from trionotify.storage.moments import Move
 from trionotify.storage.reading import damages, next_whole, read_rows
 from trionotify.storage.recovery import Recovered, new_epoch, recover
-from trionotify.storage.rows import MOMENT, TOTAL, Row, audience_text, entry_of, insertion, row_of
+from trionotify.storage.refusals import unfit, unstorable
+from trionotify.storage.rows import MOMENT, TOTAL, Row, entry_of, insertion, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -49,19 +50,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Durability", "SqliteStore", "new_epoch"]
 
-#: By the number of rows, halved again and again. One statement for many of them is faster, and much more
-#: so beside a busy loop: the thread lets go of the interpreter once for each. (Some builds of SQLite
-#: take 999 values at most.)
+#: By the number of rows, halved again and again. One statement for many rows is faster, and much more so
+#: beside a busy loop, because the thread releases the interpreter once for each statement. (Some builds
+#: of SQLite take 999 values at most.)
 _INSERT: Final = {number: insertion(number) for number in (32, 16, 8, 4, 2, 1)}
 _REPEATED: Final = "SELECT offset FROM entries WHERE publisher = ? AND source = ? AND id = ?"
 _KEY: Final = "SELECT publisher, source, id FROM entries WHERE offset = ?"
 _TAKE_BACK: Final = "DELETE FROM entries WHERE offset > ? AND offset <= ?"
-#: What a commit writes besides its entries: some pages.
+#: The pages that a commit writes besides its entries.
 _COMMIT: Final = 48 << 10
 
 
 class SqliteStore:
-    """A log's entries in a file. Made by `open`; owns the file until `close`.
+    """A log's entries in a file. Made by `open`, owns the file until `close`.
 
     Every method but `refuses` and `restore` may block for the disk, and raises StoreError when the
     file can't be read or written.
@@ -69,16 +70,16 @@ class SqliteStore:
 
     def __init__(self, database: Database, recovered: Recovered, limits: Limits) -> None:
         self._database = database
-        #: What was found when the file was opened.
+        #: The state that was found when the file was opened.
         self.recovered: Recovered = recovered
-        #: The name of this life of the log.
+        #: The current epoch.
         self.epoch: str = recovered.epoch
         self._extent = extent = recovered.extent
-        #: The head when the file was opened: what is behind it, this process has stored.
+        #: The head when the file was opened. This process has stored the entries after it.
         self._opened_at = extent.head
-        #: Moments behind it were noted by the clock that goes on, or brought down to it.
+        #: Moments behind this offset were noted by the clock that continues, or brought down to it.
         self._timed_from = recovered.timed_from
-        #: The log's time as it was last told, and the steady clock's then.
+        #: The log's time as it was last given, and the steady clock's at that time.
         self._told = extent.moment, steady()
         #: Why the head couldn't be noted after the last commit.
         self._not_noted: StoreError | None = None
@@ -99,21 +100,21 @@ class SqliteStore:
         max_bytes: int,
         max_age: float,
     ) -> Self:
-        """Own the file at `path`, which is made when it is missing. Call `begin` next.
+        """Lock and open the file at `path`, or create it. Call `begin` next.
 
         It keeps at most `max_entries` entries, of `max_bytes` bytes altogether (`Entry.size`), for
         `max_age` seconds. The epoch is a new one if something that was acknowledged was lost, or may
         have been: `recovered` says why.
 
-        Raises StoreError when there can be no such file, when another server has it, and when it isn't
-        one of ours, or is damaged so that it can't be used: then it stays as it is. Raises ValueError
-        for another `durability`.
+        Raises StoreError if there can be no such file, if another server has it, if it isn't a log, or
+        if it is too damaged to be used. Then it is left as it is. Raises ValueError for another
+        `durability`.
         """
         if durability not in ("full", "normal"):
-            raise ValueError(f"durability must be 'full' or 'normal', not {durability!r}")
+            raise ValueError(f"durability: must be 'full' or 'normal', not {durability!r}")
         database = Database.open(os.path.realpath(path))
         try:
-            # In this order: a file that is found damaged stays as it is.
+            # In this order, so that a damaged file is left as it is.
             recovered = recover(database, durability)
         except BaseException:
             database.close()
@@ -121,23 +122,23 @@ class SqliteStore:
         return cls(database, recovered, Limits(max_entries, max_bytes, max_age))
 
     def begin(self, now: float, unconfirmed: float = 0.0) -> None:
-        """Begin at the time `now`, in seconds since 1970, as everywhere.
+        """Begin at the time `now`, in seconds since 1970.
 
-        What seems to be from the future counts as appended now: a clock was wrong then.
+        An entry from the future counts as appended now, because a clock was wrong then.
         """
         self._note(self._extent, now, on_disk=True)
         if self._extent.moment > now:
-            # A hole in the middle is found by its readers: it stays as it is.
+            # A hole in the middle is found by its readers, and left as it is.
             with contextlib.suppress(StoreError):
                 self._bring_down(-math.inf, now)
-        # Where damage is in the way, publishing will be refused, but what is whole can be read.
+        # If damage prevents this, publishing will be refused, but intact entries can be read.
         with contextlib.suppress(StoreError):
             self.evict(self.head, now, unconfirmed)
 
     def close(self) -> None:
-        """Write down that nothing is missing, and let go of the file. May be called again.
+        """Record that nothing is missing, and close the file. May be called again.
 
-        Never raises: when nothing can be written any more, the next start takes it for a crash.
+        Never raises. If nothing can be written any more, the next start treats it as a crash.
         """
         with contextlib.suppress(StoreError):
             if self._move is not None and not self._move.down:
@@ -148,7 +149,7 @@ class SqliteStore:
 
     @property
     def path(self) -> str:
-        """Where the file is, links resolved."""
+        """The path of the file, with links resolved."""
         return self._database.path
 
     @property
@@ -158,42 +159,31 @@ class SqliteStore:
 
     @property
     def start(self) -> int:
-        """The oldest offset to read after: everything behind it is kept."""
+        """The oldest offset that `read` accepts. Every entry behind it is kept."""
         return self._extent.start
 
     @property
     def bytes(self) -> int:
-        """What is held, by `Entry.size`."""
+        """The size of all entries, by `Entry.size`."""
         return self._extent.total - self._extent.base
 
     def refuses(self, entry: Entry) -> StoreError | None:
-        """Why this entry can't be stored, whatever the state of the disk; None if it can.
+        """Return the error if this entry can never be stored, in any state of the disk; None otherwise.
 
-        To be asked before `append`, which such an entry fails for all. Doesn't block; any thread may
-        ask.
+        Check this before `append`, where such an entry fails the whole group. Doesn't block. Any
+        thread may call it.
         """
-        if entry.size > self._max_size:
-            why = (
-                f"a notification of {entry.size} bytes is larger than all that the log may hold,"
-                f" {self._max_size}: let it hold more (max_log_bytes), or publish smaller ones"
-            )
-            return StoreError(507, f"{self.path}: {why}", why)
-        if entry.notification.audience is not None:
-            try:
-                audience_text(entry.notification.audience)
-            except (TypeError, ValueError) as error:
-                return _unfit(self.path, error)
-        return None
+        return unstorable(entry, self._max_size, self.path)
 
     def append(
         self, entries: list[Entry], upto: int, now: float, unconfirmed: float = 0.0
     ) -> list[Entry]:
         """Append entries, all or none, and give each its offset; return those that are new.
 
-        One that repeats what is still kept, or what comes before it in the list, has that one's
-        offset, and is not appended. Then the oldest are evicted, as the limits ask, none behind the
-        offset `upto`. `now` may be anything: where it is before the newest entry's moment, that holds.
-        So many seconds of an entry's age as are `unconfirmed` don't count.
+        An entry that repeats one that is still kept, or an earlier one in the list, gets the offset of
+        that one and isn't appended. Then the oldest are evicted as the limits require, none behind the
+        offset `upto`. `now` may be any time. If it is before the newest entry's moment, that moment is
+        used. The `unconfirmed` seconds of an entry's age don't count.
         """
         before = self._extent
         if self._not_noted is not None:
@@ -201,7 +191,7 @@ class SqliteStore:
             self._not_noted = None
         moment = float(max(now, before.moment))
         with self._database.writing() as connection:
-            # Repetitions are rare: only when the index objects to one are they looked for.
+            # Repetitions are rare, so they are looked for only when the index objects to one.
             rows, fresh, offsets = self._placed(entries, moment, lambda key: None)
             changes = connection.total_changes
             try:
@@ -237,7 +227,10 @@ class SqliteStore:
         return fresh
 
     def _committed(self, before: Extent, now: float) -> None:
-        """Do what is due after a commit. What goes wrong is said by the next one: this one stands."""
+        """Note the head, and merge the WAL, after a commit.
+
+        An error is reported by the next commit, because this one is done.
+        """
         extent = self._extent
         try:
             self._note(extent, now)
@@ -248,7 +241,9 @@ class SqliteStore:
             self._database.merge(_COMMIT + written)
 
     def _note(self, extent: Extent, now: float, *, on_disk: bool = False) -> None:
-        if math.isfinite(now):  # else nobody has asked the clock: the next process goes on from before
+        if math.isfinite(
+            now
+        ):  # else the clock was not read yet, and the next process continues from before
             self._told = now, steady()
         boot = self.recovered.boot or ""
         head = Head(self.epoch, extent.head, extent.total, *self._told, boot, self._timed_from)
@@ -257,17 +252,17 @@ class SqliteStore:
     def evict(self, upto: int, now: float, unconfirmed: float = 0.0) -> bool:
         """Evict the oldest entries, as the limits ask, none behind the offset `upto`.
 
-        Bounded: to meet limits that were lowered a lot between two runs may take several calls. Returns
-        whether moments are left to be moved, for which it must be called again.
+        It does a bounded amount of work. If limits were lowered a lot between two runs, it may take
+        several calls. Returns whether moments are left to be moved, for which it must be called again.
         """
         self.append([], upto, now, unconfirmed)
         return self._move is not None
 
     def shift(self, by: float, now: float) -> None:
-        """The clock is set by `by` seconds, and will say `now`: move what was noted by it along.
+        """Move the moments noted by a clock that is set by `by` seconds, to `now`.
 
-        The rest of that is done bit by bit, in the calls of `append` and `evict` to come; what they
-        append is noted by the clock as it is set then. If this raises, nothing is moved.
+        Later calls of `append` and `evict` do this in steps. New entries are noted by the clock as it is
+        set then. If this raises, nothing is moved.
         """
         self._finish()  # an earlier one, which is all but done by now
         if by < 0:
@@ -277,7 +272,7 @@ class SqliteStore:
             self._bring_down(by, min(now, noted + by))
         else:
             move = Move(by, 0.0, self._timed_from, self.head)
-            # The head goes at once: nothing that comes behind it may have an earlier moment.
+            # The head moves at once, because nothing after it may have an earlier moment.
             with self._database.writing() as connection:
                 extent, rest = moments.step(connection, self._extent, move)
             self._extent, self._move = extent, rest
@@ -295,17 +290,17 @@ class SqliteStore:
         self._timed_from = min(self._timed_from, after)
 
     def check(self) -> None:
-        """Raise StoreError while appending fails, as far as can be said; cheap when all is well.
+        """Raise StoreError if appending is known to fail. Cheap if the last write succeeded.
 
-        After a write that failed, a small one is tried.
+        After a failed write, this tries a small one.
         """
         self._database.check()
 
     def read(self, after: int, limit: int, max_bytes: int) -> list[Row]:
-        """The rows behind the offset `after`, in order: at most `limit`, and `max_bytes` of entries.
+        """Return at most `limit` rows, and `max_bytes` of entries, after the offset `after`, in order.
 
-        At least one, where there are any; none when what comes next was evicted. `restore` makes entries
-        of them. Ends before a row that is damaged; raises `Damaged` when that is what comes next.
+        Returns at least one if there are any, and none if the next one was evicted. `restore` converts
+        them to entries. Ends before a damaged row. Raises `Damaged` if that is the first one.
         """
         limit = min(limit, self.head - after)
         if limit <= 0 or after < self.start:
@@ -314,24 +309,24 @@ class SqliteStore:
             return read_rows(connection, after, self.head, limit, max_bytes)
 
     def restore(self, row: Row) -> Entry:
-        """The entry that a row was made of, with its offset.
+        """Return the entry of a row, with its offset.
 
-        It has its `origin` only if this process stored it, for keys of connections are a process's own.
-        Doesn't block; any thread may ask. Raises StoreError when the row can't be understood.
+        It has its `origin` only if this process stored it, because keys of connections are only valid in
+        one process. Doesn't block. Any thread may call it. Raises StoreError for an invalid row.
         """
         try:
             return entry_of(row, ours=row[0] > self._opened_at)
         except (TypeError, ValueError, AttributeError) as error:
-            raise damaged(self.path, f"the entry at the offset {row[0]}: {error}") from error
+            raise damaged(self.path, f"the entry at offset {row[0]}: {error}") from error
 
     def offset_at(self, moment: float) -> int:
-        """The offset, from `start` to `head`, behind which all was appended at `moment` or later."""
+        """Return the offset behind which everything was appended at `moment` or later."""
         with self._database.reading() as connection:
             key = partial(self._moment, connection)
             return self.start + bisect_left(range(self.start + 1, self.head + 1), moment, key=key)
 
     def _moment(self, connection: sqlite3.Connection, offset: int) -> float:
-        """When the entry at this offset was appended; or if it is damaged, the next one."""
+        """Return the moment of the entry at this offset, or if it is damaged, of the next one."""
         row = next_whole(connection, offset, self.head)
         if row is None:
             return math.inf
@@ -339,7 +334,7 @@ class SqliteStore:
         return moment if self._move is None else self._move.moved(row[0], moment)
 
     def newest(self, max_bytes: int) -> int:
-        """The offset behind which are the newest entries, of at most `max_bytes` bytes altogether."""
+        """Return the offset behind which the newest entries have at most `max_bytes` bytes together."""
         if self.bytes <= max_bytes:
             return self.start
         with self._database.reading() as connection:
@@ -352,23 +347,23 @@ class SqliteStore:
             return offsets[bisect_left(offsets, self._extent.total - max_bytes, key=total)]
 
     def damages(self) -> list[tuple[int, int]]:
-        """Look through all that is kept: each stretch (after, upto] that is damaged. Takes long."""
+        """Check all rows. Yield each stretch (after, upto] that is damaged. Takes long."""
         with self._database.reading() as connection:
             return list(damages(connection, self.start, self.head))
 
     def backup(self, destination: str, between: Callable[[], None], done: Callable[[], None]) -> None:
         """Copy the log to the file `destination`, which is replaced. Takes long.
 
-        `between` is called between two steps, and `done` when only the disk is waited for. In the one,
-        and from the other on, the store may be used in another thread. If one raises, nothing is left
-        behind.
+        `between` is called between two steps, and `done` when only the wait for the disk remains. Inside
+        `between`, and after `done`, the store may be used in another thread. If one of them raises, no
+        copy is left behind.
         """
         self._database.backup(destination, between, done)
 
     def _placed(
         self, entries: list[Entry], moment: float, kept: Callable[[Hashable], int | None]
     ) -> tuple[list[Row], list[Entry], list[int]]:
-        """The rows to store, the entries that are new, and the offsets of all; `kept` knows keys."""
+        """Return the rows to store, the new entries, and the offsets of all. `kept` looks up keys."""
         head, total = self._extent.head, self._extent.total
         rows: list[Row] = []
         fresh: list[Entry] = []
@@ -383,7 +378,7 @@ class SqliteStore:
                 try:
                     rows.append(row_of(entry, head, moment, total))
                 except (TypeError, ValueError) as error:
-                    raise _unfit(self.path, error) from error
+                    raise unfit(self.path, error) from error
                 fresh.append(entry)
                 first = head
                 if key is not None:
@@ -392,7 +387,7 @@ class SqliteStore:
         return rows, fresh, offsets
 
     def _first(self, connection: sqlite3.Connection, key: Hashable) -> int | None:
-        """Where the entry with this key is, if it is kept.
+        """Return the offset of the entry with this key, or None if it isn't kept.
 
         The index answers that alone, and it has no checksum. If it is damaged, it may name another
         entry, and what is published would be acknowledged as a repetition of that, and lost.
@@ -402,7 +397,7 @@ class SqliteStore:
             return None
         offset = int(found[0])
         if connection.execute(_KEY, (offset,)).fetchone() != key:
-            raise damaged(self.path, f"its index of repetitions is wrong about the offset {offset}")
+            raise damaged(self.path, f"its index of repetitions is wrong about offset {offset}")
         return offset
 
 
@@ -413,7 +408,3 @@ def _insert(connection: sqlite3.Connection, rows: list[Row]) -> None:
             values = itertools.chain.from_iterable(rows[done : done + number])
             connection.execute(statement, tuple(values))
             done += number
-
-
-def _unfit(path: str, error: Exception) -> StoreError:
-    return StoreError(422, f"{path}: {error}", str(error))

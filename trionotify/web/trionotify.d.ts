@@ -16,19 +16,22 @@ export type Transport = "websocket" | "sse";
 export type State = "connecting" | "open" | "reconnecting" | "closed";
 
 export interface Options {
-  /** Who this client is; made up if missing. Several connections may share one. */
-  id?: string;
-  /** What it may do; `both` if missing. */
+  /**
+   * This client's id; a random one if missing. Several connections may have the same. `null`: the server says it, because it knows this client
+   * by a cookie.
+   */
+  id?: string | null;
+  /** What the client may do; `both` if missing. */
   role?: "subscriber" | "publisher" | "both";
-  /** What it wants, all of it to hold; everything if missing. See also `setFilters`. */
+  /** Which notifications the client wants: all filters must hold. Everything if missing. See also `setFilters`. */
   filters?: Filter | Filter[];
   /** A filter in CloudEvents SQL. */
   sql?: string;
   /** Where the stream starts: a cursor, `start`, a time, a duration; at the head if missing. */
   since?: string;
-  /** What happens when it falls off the log; `gap` if missing. */
+  /** What happens when the client is too slow for the log; `gap` if missing. */
   lag?: "gap" | "latest" | "disconnect";
-  /** `false`: not what this connection publishes. */
+  /** `false`: leave out what this connection publishes. */
   echo?: boolean;
   /**
    * More of the query. A function is called for each connection, may return a promise, and is called once more when the server
@@ -37,36 +40,42 @@ export interface Options {
   params?:
     | Record<string, string | number | boolean>
     | (() => Record<string, string | number | boolean> | Promise<Record<string, string | number | boolean>>);
+  /**
+   * A token that lets this client in, or a function that gets one. A function is called for each connection, and again before the token
+   * expires. It is called once more when the server refuses the token (401 or 4401). If the server refuses that one as well, the client closes.
+   * The token goes into headers only; for a WebSocket the client exchanges it for a ticket.
+   */
+  token?: string | (() => string | Promise<string>);
   /** One connection for all tabs of this origin that ask for the same; a name keeps groups apart. */
   share?: boolean | string;
   /** `auto` if missing: WebSocket, and Server-Sent Events for as long as WebSockets fail. */
   transport?: "auto" | Transport;
   /** Whether cookies go with HTTP requests to another origin; `same-origin` if missing. */
   credentials?: RequestCredentials;
-  /** In place of the global one, for instance that of Node's `ws`. */
+  /** To use instead of the global one, for instance that of Node's `ws`. */
   WebSocket?: unknown;
-  /** In place of the global one. */
+  /** To use instead of the global one. */
   fetch?: typeof fetch;
-  /** So many notifications wait for a `for await` at most; 1000. */
+  /** How many notifications may wait for one `for await`; 1000. */
   maxBuffered?: number;
-  /** So many events wait for their acknowledgement at most; 1000. */
+  /** How many published events may wait for their acknowledgement; 1000. */
   maxUnacknowledged?: number;
-  // Durations are in milliseconds. One hour is the most; longer ones count as that.
+  // Durations are in milliseconds. Longer ones than an hour count as an hour.
   /** The bound of the first delay before reconnecting, which doubles; 500 ms. */
   firstDelay?: number;
-  /** The bound that it doubles up to; 30000 ms. */
+  /** The highest bound of a delay; 30000 ms. */
   maxDelay?: number;
-  /** From the first byte to the server's welcome, and how long `params` may take; a request that publishes has three times that. 10000 ms. */
+  /** How long the server's welcome may take, and `params` or `token`; a request that publishes may take three times as long. 10000 ms. */
   connectTimeout?: number;
-  /** After so long a silence the server is asked for a sign of life; 25000 ms. */
+  /** After this long without a message the server is asked for a sign of life; 25000 ms. */
   probeInterval?: number;
-  /** So long it has to answer; 10000 ms. */
+  /** How long that answer may take; 10000 ms. */
   probeTimeout?: number;
-  /** So long Server-Sent Events may be silent; 75000 ms. */
+  /** How long Server-Sent Events may be silent; 75000 ms. */
   streamTimeout?: number;
 }
 
-/** What `publish` may say besides the data. What is missing is as the URL has it, or made up. */
+/** Attributes of an event. Missing ones are taken from the URL, or have a default. */
 export interface Attributes {
   id?: string;
   source?: string;
@@ -75,73 +84,77 @@ export interface Attributes {
   subject?: string;
   time?: string | Date;
   datacontenttype?: string;
-  /** The id of the only clients that it is for. */
+  /** The id of the only clients that get it. */
   to?: string;
-  /** Conditions on the query of the clients that it is for. */
+  /** Conditions on the queries of the clients that get it. */
   audience?: string | Filter | Filter[];
-  /** From when on it is of no use. */
+  /** When it expires. */
   expirytime?: string | Date;
   /** Extensions: names of lower-case letters and digits. */
   [extension: string]: unknown;
 }
 
-/** The server's acknowledgement: it is in the log. */
+/** The server's acknowledgement: the event is in the log. */
 export interface Receipt {
   /** Where it is in the log; missing if the server's session took it. */
   cursor?: string;
-  /** How many clients want it; */
+  /** How many clients want it. */
   wanted: number;
-  /** of these, to how many it went at once, */
+  /** To how many of these it was sent at once. */
   written: number;
-  /** and how many are catching up. */
+  /** How many of these are catching up. */
   behind: number;
+  /** Where several servers share a log, the one whose clients these are. */
+  node?: string;
+  /** There, how safe the event is. */
+  durability?: "primary" | "replicated" | "fsynced";
 }
 
-/** What lies behind `from`, up to and including `to`, is lost to this client. */
+/** Everything after `from`, up to and including `to`, is lost to this client. */
 export interface Loss {
   /** Null if the stream was to start at something that is no cursor, or at none. */
   from: string | null;
   to: string;
 }
 
-/** Something that happened, as the server tells it: data and attributes. Made by the client. */
+/** One notification: its data and attributes. The client makes it. */
 export class Notification {
   constructor(event: Record<string, any>, gap?: Loss | null);
-  /** What was lost just in front of this one; null if nothing was. */
+  /** What was lost just before this one; null if nothing was. */
   gap: Loss | null;
   /** JSON is parsed, text is a string, bytes are a Uint8Array; undefined if there is none. */
   get data(): any;
-  /** The data, parsed if it is text: for JSON that came as plain text. Throws a SyntaxError. */
+  /** The data, parsed if it is text. For JSON that came as plain text. Throws a SyntaxError. */
   json(): any;
   /** All attributes, extensions included. */
   get attributes(): Record<string, string | number | boolean>;
-  /** Resume behind this one: the `since` of another client. Undefined where the log doesn't have it. */
+  /** Resume after this one: the `since` of another client. Undefined if the log doesn't have it. */
   get cursor(): string | undefined;
   get id(): string;
   get source(): string;
   get type(): string;
   get subject(): string | undefined;
-  /** When it was made, as RFC 3339 has it. */
+  /** When it was made, in RFC 3339. */
   get time(): string | undefined;
   get datacontenttype(): string | undefined;
-  /** The id of the only clients that it is for. */
+  /** The id of the only clients that get it. */
   get to(): string | undefined;
   /** The whole event as JSON has it. */
   toJSON(): Record<string, any>;
 }
 
-/** What the server refuses: a handshake, an event, filters. Its RFC 9457 problem document says why. */
+/** The server refused something: a handshake, an event, filters. Its RFC 9457 problem document says why. */
 export class Problem extends Error {
   constructor(document: Record<string, any>);
   /** The HTTP status. */
   status: number;
-  /** What is wrong, for the person who reads it; it begins with the thing at fault. */
+  /** What is wrong, in words; it begins with the name of the thing at fault. */
   detail: string;
-  /** All of it. */
+  /** The whole document. */
   document: Record<string, any>;
 }
 
-/** The connection is over, and coming back would lead to the same end; or `close()` was called. */
+/** The connection is over, and another attempt would end in the same way; or `close()` was called. */
 export class Closed extends Error {
   constructor(code: number, reason?: string);
   /** A WebSocket close code. */
@@ -149,7 +162,7 @@ export class Closed extends Error {
   reason: string;
 }
 
-/** It is connected, connected again, or connected by another transport. */
+/** The client is connected, connected again, or connected by another transport. */
 export interface OpenEvent extends Event {
   readonly id: string;
   readonly cursor: string;
@@ -162,10 +175,10 @@ export interface NotificationEvent extends Event {
   readonly notification: Notification;
 }
 
-/** Something is lost. Load your state anew. */
+/** Notifications were lost. Load your state again. */
 export interface GapEvent extends Event, Readonly<Loss> {}
 
-/** The connection is lost, or there was none; the next attempt is made after `delay` milliseconds. */
+/** The connection was lost or refused. The next attempt is made after `delay` milliseconds. */
 export interface ReconnectingEvent extends Event {
   readonly error: Error;
   readonly delay: number;
@@ -176,7 +189,7 @@ export interface FailureEvent extends Event {
   readonly error: Error;
 }
 
-/** It is over. `error` is null after `close()`, and after the server's session has ended. */
+/** The client is closed. `error` is null after `close()`, and after the server's session has ended. */
 export interface ClosedEvent extends Event {
   /** The close code; 1006 if a handshake was refused: then `error` is the `Problem`. */
   readonly code: number;
@@ -195,18 +208,21 @@ export interface EventMap {
 
 type Listener<E> = ((event: E) => void) | { handleEvent(event: E): void };
 
-/** A client. It connects at once, and stays connected until `close()`, or until there is no use in it. */
+/** A client. It connects at once, and stays connected until `close()`, or until another attempt would end in the same way. */
 export class Trionotify extends EventTarget {
-  /** Throws a TypeError that begins with the option at fault. */
-  constructor(url: string | URL, options?: Options);
-  /** Who the server says that this client is. */
+  /**
+   * Where several servers share a log, `url` may be several URLs: the client moves to the next one when one is away. Throws a TypeError that
+   * begins with the option at fault.
+   */
+  constructor(url: string | URL | readonly (string | URL)[], options?: Options);
+  /** This client's id, as the server knows it. With a token it is empty until the server says it. */
   get id(): string;
   get state(): State;
-  /** Null before there was a connection. */
+  /** Null before the first connection. */
   get transport(): Transport | null;
   /** Whether the connection is one for all tabs. */
   get shared(): boolean;
-  /** Resume behind this: the `since` of another client. Undefined before there was a connection. */
+  /** Resume after this: the `since` of another client. Undefined before the first connection. */
   get cursor(): string | undefined;
   /**
    * Publish `data` and wait for the acknowledgement, over reconnects. Rejects with a `Problem` if the server refuses it, and with status
@@ -219,9 +235,11 @@ export class Trionotify extends EventTarget {
    * (30000 if missing). The session may get a request twice, with the same `id`, if its reply was lost.
    */
   request(data?: unknown, options?: Attributes & { timeout?: number }): Promise<any>;
-  /** Replace all filters, those of the URL too; gives the cursor behind which they hold. */
+  /** Replace all filters, including those of the URL. Resolves with the cursor after which they hold. */
   setFilters(filters: Filter | Filter[]): Promise<string>;
-  /** Say goodbye. What has no answer yet is rejected; iterations end when all was taken. */
+  /** Make the next attempt to connect now, if the client waits for it. For a button "Retry now" beside the `delay` of `reconnecting`. */
+  retry(): void;
+  /** Close. Whatever has no answer yet is rejected; iterations end when everything was taken. */
   close(): void;
   /** Notifications from now on. */
   [Symbol.asyncIterator](): AsyncIterableIterator<Notification>;

@@ -1,0 +1,132 @@
+"""Rates: refused, told, or not read, and never dropped."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+from trio.testing import MockClock as Clock
+
+from tests.conftest import open_room
+from tests.web import Web, get, post
+from trionotify import Settings
+from trionotify.delivery import rates as module
+from trionotify.delivery.rates import Rate
+
+EVENTS = "Sec-WebSocket-Protocol: cloudevents.json"
+KEY = b"0123456789abcdef0123456789abcdef"
+
+
+async def test_a_rate(autojump_clock: Clock) -> None:
+    """At once as many as the burst has room for, then one in each interval."""
+    rate = Rate(2, burst=5)
+    for _ in range(11):
+        assert rate.wait("a") == 0
+        rate.take("a")
+    assert rate.wait("a") == 0.5
+    assert rate.wait("b") == 0
+    await trio.sleep(0.5)
+    rate.take("a", 10)
+    assert rate.wait("a") == 5
+    await trio.sleep(100)
+    assert rate.wait("a") == 0
+
+
+async def test_no_rate(autojump_clock: Clock) -> None:
+    """Nothing is kept."""
+    rate = Rate(None, 1)
+    rate.take("a", 1000)
+    assert (rate.wait("a"), rate._due) == (0, {})
+
+
+async def test_what_is_kept(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
+    """Those who have caught up are forgotten."""
+    monkeypatch.setattr(module, "_KEPT", 10)
+    rate = Rate(1, 1)
+    for number in range(1000):
+        rate.take(f"{number}")
+        await trio.sleep(1)
+    assert len(rate._due) <= 10
+
+
+@pytest.mark.parametrize("rate", [0, -1, "x", True])
+def test_what_is_no_rate(rate: object) -> None:
+    """It is named."""
+    with pytest.raises((TypeError, ValueError), match=r"^publish_rate_per_id: must be "):
+        Settings(publish_rate_per_id=rate)  # type: ignore[arg-type] # that is the point
+
+
+async def test_requests(autojump_clock: Clock) -> None:
+    """429, and when to come again; by client, and by address; the bearer of the secret goes free."""
+    async with open_room(publish_rate_per_id=1, rate_burst=2) as room:
+        for status in (200, 200, 200, 429):
+            answer = await Web(room).ask(post("/events?id=al", "x"), "POST")
+            assert answer.status == status
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json["detail"] == "rate: publishing too often; wait 1 s"
+        assert (await Web(room).ask(post("/events?id=bo", "x"), "POST")).status == 200
+        await trio.sleep(1)
+        assert (await Web(room).ask(post("/events?id=al", "x"), "POST")).status == 200
+        assert room.hub.broadcast.counts.refused == {"rate_publish": 1}
+    async with open_room(publish_rate_per_address=0.5, rate_burst=1, secret=KEY) as room:
+        bearer = f"Authorization: Bearer {KEY.decode()}"
+        for _ in range(10):
+            assert (await Web(room).ask(post("/events", "x", bearer), "POST")).status == 200
+
+
+async def test_events(autojump_clock: Clock) -> None:
+    """Each above is answered with an error, the others are published."""
+    async with open_room(publish_rate_per_id=1, rate_burst=2) as room:
+        peer = await room.connect("/?role=publisher&id=al", EVENTS)
+        for number in range(5):
+            event = {"specversion": "1.0", "id": f"{number}", "source": "/s", "type": "t"}
+            peer.say(json.dumps(event))
+        await room.quiet()
+        told = [json.loads(one) for one in peer.look().messages][1:]
+        assert [(one["type"], one["data"]["id"]) for one in told if "error" in one["type"]] == [
+            ("trionotify.error", "3"),
+            ("trionotify.error", "4"),
+        ]
+        errors = [one["data"] for one in told if "error" in one["type"]]
+        assert {(data["status"], data["retry_after_ms"]) for data in errors} == {(429, 1000)}
+        assert room.hub.log.head == 3
+
+
+async def test_raw_messages(autojump_clock: Clock) -> None:
+    """They wait, and all of them are published, in order."""
+    async with open_room(publish_rate_per_id=1, rate_burst=2, ping_interval=1e6) as room:
+        peer = await room.connect("/?role=publisher&id=al")
+        listener = await room.connect("/?id=bo")
+        for number in range(10):
+            peer.say(f"{number}")
+            await room.quiet()
+        assert room.hub.log.head == 3
+        await trio.sleep(20)
+        assert listener.look().messages == [f"{number}" for number in range(10)]
+        assert peer.look().close is None
+
+
+async def test_a_raw_client_that_leaves_meanwhile(autojump_clock: Clock) -> None:
+    """No task waits for its turn any longer."""
+    async with open_room(publish_rate_per_id=0.001, rate_burst=1, ping_interval=1e6) as room:
+        peer = await room.connect("/?role=publisher&id=al")
+        for _ in range(3):
+            peer.say("x")
+            await room.quiet()
+        (client,) = room.hub.clients
+        client.close(4000)
+        await trio.sleep(10)
+        assert len(room.hub.clients) == 0
+
+
+async def test_connections(autojump_clock: Clock) -> None:
+    """All connections of an address count, also those that end. Others are let in."""
+    async with open_room(connection_rate_per_address=0.1, rate_burst=20) as room:
+        statuses = [(await room.connect("/", remote="192.0.2.1:7")).status for _ in range(5)]
+        assert statuses == [101, 101, 101, 429, 429]
+        assert (await room.connect("/", remote="192.0.2.2:7")).status == 101
+        web = Web(room, remote="192.0.2.1:8")
+        answer = await web.ask(get("/events", "Accept: text/event-stream"))
+        assert (answer.status, answer.headers["retry-after"]) == (429, "10")
+        assert (await Web(room, remote="192.0.2.1:9").ask(get("/livez"))).status == 200

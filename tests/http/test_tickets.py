@@ -1,0 +1,217 @@
+"""Tickets: each stands for a token in a URL, once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import trio
+from trio.testing import MockClock as Clock
+
+from tests.conftest import Room, open_room
+from tests.provider import Provider
+from tests.redis_nodes import connected, events, open_nodes, until
+from tests.redis_server import RedisServer, open_redis
+from tests.web import Answered, Web, get, post
+from trionotify import Refused, StoreError, Tokens
+from trionotify.http import tickets as module
+from trionotify.http.claims import Grant
+from trionotify.http.tickets import MemoryTickets, SharedTickets, issue, redeem
+from trionotify.storage import redis_link
+
+GRANT = Grant("https://i", "al", {}, "{}", 1e9)
+
+
+async def test_once_and_for_a_while(autojump_clock: Clock) -> None:
+    """Only the first request gets it, and none after 30 seconds."""
+    store = MemoryTickets()
+    ticket = await issue(store, GRANT)
+    assert await redeem(store, "another") is None
+    assert await redeem(store, ticket) == GRANT
+    assert await redeem(store, ticket) is None
+    late = await issue(store, GRANT)
+    await trio.sleep(30)
+    assert await redeem(store, late) is None
+
+
+async def test_not_too_many(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
+    """Those that are over make room."""
+    monkeypatch.setattr(module, "_MAX_TICKETS", 3)
+    store = MemoryTickets()
+    for _ in range(3):
+        await issue(store, GRANT)
+    with pytest.raises(Refused, match="503: tickets: too many"):
+        await issue(store, GRANT)
+    await trio.sleep(30)
+    assert await redeem(store, await issue(store, GRANT)) == GRANT
+
+
+async def test_in_a_url(tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: Clock) -> None:
+    """It lets in the token's client once, with the same rights and until the same time."""
+    caplog.set_level(logging.DEBUG)
+    provider = Provider()
+    tokens = Tokens(provider.trusted(tmp_path / "keys", params={"team": "team"}))
+    async with open_room(authenticate=tokens) as room:
+        bearer = provider.bearer(team="ops", trionotify={"subscribe": [{"exact": {"type": "a"}}]})
+        answer = await Web(room).ask(post("/tickets", "", bearer), "POST")
+        assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
+        assert answer.json.keys() == {"ticket", "expires_in"}
+        assert answer.json["expires_in"] == 30
+        ticket = quote(answer.json["ticket"])
+        both = await room.connect(f"/?ticket={ticket}", bearer)
+        assert (both.status, b'error="invalid_request"' in both.kernel.taken) == (400, True)
+        peer = await room.connect(f"/?ticket={ticket}", "Sec-WebSocket-Protocol: cloudevents.json")
+        assert peer.status == 101
+        (client,) = room.hub.clients
+        assert dict(client.params) == {"id": "alice", "team": "ops"}
+        for type in ("a", "b"):
+            await room.hub.publish(type=type, confirm=True)
+        await room.quiet()
+        assert [json.loads(one)["type"] for one in peer.look().messages][1:] == ["a"]
+        assert (await room.connect(f"/?ticket={ticket}")).status == 401
+        for query in (f"?ticket={ticket}", ""):
+            assert (await Web(room).ask(post(f"/tickets{query}", ""), "POST")).status in (400, 401)
+        statuses = Counter[int]()
+        answer = await Web(room).ask(post("/tickets", "", bearer), "POST")
+        for _ in range(3):
+            found = await room.connect(f"/?ticket={answer.json['ticket']}")
+            statuses[found.status] += 1
+        assert statuses == {101: 1, 401: 2}
+        assert room.hub.broadcast.counts.refused["token_ticket"] == 3
+    assert ticket not in caplog.text
+    async with open_room() as room:
+        assert (await Web(room).ask(post("/tickets", ""), "POST")).status == 404
+        assert (await Web(room).ask(get("/tickets"))).status == 405
+
+
+# --- those of servers that share a log ---
+
+
+class Shelf:
+    """One in memory, which may be away."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.away = False
+
+    async def put(self, key: str, value: bytes, seconds: int) -> None:
+        await self._arrive()
+        self.kept[key] = value
+
+    async def take(self, key: str) -> bytes | None:
+        await self._arrive()
+        return self.kept.pop(key, None)
+
+    async def _arrive(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise StoreError(503, "redis://secret.place: away")
+
+
+async def test_on_a_shelf(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
+    """There is a limit to what a server issues at a time; what another version has put there counts for
+    nothing; and when it is away, that is said, without its place."""
+    shelf = Shelf()
+    store = SharedTickets(shelf)
+    ticket = await issue(store, GRANT)
+    assert ticket not in str(shelf.kept)
+    assert await redeem(store, ticket) == GRANT
+    monkeypatch.setattr(module, "_MAX_SHARED", 3 * store._bytes)
+    for _ in range(2):
+        await issue(store, GRANT)
+    with pytest.raises(Refused, match="503: tickets: too many"):
+        await issue(store, GRANT)
+    await trio.sleep(30)
+    ticket = await issue(store, GRANT)
+    for strange in (b'{"issuer": "https://i", "else": 1}', b"x"):
+        shelf.kept = dict.fromkeys(shelf.kept, strange)
+        assert await redeem(store, ticket) is None
+    shelf.away = True
+    for attempt in (issue(store, GRANT), redeem(store, ticket)):
+        with pytest.raises(Refused, match="503: tickets: the log that keeps them") as refused:
+            await attempt
+        assert "secret" not in refused.value.detail
+        assert refused.value.headers == (("Retry-After", "5"),)
+
+
+async def ask_for_one(room: Room, bearer: str) -> Answered:
+    """The answer of a node, which has to ask Redis first."""
+    web = Web(room)
+    web.kernel.feed(post("/tickets", "", bearer))
+    await until(lambda: web.kernel.taken.endswith(b"}\n"))
+    (answer,) = web.answers("POST")
+    return answer
+
+
+async def shown(server: RedisServer) -> str:
+    """All that Redis has, but for the log."""
+    keys = [key for key in await server.command("KEYS", "*") if "shelf" in key]
+    return " ".join([*keys, *[await server.command("GET", key) for key in keys]])
+
+
+async def test_at_every_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ticket of one node is good at another one, once among all of them, with the rights of its token;
+    Redis has neither the token nor the ticket, and forgets it by its own clock."""
+    monkeypatch.setattr(redis_link, "BEAT", 0.05)
+    provider = Provider()
+    tokens = [Tokens(provider.trusted(tmp_path / name, params={"team": "team"})) for name in "ab"]
+    bearer = provider.bearer(team="ops", trionotify={"subscribe": [{"exact": {"type": "a"}}]})
+    async with open_redis(tmp_path / "redis") as server:
+        async with (
+            open_nodes(server.url, authenticate=tokens[0]) as (one,),
+            open_nodes(server.url, authenticate=tokens[1]) as (two,),
+        ):
+            ticket = (await ask_for_one(one, bearer)).json["ticket"]
+            found = await shown(server)
+            assert "alice" in found
+            assert ticket not in found
+            assert bearer.partition("Bearer ")[2] not in found
+            (key,) = await server.command("KEYS", "*shelf*")
+            assert 0 < await server.command("PTTL", key) <= 30_000
+            target = f"/?format=cloudevents&ticket={quote(ticket)}"
+            peers = [await room.connect(target) for room in (one, two) for _ in range(4)]
+            await until(lambda: all(peer.look().head for peer in peers))
+            assert sorted(peer.status for peer in peers) == [101, *[401] * 7]
+            (client,) = [*one.hub.clients, *two.hub.clients]
+            assert dict(client.params) == {"id": "alice", "team": "ops", "format": "cloudevents"}
+            for type in ("a", "b", "a"):
+                await two.hub.publish(type=type)
+            (peer,) = (peer for peer in peers if peer.status == 101)
+            await until(lambda: len(events(peer)) == 3)
+            assert [event["type"] for event in events(peer)] == ["trionotify.welcome", "a", "a"]
+            assert await shown(server) == ""
+
+            ticket = (await ask_for_one(two, bearer)).json["ticket"]
+            (key,) = await server.command("KEYS", "*shelf*")
+            await server.command("PEXPIRE", key, "1")
+            while await server.command("EXISTS", key):
+                pass
+            assert (await connected(one, f"/?ticket={ticket}")).status == 401
+
+            ticket = (await ask_for_one(two, bearer)).json["ticket"]
+            await server.stop()
+            await until(lambda: not one.hub.ready)
+            answer = await ask_for_one(one, bearer)
+            assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+            assert answer.json["detail"].startswith("tickets: the log that keeps them")
+            assert (await connected(one, f"/?ticket={ticket}")).status == 503
+            await server.start()
+            await until(lambda: one.hub.ready)
+            assert (await ask_for_one(one, bearer)).status == 200
+
+
+async def test_a_store_of_the_applications_own(tmp_path: Path) -> None:
+    """Then tickets are there, and nowhere else; those of an issuer that isn't known are no good."""
+    provider, store = Provider(), MemoryTickets()
+    tokens = Tokens(provider.trusted(tmp_path / "keys"), tickets=store)
+    async with open_redis(tmp_path / "redis") as server:
+        async with open_nodes(server.url, authenticate=tokens) as (room,):
+            ticket = (await ask_for_one(room, provider.bearer())).json["ticket"]
+            assert await shown(server) == ""
+            assert (await connected(room, f"/?ticket={ticket}")).status == 101
+            strange = await issue(store, GRANT)
+            assert (await connected(room, f"/?ticket={strange}")).status == 401

@@ -1,0 +1,148 @@
+"""A log on Redis: the messages between its nodes and to their publishers, and its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.conftest import cancel_at_every_await
+from tests.redis_nodes import connected, data, open_nodes, open_proxy, publish, recovered, until
+from tests.redis_server import DEADLINE, open_redis
+from trionotify import StoreError, open_hub
+from trionotify.storage import redis_link
+from trionotify.storage.redis_log import RedisLog
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats come often."""
+    monkeypatch.setattr(redis_link, "BEAT", 0.05)
+    monkeypatch.setattr(redis_link, "_PAUSE", 0.02)
+
+
+async def test_the_nodes(tmp_path: Path) -> None:
+    """Each knows all, with their clients; one that has left isn't listed any more."""
+    async with open_redis(tmp_path) as server, open_nodes(server.url, server.url) as (one, two):
+        await connected(one, "/?id=a")
+        await connected(two, "/?id=b")
+        await connected(two, "/?id=c")
+        log = one.hub.log
+        assert isinstance(log, RedisLog)
+        await until(
+            lambda: [(n["name"], n["clients"]) for n in log.nodes] == [("node 1", 1), ("node 2", 2)]
+        )
+        assert log.nodes[0].keys() == {"name", "version", "since", "clients", "tail_age"}
+        await until(lambda: log.tail_age < 10)
+        async with open_hub(store=server.url, node_name="guest"):
+            await until(lambda: len(log.nodes) == 3)
+        await until(lambda: len(log.nodes) == 2)
+
+
+async def test_a_client_that_is_ahead_is_waited_for(tmp_path: Path) -> None:
+    """It comes from a node that has read further."""
+    async with open_redis(tmp_path) as server, open_proxy(server.port) as proxy:
+        async with open_nodes(f"redis://127.0.0.1:{proxy.port}", server.url) as (one, two):
+            await publish(two.hub, "a")
+            await until(lambda: one.hub.statistics().log_entries == 1)
+            proxy.silent = b"XREAD"
+            cursor = await publish(two.hub, "b")
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def come() -> None:
+                    assert await recovered(one, cursor) == "true"
+
+                proxy.silent = None  # the next session reads on
+            await publish(one.hub, "c")
+
+
+async def test_what_is_replicated(tmp_path: Path) -> None:
+    """It is acknowledged when a replica has it; without one the outcome is unknown, and repeatable."""
+    async with open_redis(tmp_path / "a") as server, open_redis(tmp_path / "b") as replica:
+        async with open_nodes(server.url, durability="replicated") as (one,):
+            peer = await connected(one, "/?format=cloudevents")
+            with pytest.raises(StoreError) as unknown:
+                await one.hub.publish("a", id="a", source="s")
+            assert unknown.value.status == 503
+            assert unknown.value.told.endswith("publish it again with the same id")
+            await until(lambda: data(peer) == ["a"])
+            await replica.command("REPLICAOF", "127.0.0.1", str(server.port))
+            cursor = await publish(one.hub, "a")
+            assert cursor.rpartition(":")[0].endswith(":1")
+            receipt = await one.hub.publish("b", confirm=True)
+            assert receipt.durability == "replicated"
+            await until(lambda: data(peer) == ["a", "b"])
+
+
+async def test_confirmation_is_refused(tmp_path: Path) -> None:
+    """The primary becomes a replica while others are waited for: then it is in the log, or isn't."""
+    async with open_redis(tmp_path) as server, open_nodes(server.url, durability="replicated") as (one,):
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def demote() -> None:
+                while await server.command("XLEN", "trionotify:{trionotify}:log") == 0:
+                    pass
+                await server.command("REPLICAOF", "127.0.0.1", "1")
+
+            with pytest.raises(StoreError) as unknown:
+                await one.hub.publish("a", id="a", source="s")
+        assert unknown.value.told.endswith("publish it again with the same id")
+
+
+async def test_a_reader_is_cancelled(tmp_path: Path) -> None:
+    """A reader that is cancelled while it waits for Redis disturbs no other."""
+    async with open_redis(tmp_path) as server, open_nodes(server.url) as (one,):
+        for text in "ab":
+            await publish(one.hub, text)
+        async with open_nodes(server.url) as (two,):
+            log = two.hub.log
+            assert isinstance(log, RedisLog)
+            session = log._link.session
+            assert session is not None
+
+            async def read(_: int) -> None:
+                await log.load(0)
+
+            assert await cancel_at_every_await(read) > 1
+            assert len(log.read(0, 9)) == 2
+            await publish(two.hub, "c")
+            assert log._link.session is session
+
+
+async def test_large_notifications(tmp_path: Path) -> None:
+    """Some are read at a time."""
+    async with open_redis(tmp_path) as server, open_nodes(server.url, server.url) as (one, two):
+        texts = [f"{number}{'x' * 200_000}" for number in range(12)]
+        async with trio.open_nursery() as nursery:
+            for number, text in enumerate(texts):
+                nursery.start_soon(publish, one.hub, text, f"{number}")
+        peer = await connected(two, "/?format=cloudevents&since=start")
+        await until(lambda: len(peer.look().messages) == 13)
+        assert sorted(data(peer)) == sorted(texts)
+
+
+async def test_it_ends_while_redis_is_away(tmp_path: Path) -> None:
+    """Nothing is waited for that can't come."""
+    async with open_redis(tmp_path) as server:
+        with trio.fail_after(DEADLINE):
+            async with open_hub(store=server.url) as hub:
+                await hub.publish("a")
+                await server.stop()
+                hub.publish_nowait("nobody waits for this one")
+
+
+async def test_opening_can_be_cancelled(tmp_path: Path) -> None:
+    """At any point; nothing is left behind that would keep others from it."""
+    async with open_redis(tmp_path) as server:
+
+        async def open_and_publish(_: int) -> None:
+            async with open_hub(store=server.url) as hub:
+                await hub.publish("a")
+
+        assert await cancel_at_every_await(open_and_publish) > 10
+        async with open_hub(store=server.url) as hub:
+            with trio.fail_after(DEADLINE):
+                await hub.publish("b")

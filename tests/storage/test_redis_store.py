@@ -1,0 +1,318 @@
+"""Redis as a log uses it: the scripts, and the refusal of a server that doesn't fit."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trustme
+
+from tests.redis_server import DEADLINE, RedisServer, free_port, open_redis
+from trionotify import StoreError, open_hub
+from trionotify.storage.redis_address import RedisAddress
+from trionotify.storage.redis_errors import Refusal
+from trionotify.storage.redis_rows import chained
+from trionotify.storage.redis_store import Limits, RedisStore, Session, State
+
+WIDE = Limits(1000, 1 << 20, 1e9)
+
+
+def store_of(server: RedisServer, query: str = "") -> RedisStore:
+    return RedisStore(RedisAddress.parse(server.url + query))
+
+
+async def beat(session: Session, at: int = 0, process: bytes = b"p", said: bytes = b"{}") -> State:
+    return await session.beat(at, "epoch", process, said, 60.0)
+
+
+def rows(*data: bytes, key: bytes = b"") -> list[tuple[bytes, int, bytes]]:
+    return [(each, 10, key) for each in data]
+
+
+async def test_append_and_read(tmp_path: Path) -> None:
+    """Offsets are dense, the chain continues, and the state says where the log is."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        state = await beat(session)
+        assert (state.epoch, state.top, state.start, state.size) == ("epoch", 0, 0, 0)
+        assert state.chain == state.edge == state.there
+        assert await session.append("epoch", WIDE, rows(b"a", b"b")) == (0, 20, [None, None])
+        first, second = await session.tail(0, 9, 1.0)
+        assert (first.offset, first.payload, first.chain) == (1, b"a", chained(state.chain, b"a"))
+        assert (second.offset, second.chain) == (2, chained(first.chain, b"b"))
+        assert await session.page(1, 9) == [second]
+        state = await beat(session, 1)
+        assert (state.top, state.chain, state.there) == (2, second.chain, first.chain)
+
+
+async def test_a_repetition_lives_as_long_as_its_entry(tmp_path: Path) -> None:
+    """Also within one group."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        await beat(session)
+        _, _, (none, first) = await session.append("epoch", WIDE, rows(b"a", b"a", key=b"k"))
+        assert none is None
+        assert first is not None
+        assert first[0] == 1
+        assert (await session.append("epoch", WIDE, rows(b"x", key=b"k")))[2] == [first]
+        narrow = Limits(1, 1 << 20, 1e9)
+        assert await session.append("epoch", narrow, rows(b"b")) == (1, 10, [None])
+        assert (await session.append("epoch", narrow, rows(b"c", key=b"k")))[2] == [None]
+        assert await server.command("HLEN", "trionotify:{trionotify}:ids") == 1
+
+
+@pytest.mark.parametrize("limits", [Limits(3, 1000, 1e9), Limits(1000, 30, 1e9), Limits(1000, 1000, 0)])
+async def test_eviction(limits: Limits, tmp_path: Path) -> None:
+    """By count, bytes and age; the chain in front of the oldest stays known."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        state = await beat(session)
+        await session.append("epoch", WIDE, rows(*[b"%d" % n for n in range(200)]))
+        found = await session.tail(0, 200, 1.0)
+        if limits.age == 0:
+            moment = (await beat(session)).now
+            while (await beat(session)).now == moment:  # the clock must tick
+                pass
+        await session.evict(limits)
+        state = await beat(session)
+        left = 0 if limits.age == 0 else 3
+        assert (state.start, state.top, state.size) == (200 - left, 200, 10 * left)
+        assert state.edge == found[199 - left].chain
+        assert await server.command("XLEN", "trionotify:{trionotify}:log") == left
+        assert (await beat(session, state.start)).there == state.edge
+        assert (await beat(session, state.start - 1)).there is None
+
+
+async def test_another_epoch_is_refused(tmp_path: Path) -> None:
+    """Nothing is appended; and an epoch is renewed only once."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        await beat(session)
+        await session.renew("epoch", "second")
+        await session.renew("epoch", "third")
+        with pytest.raises(Refusal, match="EPOCH second"):
+            await session.append("epoch", WIDE, rows(b"a"))
+        state = await beat(session)
+        assert (state.epoch, state.top) == ("second", 0)
+
+
+async def test_leases(tmp_path: Path) -> None:
+    """Those that hold one are listed; one that leaves, or is silent too long, isn't."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        await session.beat(0, "epoch", b"late", b"late", 0.0)
+        await beat(session, process=b"a", said=b"says a")
+        await beat(session, process=b"b", said=b"says b")
+        state = await beat(session, process=b"a", said=b"")
+        while b"late" in state.nodes:
+            state = await beat(session, process=b"a", said=b"")
+        assert state.nodes == [b"says b"]
+
+
+async def test_where_a_time_is(tmp_path: Path) -> None:
+    """By Redis' clock, with the chain there."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        state = await beat(session)
+        await session.append("epoch", WIDE, rows(b"a", b"b"))
+        between = (await beat(session)).now
+        while (await beat(session)).now <= between:
+            pass
+        await session.append("epoch", WIDE, rows(b"c"))
+        found = await session.tail(0, 9, 1.0)
+        assert await session.find(at=0.0) == (0, state.chain)
+        assert await session.find(ago=3600) == (0, state.chain)
+        assert await session.find(at=between + 0.0015) == (2, found[1].chain)
+        assert await session.find(at=between + 3600) == (3, found[2].chain)
+
+
+@pytest.mark.parametrize("key", ["log", "meta", "ids", "nodes"])
+async def test_another_programs_keys(key: str, tmp_path: Path) -> None:
+    """It is said, and nothing is written."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        await server.command("SET", f"trionotify:{{trionotify}}:{key}", "x")
+        with pytest.raises(Refusal, match=r"another program uses these keys.*\?hub=NAME"):
+            await beat(session)
+        with pytest.raises(StoreError, match="another program"):
+            async with open_hub(store=server.url):
+                raise AssertionError("it must not open")
+        assert await server.command("DBSIZE") == 1
+
+
+async def test_two_hubs_on_one_redis(tmp_path: Path) -> None:
+    """By their names they have nothing to do with each other."""
+    async with open_redis(tmp_path) as server:
+        async with (
+            open_hub(store=f"{server.url}?hub=a") as one,
+            open_hub(store=f"{server.url}/1") as two,
+        ):
+            await one.publish("x")
+            assert two.statistics().log_entries == 0
+
+
+async def test_a_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is needed, and shown nowhere."""
+    caplog.set_level(logging.DEBUG)
+    async with open_redis(tmp_path / "redis") as server:
+        page = (Path(__file__).parents[2] / "docs" / "howto" / "many-nodes.md").read_text()
+        (rights,) = re.findall(r"`ACL SETUSER trionotify on >PASSWORD (.*)`", page)
+        await server.command("ACL", "SETUSER", "me", "on", ">geheim", *rights.split())
+        place = f"127.0.0.1:{server.port}"
+        for wrong in ("falsch1", "falsch2"):
+            with pytest.raises(StoreError, match=r"WRONGPASS|invalid username-password") as error:
+                async with open_hub(store=f"redis://me:{wrong}@{place}"):
+                    raise AssertionError("it must not open")
+            assert wrong not in repr(error.value) + str(error.value)
+        async with open_hub(store=f"redis://me:geheim@{place}") as hub:
+            await hub.publish("x")
+    assert not {"geheim", "falsch"} & set(caplog.text.split())
+    assert "geheim" not in caplog.text
+    assert "falsch" not in caplog.text
+
+
+async def test_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says how to install it."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(StoreError, match=r"run `python -m pip install 'trionotify\[redis\]'"):
+        async with open_hub(store="redis://127.0.0.1:1"):
+            raise AssertionError("it must not open")
+
+
+async def test_nobody_is_there() -> None:
+    """It says where, and why."""
+    with pytest.raises(StoreError, match=r"^redis://127.0.0.1:1: .*refused"):
+        async with open_hub(store="redis://me:geheim@127.0.0.1:1"):
+            raise AssertionError("it must not open")
+
+
+async def test_a_replica_is_refused(tmp_path: Path) -> None:
+    """It says what to name instead."""
+    async with open_redis(tmp_path) as server:
+        await server.command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreError, match="name the primary"):
+            async with open_hub(store=server.url):
+                raise AssertionError("it must not open")
+
+
+VERSION_6 = b"%3\r\n+version\r\n+6.2.9\r\n+proto\r\n:3\r\n+id\r\n:1\r\n"
+#: It repeats what it was asked.
+VERSION_5 = b"-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `me`, `geheim`, \r\n"
+
+
+@pytest.mark.parametrize(("hello", "version"), [(VERSION_6, "6.2.9"), (VERSION_5, "an older one")])
+async def test_a_server_that_is_too_old(
+    hello: bytes, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is found out before anything else is asked, and the password isn't shown."""
+    caplog.set_level(logging.DEBUG)
+    answers = [hello, *[b"+OK\r\n"] * 5]
+
+    async def serve(stream: trio.SocketStream) -> None:
+        for answer in answers:
+            if not await stream.receive_some():
+                return
+            await stream.send_all(answer)
+
+    async with trio.open_nursery() as nursery:
+        listeners: list[Any] = await nursery.start(trio.serve_tcp, serve, 0)
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(StoreError, match=r"must be Redis 7.0 or Valkey 7.2 at least") as error:
+            async with open_hub(store=f"redis://me:geheim@127.0.0.1:{port}"):
+                raise AssertionError("it must not open")
+        assert str(error.value).endswith(f"not {version}")
+        assert "geheim" not in str(error.value) + caplog.text
+        nursery.cancel_scope.cancel()
+
+
+async def test_fsynced_needs_a_server_that_can(tmp_path: Path) -> None:
+    """It is found out at the start, whether it has no such command or no file to write to."""
+    async with open_redis(tmp_path) as server:
+        with pytest.raises(StoreError, match=r"; durability fsynced needs Redis 7.2 or Valkey"):
+            async with open_hub(store=server.url, durability="fsynced"):
+                raise AssertionError("it must not open")
+
+
+async def test_what_is_fsynced(tmp_path: Path) -> None:
+    """Its receipt says so. When the file is turned off, the outcome is unknown; then it is refused."""
+    async with open_redis(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        if "redis_version:7.0" in (info := await server.command("INFO", "server")):
+            assert "valkey" not in info
+            pytest.skip("Redis 7.0 has no WAITAOF: set TRIONOTIFY_REDIS_SERVER to another one")
+        async with open_hub(store=server.url, durability="fsynced") as hub:
+            receipt = await hub.publish("x", confirm=True)
+            assert receipt.durability == "fsynced"
+            await server.command("CONFIG", "SET", "appendonly", "no")
+            with pytest.raises(StoreError) as error:
+                await hub.publish("y", source="s", id="y")
+            assert error.value.told.endswith("publish it again with the same id")
+            with trio.fail_after(DEADLINE):
+                while "with appendonly yes" not in hub.checks()["log"]:
+                    await trio.lowlevel.checkpoint()
+                await server.command("CONFIG", "SET", "appendonly", "yes")
+                while not hub.ready:
+                    await trio.lowlevel.checkpoint()
+                receipt = await hub.publish("y", source="s", id="y", confirm=True)
+            assert (receipt.cursor or "").split(":")[1] == "2"
+
+
+@attrs.frozen
+class Tls:
+    """A server's options, with a certificate for one name that no machine has."""
+
+    authority: trustme.CA
+    options: tuple[str, ...]
+
+    @classmethod
+    def made(cls, directory: Path, *names: str) -> Tls:
+        authority = trustme.CA()
+        certificate = authority.issue_cert(*names)
+        certificate.private_key_pem.write_to_path(directory / "key")
+        certificate.cert_chain_pems[0].write_to_path(directory / "cert")
+        authority.cert_pem.write_to_path(directory / "ca")
+        files = ("--tls-cert-file", "cert", "--tls-key-file", "key", "--tls-ca-cert-file", "ca")
+        files = tuple(file if file.startswith("--") else str(directory / file) for file in files)
+        return cls(authority, (*files, "--tls-auth-clients", "no"))
+
+
+async def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The certificate must be of an authority that is trusted, and valid for the host in the URL."""
+    port = free_port()
+    tls = Tls.made(tmp_path, "localhost")
+    async with open_redis(tmp_path / "redis", *tls.options, "--tls-port", str(port)):
+        with pytest.raises(StoreError, match="certificate verify failed"):
+            async with open_hub(store=f"rediss://me:geheim@localhost:{port}"):
+                raise AssertionError("it must not open")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca"))
+        with pytest.raises(StoreError, match="IP address mismatch") as error:
+            async with open_hub(store=f"rediss://me:geheim@127.0.0.1:{port}"):
+                raise AssertionError("it must not open")
+        assert "geheim" not in str(error.value)
+        async with open_hub(store=f"rediss://localhost:{port}") as hub:
+            assert (await hub.publish("x", confirm=True)).durability == "primary"
+
+
+async def test_a_socket_on_this_machine(tmp_path: Path) -> None:
+    """Without a port."""
+    path = tmp_path / "redis.sock"
+    async with open_redis(tmp_path / "redis", "--unixsocket", str(path)) as server:
+        async with (
+            open_hub(store=f"unix://{path}?db=3") as hub,
+            open_hub(store=f"{server.url}/3") as two,
+        ):
+            await hub.publish("x")
+            with trio.fail_after(DEADLINE):
+                while not two.statistics().log_entries:
+                    await trio.lowlevel.checkpoint()
+    with pytest.raises(StoreError, match=r"^unix://.*redis.sock: .*refused"):
+        async with open_hub(store=f"unix://{path}"):
+            raise AssertionError("it must not open")
+
+
+async def test_what_nodes_put_down_for_each_other(tmp_path: Path) -> None:
+    """Only the first node that takes it gets it, and it lasts as long as was said."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        await session.put("a", b"x", 30)
+        (key,) = await server.command("KEYS", "*")
+        assert key == "trionotify:{trionotify}:shelf:a"
+        assert 0 < await server.command("PTTL", key) <= 30_000
+        assert (await session.take("a"), await session.take("a")) == (b"x", None)

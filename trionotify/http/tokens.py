@@ -1,0 +1,313 @@
+"""Access tokens of identity providers, as an `authenticate` for a hub or a server.
+
+    tokens = Tokens(Issuer("https://id.example.org", audience="notifications", jwks="https://…/keys"))
+    async with trionotify.open_server(authenticate=tokens) as server: ...
+
+A token arrives in `Authorization: Bearer`, in a cookie if one is configured, or as a ticket, which
+stands for a token in one request (`tickets`). It is parsed strictly (`jws`). Its issuer must be
+configured, and verifies it (`issuers`) with its keys (`jwks`). Its claims become a `Grant` (`claims`),
+from which the client is made. The token itself is not kept, but its digest is (`verified`).
+
+In its query a client may set how it connects, its filters, and the keys of `allow_params`. All other
+parameters must come from the token, because audiences select by them. If a client could choose them
+freely, it could make itself a recipient of notifications for others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from trionotify.delivery.clients import Client
+from trionotify.errors import Refused, cut
+from trionotify.http.claims import SCOPES, Grant
+from trionotify.http.issuers import Issuer
+from trionotify.http.jwks import RemoteKeys
+from trionotify.http.jws import BadToken, Token
+from trionotify.http.origins import Origins
+from trionotify.http.secret import Reread
+from trionotify.http.tickets import MemoryTickets, TicketStore, redeem
+from trionotify.http.verified import VerifiedTokens, digest_of
+from trionotify.model.keys import OURS, TICKET, is_filter
+from trionotify.model.predicates import NOTHING
+from trionotify.model.query import ROLES
+
+if TYPE_CHECKING:
+    from trionotify.http.messages import Request
+
+__all__ = ["METADATA", "Tokens"]
+
+#: The path of a protected resource's metadata (RFC 9728, section 3).
+METADATA: Final = "/.well-known/oauth-protected-resource"
+#: Characters that an `error_description` must not have (RFC 6750, section 3).
+_NOT_QUOTABLE: Final = re.compile(r"[^ -!#-\[\]-~]")
+
+#: Gets a request and the client made from its token. It may return another client, or refuse.
+Then = Callable[["Request", Client], Client | Awaitable[Client]]
+#: Gets a request without a token.
+Otherwise = Callable[["Request"], Client | Awaitable[Client]]
+
+
+class Tokens:
+    """An `authenticate` for `open_server` and `open_hub` that accepts the tokens of these issuers.
+
+    `cookie` names a cookie that may hold the token. A page that sends it must belong to the server's own
+    site, or to one that `allow_origin` names. `then(request, client)`, plain or async, gets the client
+    made from a token, and returns it or another one, or raises `Refused`. `otherwise(request)` is called
+    for requests without a token. If it is left out, they are refused with 401. `resource` is the URL by
+    which the identity provider knows the server (RFC 9728).
+
+    An application's own function may also call `client = await tokens(request)`. The hub must still know
+    the `Tokens`, because it runs the task that fetches keys. So pass the `Tokens` as `authenticate`, and
+    that function as its `otherwise` or `then`.
+    """
+
+    def __init__(
+        self,
+        *issuers: Issuer,
+        cookie: str | None = None,
+        then: Then | None = None,
+        otherwise: Otherwise | None = None,
+        resource: str | None = None,
+        tickets: TicketStore | None = None,
+    ) -> None:
+        if not issuers or not all(isinstance(one, Issuer) for one in issuers):
+            raise TypeError("issuers: must be one or more Issuer objects; write Tokens(Issuer(...))")
+        self._issuers = {one.issuer: one for one in issuers}
+        if len(self._issuers) < len(issuers):
+            raise ValueError("issuers: an issuer is given twice; give it once")
+        self._cookie = cookie
+        self._then = then
+        self._otherwise = otherwise
+        self.resource = resource
+        self._verified = VerifiedTokens()
+        #: Where tickets are kept, and whether the application has said so.
+        self.tickets: TicketStore = tickets if tickets is not None else MemoryTickets()
+        self.has_ticket_store: bool = tickets is not None
+
+    @property
+    def issuers(self) -> tuple[Issuer, ...]:
+        """The issuers whose tokens are accepted."""
+        return tuple(self._issuers.values())
+
+    @property
+    def remote(self) -> list[RemoteKeys]:
+        """The key sets behind URLs. The hub runs a task for each, which fetches it."""
+        return [one.keys for one in self.issuers if isinstance(one.keys, RemoteKeys)]
+
+    def reread(self) -> list[Reread]:
+        """Read the files of keys and secrets again. Raises ValueError for an invalid one."""
+        return [file for one in self.issuers for file in one.keys.reread()]
+
+    @property
+    def problem(self) -> str | None:
+        """The fault of the keys, for the readiness check; None if there is none."""
+        return "; ".join(filter(None, [one.keys.problem for one in self.issuers])) or None
+
+    @property
+    def usable(self) -> bool:
+        """Whether each issuer's tokens can be verified."""
+        return all(one.keys.usable for one in self.issuers)
+
+    async def __call__(self, request: Request) -> Client:
+        """Return the client whose request this is; raises `Refused`."""
+        return await self.client(request, Origins())
+
+    async def client(
+        self, request: Request, origins: Origins, tickets: TicketStore | None = None
+    ) -> Client:
+        """Return the client. Pages of these `origins` may send the cookie. Raises `Refused`.
+
+        `tickets` is where tickets are kept, by default in memory.
+        """
+        grant = await self.grant(request, origins, tickets)
+        if grant is None and self._otherwise is not None:
+            made = self._otherwise(request)
+            return await made if isawaitable(made) else made
+        if grant is None:
+            raise self.missing()
+        client = self._client_of(request, grant)
+        if self._then is None:
+            return client
+        then = self._then(request, client)
+        return await then if isawaitable(then) else then
+
+    async def grant(
+        self, request: Request, origins: Origins, tickets: TicketStore | None = None
+    ) -> Grant | None:
+        """Return the grant of a request's token, or None if it has no token.
+
+        Raises `Refused`: 401 for a token that isn't accepted, 400 for two tokens, and what `tickets`
+        raises. A ticket is used up.
+        """
+        token, ticket = self._bearer(request), request.params.get(TICKET)
+        if token is not None and ticket is not None:
+            raise self._refused(
+                400, "invalid_request", "token: given twice, in a header and as a ticket; give it once"
+            )
+        if ticket is not None:
+            found = await redeem(self.tickets if tickets is None else tickets, ticket)
+            if found is None or found.issuer not in self._issuers:
+                raise self._unauthorized("ticket", "ticket: unknown, expired or used; get a new one")
+            return found
+        if token is None and self._cookie is not None:
+            token = _cookie_of(request, self._cookie)
+            if token is not None:
+                self._check_origin(request, origins)
+        return None if token is None else await self.check(token)
+
+    async def check(self, text: str) -> Grant:
+        """Return the grant of a token. Raises `Refused`: 401 with the reason, or 503 without keys."""
+        digest = digest_of(text)
+        if (known := self._verified.get(digest)) is not None:
+            return known
+        try:
+            token = Token.read(text)
+            name = token.claims.get("iss")
+            issuer = self._issuers.get(name) if isinstance(name, str) else None
+            if issuer is None:
+                raise BadToken("issuer", "iss: not an issuer whose tokens this server accepts")
+            grant = await issuer.grant(token)
+        except BadToken as error:
+            raise self._unauthorized(error.counted, f"token: {error}") from None
+        self._verified.add(digest, grant, issuer.keys)
+        return grant
+
+    async def renew(self, client: Client, text: str) -> Grant:
+        """Return the grant of a token that replaces the one of `client`, which is connected.
+
+        Raises `Refused` also for a token with another client's id, or with other parameters.
+        """
+        grant = await self.check(text)
+        if client.rights is None or (client.rights.issuer, client.id) != (grant.issuer, grant.id):
+            raise self._forbidden("token: names another client; open a new connection with it")
+        if any(client.params.get(name) != value for name, value in grant.params.items()):
+            raise self._forbidden("token: has other parameters; open a new connection with it")
+        return grant
+
+    def missing(self) -> Refused:
+        """The answer to a request without a token."""
+        refused = self._refused(
+            401,
+            None,
+            "Authorization: missing; send Authorization: Bearer TOKEN, or a ticket in the URL",
+        )
+        refused.counted, refused.logged = "token_missing", "token: missing"
+        return refused
+
+    def without_right(self, what: str, fix: str = "") -> Refused:
+        """The answer to a request to `subscribe`, `publish` or `admin` that the token doesn't grant."""
+        about = "this, which needs the scope trionotify:admin" if what == "admin" else what
+        return self._forbidden(f"token: grants no right to {about}{fix}", f"trionotify:{what}")
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """The metadata that tell clients where to get a token (RFC 9728), without the `resource`."""
+        return {
+            "authorization_servers": [one.issuer for one in self.issuers if one.secret is None],
+            "bearer_methods_supported": ["header"],
+            "scopes_supported": list(SCOPES),
+            "authorization_details_types_supported": ["trionotify"],
+            "resource_name": "trionotify",
+        }
+
+    def _bearer(self, request: Request) -> str | None:
+        scheme, _, token = (request.header("authorization") or "").partition(" ")
+        return token.strip(" ") if scheme.lower() == "bearer" else None
+
+    def _check_origin(self, request: Request, origins: Origins) -> None:
+        """Refuse a cookie from another site's page, because a browser sends it whatever page asks.
+
+        Browsers name the page's origin in WebSocket handshakes and in requests that change something.
+        In a GET they may omit it, but then they at least say whether the page belongs to this site.
+        """
+        origin = request.header("origin")
+        reads = request.method in ("GET", "HEAD") and request.header("upgrade") is None
+        if origin is None and reads:
+            good = request.header("sec-fetch-site") in (None, "same-origin", "none")
+        else:
+            good = origin is not None and origins.trusts(origin, request.authority)
+        if not good:
+            refused = self._forbidden(
+                "cookie: a token in a cookie is accepted only from pages of this server's own site, or"
+                " of one that --allow-origin names"
+            )
+            refused.counted = "cookie_origin"
+            raise refused
+
+    def _client_of(self, request: Request, grant: Grant) -> Client:
+        """Return the client that this grant names. Raises `Refused` (403)."""
+        role, rights = request.params.get("role", "subscriber"), grant.allowed
+        publishes = role in ("publisher", "both") or request.method == "POST"
+        if publishes and rights.publish is NOTHING:
+            raise self.without_right("publish", "; connect with role=subscriber" * (role == "both"))
+        if role != "publisher" and request.method != "POST" and rights.subscribe is NOTHING:
+            raise self.without_right("subscribe", "; connect with role=publisher" * (role == "both"))
+        params = {}
+        for name, text in request.params.items():
+            given = grant.id if name == "id" else grant.params.get(name)
+            if given is not None and given != text:
+                raise self._forbidden(
+                    f"{cut(name)}: must be what the token says; leave it out", logged="a key"
+                )
+            if given is None and not (name in OURS or is_filter(name) or request.lists(name)):
+                raise self._forbidden(
+                    f"{cut(name)}: must come from the token; add it to the token's claims, or to the"
+                    " server's allow_params",
+                    logged="a key",
+                )
+            if name != TICKET:
+                params[name] = text
+        params |= {**grant.params, "id": grant.id}
+        # An invalid role is refused when the query is read.
+        client = Client(
+            grant.id,
+            params,
+            role if role in ROLES else "subscriber",
+            request.remote,
+            expires_at=grant.expires_at,
+        )
+        client.rights = rights
+        return client
+
+    def _unauthorized(self, counted: str, detail: str) -> Refused:
+        refused = self._refused(401, "invalid_token", detail)
+        refused.counted = f"token_{counted}"
+        refused.logged = f"token: {counted}"
+        return refused
+
+    def _forbidden(self, detail: str, scope: str | None = None, logged: str | None = None) -> Refused:
+        refused = self._refused(403, "insufficient_scope", detail, scope)
+        refused.counted = "right"
+        refused.logged = logged or "token: no right"
+        return refused
+
+    def _refused(self, status: int, error: str | None, detail: str, scope: str | None = None) -> Refused:
+        """Add the challenge of RFC 6750, section 3."""
+        said = {"realm": "trionotify", "error": error, "scope": scope}
+        if error is not None:
+            said["error_description"] = _NOT_QUOTABLE.sub(" ", detail)[:200]
+        if (url := self.metadata_url) is not None:
+            said["resource_metadata"] = url
+        parts = ", ".join(f'{name}="{text}"' for name, text in said.items() if text is not None)
+        return Refused(status, detail, headers=(("WWW-Authenticate", f"Bearer {parts}"),))
+
+    @property
+    def metadata_url(self) -> str | None:
+        """The URL of the metadata of the `resource`, or None without a `resource`."""
+        if self.resource is None:
+            return None
+        split = urlsplit(self.resource)
+        return f"{split.scheme}://{split.netloc}{METADATA}{split.path.rstrip('/')}"
+
+
+def _cookie_of(request: Request, name: str) -> str | None:
+    """The value of a cookie (RFC 6265, section 5.4). Of several with one name, it is the first."""
+    for pair in (request.header("cookie") or "").split(";"):
+        found, mark, value = pair.strip().partition("=")
+        if mark and found == name:
+            return value.strip('"')
+    return None

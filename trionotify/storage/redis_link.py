@@ -1,0 +1,300 @@
+"""A node's link to Redis. Whether connected or not, it knows how far the log was read.
+
+`run` opens one *session* after the other, and leaves it when it fails. At the start of a session, and
+then with each heartbeat, the node compares the *chain* at the end of what it has read with the chain
+that Redis has at that offset (`_continues`). If the two are equal, everything before is equal, too. If
+they differ, Redis has lost entries that were delivered, which can happen in a failover to a replica.
+Then the epoch is renewed, once for all nodes, and each node begins again at the log's current head. Each
+entry that the tail reads must continue the chain, so it can't miss one.
+
+A session has three tasks. The tail reads entries and hands them to the broadcast. The heartbeat renews
+the lease, evicts old entries, and checks that the tail isn't stuck. The third asks the Sentinels, if
+there are any, whether the primary is still the same. A primary that was replaced may not know it yet,
+and would accept entries that are lost later.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+import attrs
+import trio
+
+from trionotify.delivery.turns import Turn
+from trionotify.errors import StoreError
+from trionotify.scopes import open_nursery
+from trionotify.storage.redis_errors import Refusal, Unanswered
+from trionotify.storage.redis_nodes import LEASE, Node
+from trionotify.storage.redis_rows import chained
+from trionotify.storage.refusals import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from trionotify.delivery.entry import Entry
+    from trionotify.storage.redis_in_flight import InFlight
+    from trionotify.storage.redis_nodes import Identity
+    from trionotify.storage.redis_store import Limits, Session, State
+
+__all__ = ["SERIOUS", "Batch", "Beginning", "RedisLink", "Store", "new_epoch"]
+
+logger: logging.Logger = logging.getLogger("trionotify")
+
+#: The most entries, and bytes, that are read at a time.
+_GROUP: Final = 1024
+_BYTES: Final = 1 << 20
+#: Seconds between two heartbeats, of one wait of the tail, and before the next session.
+BEAT: Final = 1.0
+_BLOCK: Final = 5.0
+_PAUSE: Final = 0.25
+#: The codes with which Redis says that another server is needed, or that the log must be read again.
+SERIOUS: Final = frozenset({"EPOCH", "READONLY", "NOSCRIPT", "WRONGTYPE", "LOADING", "MASTERDOWN"})
+
+
+class Store(Protocol):
+    """The source of sessions. It is a `RedisStore`, or a fake in a test."""
+
+    @property
+    def address(self) -> object:
+        """The name of the store in errors."""
+
+    def connect(self) -> AbstractAsyncContextManager[Session]:
+        """Open a session with the primary. Raises `StoreError`."""
+
+
+@attrs.frozen
+class Batch:
+    """Entries that the tail has read: those of this node, all of them, and the chain at each."""
+
+    own: list[Entry]
+    fresh: list[Entry]
+    chains: list[str]
+
+
+@attrs.frozen
+class Beginning:
+    """The log has begun again, with this state."""
+
+    state: State
+
+
+class RedisLink:
+    """Created by the log, which receives from `batches`. Its tasks alone advance the reading."""
+
+    def __init__(
+        self, store: Store, state: State, me: Identity, limits: Limits, in_flight: InFlight
+    ) -> None:
+        self.me = me
+        #: None while it isn't connected.
+        self.session: Session | None = None
+        #: Why nothing can be published, and why the log last began again.
+        self.problem: Problem = Problem()
+        self.renewed: str | None = None
+        #: The latest state from Redis.
+        self.start: int = state.start
+        self.size: int = state.size
+        self.nodes: list[Node] = []
+        self.count_clients: Callable[[], int] = int
+        #: The epoch of what the tail reads, and the end of what it has read.
+        self.epoch: str = state.epoch
+        self._at = state.top
+        self._chain = state.chain
+        #: The tail waits for Redis, not for the broadcast.
+        self._reading = False
+        #: When the tail last had all entries, on Trio's clock.
+        self._current_at = trio.current_time()
+        self._store = store
+        self._limits = limits
+        self._in_flight = in_flight
+        self._scope = trio.CancelScope()
+        # The channel has no buffer, so the tail waits while the broadcast is busy.
+        send, receive = trio.open_memory_channel[Batch | Beginning](0)
+        self.send_batch: trio.MemorySendChannel[Batch | Beginning] = send
+        self.batches: trio.MemoryReceiveChannel[Batch | Beginning] = receive
+
+    @property
+    def tail_age(self) -> float:
+        """Seconds since this node last had all entries."""
+        return trio.current_time() - self._current_at
+
+    def connected(self) -> Session:
+        """Return the session. Raises `StoreError` while there is none."""
+        if self.session is None:
+            raise StoreError(
+                503, self.problem.text or f"{self._store.address}: not connected yet; try again later"
+            )
+        return self.session
+
+    def drop(self, error: StoreError) -> None:
+        """Leave the session, and open another one."""
+        self.problem.note(error)
+        self._scope.cancel()
+
+    def at_a_time(self, most: int = _GROUP) -> int:
+        """Return how many entries to read at a time, so that their bytes are not too many on average."""
+        count = self._at - self.start
+        return max(1, min(most, _BYTES * count // (self.size + 1))) if count > 0 else most
+
+    def said(self) -> bytes:
+        """Return what this node registers about itself."""
+        return self.me.said(self.count_clients(), self.tail_age)
+
+    async def leave(self) -> None:
+        """Give back the lease, unless that takes long."""
+        with suppress(StoreError), trio.move_on_after(_PAUSE):
+            await self.connected().beat(self._at, self.epoch, self.me.process, b"", 0.0)
+
+    # --- as a `Shelf` ---
+
+    async def put(self, key: str, value: bytes, seconds: int) -> None:
+        await self.connected().put(key, value, seconds)
+
+    async def take(self, key: str) -> bytes | None:
+        return await self.connected().take(key)
+
+    # --- sessions ---
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Stay connected until cancelled. Raises nothing else."""
+        while True:
+            try:
+                async with self._store.connect() as session:
+                    await self._join(session)
+                    self.session = session
+                    self.problem.solved()
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+                    await self._use(session)
+            except* StoreError as group:  # the tail and the heartbeat may fail at once
+                self.problem.note(_first(group))
+            finally:
+                self.session = None
+                self._in_flight.refuse_all(
+                    Unanswered(self.problem.text or f"{self._store.address}: the connection was lost")
+                )
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            await trio.sleep(_PAUSE)
+
+    async def _use(self, session: Session) -> None:
+        """Read entries and renew the lease, until the session fails."""
+        with trio.CancelScope() as self._scope:
+            async with open_nursery() as nursery:
+                nursery.start_soon(self._follow, session, name="trionotify: tail of the log")
+                nursery.start_soon(self._keep_beating, session, name="trionotify: heartbeat of the log")
+                nursery.start_soon(self._keep_asking, session, name="trionotify: primary of the log")
+
+    async def _follow(self, session: Session) -> None:
+        while True:
+            self._reading = True
+            rows = await session.tail(self._at, self.at_a_time(), _BLOCK)
+            self._reading = False
+            batch, turn = Batch([], [], []), Turn()
+            numbers = [row.number(self.me.process) for row in rows]
+            await self._in_flight.confirmed(numbers)
+            at, chain = self._at, self._chain
+            for row, number in zip(rows, numbers, strict=True):
+                if row.offset != at + 1 or chained(chain, row.payload) != row.chain:
+                    raise StoreError(
+                        503, f"{self._store.address}: an entry does not continue the log that was read"
+                    )
+                at, chain = row.offset, row.chain
+                entry = self._in_flight.find(number)
+                if entry is not None:
+                    entry.key = None  # Redis recognizes repetitions
+                    batch.own.append(entry)
+                batch.fresh.append(entry or row.restored(self.me.process))
+                batch.chains.append(chain)
+                if turn.over:
+                    await turn.pass_on()
+            if rows:
+                await self.send_batch.send(batch)
+                self._at, self._chain = at, chain
+                self._in_flight.remove(numbers)
+
+    async def _keep_beating(self, session: Session) -> None:
+        silent_at: tuple[int, int] | None = None
+        while True:
+            await trio.sleep(BEAT)
+            try:
+                await session.evict(self._limits)
+                at, chain = self._at, self._chain
+                state = await self._beat(session, at)
+            except Refusal as refusal:
+                if refusal.code in SERIOUS:
+                    raise
+                self.problem.note(refusal)  # Redis can't be written, but it can be read
+                continue
+            if not self._continues(state, at, chain):
+                raise StoreError(503, f"{self._store.address}: the log is not the one that was read")
+            self.problem.solved()
+            stuck = self._reading and at == self._at < state.top
+            # Bytes that arrive are progress: a large page takes its time on a slow link.
+            here = (at, session.tail_bytes) if stuck else None
+            if here is not None and here == silent_at:
+                raise StoreError(503, f"{self._store.address}: has entries that it does not send")
+            silent_at = here
+
+    async def _keep_asking(self, session: Session) -> None:
+        while True:
+            await trio.sleep(BEAT)
+            if await session.has_moved():
+                raise StoreError(503, f"{self._store.address}: the Sentinels name another primary")
+
+    async def _join(self, session: Session) -> None:
+        """Begin again if the log doesn't continue what was read. The tail must not run yet."""
+        at = self._at
+        state = await self._beat(session, at)
+        if self._continues(state, at, self._chain):
+            return
+        if state.epoch != self.epoch:
+            why = f"{self._store.address}: has another epoch, {state.epoch}"
+        elif at < state.start:
+            why = f"{self._store.address}: has evicted entries that this node had not read yet"
+        else:
+            why = f"{self._store.address}: has lost notifications that were delivered already"
+            await session.renew(self.epoch, new_epoch())
+            state = await self._beat(session, at)
+        await self._begin_again(state, why)
+
+    def _continues(self, state: State, at: int, chain: str) -> bool:
+        """Return whether the log after `at` continues what was read up to there."""
+        if state.epoch != self.epoch or state.there != chain:
+            return False
+        if self._at >= state.top:
+            self._current_at = trio.current_time()
+        return True
+
+    async def _beat(self, session: Session, at: int) -> State:
+        """Renew the lease, and return the log's state."""
+        state = await session.beat(at, new_epoch(), self.me.process, self.said(), LEASE)
+        self.start, self.size = state.start, state.size
+        self.nodes = Node.all_of(state.nodes)
+        return state
+
+    async def _begin_again(self, state: State, why: str) -> None:
+        """Let the broadcast, and then the tail, continue at the log's current head."""
+        renewed = state.epoch != self.epoch
+        said = {"event": "epoch_renewed"} if renewed else {"event": "log_overrun"}
+        said["reason"] = why
+        logger.error("%s; clients are told, and reload their state", why, extra=said)
+        if renewed:
+            self.renewed = why
+        await self.send_batch.send(Beginning(state))
+        self.epoch, self._at, self._chain = state.epoch, state.top, state.chain
+        self._current_at = trio.current_time()
+
+
+def _first(group: BaseExceptionGroup[StoreError]) -> StoreError:
+    """Return the first exception in a group of groups."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def new_epoch() -> str:
+    """Return an epoch that no log had before."""
+    return secrets.token_hex(6)

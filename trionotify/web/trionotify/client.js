@@ -1,0 +1,318 @@
+/**
+ * The client: what an application sees. Its place in the stream, its events, its iterations.
+ *
+ * There are two cursors. The next connection begins behind the connection's. Behind the application's is what was not handed
+ * out yet. They differ while an iteration is full, or while a tab was asleep: then what comes is ignored, and the connection
+ * is wound back to where the application is. So the server's log is the only buffer that matters, and everything comes
+ * once, in order.
+ *
+ * Always true: what comes in one turn of the event loop is handed out in that turn, and a promise that was given is settled,
+ * at the latest by `close()`.
+ */
+
+import { Connection } from "./connection.js";
+import { isAhead, sameEpoch } from "./cursor.js";
+import { Closed, Problem } from "./errors.js";
+import { eventFor, kindOf, randomId } from "./event.js";
+import { asArray } from "./filters.js";
+import { Notification } from "./notification.js";
+import { settingsOf } from "./options.js";
+import { Queue } from "./queue.js";
+import { Tabs } from "./tabs.js";
+import { Target } from "./target.js";
+import { later, withResolvers } from "./time.js";
+
+/**
+ * @typedef {import("./event.js").CloudEvent} CloudEvent
+ * @typedef {import("../trionotify.d.ts").Attributes} Attributes
+ * @typedef {import("../trionotify.d.ts").Filter} Filter
+ * @typedef {import("../trionotify.d.ts").Loss} Loss
+ * @typedef {import("../trionotify.d.ts").Options} Options
+ * @typedef {import("../trionotify.d.ts").Receipt} Receipt
+ * @typedef {import("../trionotify.d.ts").State} State
+ * @typedef {import("../trionotify.d.ts").Transport} Transport
+ */
+
+/** An event of the client itself; each type has properties of its own. */
+class ClientEvent extends Event {
+  /**
+   * @param {string} type
+   * @param {object} properties
+   */
+  constructor(type, properties) {
+    super(type);
+    Object.assign(this, properties);
+  }
+}
+
+/** A client. It connects at once, and stays connected until `close()`, or until another attempt would end in the same way. */
+export class Trionotify extends EventTarget {
+  #target;
+  #options;
+  /** @type {Connection | Tabs} */
+  #connection;
+  #shared;
+  /** @type {State} */
+  #state = "connecting";
+  /** @type {Transport | null} */
+  #transport = null;
+  /** Everything up to here was handed out. @type {string | undefined} */
+  #cursor;
+  /** Nothing that comes is taken until the connection is wound back to `#cursor`. */
+  #ignoring = false;
+  /** What was lost since the last notification. @type {Loss | null} */
+  #gap = null;
+  /** @type {Set<Queue>} */
+  #queues = new Set();
+  /** Why it is closed. @type {Error} */
+  #error = new Closed(1000, "this client is closed");
+  #unacknowledged = 0;
+  /** Settled when it is known who this client is, or that it is closed. */
+  #identified = withResolvers();
+  #prefix = randomId();
+  #published = 0;
+
+  /**
+   * @param {string | URL | (string | URL)[]} url  with several, the next one's turn comes when one is away
+   * @param {Options} [options]
+   */
+  constructor(url, options = {}) {
+    super();
+    this.#identified.promise.catch(() => {});
+    this.#options = settingsOf(options);
+    const target = (this.#target = new Target(url, options));
+    const hooks = {
+      hear: this.#hear.bind(this),
+      lost: this.#lost.bind(this),
+      over: this.#over.bind(this),
+      failed: (/** @type {Error} */ error) => this.#tell("error", { error }),
+      cursor: () => this.#cursor,
+      alone: () => (this.#shared = false),
+    };
+    this.#shared = Boolean(options.share) && Tabs.possible;
+    const name = `trionotify ${options.share} ${target.name}`;
+    this.#connection = this.#shared
+      ? new Tabs(name, target, this.#options, hooks)
+      : new Connection(target, this.#options, hooks);
+  }
+
+  /** This client's id, as the server knows it. With a token it is empty until the server says it. */
+  get id() {
+    return this.#target.id;
+  }
+
+  /** `connecting`, `open`, `reconnecting`, `closed`. */
+  get state() {
+    return this.#state;
+  }
+
+  /** `websocket`, `sse`, or null before the first connection. */
+  get transport() {
+    return this.#transport;
+  }
+
+  /** Whether the connection is one for all tabs. */
+  get shared() {
+    return this.#shared;
+  }
+
+  /** Resume after this: the `since` of another client. Undefined before the first connection. */
+  get cursor() {
+    return this.#cursor;
+  }
+
+  /**
+   * Publish `data` and wait for the acknowledgement, over reconnects.
+   * @param {unknown} [data]  a string is text, bytes are bytes, anything else is JSON
+   * @param {Attributes} [attributes]
+   * @returns {Promise<Receipt>}
+   */
+  async publish(data, attributes = {}) {
+    if (this.#state === "closed") throw this.#error;
+    if (this.#target.isSubscriber) {
+      throw new TypeError("role: a subscriber can't publish; leave the role out, or use \"both\"");
+    }
+    const { maxUnacknowledged } = this.#options;
+    if (this.#unacknowledged >= maxUnacknowledged) {
+      throw new RangeError(`maxUnacknowledged: ${maxUnacknowledged} events already wait for their acknowledgement; await some first, or raise the limit`);
+    }
+    const id = `${this.#prefix}-${++this.#published}`;
+    const make = () => eventFor(data, { id, ...this.#target.defaults(), ...attributes });
+    let event = make(); // mistakes are told at once
+    this.#unacknowledged += 1;
+    try {
+      if (this.id === "") {
+        // The source says who has published it.
+        await this.#identified.promise;
+        event = make();
+      }
+      return await this.#connection.publish(event);
+    } finally {
+      this.#unacknowledged -= 1;
+    }
+  }
+
+  /**
+   * Send a request to the server's session, and wait for the reply, over reconnects.
+   * @param {unknown} [data]  as in `publish`
+   * @param {Attributes & { timeout?: number }} [options]  attributes, and the milliseconds that the reply may take
+   * @returns {Promise<any>}
+   */
+  async request(data, { timeout = 30_000, ...attributes } = {}) {
+    const asked = this.publish(data, { ...attributes, request: true });
+    const receipt = await new Promise((resolve, reject) => {
+      const stop = later(timeout, () => reject(new Error(`no reply within ${timeout} ms`)));
+      asked.finally(stop).then(resolve, reject);
+    });
+    if ("reply" in receipt) return receipt.reply;
+    throw new Problem({ status: 501, detail: "request: acknowledged without a reply, because the server's session gives none" });
+  }
+
+  /**
+   * Replace all filters, those of the URL too.
+   * @param {Filter | Filter[]} filters
+   * @returns {Promise<string>}  the cursor after which they hold
+   */
+  async setFilters(filters) {
+    if (this.#state === "closed") throw this.#error;
+    return this.#connection.choose(asArray(filters));
+  }
+
+  /** Make the next attempt to connect now, if the client waits for it. */
+  retry() {
+    if (this.#state !== "closed") this.#connection.retry();
+  }
+
+  /** Close. Whatever has no answer yet is rejected; iterations end when everything was taken. */
+  close() {
+    if (this.#state === "closed") return;
+    this.#connection.close();
+    this.#closed(new Closed(1000, "this client is closed"), null);
+  }
+
+  /** @returns {AsyncIterableIterator<Notification>} */
+  [Symbol.asyncIterator]() {
+    const taken = () => this.#catchUp();
+    const queue = new Queue(this.#options.maxBuffered, taken, (left) => {
+      this.#queues.delete(left);
+      this.#catchUp();
+    });
+    if (this.#state === "closed") queue.end(null);
+    else this.#queues.add(queue);
+    return queue;
+  }
+
+  /**
+   * @param {CloudEvent} event
+   * @param {Transport} transport
+   */
+  #hear(event, transport) {
+    const { cursor } = event;
+    const kind = kindOf(event);
+    if (kind === "welcome") return this.#welcomed(event, transport);
+    if (this.#ignoring || this.#state === "closed") return;
+    // A tab that shares a connection may see it wound back for another tab.
+    if (this.#shared && cursor !== undefined && !isAhead(cursor, this.#cursor)) return;
+    if (kind === null) return this.#give(event);
+    if (kind === "gap") this.#lose(event.data?.from, cursor ?? this.#cursor);
+    this.#cursor = cursor ?? this.#cursor;
+  }
+
+  /**
+   * @param {CloudEvent} event
+   * @param {Transport} transport
+   */
+  #welcomed({ cursor, data, since }, transport) {
+    const here = this.#cursor;
+    const begin = here ?? this.#target.since;
+    this.#target.id = String(data?.id ?? this.id);
+    this.#identified.resolve(null);
+    if (here === undefined && begin !== undefined && since !== begin) {
+      // The connection is another tab's, too, and began elsewhere. What comes before it is wound back means nothing for this tab's place.
+      this.#ignoring = true;
+      return this.#connection.rewind(begin, true);
+    }
+    const isLost = data?.recovered === false && since === begin;
+    if (here === undefined ? data?.recovered === false : cursor !== here && (isLost || !sameEpoch(cursor, here))) {
+      this.#ignoring = false;
+      this.#lose(begin, cursor);
+      this.#cursor = cursor;
+    } else if (here === undefined) {
+      this.#ignoring = false;
+      this.#cursor = cursor;
+    } else {
+      this.#ignoring = isAhead(cursor, here);
+    }
+    const isOther = this.#transport !== transport;
+    this.#transport = transport;
+    if (this.#state !== "open" || isOther) {
+      this.#state = "open";
+      this.#tell("open", { id: this.id, cursor: this.#cursor, recovered: data?.recovered, transport });
+    }
+    this.#catchUp();
+  }
+
+  /** @param {CloudEvent} event */
+  #give(event) {
+    const notification = new Notification(event, this.#gap);
+    this.#gap = null;
+    this.#cursor = event.cursor ?? this.#cursor;
+    for (const queue of this.#queues) {
+      queue.put(notification);
+      this.#ignoring ||= queue.isFull;
+    }
+    this.#tell("notification", { notification });
+  }
+
+  /**
+   * @param {string | undefined} from
+   * @param {string} to
+   */
+  #lose(from, to) {
+    this.#gap = { from: this.#gap?.from ?? from ?? null, to };
+    this.#tell("gap", { from: from ?? null, to });
+  }
+
+  /** If the iterations have room again, go back to where they are. */
+  #catchUp() {
+    if (!this.#ignoring || this.#cursor === undefined || this.#state === "closed") return;
+    if ([...this.#queues].every((queue) => queue.hasRoom)) this.#connection.rewind(this.#cursor);
+  }
+
+  /**
+   * @param {Error} error
+   * @param {number} delay
+   */
+  #lost(error, delay) {
+    this.#state = "reconnecting";
+    this.#tell("reconnecting", { error, delay });
+  }
+
+  /** @param {Error} error */
+  #over(error) {
+    if (this.#shared) this.#connection.close();
+    this.#closed(error, error instanceof Closed && error.code === 1000 ? null : error);
+  }
+
+  /**
+   * @param {Error} why
+   * @param {Error | null} error
+   */
+  #closed(why, error) {
+    this.#state = "closed";
+    this.#error = why;
+    this.#identified.reject(why);
+    for (const queue of this.#queues) queue.end(error);
+    this.#queues.clear();
+    const { code, reason } = why instanceof Closed ? why : { code: 1006, reason: why.message };
+    this.#tell("close", { code, reason, error });
+  }
+
+  /**
+   * @param {string} type
+   * @param {object} properties
+   */
+  #tell(type, properties) {
+    this.dispatchEvent(new ClientEvent(type, properties));
+  }
+}

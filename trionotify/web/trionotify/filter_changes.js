@@ -1,0 +1,113 @@
+/**
+ * Changes of filters: those that wait for the server's answer, and those that the server has agreed to.
+ *
+ * Each connection begins with the newest filters, so a change that is lost with its connection is answered by the welcome of
+ * the next one. When the server refuses a change, the filters before it hold again, unless a newer change is under way.
+ *
+ * Filters that are too long for the URL are *held*: the connection begins with a filter that lets nothing through, and they
+ * follow in a message. Until that is answered nothing counts, not even how far the stream has gone.
+ */
+
+import { OURS, randomId } from "./event.js";
+import { inQuery } from "./filters.js";
+import { withResolvers } from "./time.js";
+
+/**
+ * @typedef {import("./target.js").Target} Target
+ * @typedef {import("../trionotify.d.ts").Filter} Filter
+ */
+
+export class FilterChanges {
+  #target;
+  /** @type {Map<string, ReturnType<typeof withResolvers>>} */
+  #waiting = new Map();
+  /** What the server agreed to last, as the query has it. */
+  #agreed;
+  /** What is too long for the URL of this connection. @type {Filter[] | null} */
+  held = null;
+  /** The message that has it, and where the stream stands meanwhile. @type {{ id: string, from: string } | null} */
+  holding = null;
+
+  /** @param {Target} target */
+  constructor(target) {
+    this.#target = target;
+    this.#agreed = target.wanted;
+  }
+
+  get isWaiting() {
+    return this.#waiting.size > 0;
+  }
+
+  /** @param {Filter[]} filters */
+  begin(filters) {
+    const id = `${OURS}filters-${randomId()}`;
+    const change = withResolvers();
+    this.#waiting.set(id, change);
+    this.#target.wanted = inQuery(filters);
+    return { id, promise: change.promise };
+  }
+
+  /**
+   * Hold until the answer to the message with the id that is returned.
+   * @param {string} from
+   */
+  hold(from) {
+    this.holding = { id: `${OURS}filters-${randomId()}`, from };
+    return this.holding.id;
+  }
+
+  /** Another connection begins. */
+  reset() {
+    this.held = this.holding = null;
+  }
+
+  /**
+   * A connection began with the newest filters. Those that they replaced never came to hold.
+   * @param {string} cursor
+   */
+  settleAll(cursor) {
+    for (const { resolve } of this.#waiting.values()) resolve(cursor);
+    this.#waiting.clear();
+    this.#agreed = this.#target.wanted;
+  }
+
+  /**
+   * @param {Record<string, any>} answer
+   * @param {string} cursor
+   */
+  settle({ id, filters }, cursor) {
+    const change = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    this.#agreed = inQuery(filters);
+    change?.resolve(cursor);
+  }
+
+  /**
+   * Whether there was such a change.
+   * @param {unknown} id
+   * @param {Error} error
+   */
+  refuse(id, error) {
+    const change = this.#waiting.get(String(id));
+    if (!change) return false;
+    this.#waiting.delete(String(id));
+    if (!this.isWaiting) this.#target.wanted = this.#agreed;
+    change.reject(error);
+    return true;
+  }
+
+  /**
+   * A connection that began with the newest filters was refused: go back to those before them.
+   * @param {Error} error
+   */
+  takeBack(error) {
+    this.refuseAll(error);
+    this.#target.wanted = this.#agreed;
+  }
+
+  /** @param {Error} error */
+  refuseAll(error) {
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+  }
+}

@@ -1,0 +1,243 @@
+/**
+ * The target: where to connect, and with which query. It checks what it is given before anything is connected.
+ *
+ * A query comes from the URL, the options and `params`; a key that is given twice is an error. What was signed is kept
+ * apart and goes out unchanged, because any change would break the signature. `since` is kept apart too: it only counts
+ * until there is a cursor. The target also remembers which filters the next connection begins with (`wanted`).
+ *
+ * There may be several servers that share a log: the first one in `#urls` is where to connect now. With a token, or with `id: null`,
+ * the server says who this client is, so the query doesn't.
+ */
+
+import { randomId } from "./event.js";
+import { messageOf } from "./errors.js";
+import { FILTER_KEY, NOTHING, asArray, asFilters, inQuery } from "./filters.js";
+
+/**
+ * @typedef {import("../trionotify.d.ts").Filter} Filter
+ * @typedef {import("../trionotify.d.ts").Options} Options
+ */
+
+/** Filters that make a URL longer than this, in characters, are sent in a message, because a proxy may refuse the URL. */
+const LONG_URL = 4000;
+/** Keys of the query that give defaults to what is published. */
+const DEFAULTS = ["type", "subject", "source", "datacontenttype", "to"];
+/** Keys of the query that say where to start. */
+const START = ["since", "last_event_id", "lastEventId"];
+/** Keys of a signed query that its signature doesn't cover. */
+const UNSIGNED = [...START, "lag", "format", "echo", "narrow"];
+
+/** Where to connect, and with which query. */
+export class Target {
+  #id = "";
+  /** The server says who this client is. */
+  #isNamed;
+  /** Where servers are, without a query. */
+  #urls;
+  /** @type {URLSearchParams} */
+  #query;
+  /** The query of the URL if it was signed. It goes out unchanged. @type {Record<string, string>} */
+  #signed = {};
+  /** The role that was asked for. @type {string | undefined} */
+  #role;
+  /** How long the address of a WebSocket may be, in characters, unless it has no filters. */
+  longest = LONG_URL;
+
+  /**
+   * @param {string | URL | (string | URL)[]} url
+   * @param {Options} options
+   */
+  constructor(url, options) {
+    this.#urls = (Array.isArray(url) ? url : [url]).map(addressOf);
+    if (this.#urls.length === 0) throw new TypeError("url: must be one URL or several, not none");
+    const { search } = this.#urls[0];
+    for (const each of this.#urls) {
+      if (each.search !== "" && each.search !== search) throw new TypeError("url: must have the query of the first URL, or none");
+      each.search = "";
+    }
+    this.#query = new URLSearchParams(search);
+    if (this.#query.has("sig")) {
+      this.#signed = Object.fromEntries([...this.#query].filter(([key]) => !UNSIGNED.includes(key)));
+      for (const key of Object.keys(this.#signed)) this.#query.delete(key);
+    }
+    const { params, filters, token } = options;
+    this.#isNamed = token !== undefined || options.id === null;
+    /** Whether there may be other credentials the next time. */
+    this.renews = typeof params === "function";
+    this.params = typeof params === "function" ? params : () => ({});
+    this.#say({
+      id: options.id,
+      role: options.role,
+      sql: options.sql,
+      lag: options.lag,
+      since: options.since,
+      echo: options.echo === undefined ? undefined : Number(options.echo),
+      filters: filters === undefined ? undefined : JSON.stringify(asArray(filters)),
+      ...(typeof params === "function" ? {} : params),
+    });
+    // As the server decides it: the spelling of an EventSource that reconnects wins, unless it is empty.
+    const since = this.#query.get("lastEventId") || (this.#query.get("since") ?? this.#query.get("last_event_id"));
+    /** Where the stream starts at first, if that was given. */
+    this.since = since ?? undefined;
+    for (const key of [...START, "format"]) this.#query.delete(key);
+    const given = typeof token === "string" ? ` ${token}` : "";
+    /** Tabs that share have this in common. */
+    this.name = `${this.#urls.join(" ")}?${this.#query}${given}`;
+    this.#role = this.#query.get("role") ?? undefined;
+    const { role = this.#signed.sig === undefined ? "both" : "subscriber", id = this.#isNamed ? "" : randomId() } = this.#signed;
+    if (!this.#query.has("role")) this.#query.set("role", role);
+    this.id = this.#query.get("id") ?? id;
+    try {
+      asFilters(this.wanted);
+    } catch (cause) {
+      throw new TypeError(`filters: must be a JSON array of filters: ${messageOf(cause)}`);
+    }
+  }
+
+  /** This client's id; empty until the server has said it. */
+  get id() {
+    return this.#id;
+  }
+
+  set id(id) {
+    this.#id = id;
+    if (!this.#isNamed) this.#query.set("id", id);
+  }
+
+  /** Where to connect now. */
+  get url() {
+    return this.#urls[0];
+  }
+
+  /** Connect to the next server from now on. */
+  moveOn() {
+    this.#urls.push(...this.#urls.splice(0, 1));
+  }
+
+  /** What lies beside the events. @param {string} name */
+  beside(name) {
+    return new URL(name, this.url);
+  }
+
+  /** Whether this client was made to only subscribe. */
+  get isSubscriber() {
+    return this.#role === "subscriber";
+  }
+
+  /** Only subscribe from now on, if no role was chosen. Whether that is a change. */
+  askForLess() {
+    if (!this.#isNamed || this.#role !== undefined || this.#query.get("role") !== "both") return false;
+    this.#query.set("role", "subscriber");
+    return true;
+  }
+
+  /** @param {Record<string, unknown>} given */
+  #say(given) {
+    for (const [key, value] of Object.entries(given)) {
+      if (value === undefined || value === null) continue;
+      if (this.#query.has(key)) throw new TypeError(`${key}: given twice; give it once`);
+      this.#query.set(key, String(value));
+    }
+  }
+
+  /** The filters in the query. */
+  get wanted() {
+    return [...this.#query].filter(([key]) => FILTER_KEY.test(key));
+  }
+
+  set wanted(wanted) {
+    for (const key of [...this.#query.keys()]) if (FILTER_KEY.test(key)) this.#query.delete(key);
+    for (const [key, value] of wanted) this.#query.set(key, value);
+  }
+
+  /**
+   * The address for the next connection: `whole` has everything, and `url` is for a WebSocket. Filters that are too long for
+   * it are `held`.
+   * @param {string | undefined} cursor
+   * @returns {Promise<{ whole: URL, url: URL, held: Filter[] | null }>}
+   */
+  async address(cursor) {
+    const given = { ...this.#signed, ...(await this.params()) };
+    const { wanted } = this;
+    const whole = this.#address(given, cursor, wanted);
+    if (!wanted.length || whole.href.length <= this.longest) return { whole, url: whole, held: null };
+    return { whole, url: this.#address(given, cursor, inQuery(NOTHING)), held: asFilters(wanted) };
+  }
+
+  /**
+   * @param {Record<string, unknown>} given
+   * @param {string | undefined} cursor
+   * @param {[string, string][]} wanted
+   */
+  #address(given, cursor, wanted) {
+    const url = new URL(this.url);
+    url.search = String(this.#query);
+    const query = url.searchParams;
+    const isSigned = "sig" in given;
+    for (const key of [...query.keys()]) {
+      if (isSigned ? !UNSIGNED.includes(key) : FILTER_KEY.test(key)) query.delete(key);
+    }
+    // The signed part goes out unchanged. The rest can only say how to deliver, and narrow the filters.
+    if (isSigned && this.#role !== undefined) query.set("role", this.#role);
+    if (isSigned && wanted.length) query.set("narrow", JSON.stringify(asFilters(wanted)));
+    if (!isSigned) for (const [key, value] of wanted) query.set(key, value);
+    for (const [key, value] of Object.entries(given)) {
+      if (key !== "role" || this.#role === undefined || !isSigned) query.set(key, String(value));
+    }
+    query.set("format", "cloudevents");
+    const since = cursor ?? this.since;
+    if (since !== undefined) {
+      for (const key of START) query.delete(key);
+      query.set("since", since);
+    }
+    return url;
+  }
+
+  /** The address to post events to. It has this client's identity and rights, but not its filters. */
+  async postAddress() {
+    const { whole: url } = await this.address(undefined);
+    if (url.searchParams.has("sig")) {
+      for (const key of UNSIGNED) url.searchParams.delete(key);
+      return url;
+    }
+    const not = new Set([...DEFAULTS, "role", "lag", "echo", "format", ...START]);
+    for (const key of [...url.searchParams.keys()]) {
+      if (not.has(key) || FILTER_KEY.test(key)) url.searchParams.delete(key);
+    }
+    return url;
+  }
+
+  /** Attributes for events that don't have their own. */
+  defaults() {
+    /** @type {Record<string, string>} */
+    const found = { source: `/clients/${encodeURIComponent(this.id)}`, type: "message" };
+    for (const key of DEFAULTS) {
+      const value = this.#query.get(key);
+      if (value !== null) found[key] = value;
+    }
+    return found;
+  }
+}
+
+/** Where the server is, as a URL of HTTP. @param {string | URL} url */
+function addressOf(url) {
+  if (!url) throw new TypeError('url: missing; write, for example, "https://example.org/events"');
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+  let address;
+  try {
+    address = new URL(url, base);
+  } catch {
+    const why = base === undefined ? "is not a complete URL, and there is no page that it could be relative to" : "is not a URL";
+    throw new TypeError(`url: ${JSON.stringify(url)} ${why}; write, for example, "https://example.org/events"`);
+  }
+  const { protocol } = address;
+  address.protocol = protocol.replace(/^ws/, "http");
+  if (/^https?:$/.test(address.protocol)) {
+    // A browser never sends a fragment, so the rest of the query would be lost.
+    if (address.href.includes("#")) throw new TypeError("url: a '#' must be written as %23");
+    if (address.pathname.endsWith("/")) address.pathname += "events";
+    return address;
+  }
+  const meant = /^[\w.-]+:\d/.test(String(url)) ? `; did you mean "http://${url}"?` : "";
+  throw new TypeError(`url: must start with http, https, ws or wss, not ${protocol}${meant}`);
+}
