@@ -28,9 +28,10 @@ from tests.kernel import masked, upgrade
 from tests.provider import secret_issuer, secret_token
 from tests.test_peers import need
 from tests.web import Answered, Web, get, post
-from trionotify import Client, StoreError, Tokens, sign
+from trionotify import Client, Refused, StoreError, Tokens, sign
 from trionotify.connection.frames import message_frame
 from trionotify.http.routes import ALL
+from trionotify.http.tickets import MemoryTickets
 from trionotify.http.tokens import METADATA
 from trionotify.storage.sqlite import SqliteStore
 from trionotify.version import __version__
@@ -200,6 +201,14 @@ EVENTS = "Sec-WebSocket-Protocol: cloudevents.json"
 NDJSON = "Accept: application/x-ndjson"
 EVIL = "Origin: https://attacker.example"
 
+
+class Full(MemoryTickets):
+    """It has no room for a ticket."""
+
+    async def put(self, key: str, value: bytes, seconds: int) -> None:
+        raise Refused(503, "tickets: too many are unused", headers=(("Retry-After", "5"),))
+
+
 TOKENS = Tokens(secret_issuer())
 BEARER = f"Authorization: Bearer {secret_token()}"
 
@@ -290,10 +299,16 @@ CASES: dict[tuple[str, str, str, str], Case] = {
     ("post", "/tickets", "200", "application/json"): case(
         post("/tickets", "", BEARER), authenticate=TOKENS
     ),
+    ("post", "/tickets", "400", "application/problem+json"): case(
+        post("/tickets?ticket=x", "", BEARER), authenticate=TOKENS
+    ),
     ("post", "/tickets", "401", "application/problem+json"): case(
         post("/tickets", ""), authenticate=TOKENS
     ),
     ("post", "/tickets", "404", "application/problem+json"): case(post("/tickets", "")),
+    ("post", "/tickets", "503", "application/problem+json"): case(
+        post("/tickets", "", BEARER), authenticate=Tokens(secret_issuer(), tickets=Full())
+    ),
     ("post", "/tickets", "default", "application/problem+json"): case(post("/tickets", "", EVIL)),
     ("get", METADATA, "200", "application/json"): case(get(METADATA), authenticate=TOKENS),
     ("get", METADATA, "404", "application/problem+json"): case(get(METADATA)),
