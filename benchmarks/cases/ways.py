@@ -107,7 +107,7 @@ def told(
         probe.settimeout(PATIENCE)
         readers, sizes = Readers(others), list[int]()
         cpu, start = server.cpu(), time.perf_counter()
-        while time.perf_counter() - start < seconds:
+        while time.perf_counter() - start < seconds or not sizes:
             send_all(publisher, client_frame(next(messages)))
             sizes.append(way.one(probe))
             readers.wait(sizes[-1] * len(others))

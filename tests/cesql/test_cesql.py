@@ -558,16 +558,21 @@ def test_an_evaluation_takes_no_longer_than_estimated(text: str) -> None:
     expression = parse(text)
     estimated = expression.time(4096) / 1e9
     for hostile in HOSTILE.values():
-        runs = timeit.repeat(lambda: expression.holds(lambda name: hostile), number=1, repeat=5)  # noqa: B023 - it is called here
+        runs = timeit.repeat(
+            lambda: expression.holds(lambda name: hostile),  # noqa: B023 - it is called here
+            timer=time.thread_time,
+            number=1,
+            repeat=5,
+        )
         assert min(runs) < 4 * estimated
 
 
 def test_casts_of_long_texts_are_quick() -> None:
     """A text that can't be a number or a Boolean isn't read as a whole each time."""
     expression = parse(" OR ".join(["CONCAT(a, a, a, a, a, a, a, a) = 1"] * 5))
-    begun = time.perf_counter()
+    begun = time.thread_time()
     expression.holds(lambda name: "0" * 4095 + "x")
-    assert time.perf_counter() - begun < 0.1
+    assert time.thread_time() - begun < 0.1
 
 
 def test_weight_bounds_what_an_expression_takes() -> None:
