@@ -785,7 +785,7 @@ async def test_a_session_is_resumed() -> None:
 async def test_a_slow_reader_gets_a_large_message_whole(version: ssl.TLSVersion) -> None:
     """Nine megabytes, through a small window, with Pings of its own in between, which are answered."""
     async with tls_server() as server:
-        peers = tls_peer(server, upgrade("/"), buffers=8192, context=client_context(version))
+        peers = tls_peer(server, upgrade("/"), buffers=32768, context=client_context(version))
         async with peers as peer:
             await peer.until(lambda peer: b"\r\n\r\n" in peer.heard)
             del peer.heard[:]
