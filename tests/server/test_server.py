@@ -388,7 +388,10 @@ async def test_stopping_is_orderly() -> None:
 
     started, going = trio.Event(), trio.Event()
     with trio.fail_after(120):
-        async with trio.open_nursery() as nursery, open_server(port=0, handler=handler, **PATIENT) as server:
+        async with (
+            trio.open_nursery() as nursery,
+            open_server(port=0, handler=handler, **PATIENT) as server,
+        ):
             port = server.port or 0
 
             @nursery.start_soon
