@@ -495,6 +495,15 @@ async def test_sessions_of_a_server_are_cancelled_at_the_deadline(
         await cancelled.wait()
 
 
+async def test_a_drain_without_time_counts_what_it_cuts_off(caplog: pytest.LogCaptureFixture) -> None:
+    """The figures are right although the deadline has passed before the work begins."""
+    caplog.set_level("INFO")
+    async with open_server(port=0) as server, raw_client(server.port):
+        await server.drain(0)
+    assert "draining within 0.0 seconds; clients: 1" in caplog.text
+    assert "drained in 0.0 seconds; closed in good order: 0, cut off: 1" in caplog.text
+
+
 async def test_leaving_after_a_cancelled_drain() -> None:
     """Clients that were not told by then hear 1001."""
     async with trio.open_nursery() as nursery:
