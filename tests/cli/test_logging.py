@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import sys
+from contextlib import suppress
 from io import StringIO
 
 import pytest
@@ -150,8 +151,10 @@ def test_json_on_stderr() -> None:
         process.terminate()
         _, err = process.communicate(timeout=120)
     events = [json.loads(line) for line in err.splitlines()]
-    assert [event["level"] for event in events] == ["info"] * 4
-    assert [event["event"] for event in events] == ["started", "stopping", "draining", "drained"]
+    assert {event["level"] for event in events} == {"info"}
+    # A drain that takes longer than a second reports in between.
+    found = [event["event"] for event in events if event["event"] != "still_draining"]
+    assert found == ["started", "stopping", "draining", "drained"]
     with running("--port=0", "--log-level=warning") as (process, _):
         process.terminate()
         assert process.communicate(timeout=120) == ("", "")
@@ -164,11 +167,18 @@ def record(text: str) -> logging.LogRecord:
 def test_who_does_not_read_the_log_holds_nobody_back() -> None:
     """Lines over the limit are dropped and counted, and the others come in order."""
     reading, writing = os.pipe()
-    writer = Writer(writing, max_waiting=1 << 18)  # more than a pipe holds
+    os.set_blocking(writing, False)
+    full = 0
+    with suppress(BlockingIOError):
+        while True:
+            full += os.write(writing, b"\n")
+    os.set_blocking(writing, True)
+    writer = Writer(writing, max_waiting=1 << 18)
     writer.setFormatter(JsonFormatter())
     for number in range(10_000):
         writer.emit(record(f"{number} {'x' * 50}"))
     with os.fdopen(reading) as lines:
+        assert [lines.readline() for _ in range(full)] == ["\n"] * full
         found = []
         while "missing" not in (line := json.loads(lines.readline()))["message"]:
             found.append(line["message"].partition(" ")[0])
@@ -177,10 +187,10 @@ def test_who_does_not_read_the_log_holds_nobody_back() -> None:
         assert line["lines"] == 10_000 - len(found)
         writer.emit(record("again"))
         assert json.loads(lines.readline())["message"] == "again"
-        writer.flush()
     # The pipe has no reader any more.
     writer.emit(record("nothing"))
-    writer.flush()
+    while writer._waiting:
+        writer.flush()
     os.close(writing)
 
 
@@ -188,7 +198,7 @@ def test_a_server_whose_log_nobody_reads() -> None:
     """It answers, and ends."""
     with running("--port=0") as (process, url):
         address = ("127.0.0.1", int(url.rpartition(":")[2]))
-        with socket.create_connection(address, timeout=20) as connection:
+        with socket.create_connection(address, timeout=120) as connection:
             for _ in range(2000):  # many times what a pipe holds
                 connection.sendall(get(f"/{'x' * 200}"))
                 assert connection.recv(1 << 16).startswith(b"HTTP/1.1 404")

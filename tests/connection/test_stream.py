@@ -18,6 +18,7 @@ import trio.testing
 from tests.conftest import Room, open_room
 from tests.eventstream import NDJSON, Dispatched, StreamPeer, stream
 from tests.kernel import FakeKernel, upgrade
+from tests.server.test_server import PATIENT
 from tests.test_peers import need
 from tests.web import Web, get, post
 from trionotify import Client, Exact, Notification, open_server
@@ -629,7 +630,7 @@ async def test_head_of_http_1_0(kind: str, room: Room, autojump_clock: Clock) ->
 async def test_curl_by_http_1_0() -> None:
     """It gets what is published, and its connection ends well when the server stops."""
     need(shutil.which("curl"), "curl is not installed")
-    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+    async with open_server(port=0, close_timeout=600) as server, trio.open_nursery() as nursery:
         command = ["curl", "-sN", "--http1.0", server.url + "/events", "-H", NDJSON]
         found: list[Any] = []
 
@@ -637,7 +638,7 @@ async def test_curl_by_http_1_0() -> None:
             found.append(await trio.run_process(command, capture_stdout=True, check=False))
 
         nursery.start_soon(curl)
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             while not server.hub.clients:
                 await trio.lowlevel.checkpoint()
         await server.hub.publish("hi", type="t", confirm=True)
@@ -838,7 +839,7 @@ async def test_curl() -> None:
         command = ["curl", "-sN", *arguments, url]
         found[name] = await trio.run_process(command, capture_stdout=True, check=False)
 
-    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+    async with open_server(port=0, close_timeout=600) as server, trio.open_nursery() as nursery:
         url, epoch = server.url + "/events", server.hub.log.epoch
         nursery.start_soon(curl, "raw", url + "?exact.type=disk.full")
         nursery.start_soon(curl, "lines", url, "-H", NDJSON)
@@ -864,7 +865,7 @@ async def test_curl() -> None:
 async def test_two_hundred_streams_and_as_many_websockets() -> None:
     """On real sockets: all get all, in order."""
     subscribers, publishes = 400, 500
-    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+    async with open_server(port=0, **PATIENT) as server, trio.open_nursery() as nursery:
         command = [sys.executable, "-m", "tests.swarm", str(server.port)]
         command += [str(subscribers), str(publishes), "1", "streams"]
         swarm = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))

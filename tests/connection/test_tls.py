@@ -33,7 +33,7 @@ from trionotify import open_server
 from trionotify.connection.tls import TlsTransport
 from trionotify.connection.transport import linger
 
-PATIENCE = 30
+PATIENCE = 120
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
@@ -571,7 +571,8 @@ async def s_client(port: int, *options: str) -> AsyncIterator[trio.Process]:
 async def test_new_keys() -> None:
     """A peer may change them, and ask for ours to change, whether we write or only read."""
     need(shutil.which("openssl"), "needs openssl")
-    async with open_server(port=0, ssl_context=server_context(), page=False) as server:
+    options: Any = {"head_timeout": 600, "keep_alive_timeout": 600, "page": False}
+    async with open_server(port=0, ssl_context=server_context(), **options) as server:
         async with s_client(server.port or 0, "-tls1_3") as process:
             assert process.stdin
             assert process.stdout
@@ -641,7 +642,8 @@ async def test_others_run_between_two_steps_of_handshakes() -> None:
     for hello in hellos:
         with pytest.raises(ssl.SSLWantReadError):
             client_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
-    async with open_server(port=0, ssl_context=context) as server, trio.open_nursery() as nursery:
+    opened = open_server(port=0, ssl_context=context, head_timeout=600)
+    async with opened as server, trio.open_nursery() as nursery:
         with ExitStack() as stack:
             for hello in hellos:
                 sock = socket.create_connection(("127.0.0.1", server.port or 0))
@@ -680,11 +682,12 @@ IN_GOOD_ORDER = ["close_notify", "end"]
     ids=["close", "1.0", "404", "HEAD", "400", "refused", "408", "idle"],
 )
 async def test_close_notify_stands_right_behind_an_answer(
-    request_: bytes, answer: bytes, version: ssl.TLSVersion
+    request_: bytes, answer: bytes, version: ssl.TLSVersion, mock_clock: trio.testing.MockClock
 ) -> None:
     """The last one on its connection: then the peer sees the end, and waits for nothing."""
     async with tls_server(close_timeout=300, head_timeout=0.5, keep_alive_timeout=0.5) as server:
         async with tls_peer(server, request_, context=client_context(version)) as peer:
+            mock_clock.rate = 1  # it has stood still, so the request is in time
             assert (await peer.to_the_end()).startswith(answer)
             assert peer.ends == IN_GOOD_ORDER
 
@@ -782,7 +785,7 @@ async def test_a_session_is_resumed() -> None:
 async def test_a_slow_reader_gets_a_large_message_whole(version: ssl.TLSVersion) -> None:
     """Nine megabytes, through a small window, with Pings of its own in between, which are answered."""
     async with tls_server() as server:
-        peers = tls_peer(server, upgrade("/"), buffers=8192, context=client_context(version))
+        peers = tls_peer(server, upgrade("/"), buffers=32768, context=client_context(version))
         async with peers as peer:
             await peer.until(lambda peer: b"\r\n\r\n" in peer.heard)
             del peer.heard[:]
@@ -819,11 +822,11 @@ async def test_a_goodbye_in_the_middle_of_anything(how: str, size: int) -> None:
     peers: list[Peer] = []
 
     async def run_server(task_status: Any) -> None:
-        async with tls_server() as server:
+        async with tls_server(close_timeout=600) as server:
             task_status.started(server)
             await stop.wait()
             if how == "drained":
-                await server.drain(20)
+                await server.drain(600)
 
     stop = trio.Event()
     async with trio.open_nursery() as nursery:

@@ -13,7 +13,7 @@ from tests.connection.test_tls import open_pair
 from trionotify.connection.tls import prepare, transport_of
 from trionotify.connection.transport import SocketTransport, StreamTransport, Transport, Woken
 
-PATIENCE = 30
+PATIENCE = 120
 Pair = AbstractAsyncContextManager[tuple[Transport, trio.abc.Stream]]
 
 

@@ -103,10 +103,10 @@ async def test_a_ticket_lets_in_here_as_well(tmp_path: Path) -> None:
             data = {"token": provider.token()}
             await hub.publish("1", type="u")
             await hub.publish("2", type="t")
+            assert json.loads(await client.get_message())["data"] == "2"
             await client.send_message(
                 json.dumps({**EVENT, "id": "1", "type": "trionotify.authenticate", "data": data})
             )
-            assert json.loads(await client.get_message())["data"] == "2"
             answer = json.loads(await client.get_message())
             assert "expires_in" in answer["data"], answer
             await hub.publish("3", type="u")
@@ -395,14 +395,14 @@ async def test_a_peer_that_closes_is_forgotten_at_once(autojump_clock: trio.test
 
 async def test_it_takes_part_in_a_drain() -> None:
     """It gets all that was published, is told when to come back, and is closed; in either format."""
-    async with application() as (hub, port):
+    async with application(close_timeout=600) as (hub, port):
         async with raw_client(port) as raw, raw_client(port, "/?format=cloudevents") as events:
             while len(hub.clients) < 2:
                 await trio.lowlevel.checkpoint()
             for number in range(300):
                 await hub.publish(f"{number}")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(hub.drain)
+                nursery.start_soon(hub.drain, 600)
                 for client in (raw, events):
                     assert (await client.until(lambda peer: peer.close)).close == (1012, "")
                     await client.stream.send_all(b"\x88\x80abcd")

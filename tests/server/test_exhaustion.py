@@ -41,6 +41,7 @@ async def test_two_listeners_share_one_reserve() -> None:
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(3):
             with socket.create_connection(listener.getsockname()):
+                await trio.lowlevel.wait_readable(listener)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(exhaustion.refuse, listener)
                     await trio.testing.wait_all_tasks_blocked()
@@ -58,7 +59,8 @@ async def test_a_connection_is_refused_by_the_reserve() -> None:
         for _ in range(3):
             async with await trio.open_tcp_stream(*listener.getsockname()[:2]) as stream:
                 await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                with trio.fail_after(30):
+                with trio.fail_after(120):
+                    await trio.lowlevel.wait_readable(listener)
                     assert await exhaustion.refuse(listener)
                     answer = b""
                     while data := await stream.receive_some():

@@ -163,9 +163,15 @@ class Drain:
 
     async def _run(self, seconds: float, in_session: bool) -> None:
         hub = self._hub
+        # Before the first checkpoint, at which the deadline may have passed already.
+        if begins := not self._working.locked():
+            self._begin(seconds)
         with trio.move_on_after(seconds) as scope:
             async with self._working:
-                await self._send_away(scope.deadline - trio.current_time())
+                left = scope.deadline - trio.current_time()
+                if not begins:  # the task that worked was cancelled
+                    self._begin(left)
+                await self._send_away(left)
             while not in_session and (hub.connections or hub.entrance.occupied):
                 # Sessions that wait here, too, and continue as soon as this task lets them.
                 await hub.entrance.left.park()
@@ -174,7 +180,7 @@ class Drain:
             abort_all(hub.connections.values())
             hub.entrance.abort()
 
-    async def _send_away(self, seconds: float) -> None:
+    def _begin(self, seconds: float) -> None:
         hub = self._hub
         self._begun, self._clients, self._lost = trio.current_time(), len(hub.connections), hub.lost
         logger.info(
@@ -183,6 +189,9 @@ class Drain:
             self._clients,
             extra={"event": "draining", "seconds": round(seconds, 3), "clients": self._clients},
         )
+
+    async def _send_away(self, seconds: float) -> None:
+        hub = self._hub
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._report, name="trionotify: report of the drain")
             await say_goodbye(hub, hub.connections.values(), CloseCode.SERVICE_RESTART, seconds)
