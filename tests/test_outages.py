@@ -454,7 +454,7 @@ async def test_more_clients_than_files(tmp_path: Path) -> None:
                 for count in range(50):  # each is served, or not, before the next one comes
                     nursery.start_soon(connect)
                     while len(connected) + len(refused) == count:
-                        await trio.sleep(0.001)
+                        await trio.lowlevel.checkpoint()
                 await server.says(b"can't accept connections: Too many open files")
                 assert len(connected) < 40
                 assert any(isinstance(error, Refused) and error.status == 503 for error in refused), (

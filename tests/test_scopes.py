@@ -107,7 +107,7 @@ async def test_several_exceptions_stay_in_their_group() -> None:
         raise SystemExit(3)
 
     with pytest.RaisesGroup(SystemExit, OneOfMine, flatten_subgroups=True):
-        async with open_server(port=0, session=session) as server:
+        async with open_server(port=0, session=session, close_timeout=0.1) as server:
             try:
                 async with raw_client(server.port):
                     await trio.sleep_forever()
