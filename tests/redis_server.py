@@ -62,7 +62,7 @@ class RedisServer:
         with trio.fail_after(DEADLINE):
             while True:
                 assert self.process.poll() is None, (self.directory / "log").read_text()
-                with contextlib.suppress(OSError, ReplyError):
+                with contextlib.suppress(OSError, trio.BrokenResourceError, ReplyError):
                     if await self.command("PING") == "PONG":
                         return
                 await trio.sleep(0.01)
