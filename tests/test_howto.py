@@ -146,7 +146,7 @@ def test_what_wrong_files_say(authority: trustme.CA, tmp_path: Path) -> None:
             [sys.executable, "-m", "trionotify", *shlex.split(options)],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
             cwd=tmp_path,
         )
@@ -360,7 +360,7 @@ def test_the_port_of_a_kubernetes_service() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 2

@@ -36,15 +36,21 @@ async def test_two_processes_at_one_port(tmp_path: Path) -> None:
             await node.start()
             nodes.append(node)
         published: list[str] = []
+        cursor: str | None = None
         clients: list[Remote] = []
 
         async def publish(client: Remote) -> str | None:
+            nonlocal cursor
             published.append(f"{len(published)}")
-            return (await client.publish(published[-1], id=published[-1], confirm=True)).node
+            receipt = await client.publish(published[-1], id=published[-1], confirm=True)
+            cursor = receipt.cursor
+            return receipt.node
 
         found = set()
         while found != {"a", "b"}:
-            at = connect(f"http://127.0.0.1:{node.port}", id=f"{len(clients)}", keep_trying=True)
+            url, id = f"http://127.0.0.1:{node.port}", f"{len(clients)}"
+            # One node may not have seen yet what the other one has acknowledged.
+            at = connect(url, id=id, since=cursor, keep_trying=True)
             clients.append(await stack.enter_async_context(at))
             found.add(await publish(clients[-1]))
         nodes[0].signal(signal.SIGTERM)

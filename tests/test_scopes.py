@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 import trionotify
 from tests.conftest import raw_client
@@ -101,14 +100,14 @@ async def test_a_server_that_cannot_listen_raises_bare() -> None:
                 pass
 
 
-async def test_several_exceptions_stay_in_their_group(autojump_clock: trio.testing.MockClock) -> None:
+async def test_several_exceptions_stay_in_their_group() -> None:
     """None is lost."""
 
     async def session(client: Client) -> None:
         raise SystemExit(3)
 
     with pytest.RaisesGroup(SystemExit, OneOfMine, flatten_subgroups=True):
-        async with open_server(port=0, session=session) as server:
+        async with open_server(port=0, session=session, close_timeout=0.1) as server:
             try:
                 async with raw_client(server.port):
                     await trio.sleep_forever()
