@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
+import hypothesis
 import pytest
 import trio
 import trio.testing
@@ -19,6 +20,11 @@ from trionotify import Hub, open_hub
 from trionotify.http.serving import serve_transport
 from trionotify.settings import raise_file_limit
 
+# An example is not at fault when the machine stands still for a moment.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 # Some tests have a thousand connections, and both ends of them.
 raise_file_limit()
 # What runs in a shell's background ignores it, and so would the programs that tests start and interrupt.
