@@ -112,7 +112,7 @@ async def lines_of(command: list[str]) -> AsyncIterator[Lines]:
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             lines = Lines(process.stdout)
             yield lines
             await lines.rest()

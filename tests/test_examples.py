@@ -72,7 +72,7 @@ class Example:
 async def example(name: str, *arguments: object) -> AsyncIterator[Example]:
     """Start it, without patience for warnings; at the end, if it still runs, it ends at SIGTERM."""
     command = [sys.executable, "-W", "error", EXAMPLES / name, *map(str, arguments)]
-    with tempfile.TemporaryFile() as errors, trio.fail_after(60):
+    with tempfile.TemporaryFile() as errors, trio.fail_after(300):
         process = await trio.lowlevel.open_process(
             command, stdout=subprocess.PIPE, stderr=errors, env=os.environ | KEY
         )

@@ -44,7 +44,7 @@ TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 SETUP = re.compile(r"^(?:\$ )?(python3 -m venv .*) && (\.venv/bin/python -m trionotify)$", re.MULTILINE)
 
 #: In seconds, for anything that a block says will happen. (The browser tries again after up to 30.)
-PATIENCE = 60
+PATIENCE = 120
 
 
 @attrs.frozen
