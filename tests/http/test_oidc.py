@@ -105,7 +105,7 @@ async def test_a_rotation_while_many_are_connected(
             rights={"subscribe": []},
             ssl_context=client_context(),
         )
-        patient = {"head_timeout": 300, "request_timeout": 300, "ping_timeout": 300}
+        patient: dict[str, Any] = {"head_timeout": 300, "request_timeout": 300, "ping_timeout": 300}
         async with open_server(port=0, authenticate=Tokens(issuer), **patient) as server:
             await server.hub.publish("before")
             async with trio.open_nursery() as clients:
