@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
+import hypothesis
 import pytest
 import trio
 import trio.testing
@@ -17,6 +20,11 @@ from trionotify import Hub, open_hub
 from trionotify.http.serving import serve_transport
 from trionotify.settings import raise_file_limit
 
+# An example is not at fault when the machine stands still for a moment.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 # Some tests have a thousand connections, and both ends of them.
 raise_file_limit()
 # What runs in a shell's background ignores it, and so would the programs that tests start and interrupt.
@@ -87,6 +95,15 @@ def assert_whole(hub: Hub) -> None:
 
 
 @pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nothing listens, unless the test does. No other process can take it meanwhile."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield int(sock.getsockname()[1])
+
+
+@pytest.fixture
 async def room(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Room]:
     async with open_room() as room:
         yield room
@@ -118,6 +135,13 @@ class RawClient:
             assert data, "the server closed"
             self.kernel.taken += data
         return self.peer
+
+
+def stop_the_time(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Stop the wall clock, so that no time passes between two looks at it; return the time."""
+    now = float(int(time.time()))
+    monkeypatch.setattr(time, "time", lambda: now)
+    return now
 
 
 async def cancel_at_every_await(

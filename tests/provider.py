@@ -6,6 +6,7 @@ import base64
 import functools
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +123,21 @@ class Provider:
 
     async def _answer(self, stream: trio.abc.Stream) -> None:
         head = b""
-        async with stream:
-            while b"\r\n\r\n" not in head:
-                data = await stream.receive_some()
-                if not data:
-                    return
-                head += data
-            self.fetches += 1
-            if self.gate is not None:
-                await self.gate.wait()
-            body = self.key_set
-            lines = [f"HTTP/1.1 {self.status} x", f"Content-Length: {len(body)}"]
-            lines += [f"{name}: {value}" for name, value in self.headers.items()]
-            await stream.send_all("\r\n".join([*lines, "", ""]).encode() + body)
+        # A client that gives up before it has read everything resets the connection.
+        with suppress(trio.BrokenResourceError):
+            async with stream:
+                while b"\r\n\r\n" not in head:
+                    data = await stream.receive_some()
+                    if not data:
+                        return
+                    head += data
+                self.fetches += 1
+                if self.gate is not None:
+                    await self.gate.wait()
+                body = self.key_set
+                lines = [f"HTTP/1.1 {self.status} x", f"Content-Length: {len(body)}"]
+                lines += [f"{name}: {value}" for name, value in self.headers.items()]
+                await stream.send_all("\r\n".join([*lines, "", ""]).encode() + body)
 
 
 def secret_token(**claims: Any) -> str:

@@ -306,7 +306,7 @@ def test_programs_of_other_languages_sign(
     secret = "the secret of this test"
     environment = {**os.environ, "SECRET": secret}
     run = subprocess.run(
-        [*command, program], env=environment, capture_output=True, text=True, timeout=120, check=True
+        [*command, program], env=environment, capture_output=True, text=True, timeout=300, check=True
     )
     params = dict(parse_qsl(run.stdout.strip(), strict_parsing=True))
     left = Secret(secret.encode()).check(params) - time.time()

@@ -24,10 +24,12 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 
 from trionotify import Client, open_server
 
-#: A client that gives a busy machine time.
-connect = partial(websockets.asyncio.client.connect, open_timeout=None, ping_interval=None)
 PEERS = Path(__file__).parent / "peers"
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+#: A client of that library, with more patience than it has by itself.
+peer = partial(
+    websockets.asyncio.client.connect, open_timeout=None, ping_interval=None, close_timeout=300
+)
 
 
 def need(condition: object, what: str) -> None:
@@ -64,7 +66,7 @@ async def test_websockets_echo() -> None:
     """Text and binary of all sizes, fragments, pings, and an orderly close."""
 
     async def client(address: str) -> None:
-        async with connect(address, max_size=None) as websocket:
+        async with peer(address, max_size=None) as websocket:
             for message in MESSAGES:
                 await websocket.send(message)
                 assert await websocket.recv() == message
@@ -90,7 +92,7 @@ async def test_websockets_with_any_window(window: int | None) -> None:
         deflate = ClientPerMessageDeflateFactory(
             server_max_window_bits=window, client_max_window_bits=window or True
         )
-        async with connect(address, extensions=[deflate], compression=None, max_size=None) as websocket:
+        async with peer(address, extensions=[deflate], compression=None, max_size=None) as websocket:
             assert websocket.protocol.extensions
             for text in texts:
                 # Text in fragments, and bytes.
@@ -117,7 +119,7 @@ async def test_websockets_sees_the_close_code_of_a_fault(raw: bytes, code: int) 
     """1002, 1007 and 1009, each with a reason; not 1006."""
 
     async def client(address: str) -> None:
-        async with connect(address) as websocket:
+        async with peer(address) as websocket:
             websocket.transport.write(raw)
             with pytest.raises(websockets.exceptions.ConnectionClosedError) as caught:
                 await websocket.recv()
@@ -134,7 +136,7 @@ async def test_websockets_sees_why_it_was_refused() -> None:
 
     async def client(address: str) -> None:
         with pytest.raises(websockets.exceptions.InvalidStatus) as caught:
-            await connect(address)
+            await peer(address)
         response = caught.value.response
         assert response.status_code == 400
         assert json.loads(response.body or b"")["detail"].startswith("exakt.type: unknown key")
@@ -147,7 +149,7 @@ async def test_websockets_speaks_events() -> None:
     """The subprotocol is agreed on; an event goes in, is acknowledged, and comes out."""
 
     async def client(address: str) -> None:
-        async with connect(
+        async with peer(
             address, subprotocols=[websockets.typing.Subprotocol("cloudevents.json")]
         ) as websocket:
             assert websocket.subprotocol == "cloudevents.json"
@@ -338,7 +340,7 @@ async def test_the_examples_feed_a_log_and_watch_it(tmp_path: Path) -> None:
     assert seen == {"node": logs["app"] + logs["web"], "python": logs["web"]}
 
 
-#: Makes the example's page tell what it shows.
+#: Makes the example's page tell what it shows. In front of the page's own script, it misses nothing.
 TELL = """<script>
   const list = document.getElementById("list");
   const tell = () => list.lastChild && socket.send("it shows " + list.lastChild.textContent);
@@ -360,7 +362,8 @@ async def test_a_browser_with_nothing_but_websocket(tmp_path: Path) -> None:
         trio.open_nursery() as nursery,
     ):
         page = tmp_path / "page.html"
-        page.write_text((EXAMPLES / "page.html").read_text().replace("8765", str(server.port)) + TELL)
+        text = (EXAMPLES / "page.html").read_text().replace("8765", str(server.port))
+        page.write_text(text.replace("<script>", TELL + "<script>"))
         command = [
             *(str(browser), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

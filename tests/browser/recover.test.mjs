@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { Problem } from "../../trionotify/web/trionotify.js";
-import { FakeStreams, World, has, scripted, until } from "./world.mjs";
+import { FakeStreams, World, freePort, has, scripted, until } from "./world.mjs";
 
 const by = (client, transport) => until(client, "open", () => client.state === "open" && client.transport === transport);
 
@@ -75,7 +75,7 @@ test("a WebSocket lived, and no other gets through", async (t) => {
 
 test("a server that is away doesn't count against WebSockets", async (t) => {
   const world = new World(t);
-  const first = await world.server();
+  const first = await world.server({ port: await freePort() });
   const client = await world.open(first.url);
   await first.kill();
   await until(client, "reconnecting", () => client.seen.losses.length > 5);
@@ -138,11 +138,11 @@ test("what params fails with is told, and so is that it doesn't answer", async (
     () => Promise.reject("a string"),
     () => ({}),
   ];
-  const client = world.client(url, { params: () => answers.shift()(), connectTimeout: 1000 });
+  const client = world.client(url, { params: () => answers.shift()(), connectTimeout: 5000 });
   await until(client, "open", () => client.state === "open");
   assert.deepEqual(
     client.seen.losses.map(({ error }) => error.message),
-    ["params: no ticket today", "params: no answer within 1000 ms", "params: a string"],
+    ["params: no ticket today", "params: no answer within 5000 ms", "params: a string"],
   );
 });
 
@@ -333,7 +333,9 @@ test("a request that publishes and is never answered is repeated", async (t) => 
   fake.answers.push([null]);
   await client.publish("once");
   await has(client, 1);
-  assert.deepEqual(fake.requests.map(({ method }) => method), ["GET", "POST", "POST"]);
+  assert.equal(fake.log.length, 1);
+  // More than two, if an answer took that long.
+  assert.ok(fake.requests.filter(({ method }) => method === "POST").length >= 2);
 });
 
 // Requests.

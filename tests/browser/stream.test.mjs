@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { World, has, until } from "./world.mjs";
+import { World, freePort, has, until } from "./world.mjs";
 
 const require = createRequire(new URL("../peers/package.json", import.meta.url));
 
@@ -69,7 +69,7 @@ test("a stream that is cut again and again: everything comes once and in order",
 test("a server with its log in a file is killed: a stream loses nothing", async (t) => {
   const world = new World(t);
   const options = await store(t);
-  const server = await world.server({ options });
+  const server = await world.server({ port: await freePort(), options });
   const client = await world.open(server.url, { transport: "sse" });
   await client.publish("one");
   await server.kill();
@@ -84,7 +84,7 @@ test("Node's eventsource resumes by itself", async (t) => {
   const { EventSource } = require("eventsource");
   const world = new World(t);
   const options = await store(t);
-  const server = await world.server({ options });
+  const server = await world.server({ port: await freePort(), options });
   const say = (port, text) => fetch(`http://127.0.0.1:${port}/events`, { method: "POST", body: text });
   const source = new EventSource(`http://127.0.0.1:${server.port}/events`);
   t.after(() => source.close());

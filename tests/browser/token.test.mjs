@@ -150,13 +150,13 @@ test("a function that fails, hangs, or gives no token is told and asked again; a
     },
     () => issuer.token(),
   ];
-  const client = world.client(front.url, { token: () => answers.shift()(), connectTimeout: 1000 });
+  const client = world.client(front.url, { token: () => answers.shift()(), connectTimeout: 5000 });
   await until(client, "open", () => client.state === "open");
   assert.deepEqual(
     client.seen.losses.map(({ error }) => error.message),
     [
       "token: no token today",
-      "token: no answer within 1000 ms",
+      "token: no answer within 5000 ms",
       "token: the function must return a string, not undefined",
       "token: must be printable ASCII and not empty, because it is sent in a header",
       "token: a string",
@@ -235,7 +235,7 @@ test("a token that only lets subscribe: the client does, unless it was told to d
 
 test("streams that end with their tokens go on with fresh ones", async (t) => {
   const { world, front } = await guarded(t);
-  const client = await world.open(front.url, { transport: "sse", token: () => issuer.token(2) });
+  const client = await world.open(front.url, { transport: "sse", token: () => issuer.token(5) });
   for (let count = 1; count < 4; count += 1) {
     await client.publish(count);
     await until(client, "open", () => client.seen.opens.length > count);

@@ -22,6 +22,22 @@ const SCRIPT = new URL("../../trionotify/web/trionotify.js", import.meta.url);
 /** The server's clock, which no test sets ahead. */
 const { now: realNow } = Date;
 
+/** A port below those that the system gives to others, so that it is still free after a restart. */
+export async function freePort() {
+  for (;;) {
+    const server = net.createServer();
+    try {
+      server.listen(10_000 + Math.floor(Math.random() * 20_000), "127.0.0.1");
+      await once(server, "listening");
+      return server.address().port;
+    } catch {
+      // It is taken.
+    } finally {
+      server.close();
+    }
+  }
+}
+
 /** Short, so that what takes a while in life doesn't in tests. */
 export const QUICK = { WebSocket, firstDelay: 20, maxDelay: 100 };
 

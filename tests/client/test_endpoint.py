@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trustme
 
 import trionotify
-from tests.fleet.server import free_port
 from trionotify import connect, open_server
 from trionotify.cli.fetch import fetch
 from trionotify.client.endpoint import Endpoint
@@ -137,17 +138,27 @@ async def both(url: str) -> list[str]:
     return [*said, str(caught.value)]
 
 
-async def test_nobody_listens() -> None:
+async def test_nobody_listens(closed_port: int) -> None:
     """The URL, and what to do."""
-    port = free_port()
-    assert await both(f"ws://127.0.0.1:{port}") == 2 * [
-        f"http://127.0.0.1:{port}/events: Connection refused; is the server running? Start it with"
-        f" --port {port}, or give another URL"
+    assert await both(f"ws://127.0.0.1:{closed_port}") == 2 * [
+        f"http://127.0.0.1:{closed_port}/events: Connection refused; is the server running? Start it"
+        f" with --port {closed_port}, or give another URL"
     ]
+
+
+class Nowhere(trio.abc.HostnameResolver):
+    """Knows no host, and asks no name server, which could take its time or be away."""
+
+    async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def getnameinfo(self, *_: Any) -> Any:
+        raise NotImplementedError
 
 
 async def test_a_host_that_there_is_not() -> None:
     """Its name, too."""
+    trio.socket.set_custom_hostname_resolver(Nowhere())
     for said in await both("http://nowhere.invalid"):
         assert said.startswith(
             "http://nowhere.invalid/events: the host nowhere.invalid was not found (Name or"

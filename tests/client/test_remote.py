@@ -15,7 +15,7 @@ import trio.testing
 
 from tests.conftest import cancel_at_every_await
 from tests.network import open_both, quiet
-from tests.redis_server import DEADLINE, free_port, open_redis
+from tests.redis_server import DEADLINE, open_redis
 from trionotify import Client, Notification, Prefix, Remote, Request, connect, open_server
 
 ROOT = Path(__file__).parents[2]
@@ -47,11 +47,11 @@ async def test_it_receives_what_its_filter_wants(autojump_clock: Clock) -> None:
             assert (await anext(client)).data == b"\x00"
 
 
-async def test_several_servers(tmp_path: Path) -> None:
+async def test_several_servers(tmp_path: Path, closed_port: int) -> None:
     """Whichever is there; when that one goes away, the next one, behind the same cursor."""
     async with open_redis(tmp_path) as redis, open_server(port=0, store=redis.url) as last:
         async with open_server(port=0, store=redis.url, node_name="first") as first:
-            nobody = f"http://127.0.0.1:{free_port()}"
+            nobody = f"http://127.0.0.1:{closed_port}"
             async with connect([nobody, first.url, last.url], id="al") as client:
                 assert len(first.hub.clients) == 1
                 receipt = await client.publish("a", confirm=True)
@@ -67,9 +67,9 @@ async def test_several_servers(tmp_path: Path) -> None:
                 assert (await anext(client)).data == "d"
 
 
-async def test_no_server_is_there() -> None:
+async def test_no_server_is_there(closed_port: int) -> None:
     """Each is tried before that is raised."""
-    urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    urls = [f"http://127.0.0.1:{closed_port}/{name}" for name in "ab"]
     with pytest.raises(OSError, match=urls[1]):
         async with connect(urls):
             raise AssertionError("there is nobody")
@@ -192,13 +192,17 @@ async def test_the_example_follows_over_restarts(tmp_path: Path) -> None:
         )
         assert process.stdout is not None
         data = b""
-        while data.count(b"\n") < count:
-            data += await process.stdout.receive_some()
-        while not file.exists() or file.read_text() != server.hub.statistics().head:
-            await trio.lowlevel.checkpoint()
-        process.terminate()
-        await process.wait()
-        await process.stdout.aclose()
+        try:
+            while data.count(b"\n") < count:
+                data += (more := await process.stdout.receive_some())
+                assert more, "it ended"
+            while not file.exists() or file.read_text() != server.hub.statistics().head:
+                await trio.lowlevel.checkpoint()
+        finally:
+            process.terminate()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+                await process.stdout.aclose()
         return data.splitlines()
 
     async with open_server(port=0) as server:

@@ -37,7 +37,7 @@ DESCRIPTORS_SLACK = 4
 #: Markers that are there before the first input; and inputs from one marker to the next.
 _FIRST_MARKERS, _BETWEEN = 20, 250
 #: Seconds for the server to end.
-_ENDING = 15.0
+_ENDING = 60.0
 #: Connections at a time.
 _WORKERS = 8
 
@@ -92,7 +92,7 @@ class Plan:
     #: Measure how long others wait, and judge it.
     with_lag: bool = False
     #: Seconds for the witnesses to hear all, and for memory and descriptors to return.
-    settling: float = 30.0
+    settling: float = 120.0
     say: Callable[[str], None] = lambda _: None
 
 

@@ -20,7 +20,7 @@ from trionotify import sign
 __all__ = ["Witnesses"]
 
 #: Seconds for a marker to be answered.
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 
 
 class _Event(msgspec.Struct):

@@ -17,14 +17,14 @@ from trionotify.http.fetching import check_https, fetch
 @asynccontextmanager
 async def online() -> AsyncIterator[Provider]:
     provider = Provider()
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with trio.open_nursery() as nursery:
             await nursery.start(provider.serve)
             yield provider
             nursery.cancel_scope.cancel()
 
 
-async def ask(url: str, max_bytes: int = 10_000, timeout: float = 20) -> bytes:  # noqa: ASYNC109 - fetch's own
+async def ask(url: str, max_bytes: int = 10_000, timeout: float = 120) -> bytes:  # noqa: ASYNC109 - fetch's own
     found = await fetch(
         url,
         accept="application/json",
@@ -39,7 +39,7 @@ async def test_a_document() -> None:
     """And the headers that say for how long it is good."""
     async with online() as provider:
         found = await fetch(
-            provider.url, accept="x/y", max_bytes=10_000, timeout=20, ssl_context=client_context()
+            provider.url, accept="x/y", max_bytes=10_000, timeout=120, ssl_context=client_context()
         )
         assert json.loads(found.body)["keys"][0]["kty"] == "EC"
         assert found.headers["cache-control"] == "max-age=600"
@@ -69,7 +69,7 @@ async def test_a_certificate_of_nobody() -> None:
     """The default context doesn't know the test's authority."""
     async with online() as provider:
         with pytest.raises(OSError, match=r"the connection failed: .*CERTIFICATE_VERIFY_FAILED"):
-            await fetch(provider.url, accept="*/*", max_bytes=1, timeout=20)
+            await fetch(provider.url, accept="*/*", max_bytes=1, timeout=120)
 
 
 async def test_nobody_there() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import stop_the_time
 from tests.provider import AUDIENCE, ISSUER, SECRET, Provider
 from trionotify import Client, Issuer
 from trionotify.http.jws import BadToken, Token
@@ -66,11 +67,11 @@ async def test_what_a_token_comes_to(tmp_path: Path) -> None:
         await issuer.grant(Token.read(provider.token(**{**claims, "level": [1]})))
 
 
-async def test_clocks_may_differ(tmp_path: Path) -> None:
+async def test_clocks_may_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the leeway, and no more."""
     provider = Provider()
     issuer = provider.trusted(tmp_path / "keys", leeway=60)
-    now = time.time()
+    now = stop_the_time(monkeypatch)
     for claims in ({"exp": now - 50}, {"nbf": now + 50}, {"exp": now + 0.5}):
         await issuer.grant(Token.read(provider.token(**claims)))
     for claims, words in (

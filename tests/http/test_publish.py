@@ -557,13 +557,15 @@ async def test_a_durable_log(tmp_path: Path) -> None:
     """The answer comes after the commit; what it can't keep is refused with 507."""
     async with open_room(store=f"sqlite:{tmp_path}/log", max_log_bytes=1000) as room:
         web = Web(room)
-        web.kernel.feed(post("/events", "hello"))
-        while not web.kernel.taken:
-            await room.quiet()
-        assert web.answers("POST")[0].json["cursor"].endswith(":1")
-        web.kernel.feed(post("/events", "x" * 1000))
-        await room.quiet()
-        (answer,) = web.answers("POST")
+
+        async def answered(text: str) -> Answered:
+            web.kernel.feed(post("/events", text))
+            while len(web.kernel.taken) == web._read:
+                await room.quiet()
+            return web.answers("POST")[0]
+
+        assert (await answered("hello")).json["cursor"].endswith(":1")
+        answer = await answered("x" * 1000)
         assert (answer.status, "larger than the whole log may be" in answer.json["detail"]) == (
             507,
             True,

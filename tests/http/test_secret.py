@@ -19,7 +19,7 @@ import trio
 from trio.testing import MockClock as Clock
 
 import trionotify
-from tests.conftest import open_room
+from tests.conftest import open_room, stop_the_time
 from tests.web import Web, blocks, get, post
 from trionotify import Client, CloseCode, Exact, Refused, Request, sign
 from trionotify.http.jwks import Keys
@@ -53,11 +53,12 @@ def test_what_is_signed() -> None:
     assert (found["since"], found["role"]) == ("start", "subscriber")
 
 
-def test_a_query_or_a_url_is_signed_as_such() -> None:
+def test_a_query_or_a_url_is_signed_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     """Text in, text out; a secret may be text of several lines, of which the first one signs."""
+    now = stop_the_time(monkeypatch)
     lines = f"{KEY.decode()}\nan old one, long enough\n"
     query = sign("id=a&exact.type=x%20y", lines, expires_in=60)
-    assert Secret(KEY).check(dict(parse_qsl(query))) == pytest.approx(time.time() + 60, abs=2)
+    assert Secret(KEY).check(dict(parse_qsl(query))) == now + 60
     url = urlsplit(sign("wss://example.org/events?id=a", KEY))
     assert (url.scheme, url.netloc, url.path) == ("wss", "example.org", "/events")
     Secret(KEY).check(dict(parse_qsl(url.query)))
@@ -275,10 +276,11 @@ async def test_no_error_tells_the_secret(
 
 
 @pytest.mark.parametrize("expires_in", [900, 900.0, "15m", "900", timedelta(minutes=15)])
-def test_how_long_a_signature_is_good(expires_in: Any) -> None:
+def test_how_long_a_signature_is_good(expires_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Durations are written as everywhere."""
+    now = stop_the_time(monkeypatch)
     signed = dict(parse_qsl(sign("id=al", KEY, expires_in=expires_in)))
-    assert 890 < int(signed["exp"]) - time.time() <= 900
+    assert int(signed["exp"]) == now + 900
 
 
 @pytest.mark.parametrize(
@@ -414,8 +416,11 @@ async def test_a_signed_publisher_reads_nothing(autojump_clock: Clock) -> None:
         assert not [text for text in peer.look().messages if "not for it" in text]
 
 
-async def test_its_time_ends_the_connection(autojump_clock: Clock) -> None:
+async def test_its_time_ends_the_connection(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With 4401, on a WebSocket; a stream ends; who has the secret stays."""
+    stop_the_time(monkeypatch)
     async with open_room(secret=KEY, ping_interval=1e6, max_log_age=1e9) as room:
         soon = await room.connect("/?" + sign("id=a", KEY, expires_in=100))
         later = await room.connect("/?" + sign("id=a", KEY, expires_in=200))
