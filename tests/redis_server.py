@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,8 +15,10 @@ import attrs
 import pytest
 import trio
 
+from tests.fleet.server import free_port
+
 #: Seconds to wait for what must happen.
-DEADLINE = 30.0
+DEADLINE = 120.0
 #: What runs: set these to paths to try Valkey, or another version.
 SERVER = os.environ.get("TRIONOTIFY_REDIS_SERVER", "redis-server")
 SENTINEL = os.environ.get("TRIONOTIFY_REDIS_SENTINEL", "redis-sentinel")
@@ -30,13 +31,6 @@ def needed(program: str) -> str:
         assert not os.environ.get("TRIONOTIFY_ALL_PEERS"), program
         pytest.skip(f"{program} is not installed")
     return path
-
-
-def free_port() -> int:
-    """A port that is free at the moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @attrs.define(eq=False)
@@ -64,8 +58,10 @@ class RedisServer:
     async def start(self) -> None:
         """Run it, and wait until it answers."""
         self._run()
+        assert self.process is not None
         with trio.fail_after(DEADLINE):
             while True:
+                assert self.process.poll() is None, (self.directory / "log").read_text()
                 with contextlib.suppress(OSError, ReplyError):
                     if await self.command("PING") == "PONG":
                         return
@@ -159,7 +155,7 @@ port {self.port}
 bind 127.0.0.1
 dir {self.directory}
 sentinel monitor main 127.0.0.1 {primary.port} 1
-sentinel down-after-milliseconds main 500
+sentinel down-after-milliseconds main 5000
 sentinel failover-timeout main 2000
 """
         )

@@ -184,7 +184,7 @@ def fill_up(pipe: Connection, path: str, limit: int) -> None:
 
 def append_until_refused(store: SqliteStore, size: int = 10_000) -> tuple[Entry, StoreError]:
     """Append entries that hold their offsets; return the one that could not be, and why."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         one = entry(f"{store.head + 1:<{size}}")
         try:
