@@ -10,7 +10,7 @@ const one = async (number) => {
   for (let at = 0; at < Number(requests); at += 1) {
     const text = `${number} ${at}`;
     try {
-      const { reply } = await client.request(text, { timeout: 60_000 });
+      const { reply } = await client.request(text, { timeout: 300_000 });
       counts[reply === text ? "right" : "wrong"] += 1;
     } catch {
       counts.raised += 1;
