@@ -109,7 +109,7 @@ class ServerProcess:
 
 @asynccontextmanager
 async def server_process(
-    directory: Path, *options: str, launcher: Sequence[str] = (), patience: float = 60.0
+    directory: Path, *options: str, launcher: Sequence[str] = (), patience: float = 180.0
 ) -> AsyncIterator[ServerProcess]:
     """A server that hasn't begun to live, and is dead at the end.
 
