@@ -75,7 +75,7 @@ class Proxy:
     port: int = 0
     #: No connection is made, and all that there were are cut.
     parted: bool = False
-    #: Answers on a connection over which this word was sent don't arrive any more.
+    #: Answers on a connection over which this word was sent don't arrive for now.
     silent: bytes | None = None
     #: Nothing arrives for now, as if a cable were pulled.
     held: bool = False
@@ -117,10 +117,8 @@ class Proxy:
             while chunk := await source.receive_some():
                 if said is not None:
                     said += chunk
-                if heard is not None and self.silent is not None and self.silent in heard:
-                    continue
-                while self.held:  # noqa: ASYNC110 - a test says when it ends
-                    await trio.sleep(0.05)
+                while self.held or (self.silent and self.silent in (heard or b"")):  # noqa: ASYNC110
+                    await trio.sleep(0.05)  # a test says when it ends
                 for found, other in self.instead.items() if heard is not None else ():
                     chunk = chunk.replace(found, other)
                 await sink.send_all(chunk)

@@ -19,6 +19,8 @@ from tests.fleet.server import free_port
 
 #: Seconds to wait for what must happen.
 DEADLINE = 120.0
+#: Milliseconds until a Sentinel takes a server for dead: first, and when one is.
+PATIENT, IMPATIENT = 3_600_000, 500
 #: What runs: set these to paths to try Valkey, or another version.
 SERVER = os.environ.get("TRIONOTIFY_REDIS_SERVER", "redis-server")
 SENTINEL = os.environ.get("TRIONOTIFY_REDIS_SENTINEL", "redis-sentinel")
@@ -144,7 +146,7 @@ async def open_redis(directory: Path, *options: str) -> AsyncIterator[RedisServe
 
 
 class Sentinel(RedisServer):
-    """A redis-sentinel that decides alone, and soon."""
+    """A redis-sentinel that decides alone. It takes no busy server for dead; see `wait_only`."""
 
     def configure(self, primary: RedisServer) -> None:
         """Let it watch this one, as `main`."""
@@ -155,7 +157,7 @@ port {self.port}
 bind 127.0.0.1
 dir {self.directory}
 sentinel monitor main 127.0.0.1 {primary.port} 1
-sentinel down-after-milliseconds main 5000
+sentinel down-after-milliseconds main {PATIENT}
 sentinel failover-timeout main 2000
 """
         )
@@ -166,6 +168,10 @@ sentinel failover-timeout main 2000
             self.process = subprocess.Popen(
                 [program, str(self.directory / "sentinel.conf")], stdout=log, stderr=log
             )
+
+    async def wait_only(self, milliseconds: int) -> None:
+        """Take a server for dead that hasn't answered for so long."""
+        await self.command("SENTINEL", "SET", "main", "down-after-milliseconds", f"{milliseconds}")
 
     async def knows_replica(self) -> None:
         """Wait until it has found a replica that it can promote."""

@@ -31,6 +31,8 @@ _VARIABLE: Final = (
     (re.compile(r"\b[0-9a-f]{12}\b"), "EPOCH"),
     (re.compile(r"jumped by \S+ s\b"), "jumped by SECONDS s"),
     (re.compile(r"again in \d+\.\d s\b"), "again in SECONDS s"),
+    # This is said where no name server answers.
+    (re.compile(r"Temporary failure in name resolution"), "Name or service not known"),
 )
 
 

@@ -39,7 +39,7 @@ _FILES = ("", "-wal", "-lock")
 _MODES = ("honest", "fail", "fail", "lie", "lie", "slow")
 _PUBLISHERS = 4
 #: Seconds for one life.
-_PATIENCE = 60.0
+_PATIENCE = 150.0
 
 
 @attrs.define

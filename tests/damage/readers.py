@@ -11,7 +11,7 @@ from trionotify import Hub, Lagged
 __all__ = ["Heard", "offset_in", "read_on"]
 
 #: Seconds for a reader to come to the head.
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 
 
 @attrs.define

@@ -28,7 +28,7 @@ _OPTIONS: dict[str, Any] = {"max_tail_bytes": 2000, "close_timeout": 5.0}
 #: How many of the runs are read over the network, too.
 _ON_THE_WIRE = 0.2
 #: Seconds for one run.
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 
 
 @attrs.frozen

@@ -24,7 +24,7 @@ from trionotify import Hub
 __all__ = ["Told", "listen"]
 
 #: Seconds for a client to come to the head.
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 #: It gets what is for the red team, too.
 _WHO = {"team": "red"}
 

@@ -386,7 +386,7 @@ async def test_a_log_in_a_file_is_waited_for(tmp_path: Path) -> None:
             await room.hub.inbox.put([Entry(Notification(f"{number}"))])
             if number % 7 == 0:
                 await trio.lowlevel.checkpoint()
-        await room.hub.drain()
+        await room.hub.drain(600)
         assert peer.look().messages == [f"{number}" for number in range(100)]
         assert peer.close == (1012, "")
 

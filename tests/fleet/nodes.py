@@ -25,7 +25,15 @@ import trio
 
 from tests.fleet.server import ServerProcess, server_process
 from tests.redis_nodes import Proxy, open_proxy
-from tests.redis_server import RedisServer, ReplyError, Sentinel, open_redis, open_sentinel
+from tests.redis_server import (
+    IMPATIENT,
+    PATIENT,
+    RedisServer,
+    ReplyError,
+    Sentinel,
+    open_redis,
+    open_sentinel,
+)
 from trionotify import Lagged, Refused, Remote, connect
 from trionotify.model.cursor import Cursor
 
@@ -111,9 +119,11 @@ class _Fleet:
         elif death == "redis":
             # Sentinel sees it, or doesn't: either is right.
             await self._level()
+            await self.sentinel.wait_only(IMPATIENT)
             await self.primary.stop()
             self.primary.options = _KEPT  # it may have begun as a replica
             await self.primary.start()
+            await self.sentinel.wait_only(PATIENT)
         else:
             await self._promote(lossy=death == "lossy")
         await self.settled()
@@ -127,10 +137,12 @@ class _Fleet:
         else:
             await self._level()
         await old.stop()
+        await self.sentinel.wait_only(IMPATIENT)
         if lossy:
             self.replica.options = (*_KEPT, *_replica_of(old))
             await self.replica.start()
         await run.acks(1)  # there is a primary again
+        await self.sentinel.wait_only(PATIENT)
         old.options = _KEPT
         await old.start()
         assert await self._agreed()
@@ -138,8 +150,8 @@ class _Fleet:
     async def settled(self) -> None:
         """Wait until all agree on a primary, and count a promotion that isn't part of the run.
 
-        The Sentinel decides on one after a restart, or when the machine is so busy that Redis doesn't
-        answer it in time. Then what the old primary took before the nodes noticed may be lost.
+        The Sentinel may decide on one after a restart. Then what the old primary took before the nodes
+        noticed may be lost.
         """
         if await self._agreed():
             self.run.lossy += 1

@@ -65,6 +65,8 @@ class Plan:
         return (
             *("--max-log-entries", f"{entries}", "--max-log-bytes", f"{1 << 40}"),
             *("--max-log-age", "1e6", "--close-timeout", "0.5"),
+            # A client that pauses until so much is acknowledged may pause for long.
+            *("--ping-timeout", "600", "--stall-timeout", "600"),
         )
 
 

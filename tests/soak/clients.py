@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["LineSubscriber", "PythonSubscriber", "RawStreamSubscriber", "StreamSubscriber", "never_read"]
 
 #: Seconds without anything new, at the end, until the Python client is taken to have all.
-_SILENCE = 20.0
+_SILENCE = 100.0
 
 
 class StreamSubscriber(Subscriber):

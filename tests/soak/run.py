@@ -46,7 +46,7 @@ OPTIONS = (
         "--ping-interval",
         "2",
         "--ping-timeout",
-        "30",
+        "240",
     ),
     # A client that pauses until so many are published may pause for a minute while publishers are slow.
     *("--drain-timeout", "20", "--stall-timeout", "240"),
@@ -62,7 +62,7 @@ _SHARES: tuple[tuple[type[Subscriber], int], ...] = (
 #: Clients that never read.
 _HOARDERS = 5
 #: Seconds for the server to end behind SIGTERM, and for all that has no time of its own.
-_ENDING = 30.0
+_ENDING = 120.0
 _PATIENCE = 300.0
 
 

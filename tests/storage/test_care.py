@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ async def in_thread(function: Callable[..., object], *arguments: object) -> None
 
 async def test_a_backup_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server makes it while it goes on; it has all that was acknowledged before, and no hole."""
-    monkeypatch.setattr(copying, "_STEP", 4)
+    monkeypatch.setattr(copying, "_STEP", 1)
     path, destination = str(tmp_path / "log.db"), str(tmp_path / "copy.db")
     acknowledged = 0
     before = during = 0
@@ -386,7 +387,7 @@ def test_a_note_that_is_damaged(log: Path) -> None:
 def test_pages_that_are_damaged(page: int, log: Path) -> None:
     """Each is noticed, and what other pages hold is kept."""
     content = bytearray(log.read_bytes())
-    content[page * 4096 - 4096 : page * 4096] = os.urandom(4096)
+    content[page * 4096 - 4096 : page * 4096] = Random(page).randbytes(4096)
     log.write_bytes(content)
     faults = check(log)
     assert faults
@@ -511,7 +512,7 @@ def test_a_file_of_the_first_version(log: Path) -> None:
     """One that is damaged, so that no server can bring it up to date, is checked and repaired."""
     change(log, "ALTER TABLE entries DROP COLUMN crc", "PRAGMA user_version = 1", "VACUUM")
     content = bytearray(log.read_bytes())
-    content[5 * 4096 : 6 * 4096] = os.urandom(4096)
+    content[5 * 4096 : 6 * 4096] = Random(5).randbytes(4096)
     log.write_bytes(content)
     with pytest.raises(StoreError, match="store repair"):
         open_store(log)

@@ -120,8 +120,9 @@ def test_a_clock_that_jumps_about(sources: Sources, caplog: pytest.LogCaptureFix
 
 def test_the_machines_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """By itself it asks the machine, at each call."""
+    before = time.time()
     clock = LogClock()
-    assert clock.now() == pytest.approx(time.time(), abs=1.0)
+    assert before - 1.0 < clock.now() < time.time() + 1.0
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert clock.now() > 1e9
     assert 0 <= steady() <= steady()

@@ -20,6 +20,8 @@ from tests.kernel import FakeKernel, Peer
 from tests.redis_server import DEADLINE, open_redis
 from trionotify import Exact, Hub, Lagged, StoreError
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 KINDS = ["memory", "sqlite", "redis"]
 
 

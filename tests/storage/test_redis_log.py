@@ -11,8 +11,10 @@ from tests.conftest import cancel_at_every_await
 from tests.redis_nodes import connected, data, open_nodes, open_proxy, publish, recovered, until
 from tests.redis_server import DEADLINE, open_redis
 from trionotify import StoreError, open_hub
-from trionotify.storage import redis_link
+from trionotify.storage import redis_link, redis_log
 from trionotify.storage.redis_log import RedisLog
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +42,11 @@ async def test_the_nodes(tmp_path: Path) -> None:
         await until(lambda: len(log.nodes) == 2)
 
 
-async def test_a_client_that_is_ahead_is_waited_for(tmp_path: Path) -> None:
+async def test_a_client_that_is_ahead_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It comes from a node that has read further."""
+    monkeypatch.setattr(redis_link, "BEAT", 3600.0)  # or the node notices, and connects again
     async with open_redis(tmp_path) as server, open_proxy(server.port) as proxy:
         async with open_nodes(f"redis://127.0.0.1:{proxy.port}", server.url) as (one, two):
             await publish(two.hub, "a")
@@ -54,17 +59,19 @@ async def test_a_client_that_is_ahead_is_waited_for(tmp_path: Path) -> None:
                 async def come() -> None:
                     assert await recovered(one, cursor) == "true"
 
-                proxy.silent = None  # the next session reads on
+                proxy.silent = None
             await publish(one.hub, "c")
 
 
-async def test_what_is_replicated(tmp_path: Path) -> None:
+async def test_what_is_replicated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is acknowledged when a replica has it; without one the outcome is unknown, and repeatable."""
     async with open_redis(tmp_path / "a") as server, open_redis(tmp_path / "b") as replica:
         async with open_nodes(server.url, durability="replicated") as (one,):
             peer = await connected(one, "/?format=cloudevents")
-            with pytest.raises(StoreError) as unknown:
-                await one.hub.publish("a", id="a", source="s")
+            with monkeypatch.context() as patch:
+                patch.setattr(redis_log, "_CONFIRMING", 0.1)
+                with pytest.raises(StoreError) as unknown:
+                    await one.hub.publish("a", id="a", source="s")
             assert unknown.value.status == 503
             assert unknown.value.told.endswith("publish it again with the same id")
             await until(lambda: data(peer) == ["a"])
