@@ -128,7 +128,7 @@ class Drain:
         self._working = trio.Lock()
         #: Clients whose sessions wait in `run`, which doesn't wait for these.
         self._waiting: list[Client] = []
-        # Of the task that works: when it began, with how many clients, and how many were lost before.
+        # When it began, with how many clients, and how many were lost before.
         self._begun = 0.0
         self._clients = self._lost = 0
 
@@ -164,14 +164,11 @@ class Drain:
     async def _run(self, seconds: float, in_session: bool) -> None:
         hub = self._hub
         # Before the first checkpoint, at which the deadline may have passed already.
-        if begins := not self._working.locked():
+        if not self._working.locked():
             self._begin(seconds)
         with trio.move_on_after(seconds) as scope:
             async with self._working:
-                left = scope.deadline - trio.current_time()
-                if not begins:  # the task that worked was cancelled
-                    self._begin(left)
-                await self._send_away(left)
+                await self._send_away(scope.deadline - trio.current_time())
             while not in_session and (hub.connections or hub.entrance.occupied):
                 # Sessions that wait here, too, and continue as soon as this task lets them.
                 await hub.entrance.left.park()
