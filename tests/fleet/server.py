@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -19,11 +20,12 @@ __all__ = ["ServerProcess", "free_port", "server_process"]
 def free_port() -> int:
     """A port that is free, and stays so.
 
-    It is below those that outgoing connections are given: one of them could take it while nobody
-    listens, and a client that connects could even meet itself.
+    It is below the ports of outgoing connections. One of those could take it while nobody listens, and
+    a client that connects could even meet itself. Tests that run side by side have ranges of their own.
     """
+    first = 10_000 + 1_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
     while True:
-        port = random.randrange(10_000, 30_000)
+        port = random.randrange(first, first + 1_000)
         with socket.socket() as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port
