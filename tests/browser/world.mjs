@@ -27,7 +27,7 @@ export async function freePort() {
   for (;;) {
     const server = net.createServer();
     try {
-      server.listen(10_000 + Math.floor(Math.random() * 20_000), "127.0.0.1");
+      server.listen(30_000 + Math.floor(Math.random() * 2_700), "127.0.0.1");
       await once(server, "listening");
       return server.address().port;
     } catch {
