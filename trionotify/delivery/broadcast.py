@@ -30,7 +30,7 @@ from trionotify.delivery.scan import read_on
 from trionotify.delivery.tally import Tally
 from trionotify.delivery.turns import Turn
 from trionotify.delivery.unsent import Unsent
-from trionotify.model.cursor import Cursor, Moment
+from trionotify.model.cursor import Cursor, Moment, cursor_text
 from trionotify.model.predicates import Wanted
 
 __all__ = ["TURN", "Broadcast"]
@@ -67,8 +67,8 @@ class Broadcast:
     def cursor(self, offset: int) -> str:
         """Return the text of a cursor. A negative offset is from before the log began again."""
         if offset < 0:
-            return str(Cursor(self.epoch_before, place_before(offset)))
-        return str(Cursor(self.log.epoch, offset, self.log.check(offset) or ""))
+            return cursor_text(self.epoch_before, place_before(offset), None)
+        return cursor_text(self.log.epoch, offset, self.log.check(offset))
 
     def resume(self, cursor: Cursor) -> int | None:
         """Return the offset to continue behind, or None if the log lacks something since `cursor`."""

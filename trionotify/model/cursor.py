@@ -39,6 +39,7 @@ __all__ = [
     "Foreign",
     "Moment",
     "Since",
+    "cursor_text",
     "parse_since",
     "said_since",
     "where_it_was",
@@ -80,8 +81,12 @@ class Cursor:
         return cls(found["epoch"], int(found["offset"]), found["check"] or "")
 
     def __str__(self) -> str:
-        check = f":{self.check}" if self.check else ""
-        return f"{self.epoch}:{self.offset}{check}"
+        return cursor_text(self.epoch, self.offset, self.check)
+
+
+def cursor_text(epoch: str, offset: int, check: str | None) -> str:
+    """Return a cursor as text. Each acknowledgement has one, and a `Cursor` first takes longer."""
+    return f"{epoch}:{offset}:{check}" if check else f"{epoch}:{offset}"
 
 
 @attrs.frozen

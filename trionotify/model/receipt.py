@@ -29,12 +29,10 @@ class Receipt:
 
     def members(self) -> dict[str, Any]:
         """Return the members of a remote publisher's receipt."""
-        found = {
-            "cursor": self.cursor,
-            "wanted": self.wanted,
-            "written": self.written,
-            "behind": self.behind,
-            "node": self.node,
-            "durability": self.durability,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        found: dict[str, Any] = {} if self.cursor is None else {"cursor": self.cursor}
+        found |= {"wanted": self.wanted, "written": self.written, "behind": self.behind}
+        if self.node is not None:
+            found["node"] = self.node
+        if self.durability is not None:
+            found["durability"] = self.durability
+        return found
