@@ -188,10 +188,10 @@ def check_headers(headers: Iterable[tuple[str, str]], reserved: frozenset[str]) 
 class Refused(TrionotifyError):
     """A request is refused before it becomes a connection. In a client, also an event that it has sent.
 
-    Raise it in `authenticate`. It is answered with `status` (300 to 599), further `headers`, and an RFC
-    9457 problem document that contains `detail`, so write `detail` for the person at the other end. It
-    may repeat what the client sent, which must not be in a log. So the server's log shows `logged`
-    instead, by default the status in words.
+    Raise it in `authenticate` to refuse a client. The server answers with `status` (300 to 599), further
+    `headers`, and an RFC 9457 problem document that contains `detail`, so write `detail` for the person
+    at the other end. `detail` may repeat text from the client, which must not be in a log. So the server
+    logs `logged` instead, by default the status in words.
 
     Raises TypeError or ValueError that names the invalid argument.
     """
@@ -235,8 +235,8 @@ class Disconnected(TrionotifyError):
 class Closed(TrionotifyError):
     """A client's connection has ended, and reconnecting would end in the same way.
 
-    `code` is a Close code (`CloseCode` has those of trionotify), and `reason` is its text. Both are the
-    server's, or this side's own if a peer doesn't speak the protocol (1002).
+    `code` is a close code (`CloseCode` has those of trionotify), and `reason` is its text. Both come
+    from the server, or from this side if the peer doesn't speak the protocol (1002).
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -253,7 +253,7 @@ class Lagged(TrionotifyError):
 
     `after` and `upto` are cursors. The notifications in (`after`, `upto`] are lost to this subscription.
     (If their epochs differ, the log is another one, and nothing is known of the rest of the first.)
-    If you iterate again, it continues behind `upto`. First reload the state built from notifications.
+    Reload the state that you built from notifications. Iterating again continues after `upto`.
     """
 
     def __init__(self, after: str, upto: str) -> None:
@@ -273,7 +273,7 @@ class Unreadable(Lagged):
     """A message that the server sent can't be read, so it is lost to this subscription.
 
     Its cursor is in (`after`, `upto`]. If the message doesn't contain one, both are the cursor before
-    it. `reason` names the fault. If you iterate again, it continues behind the message.
+    it. `reason` names the fault. Iterating again continues after the message.
     """
 
     def __init__(self, after: str, upto: str, reason: str) -> None:

@@ -83,13 +83,14 @@ class Remote:
         sql: str | None = None,
         filter: Wanted | list[Any] | None = None,
     ) -> str:
-        """Replace all filters, also those of the URL; return the cursor behind which the new ones apply.
+        """Replace all filters, also those of the URL; return the cursor after which the new ones apply.
 
-        `filters` and `sql` are those of `connect`. Notifications up to that cursor were selected by the
-        old filters. Always a checkpoint. Waits for the server, over reconnects. If cancelled, the new
-        filters may or may not apply. Raises TypeError or ValueError for invalid filters, `Refused` if
-        the server refuses them, `Closed` if they are too big for the server (1009), and as iterating
-        does if the connection has ended for good; `trio.ClosedResourceError` once the block is left.
+        `filters` and `sql` are those of `connect`. The old filters apply up to that cursor.
+
+        Always a checkpoint. Waits for the server, over reconnects. If cancelled, the new filters may or
+        may not apply. Raises TypeError or ValueError for invalid filters, `Refused` if the server
+        refuses them, and `Closed` if they are too big for the server (1009). Raises as iterating does
+        if the connection has ended for good, and `trio.ClosedResourceError` once the block is left.
         """
         subscriber = self._subscribing()
         chosen = _one_of(filters, filter)
@@ -114,16 +115,16 @@ class Remote:
         written as JSON, and `extensions` are attributes of your own. Missing attributes come from the
         URL (`type=…`), or else from the server's defaults. If there is no `id`, one is generated.
 
-        Always a checkpoint. Waits for the server, over reconnects. It is repeated until it is
-        acknowledged, and published once. Also waits while `max_unacknowledged` are in flight. To have
-        several in flight from one task, start it in a nursery, `await
-        nursery.start(partial(client.publish, "text"))`. That returns as soon as this notification has
+        Always a checkpoint. Waits for the server, over reconnects. The client repeats the notification
+        until it is acknowledged, and it is published once. Also waits while `max_unacknowledged` are in
+        flight. To have several in flight from one task, start the call in a nursery: `await
+        nursery.start(partial(client.publish, "text"))`. This returns as soon as the notification has
         its place in the order.
 
         A cancelled call may have published. To be sure, publish again with the same `id`. Raises
-        TypeError or ValueError that names a bad attribute; `Refused` if the server refuses it (507 for a
-        full log, 503 if the log can't be reached); `Refused` or `Closed` if the client can't connect;
-        and `trio.ClosedResourceError` once the block is left.
+        TypeError or ValueError that names an invalid attribute, `Refused` if the server refuses it (507
+        for a full log, 503 if the log can't be reached), `Refused` or `Closed` if the client can't
+        connect, and `trio.ClosedResourceError` once the block is left.
         """
         publisher = self._publishing()
         id, text = publisher.make(data, self.id, attributes)
@@ -194,42 +195,47 @@ async def connect(
 ) -> AsyncIterator[Remote]:
     """Connect to a server, stay connected while the block lasts, and say goodbye at its end.
 
-    `url` is the server's: `http`, `https`, `ws` or `wss`, or `unix:PATH`, where a `?` in the path is
-    `%3F` and a `%` is `%25`. If the path is missing or ends in a slash, `events` is added to it. The
-    query is kept. You can give several URLs of servers that share a log. If one can't be reached, the
-    client continues at the next one, with the same cursor.
+    The server:
 
-    `id`, `sql`, `since`, `lag` and `role` are keys of that query, `params` any others, and `filters` is
-    a predicate or a JSON array of filters (`filter` is the old name). `since` may also be a `datetime`
-    with a time zone, or a `timedelta` before now. Give each key only once. With the role `both` (the
-    default) the client iterates and publishes. With `subscriber` it only iterates, with `publisher` it
-    only publishes.
+    - `url` is the server's URL: `http`, `https`, `ws` or `wss`, or `unix:PATH`, where a `?` in the path
+      is `%3F` and a `%` is `%25`. If the path is missing or ends in a slash, the client adds `events` to
+      it. It keeps the query. You can give several URLs of servers that share a log. If one can't be
+      reached, the client continues at the next one, with the same cursor.
+    - `extra_headers` go with each handshake. `ssl_context` is for `https`, in place of the default one.
+    - `open_stream()` opens a stream to the server instead of the URL's, such as a tunnel, or a stream in
+      memory.
 
-    `params` may be a function, sync or async, that returns parameters, or a query as `sign` makes it.
-    The client calls it for each connection, and waits for it at most `connect_timeout`. When the server
-    answers 401, or closes with 4401, the client calls it once more and resumes. A second refusal in a
-    row is raised. If the function raises, entering raises that. Later the client logs the exception and
-    tries again, unless it is a `TrionotifyError`, which ends the client.
+    The query. Give each key only once, here or in the URL.
 
-    `token` is a token of the server's identity provider, or a function, sync or async, that returns one.
-    The client calls it for each connection, and once more after a 401 or a 4401, as it does `params`.
-    On a live connection, it sends a new token before the last one expires. The token determines the
-    client's identity.
+    - `id`, `sql`, `since` and `lag` are keys of the query. `since` may also be a `datetime` with a time
+      zone, or a `timedelta` before now.
+    - `filters` is a predicate or a JSON array of filters (`filter` is the old name).
+    - `role` is `both` (the default) to iterate and publish, `subscriber` to iterate only, or `publisher`
+      to publish only.
+    - `params` are further keys, or a function, sync or async, that returns them, or a query as `sign`
+      makes it. The client calls the function for each connection, and waits for it at most
+      `connect_timeout`. When the server answers 401, or closes with 4401, the client calls it once more
+      and resumes. A second refusal in a row is raised. If the function raises, entering raises that.
+      Later the client logs the exception and tries again, unless it is a `TrionotifyError`, which ends
+      the client.
+    - `token` is a token of the server's identity provider, or a function, sync or async, that returns
+      one. The client calls it for each connection, and once more after a 401 or a 4401, as it does
+      `params`. On a live connection, it sends a new token before the last one expires. The token
+      determines the client's identity.
 
-    `extra_headers` go with each handshake. `ssl_context` is for `https`, in place of the default one.
-    `open_stream()` opens a stream to the server instead of the URL's, such as a tunnel, or a stream in
-    memory. At most `max_buffered` notifications are read ahead, and at most `max_unacknowledged` are in
+    The client reads at most `max_buffered` notifications ahead, and has at most `max_unacknowledged` in
     flight.
 
     Entering waits for the first connection. It raises `Refused` if the server refuses it, OSError if
     there is none within `connect_timeout` seconds, and `Closed` if the peer isn't a trionotify server.
-    With `keep_trying` it tries again if the error is temporary. Later the client always does, after a
-    random time that doubles up to 30 seconds, or as long as the server asks for. A server that is silent
-    for `ping_interval` seconds is pinged, and has `ping_timeout` to answer; `math.inf` means never.
+    With `keep_trying`, it tries again if the error is temporary. Later the client always does, after a
+    random time that doubles up to 30 seconds, or as long as the server asks for. If the server is silent
+    for `ping_interval` seconds, the client pings it, and waits `ping_timeout` seconds for the answer.
+    `math.inf` turns either off.
 
     Leaving, cancelled or not, closes with 1000 within `close_timeout` seconds. Notifications without an
-    acknowledgement may have been published. Raises TypeError or ValueError that names a bad argument,
-    and RuntimeError if Trio doesn't run.
+    acknowledgement may have been published. Raises TypeError or ValueError that names an invalid
+    argument, and RuntimeError if Trio doesn't run.
     """
     check_trio("trionotify.connect")
     target = Target.of(

@@ -5,8 +5,7 @@ the broadcast, or if it starts at an old cursor. From then on the broadcast skip
 the log in bounded steps (`step`): find what it wants, write it, owe what the kernel refused. Often a
 single step suffices. Otherwise a helper task in the hub's nursery continues until the position is live
 again or the connection is over. Between two steps it waits until nothing is owed. A client that owes
-nothing takes its turn in the hub's `pace`, so that thousands that come back at once don't hold up the
-broadcast.
+nothing takes its turn in the hub's `pace`, so thousands that come back don't hold up the broadcast.
 
 A client that needs entries that the log no longer has is told of the gap and continues behind it, or is
 closed, according to its lag policy.

@@ -21,9 +21,9 @@ __all__ = ["Handler", "Session", "handler_session", "publishing_session"]
 
 _MAY_NOT_PUBLISH: Final = "role: a subscriber may not publish; connect with role=publisher or role=both"
 
-#: Serves a client from beginning to end.
+#: An async function that serves one client while it is connected. When it returns, the connection ends.
 Session = Callable[[Client], Awaitable[None]]
-#: Called with each message of a client. Returns the reply.
+#: An async function that is called with each message of a client, and returns the reply, or None.
 Handler = Callable[[Client, str | bytes], Awaitable[object]]
 
 

@@ -332,8 +332,7 @@ class Broadcast:
         return rest
 
     def skip_to(self, position: Position, offset: int, *, told: bool) -> None:
-        """Continue behind `offset` if a reader can't have what comes next. `told`: it knows of the
-        gap."""
+        """Continue after `offset`, because the rest is gone. `told`: the reader knows of the gap."""
         position.stand_at(offset)
         if told:
             position.told = offset

@@ -87,11 +87,12 @@ class Client:
 
     `id` is its identity, which several connections may share. `params` is the whole query. `role` is
     `subscriber`, `publisher` or `both`. `remote` is its address as text. `subprotocol` and `format` are
-    what its connection speaks. `connected_at` is in seconds since 1970. `hub` is its hub, None before
+    those of its connection. `connected_at` is in seconds since 1970. `hub` is its hub, or None before
     it is connected. The server closes the connection (4401) at `expires_at`, in seconds since 1970.
 
-    Iterate over it to receive its messages (`str` or `bytes`). The iteration ends when the client is
-    gone or the server ends the connection. Only its session may iterate. Any task may call the rest.
+    Iterate over the client to receive its messages (`str` or `bytes`). The iteration ends when the
+    client is gone or the server ends the connection. Only its session may iterate. Any task may call
+    the methods.
 
     Raises TypeError or ValueError, beginning with the attribute's name, for an invalid value.
     """
@@ -156,7 +157,7 @@ class Client:
     def subscribe(self, predicate: Wanted) -> str | None:
         """Register `predicate`. From its position on, the client also gets what this one selects.
 
-        The first predicate replaces "everything". Returns the cursor behind which it applies, or None
+        The first predicate replaces "everything". Returns the cursor after which it applies, or None
         before the client is connected. Raises TypeError for a predicate that isn't callable, and
         ValueError for an invalid attribute name in it. Doesn't block.
         """
@@ -168,7 +169,7 @@ class Client:
     def unsubscribe(self, *predicates: Wanted) -> str | None:
         """Remove predicates that equal these, or without arguments all of them.
 
-        Returns the cursor behind which that applies, or None before the client is connected. Raises
+        Returns the cursor after which that applies, or None before the client is connected. Raises
         ValueError if one is not registered, and then removes none. Doesn't block.
         """
         remaining = {key_of(predicate): predicate for predicate in self.predicates}
@@ -271,14 +272,14 @@ class Client:
         return batch
 
     async def reply(self, message: Message, data: object = None) -> None:
-        """Answer `message` of this client with `data`: text, bytes or a value for JSON.
+        """Answer `message` of this client with `data`, which is text, bytes or a value for JSON.
 
         `message` is the object that the session received. The client's `request` returns `data`. An
         event that isn't a request is acknowledged. A raw client gets `data` as a message, unless None.
 
-        Each event that a session receives is answered by `reply`, `reject` or `publish`. The others
-        are acknowledged when the session asks for more or ends. But a request waits for its reply, so
-        another task may give it. If more than 1,000 of one client wait, the oldest is refused (503).
+        A session answers an event with `reply`, `reject` or `publish`. The server acknowledges the other
+        events when the session asks for more or ends. But a request waits for its reply, so another task
+        may give it. If more than 1,000 requests of one client wait, the oldest is refused (503).
 
         Always a checkpoint. Waits while the client is slow. A cancelled call may have answered. Raises
         `Disconnected` if the client is gone, TypeError for data that JSON can't represent, and
@@ -343,10 +344,10 @@ class Client:
         Of a `Notification`, a raw client gets the data. Text or bytes become an event with default
         attributes for a client that speaks CloudEvents.
 
-        Returns whether the kernel has it. Always a checkpoint. Waits while the client is slow.
-        Cancelled then, the message is not sent, is sent whole, or the connection ends. Raises
-        `Disconnected` if the client is gone. But if the caller is the session of another client, which
-        this doesn't concern, the message is dropped with a line in the log.
+        Returns whether the kernel has the message. Always a checkpoint. Waits while the client is slow.
+        If it is cancelled then, the message is not sent, is sent whole, or the connection ends. Raises
+        `Disconnected` if the client is gone. If the caller is the session of another client, it drops
+        and logs the message instead, and returns False.
         """
         if not isinstance(message, str | bytes | Notification):
             raise TypeError(f"message: must be str, bytes or Notification, not {type(message).__name__}")
@@ -371,10 +372,11 @@ class Client:
         """Publish messages on behalf of this client, with the attributes of its query and its `echo`.
 
         A `Notification` is published as it is, and acknowledged if the client speaks CloudEvents. All
-        go into the channel together. Waits, and checkpoints, only while the channel is full, for
-        acknowledgements, and for a turn to check a long text. Cancelled before they are in the channel,
-        none was published. Raises `Disconnected` if the client is gone, `trio.ClosedResourceError` if
-        the hub is closed, and ValueError if a message contradicts the query's `datacontenttype`.
+        messages go into the channel together. Waits, and checkpoints, only while the channel is full,
+        for acknowledgements, and for a turn to check a long text. If it is cancelled before they are in
+        the channel, none was published. Raises `Disconnected` if the client is gone,
+        `trio.ClosedResourceError` if the hub is closed, and ValueError if a message contradicts the
+        query's `datacontenttype`.
         """
         try:
             await self._connection().publish(messages)

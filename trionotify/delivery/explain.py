@@ -53,7 +53,7 @@ class Explanation:
 
 
 def explain(predicate: Wanted, subject: Subject) -> Explanation:  # noqa: PLR0911 - a table
-    """Explain `predicate` on `subject`. If a callable raises, it doesn't hold, and `why` says so."""
+    """Explain `predicate` on `subject`. A callable that raises counts as False, and `why` says so."""
     match predicate:
         case Exact() | Prefix() | Suffix():
             parts = [_condition(predicate, name, text, subject) for name, text in predicate.attributes]

@@ -9,8 +9,7 @@ These tasks run in one nursery while `open_hub` is open:
     a catch-up        one per client, while that client is behind        `connection`
 
 A connection runs in the nursery of the task that accepted it. A subscription has no task. The task that
-iterates over it reads it. How bytes become connections is left out here; `WebHub`, the subclass that
-`open_hub` creates, knows that.
+iterates over it reads it. `WebHub`, the subclass that `open_hub` creates, makes connections of bytes.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ _CHECKS: Final = 256
 
 
 class Hub(ABC):
-    """Created by `open_hub`. Any task may call it until the block is left.
+    """A hub, as `open_hub` yields it. Any task may call it until the block is left.
 
     `clients` is the registry of connected clients, `log` the log, and `settings` the limits.
     """
@@ -131,22 +130,22 @@ class Hub(ABC):
         """Publish `data` with these attributes, or a `Notification` as it is.
 
         `to` restricts it to the clients with that `id`. `audience` restricts it to clients that meet a
-        condition: a predicate over the client's query, or any callable of the `Client`. With both, both
-        must hold. `json` takes the place of `data`: a value that is written as JSON, with a suitable
-        `datacontenttype`. `extensions` are attributes of your own. If this process has published the
-        same `id` under the same `source` and the log still has it, the call is a repetition: nothing is
-        published, and the receipt has the first cursor.
+        condition, a predicate over the client's query or any callable of the `Client`. With both, both
+        must hold. `json` takes the place of `data`. It is a value that is written as JSON, with a
+        suitable `datacontenttype`. `extensions` are attributes of your own. If this process has
+        published the same `id` with the same `source`, and the log still has it, the call is a
+        repetition. It publishes nothing, and the receipt has the first cursor.
 
         With `confirm`, returns the receipt after the broadcast. Without it, returns None once the
-        notification is in the channel, or after the broadcast if the log is durable or the `audience`
-        is a callable.
+        notification is in the channel, or after the broadcast with a durable log or callable `audience`.
 
-        Always a checkpoint. Waits while the channel is full. A cancelled call may have published, but
-        not if it only waits for the channel. Raises TypeError or ValueError that names
-        an invalid attribute, `StoreError` if the log doesn't accept the entry, and
-        `trio.ClosedResourceError` if the hub is closed. A durable log can't keep a callable `audience`
-        (TypeError). If such a callable raises, so does this, and that client doesn't get the
-        notification.
+        Always a checkpoint. Waits while the channel is full. A call that is cancelled while it waits for
+        the channel has published nothing. A call that is cancelled later may have published.
+
+        Raises TypeError or ValueError that names an invalid attribute, `StoreError` if the log doesn't
+        accept the notification, and `trio.ClosedResourceError` if the hub is closed. A durable log can't
+        keep a callable `audience` (TypeError). If such a callable raises for a client, `publish` raises
+        that, and the client doesn't get the notification.
         """
         notification = publishable(data, attributes)
         audience = notification.audience
@@ -164,10 +163,9 @@ class Hub(ABC):
     def publish_nowait(self, data: Data | Notification = None, **attributes: Unpack[Attributes]) -> None:
         """Publish like `publish`, but without waiting. Use it in functions that are not async.
 
-        When it returns, the notification is in the channel. A later failure, of a callable `audience`
-        or of a durable log, goes to the logger. Doesn't block. Raises `trio.WouldBlock` while the
-        channel is full or other publishers wait in line, and otherwise what `publish` raises. Call it
-        in Trio's thread.
+        When it returns, the notification is in the channel. If a callable `audience` or a durable log
+        fails later, the hub logs that. Doesn't block. Raises `trio.WouldBlock` while the channel is full
+        or other publishers wait in line, and otherwise what `publish` raises. Call it in Trio's thread.
         """
         self.intake.publish_nowait(self.intake.entry(publishable(data, attributes), ""))
 
@@ -175,11 +173,11 @@ class Hub(ABC):
         """Receive, inside the process, the notifications that `predicate` selects.
 
         Use it as `async with hub.subscribe(Exact(type="t")) as notifications: async for ...`. It starts
-        when you enter the block, at the head of the log or at `since`: a cursor, `start`, a time (RFC
-        3339, or a `datetime` with a time zone) or a duration (`10m`, or a `timedelta`). Raises
-        TypeError for a predicate that isn't callable or another type of `since`. Raises ValueError for
-        an invalid attribute name in the predicate, an invalid `since`, or a cursor that can't be
-        resumed.
+        when you enter the block, at the head of the log or at `since`. `since` is a cursor, `start`, a
+        time (RFC 3339, or a `datetime` with a time zone) or a duration (`10m`, or a `timedelta`).
+
+        Raises TypeError for a predicate that isn't callable or another type of `since`, and ValueError
+        for an invalid attribute name in the predicate, or a `since` that is invalid or can't be resumed.
         """
         check_filter(predicate)
         start = None if since is None else parse_since(since)
@@ -201,11 +199,11 @@ class Hub(ABC):
     async def attach(self, websocket: AcceptedWebSocket, client: Client | None = None) -> None:
         """Serve a connection that an application accepted with trio-websocket, until it is over.
 
-        `websocket` is a `trio_websocket.WebSocketConnection`. From here on only the hub reads and
-        writes it. Without `client`, the query of its path makes one; if the query is invalid, the hub
-        closes the WebSocket with the reason and this returns. trio-websocket doesn't keep the headers,
-        so a secret or a proxy's address in them isn't seen. Cancelled, it leaves the WebSocket to the
-        caller.
+        `websocket` is a `trio_websocket.WebSocketConnection`, or any `AcceptedWebSocket`. From now on,
+        only the hub reads and writes it. Without `client`, the query of its path makes one. If the
+        query is invalid, the hub closes the WebSocket with the reason, and `attach` returns.
+        trio-websocket doesn't keep the headers, so the hub doesn't see a secret or a proxy's address in
+        them. Cancelled, it leaves the WebSocket to the caller.
         """
 
     @property
@@ -221,15 +219,16 @@ class Hub(ABC):
         """Close all clients in good order, so that they reconnect to a successor.
 
         At once, the hub is no longer ready, all its listeners stop accepting, and new requests get a
-        503. The hub broadcasts all published notifications. Then it tells the clients, some thousand a
-        second, with `trionotify.drain` if their format has it and with a Close frame (1012). Sessions
-        handle all that was received. After `deadline` seconds (default: `drain_timeout`) the rest is cut
-        off. Publishing and subscriptions inside the process continue until the hub's block is left.
+        503. The hub broadcasts all published notifications. Then it sends the clients away, about a
+        thousand a second, with `trionotify.drain` if their format has it and with a Close frame (1012).
+        Sessions handle everything that they have received. After `deadline` seconds (by default
+        `drain_timeout`), the hub cuts off the rest. Publishing and subscriptions inside the process
+        continue until the hub's block is left.
 
         Returns when the last client has left. Always a checkpoint. Several calls wait for the same end,
-        and the earliest deadline holds. It doesn't wait for a session that calls it, but closes that
-        client too. Cancelled, the hub stays closed to new connections, and clients that were not told
-        yet stay connected. Raises ValueError if `deadline` is below 0.
+        and the earliest deadline holds. If a session calls it, the drain doesn't wait for that session,
+        but closes its client, too. Cancelled, the hub stays closed to new connections, and clients that
+        were not sent away yet stay connected. Raises ValueError if `deadline` is below 0.
         """
         seconds = self.settings.drain_timeout if deadline is None else deadline
         if not seconds >= 0:
@@ -239,7 +238,7 @@ class Hub(ABC):
     async def disconnect(self, predicate: Wanted, reason: str = "disconnected") -> int:
         """Close the connections of the clients that `predicate` accepts, with 4403; return their number.
 
-        Raises the predicate's exceptions. Always a checkpoint; if cancelled, it has closed some.
+        Always a checkpoint. A cancelled call may have closed some. Raises what `predicate` raises.
         """
         return await close_some(self.connections, predicate, reason)
 

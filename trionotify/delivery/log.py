@@ -112,8 +112,7 @@ class Log(Shared, Protocol):
     def read(self, after: int, limit: int) -> list[Entry]:
         """Return at most `limit` entries behind the offset `after`; none at the head.
 
-        Raises `Evicted` if they are gone, `Damaged` if they can't be read any more, and `NotLoaded` if
-        `load` must come first.
+        Raises `Evicted` if they are gone, `Damaged` if they can't be read, `NotLoaded` before `load`.
         """
 
     async def load(self, after: int) -> None:

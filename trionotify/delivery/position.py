@@ -139,8 +139,7 @@ class Position:
         self.outlet, self.send, self.predicate = NO_OUTLET, _takes_nothing, NOTHING
 
     def wants(self, entry: Entry) -> bool:
-        """Return whether its predicate selects the entry. If that raises, the outlet is told, and it
-        doesn't."""
+        """Return whether its predicate selects the entry. If it raises, tell the outlet and say no."""
         try:
             return bool(self.predicate(entry.notification))
         except Exception as error:  # an application's own callable may raise anything

@@ -19,8 +19,7 @@ off until it has everything that was broadcast before its turn, or until `close_
 the others. The others don't wait for it. After half of the time every client has been told. The other
 half is for clients that are slow to leave.
 
-A drain may take `drain_timeout` seconds. Leaving `open_hub` or `open_server`, and `server.stop()`, may
-take `close_timeout` seconds.
+A drain may take `drain_timeout` seconds. `server.stop()` and leaving a block may take `close_timeout`.
 """
 
 from __future__ import annotations

@@ -181,8 +181,8 @@ class Subscription:
 
     It starts at the head of the log, or at `since`, when you enter it. It gets every notification that
     its predicate wants, whatever the audience, because it belongs to the server. If the iteration was
-    too slow, it raises `Lagged` instead of skipping silently, and you may continue after that. One task
-    at a time may iterate. You may enter it again after you have left it; then it starts again.
+    too slow, it raises `Lagged` instead of skipping notifications silently, and you may continue after
+    that. One task at a time may iterate. If you enter it again after you have left it, it starts over.
     """
 
     def __init__(self, broadcast: Broadcast, predicate: Wanted, since: Cursor | Moment | None) -> None:

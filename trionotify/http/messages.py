@@ -42,7 +42,7 @@ __all__ = [
 ReadBody = Callable[[int], Awaitable[bytes]]
 
 
-#: Identifies the client of a request: returns its `Client`, or raises `Refused`. Sync or async.
+#: A function, sync or async, that returns the `Client` of a request, or raises `Refused`.
 Authenticate = Callable[["Request"], Client | Awaitable[Client]]
 
 

@@ -175,13 +175,17 @@ def sign(
     *,
     expires_in: float | str | timedelta = 3600.0,
 ) -> str:
-    """Sign a query: return it with `exp`, which is `expires_in` from now, and `sig`.
+    """Sign a query, and return it with `exp`, the time at which it expires, and `sig`, the signature.
 
-    `params` are parameters, a query as text, or a whole URL, which is returned as such. `secret` is the
-    secret itself, or the path of its file, as in `open_server`. Of several lines the first one signs. If
-    it could be guessed, the first call warns. `expires_in` is in seconds, a duration like `15m`, or a
-    timedelta. Keys in `UNSIGNED` stay as they are. Raises TypeError that names the argument at fault,
-    and ValueError that begins with the key at fault if a server would refuse the query.
+    - `params` are parameters, a query as text, or a whole URL, which is returned as such. Keys that a
+      client may choose, such as `since` and `lag`, are returned but not signed.
+    - `secret` is the secret itself, or the path of its file, as in `open_server`. If the file has
+      several lines, the first one signs. The first call with a secret that could be guessed warns.
+    - `expires_in` says when the query expires, from now: in seconds, as a duration like `15m`, or as a
+      timedelta.
+
+    Raises TypeError that names the argument at fault, and ValueError that begins with the key at fault
+    if a server would refuse the query.
     """
     key = _signing_key(_secret_itself(secret))
     seconds = seconds_of("expires_in", expires_in)

@@ -54,11 +54,15 @@ Otherwise = Callable[["Request"], Client | Awaitable[Client]]
 class Tokens:
     """An `authenticate` for `open_server` and `open_hub` that accepts the tokens of these issuers.
 
-    `cookie` names a cookie that may hold the token. A page that sends it must belong to the server's own
-    site, or to one that `allow_origin` names. `then(request, client)`, plain or async, gets the client
-    made from a token, and returns it or another one, or raises `Refused`. `otherwise(request)` is called
-    for requests without a token. If it is left out, they are refused with 401. `resource` is the URL by
-    which the identity provider knows the server (RFC 9728).
+    - `cookie` names a cookie that may hold the token. A page that sends it must belong to the server's
+      own site, or to one that `allow_origin` names.
+    - `then(request, client)`, sync or async, gets the client made from a token, and returns it or
+      another one, or raises `Refused`.
+    - `otherwise(request)`, sync or async, is called for requests without a token. Without it, these
+      requests are refused with 401.
+    - `tickets` keeps the tickets that stand for tokens in URLs. By default, this is the server's
+      memory, or Redis if the log is there.
+    - `resource` is the URL by which the identity provider knows the server (RFC 9728).
 
     An application's own function may also call `client = await tokens(request)`. The hub must still know
     the `Tokens`, because it runs the task that fetches keys. So pass the `Tokens` as `authenticate`, and

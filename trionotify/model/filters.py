@@ -84,11 +84,12 @@ def from_json(
     """Read a predicate from the JSON of the CloudEvents Subscriptions API.
 
     `value` is one filter (a mapping with the name of its dialect as the only key), or a list of filters,
-    which must all hold; an empty list wants everything. JSON text does as well. The names in it are
-    those of attributes, or in an `audience`, of a query's parameters. (SQL reads names in lower case,
-    and knows letters and digits only.) Raises ValueError that names the fault and where it is, or the
-    limit that is passed. A list counts as the `all` that it means. As the outermost filter, neither
-    counts as a level or a filter of its own.
+    which must all hold. An empty list wants everything. `value` may also be such JSON as text. The names
+    in it are those of attributes, or with `audience`, of a query's parameters. (SQL reads names in lower
+    case, and accepts letters and digits only.)
+
+    A list counts as the `all` that it means. As the outermost filter, neither counts towards `limits` as
+    a level or a filter. Raises ValueError that names the fault and its place, or the exceeded limit.
     """
     if isinstance(value, str | bytes):
         size = len(value.encode(errors="replace") if isinstance(value, str) else value)

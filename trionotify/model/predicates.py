@@ -306,7 +306,7 @@ def _negated(key: Hashable) -> Hashable:
 
 
 def to_json(predicate: Wanted) -> Any:
-    """Write `predicate` as the CloudEvents Subscriptions API has it: `from_json` reads it back.
+    """Write `predicate` in the form of the CloudEvents Subscriptions API, which `from_json` reads.
 
     Raises TypeError for a callable that is not a built-in predicate, and ValueError for `NOTHING`
     anywhere, and `EVERYTHING` inside another predicate, which that form can't express.

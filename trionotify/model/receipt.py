@@ -11,13 +11,14 @@ __all__ = ["Receipt"]
 
 @attrs.frozen
 class Receipt:
-    """The result of a publish, with the notification's `cursor` and the numbers of clients.
+    """The result of a publish: the notification's `cursor`, and numbers of connected clients.
 
-    (A client's receipt has no `cursor` if the server's session has accepted the notification itself.)
-    `wanted` of them want it; the kernel took it at once for `written`; `behind` are catching up and get
-    it later, if they don't leave. In a log that several servers share, the clients are those of the
-    server called `node`, and `durability` says how safe the notification is: `primary`, `replicated` or
-    `fsynced`.
+    `wanted` is the number of clients that want the notification. Of these, the kernel took it at once
+    for `written`, and `behind` are catching up and get it later, if they don't leave.
+
+    In a log that several servers share, the clients are those of the server `node`, and `durability`
+    says how safe the notification is: `primary`, `replicated` or `fsynced`. Otherwise, both are None.
+    In a Python client, `cursor` is None if the server's session has accepted the notification itself.
     """
 
     cursor: str | None

@@ -22,7 +22,7 @@ __all__ = ["HubOptions", "SettingsOptions"]
 
 
 class SettingsOptions(TypedDict, total=False):
-    """The fields of `Settings`."""
+    """The fields of `Settings`, as keywords of `open_hub` and `open_server`."""
 
     max_message_bytes: int
     max_connections: int

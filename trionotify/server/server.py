@@ -6,10 +6,7 @@
             ├── one task per listening socket, which accepts; one that waits for the end
             └── one task per connection
 
-When you leave `open_server`, the server accepts no more connections and sends every client a Close
-frame (1001). Sessions then have `close_timeout` seconds to finish before they are cancelled. Cancelling
-`open_server` cancels sessions at once but still sends the Close frames. Before you replace a server,
-use `drain`, which gives clients more time.
+Before you replace a server, use `Server.drain`. It gives clients more time than leaving the block does.
 """
 
 from __future__ import annotations
@@ -76,24 +73,29 @@ async def open_hub(
     """Open a hub. Its log and its broadcast run until the block is left.
 
     `store` says where the log is: `memory:`, `sqlite:PATH` for a file, or `redis://HOST` for a log that
-    several servers share, each with its `node_name`. With the `durability` `full`, an acknowledged
-    notification in a file survives a power cut. With `normal` it survives the end of the process. On
-    Redis it is `primary`, `replicated` or `fsynced`. `session(client)` serves each client, or
-    `handler(client, message)` each message. By default, publishers publish. `authenticate(request)`,
-    sync or async, returns a `Client` or raises `Refused`; `Tokens` is one. Web pages of the server's own
-    host may connect, and those of the origins `allow_origin`: `https://example.org`,
-    `https://*.example.org`, or `*` for all. `page=False` turns off the start page at `/`. With
-    `allow_params`, a query may have only these keys and the server's own. `options` are the fields of
-    `Settings`.
+    several servers share, each with its `node_name` (by default the host's name). `durability` says
+    when a notification counts as stored. In a file, an acknowledged notification survives a power cut
+    with `full` (the default), and the end of the process with `normal`. On Redis, it is `primary` (the
+    default), `replicated` or `fsynced`.
 
+    `session(client)` serves each client while it is connected, or `handler(client, message)` each
+    message. By default, the hub publishes the messages of publishers.
+
+    `authenticate(request)`, sync or async, returns a `Client` or raises `Refused`. `Tokens` is one.
     With a `secret`, a client needs a query that was signed with it (`sign`), and a request that
-    presents the secret itself may do everything. `secret` is the secret, as bytes or as text, or the
-    path of its file; `secret_file` is always a path. Requests that come through a `trusted_proxy` (an
-    address, a network or `unix`) are attributed to the client that the proxy names. A client that
-    offers one of the names in `subprotocol` gets it, and is otherwise served as if it had offered none.
+    presents the secret itself may do everything. `secret` is the secret, as bytes or text, or the path
+    of its file. `secret_file` is always a path.
 
-    On exit, the hub closes all clients and waits up to `close_timeout` seconds for them. Raises
-    TypeError or ValueError that names an invalid option, and `StoreError` if the log can't be opened.
+    Web pages of the server's own host may connect, and those of the origins `allow_origin`:
+    `https://example.org`, `https://*.example.org`, or `*` for all. With `allow_params`, a query may
+    have only these keys and the server's own. A client that offers one of the names in `subprotocol`
+    gets it, and is otherwise served as if it had offered none. The hub attributes requests from a
+    `trusted_proxy` (an address, a network or `unix`) to the client that the proxy names. `page=False`
+    turns off the start page at `/`. `options` are the fields of `Settings`.
+
+    Entering opens the log, and is a checkpoint. Leaving, cancelled or not, sends all clients a Close
+    frame (1001), waits up to `close_timeout` seconds for them, drops the rest, and closes the log.
+    Raises TypeError or ValueError that names an invalid option, `StoreError` if the log can't be opened.
     """
     check_trio("trionotify.open_hub")
     check_names(options, [open_hub], others=serve)
@@ -147,10 +149,10 @@ async def open_hub(
 
 @attrs.define(eq=False)
 class Server:
-    """A hub that listens. `serve` creates it; any task may stop it.
+    """A hub that listens. `serve` creates it, and any task may stop it.
 
     `url` is `http://HOST:PORT`, `https://…` with TLS, or `unix:PATH` with a percent-encoded path and
-    `port` None. If the server listens at several addresses, `urls` has all of them, `url` the first.
+    `port` None. If the server listens at several addresses, `urls` has them all, and `url` is the first.
     """
 
     hub: WebHub
@@ -167,7 +169,7 @@ class Server:
         return self.urls[0]
 
     async def drain(self, deadline: float | None = None) -> None:
-        """Close all clients of the hub in good order and let `serve` return: see `Hub.drain`."""
+        """Close all clients of the hub in good order, and let `serve` return. See `Hub.drain`."""
         await self.hub.drain(deadline)
 
     def stop(self) -> None:
@@ -179,7 +181,7 @@ class Server:
         """Read the files of secrets, keys and the certificate again, for new connections.
 
         Returns the paths that were read, or an empty list if there are no such files. Blocks while it
-        reads. Raises ValueError for an invalid file; everything read before stays in force then.
+        reads. Raises ValueError for an invalid file, and then changes nothing.
         """
         certificate = self._acceptor.certificate
         files = [*(certificate.reread() if certificate else ()), *self.hub.reread()]
@@ -213,21 +215,23 @@ async def serve(
     reuse_port: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen at `host` and `port` (0: a free one), or at the path `unix`, and serve clients.
+    """Listen, and serve the clients of `hub`, until cancelled, stopped or drained.
 
-    `host` is one name or address, or several; `::` means all addresses, including those of IPv4. If you
-    pass `sockets` that listen already, the server serves those instead and closes them at its end. Pass
-    `tls_cert` and `tls_key`, PEM files that `server.reload()` reads again, or an `ssl_context`, for
-    TLS. With `reuse_port`, other processes on this machine may share the port. `/clients`, `/metrics`
-    and the health checks share the port unless `admin_port` gives them their own one at `host`. Without
-    `secret`, `authenticate` and `insecure`, the `Host` of a request must be a name of this machine (an
-    address, `localhost`, a name without a dot) or of an `allow_origin`, unless a `trusted_proxy` passes
-    it on. This keeps out web pages whose own name leads here (DNS rebinding).
+    `host` is one name or address, or several. `::` means all addresses, including those of IPv4. The
+    `port` 0 picks a free one. `unix` is the path of a Unix socket, in place of both. If you pass
+    `sockets` that listen already, the server serves those instead and closes them at its end. With
+    `reuse_port`, other processes on this machine may share the port. `admin_port` is a separate port at
+    `host` for `/clients`, `/nodes`, `/metrics` and the health checks. For TLS, pass `tls_cert` and
+    `tls_key`, PEM files that `server.reload()` reads again, or an `ssl_context`.
+
+    Without `secret`, `authenticate` and `insecure`, the `Host` of a request must name this machine (an
+    address, `localhost`, a name without a dot) or be that of an `allow_origin`, unless a `trusted_proxy`
+    passes the request on. This keeps out web pages whose own name leads here (DNS rebinding).
 
     Start it with `server = await nursery.start(serve, hub)`. It ends in one of three ways. Cancelled,
-    it sends Close frames within `close_timeout`. After `server.stop()`, it accepts no more connections,
-    sends every client a Close frame (1001), gives sessions `close_timeout` seconds to finish, and
-    cancels the rest. After `drain` of the server or the hub, it ends when the last client has left.
+    it sends Close frames (1001) within `close_timeout` seconds. After `server.stop()`, it accepts no
+    connections, sends Close frames, gives sessions `close_timeout` seconds to finish, and cancels the
+    rest. After `drain` of the server or the hub, it ends when the last client has left.
 
     Raises OSError if it can't listen there. Raises TypeError or ValueError for invalid files, or when
     it would listen beyond loopback without `secret`, `authenticate` and `insecure`.
@@ -298,9 +302,11 @@ async def open_server(
     reuse_port: bool = False,
     **options: Unpack[HubOptions],
 ) -> AsyncIterator[Server]:
-    """Open a hub and listen. Takes the keywords of `serve` and of `open_hub`.
+    """Open a hub and listen. Takes the keywords of `serve` and of `open_hub`; yields the `Server`.
 
-    Leaving the block stops the server in good order. Nothing outlives the block.
+    Entering returns when the server listens. Leaving stops it as `server.stop()` does. If the block is
+    cancelled, sessions are cancelled at once, but clients still get a Close frame. No task or socket
+    outlives the block. Raises what `open_hub` and `serve` raise.
     """
     check_trio("trionotify.open_server")
     listen = partial(serve, host=host, port=port, unix=unix, insecure=insecure, admin_port=admin_port)
