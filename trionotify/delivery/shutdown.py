@@ -13,11 +13,10 @@ them in this order, and so does leaving `open_hub` or `open_server`:
     wait                       until clients have closed and sessions have finished
     abort_all                  drops what is left at the deadline
 
-A client that is told to leave reconnects soon. So the clients are told a few at a time, at the rate at
-which a server can accept connections, and faster only if time is short. A client that is behind is put
-off until it has everything that was broadcast before its turn, or until `close_timeout` seconds after
-the others. The others don't wait for it. After half of the time every client has been told. The other
-half is for clients that are slow to leave.
+A client that is told to leave reconnects soon. So the clients are told a few at a time, as fast as a
+server can accept connections, and faster only if time is short. A client that is behind is told when it
+has everything that was broadcast before its turn, or `close_timeout` seconds after the others. After
+half of the time every client has been told. The other half is for clients that are slow to leave.
 
 A drain may take `drain_timeout` seconds. `server.stop()` and leaving a block may take `close_timeout`.
 """
@@ -133,9 +132,8 @@ class Drain:
 
     async def run(self, seconds: float) -> None:
         """See `Hub.drain`."""
-        hub = self._hub
-        hub.entrance.stop_accepting("draining: not accepting new connections")
-        caller = hub.clients.in_session()
+        self._hub.entrance.stop_accepting("draining: not accepting new connections")
+        caller = self._hub.clients.in_session()
         with self._left_out(caller):
             await self._run(seconds, in_session=caller is not None)
 
@@ -177,8 +175,8 @@ class Drain:
             hub.entrance.abort()
 
     def _begin(self, seconds: float) -> None:
-        hub = self._hub
-        self._begun, self._clients, self._lost = trio.current_time(), len(hub.connections), hub.lost
+        self._begun, self._lost = trio.current_time(), self._hub.lost
+        self._clients = len(self._hub.connections)
         logger.info(
             "draining within %.1f seconds; clients: %d",
             seconds,
@@ -210,15 +208,11 @@ class Drain:
     def _log_end(self) -> None:
         cut_off = self._hub.lost - self._lost + len(self._hub.connections)
         seconds, closed = trio.current_time() - self._begun, self._clients - cut_off
+        said = {"seconds": round(seconds, 3), "closed": closed, "cut_off": cut_off}
         logger.info(
             "drained in %.1f seconds; closed in good order: %d, cut off: %d",
             seconds,
             closed,
             cut_off,
-            extra={
-                "event": "drained",
-                "seconds": round(seconds, 3),
-                "closed": closed,
-                "cut_off": cut_off,
-            },
+            extra={"event": "drained", **said},
         )
