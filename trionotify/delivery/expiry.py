@@ -59,9 +59,10 @@ class Expiry:
             self._due = [item for item in self._due if self._counts(*item)]
             heapq.heapify(self._due)
             self._last = {key: due for due, key in self._due}
-        left = expires_at - time.time()
-        self._last[key] = self._now() + left
-        heapq.heappush(self._due, (self._last[key], key))
+        now = time.time()
+        left = expires_at - now
+        self._last[key] = due = self._now(now) + left
+        heapq.heappush(self._due, (due, key))
         look = trio.current_time() + min(left, _LOOK)
         if look < self._sleep.deadline:  # noqa: PLR1730 - setting it takes a while, even to the same
             self._sleep.deadline = look
@@ -73,7 +74,7 @@ class Expiry:
             # There is no checkpoint from here until the task sleeps, so `add` finds its scope.
             with trio.CancelScope() as self._sleep:
                 if self._due:
-                    left = self._due[0][0] - self._now()
+                    left = self._due[0][0] - self._now(time.time())
                     self._sleep.deadline = trio.current_time() + min(left, _LOOK)
                 await trio.sleep_forever()
 
@@ -82,7 +83,7 @@ class Expiry:
 
     async def _end_due(self) -> None:
         ended = 0
-        while self._due and self._due[0][0] <= self._now():
+        while self._due and self._due[0][0] <= self._now(time.time()):
             due, key = heapq.heappop(self._due)
             if self._counts(due, key):
                 self._connections[key].discard()
@@ -91,12 +92,12 @@ class Expiry:
                 if ended % _TURN == 0:
                     await trio.lowlevel.checkpoint()
 
-    def _now(self) -> float:
-        """Return Trio's time, plus an offset that changes whenever the wall clock is set.
+    def _now(self, wall: float) -> float:
+        """Return Trio's time, plus an offset that changes whenever the `wall` clock is set.
 
         The monotonic clock shows by how much it was set. Trio's can't, because tests make it jump.
         """
-        ahead = time.time() - time.monotonic()
+        ahead = wall - time.monotonic()
         if abs(ahead - self._ahead) > _SET:
             self._ahead = ahead
         return trio.current_time() + self._ahead

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Head", "plain_head"]
 
+#: The bytes of the lines. (To delete them is quicker than a pattern that compares each one.)
+_TEXT: Final = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 #: Method, target, version, and the lines of the headers. Each line ends with CR LF, and none is folded.
-#: (The possessive `*+` never goes back, so the time is linear in what a peer has sent.)
+#: (The possessive `*+` never goes back, and `.` not beyond its line, so the time is linear.)
 _HEAD: Final = re.compile(
     r"(GET|HEAD|POST|DELETE|OPTIONS) ([!-~]++) HTTP/(1\.[01])\r\n"
-    r"((?:[-!#$%&'*+.^_`|~0-9a-zA-Z]++:[\t -~\x80-\xff]*+\r\n)*+)\r\n"
+    r"((?:[-!#$%&'*+.^_`|~0-9a-zA-Z]++:.*\r\n)*+)\r\n"
 )
-_FIELD: Final = re.compile(r"([^:\r\n]++):([^\r\n]*+)\r\n")
+_FIELD: Final = re.compile(r"([^:\r\n]++):(.*)\r\n")
 _LENGTH: Final = re.compile(r"[0-9]{1,20}")
 #: Headers for which h11 has rules of its own.
 _NOT_PLAIN: Final = frozenset({"transfer-encoding", "expect"})
@@ -73,7 +75,8 @@ class Head:
 def plain_head(raw: bytes) -> Head | None:
     """Parse a whole head, up to and including its empty line; return None if h11 must parse it."""
     found = _HEAD.fullmatch(raw.decode("latin-1"))
-    if found is None:
+    ends = raw.translate(None, _TEXT)
+    if found is None or ends != b"\r\n" * (len(ends) // 2):
         return None
     method, target, version, lines = found.groups()
     fields = tuple([(name.lower(), text.strip("\t ")) for name, text in _FIELD.findall(lines)])

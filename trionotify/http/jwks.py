@@ -115,8 +115,9 @@ def _candidates(keys: Iterable[Key], token: Token) -> list[Key]:
 
 def _unsigned(keys: Iterable[Key], token: Token) -> BadToken | None:
     """Return the fault of a token that none of these keys has signed, or None."""
-    if any(key.verifies(token) for key in keys):
-        return None
+    for key in keys:
+        if key.verifies(token):
+            return None
     return BadToken("signature", "not signed with a key of its issuer")
 
 

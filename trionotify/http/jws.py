@@ -37,8 +37,8 @@ _RSA_BITS: Final = 2048
 SECRET_BYTES: Final = 32
 #: Characters of the longest token. It must fit among a request's headers.
 _LONGEST: Final = 8192
-_BASE64URL: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_TO_BASE64: Final = bytes.maketrans(b"-_", b"+/")
+#: From base64url to base64, whose own characters are invalid.
+_TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _MISSING: Final = "tokens need the extra trionotify[jwt]: run `python -m pip install 'trionotify[jwt]'`"
 
 
@@ -148,17 +148,18 @@ class Token:
         """Parse a token. Raises `BadToken`."""
         if len(text) > _LONGEST:
             raise BadToken("malformed", f"must have at most {_LONGEST} characters, not {len(text)}")
-        parts = text.split(".")
-        if len(parts) != 3:
-            hint = "; encrypted tokens are not accepted" if len(parts) == 5 else ""
+        signed, _, signature = text.rpartition(".")
+        header, dot, payload = signed.partition(".")
+        if not dot or "." in payload:
+            hint = "; encrypted tokens are not accepted" if text.count(".") == 4 else ""
             raise BadToken("malformed", f"must be a signed token in compact form{hint}")
         try:
-            payload, signature = _decoded(parts[1]), _decoded(parts[2])
-            claims = _members(payload, "claims")
-            algorithm, kid, type = _header(parts[0])
+            signature_bytes = _decoded(signature)
+            claims = _members(_decoded(payload), "claims")
+            algorithm, kid, type = _header(header)
         except binascii.Error:
             raise BadToken("malformed", "its parts must be base64url without padding") from None
-        return cls(algorithm, kid, type, claims, text.rpartition(".")[0].encode(), signature)
+        return cls(algorithm, kid, type, claims, signed.encode(), signature_bytes)
 
 
 # The tokens of an issuer differ in their claims, and hardly in their headers.
@@ -183,12 +184,13 @@ def _header(text: str) -> tuple[str, str | None, str]:
 
 def _decoded(text: str) -> bytes:
     """Decode base64url (RFC 4648, section 5) in its one spelling. Raises `binascii.Error`."""
-    spelled = text.encode("ascii", "replace")
-    if not spelled or spelled.translate(None, _BASE64URL):
-        raise binascii.Error("not base64url")
-    spelled = spelled.translate(_TO_BASE64) + b"=" * (-len(spelled) % 4)
-    data = binascii.a2b_base64(spelled)
-    if binascii.b2a_base64(data, newline=False) != spelled:
+    spelled = text.encode("ascii", "replace").translate(_TO_BASE64)
+    if not spelled:
+        raise binascii.Error("empty")
+    spelled += b"=" * (-len(spelled) % 4)
+    data = binascii.a2b_base64(spelled, strict_mode=True)
+    last = data[len(data) // 3 * 3 :]
+    if last and binascii.b2a_base64(last, newline=False) != spelled[-4:]:
         raise binascii.Error("bits are left over")
     return data
 
