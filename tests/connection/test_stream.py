@@ -518,6 +518,7 @@ async def test_the_kernel_is_asked_to_miss_acknowledgements() -> None:
 
 async def close_while_cut(room: Room, peer: StreamPeer) -> None:
     """Close the only client, whose kernel has taken a part of a block, and let it take the rest."""
+    await room.quiet()
     (client,) = room.hub.clients
     client.close()
     await room.quiet()

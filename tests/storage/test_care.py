@@ -51,7 +51,7 @@ async def test_a_backup_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 acknowledged += 1
 
         nursery.start_soon(publish)
-        while acknowledged < 50:
+        while acknowledged < 200:
             await trio.lowlevel.checkpoint()
         before = acknowledged
         await in_thread(care.backup, path, destination)
@@ -201,6 +201,27 @@ async def test_backups_to_one_place_at_once(tmp_path: Path, monkeypatch: pytest.
                 nursery.start_soon(in_thread, care.backup, path, destination)
         assert await hub.log.backup(destination) == 20  # type: ignore[attr-defined] # it is durable
     assert check(destination) == []
+
+
+def test_a_backup_of_a_log_that_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends, though between two steps more is added than a step copies."""
+    monkeypatch.setattr(copying, "_STEP", 1)
+    store = open_store(tmp_path / "log.db")
+    add(store, "x" * 200_000)
+    steps = 0
+
+    def between() -> None:
+        nonlocal steps
+        steps += 1
+        assert steps < 1000
+        store.append([entry("x" * 20_000)], 0, 0.0)
+
+    store.backup(str(tmp_path / "copy.db"), between, lambda: None)
+    assert 10 < steps < 100
+    store.close()
+    copy = open_store(tmp_path / "copy.db")
+    assert len(data(copy)) == 1 + steps
+    copy.close()
 
 
 def test_a_backup_beside_repetitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import sqlite3
@@ -36,10 +37,20 @@ def copy_database(
 ) -> None:
     """Copy the database of a connection to the file `destination`, which is replaced at the end.
 
-    `between` is called between two steps. `done` is called when the connection isn't needed any more,
-    and only the wait for the disk remains. If one of them raises, no copy is left behind. Raises
-    StoreError when the file can't be written, or is a log's, and what sqlite3 raises.
+    `between` is called between two steps. It may write through the connection, and thereby make the
+    database longer. So it is called only when fewer pages are left than ever before, or the copy might
+    never end. `done` is called when the connection isn't needed any more, and only the wait for the disk
+    remains. If one of them raises, no copy is left behind. Raises StoreError when the file can't be
+    written, or is a log's, and what sqlite3 raises.
     """
+    least = math.inf
+
+    def progress(_: int, remaining: int, __: int) -> None:
+        nonlocal least
+        if between and 0 < remaining < least:
+            least = remaining
+            between()
+
     source = connection.execute("PRAGMA database_list").fetchone()[2]
     part = destination + "-part"
     _check_destination(source, destination, part)
@@ -51,11 +62,7 @@ def copy_database(
         with contextlib.closing(sqlite3.connect(part)) as copy:
             # The wait for the disk comes below, once, and not in the store's thread.
             copy.execute("PRAGMA synchronous = OFF")
-            connection.backup(
-                copy,
-                pages=_STEP,
-                progress=lambda _, remaining, __: between() if between and remaining else None,
-            )
+            connection.backup(copy, pages=_STEP, progress=progress)
             # A copy is one file, with nothing beside it.
             copy.execute("PRAGMA journal_mode = DELETE")
         if done:
