@@ -27,9 +27,9 @@ _TEXT: Final = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 #: (The possessive `*+` never goes back, and `.` not beyond its line, so the time is linear.)
 _HEAD: Final = re.compile(
     r"(GET|HEAD|POST|DELETE|OPTIONS) ([!-~]++) HTTP/(1\.[01])\r\n"
-    r"((?:[-!#$%&'*+.^_`|~0-9a-zA-Z]++:.*\r\n)*+)\r\n"
+    r"(?:[-!#$%&'*+.^_`|~0-9a-zA-Z]++:.*\r\n)*+\r\n"
 )
-_FIELD: Final = re.compile(r"([^:\r\n]++):(.*)\r\n")
+_FIELD: Final = re.compile(r"([^:\r\n]++):[\t ]*+(.*)\r\n")
 _LENGTH: Final = re.compile(r"[0-9]{1,20}")
 #: Headers for which h11 has rules of its own.
 _NOT_PLAIN: Final = frozenset({"transfer-encoding", "expect"})
@@ -74,16 +74,18 @@ class Head:
 
 def plain_head(raw: bytes) -> Head | None:
     """Parse a whole head, up to and including its empty line; return None if h11 must parse it."""
-    found = _HEAD.fullmatch(raw.decode("latin-1"))
+    text = raw.decode("latin-1")
+    found = _HEAD.fullmatch(text)
     ends = raw.translate(None, _TEXT)
     if found is None or ends != b"\r\n" * (len(ends) // 2):
         return None
-    method, target, version, lines = found.groups()
-    fields = tuple([(name.lower(), text.strip("\t ")) for name, text in _FIELD.findall(lines)])
+    method, target, version = found.groups()
+    lines = _FIELD.findall(text, found.end(3) + len("\r\n"))
+    fields = tuple([(name.lower(), value.rstrip("\t ")) for name, value in lines])
     names = [name for name, _ in fields]
     if names.count("host") != 1 or not _NOT_PLAIN.isdisjoint(names):
         return None
-    lengths = [text for name, text in fields if name == "content-length"]
+    lengths = [value for name, value in fields if name == "content-length"]
     if lengths and (len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0])):
         return None
     return Head(method, target, version, fields, int(lengths[0]) if lengths else 0)
