@@ -105,10 +105,8 @@ def parse_key_set(data: bytes) -> tuple[Key, ...]:
 
 def _candidates(keys: Iterable[Key], token: Token) -> list[Key]:
     """Return the keys that may have signed the token. Without a `kid`, only one may fit."""
-    fitting = [key for key in keys if token.algorithm in key.algorithms]
-    if token.kid is not None:
-        return [key for key in fitting if key.kid == token.kid]
-    if len(fitting) > 1:
+    fitting = [key for key in keys if token.kid in (None, key.kid) and token.algorithm in key.algorithms]
+    if token.kid is None and len(fitting) > 1:
         raise BadToken("key", "kid: missing, but the issuer has several keys")
     return fitting
 

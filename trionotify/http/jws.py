@@ -15,7 +15,7 @@ from __future__ import annotations
 import binascii
 import json
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import attrs
@@ -75,10 +75,7 @@ class Key:
 def _key(kid: str | None, algorithms: Iterable[str], key: Any) -> Key:
     _, models = _joserfc()
 
-    def by(name: str) -> Callable[[bytes, bytes], bool]:
-        return lambda signed, signature: models[name].verify(signed, signature, key)
-
-    verify = {name: by(name) for name in algorithms}
+    verify = {name: partial(models[name].verify, key=key) for name in algorithms}
     return Key(kid, frozenset(verify), verify)
 
 
