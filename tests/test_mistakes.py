@@ -744,7 +744,7 @@ MISTAKES = [
         "F19",
         on_the_command_line("publish", "--audience=ops", "x"),
         (
-            "trionotify: --audience: not valid JSON: JSON is malformed: invalid character (byte 0);"
+            "trionotify: --audience: not valid JSON: invalid character (byte 0);"
             ' write, for example, [{"exact":{"team":"ops"}}]'
         ),
     ),

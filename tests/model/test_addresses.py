@@ -201,10 +201,10 @@ async def test_limits(autojump_clock: Clock) -> None:
         for id, address, status, words in [
             ("a", "203.0.113.1", 101, b""),
             ("a", "203.0.113.2", 101, b""),
-            ("a", "203.0.113.3", 429, b"id: a already has 2 connections"),
+            ("a", "203.0.113.3", 429, b"id: a already has 2 connections, the maximum"),
             ("b", "203.0.113.1", 101, b""),
             ("c", "203.0.113.1", 101, b""),
-            ("d", "203.0.113.1", 429, b"address: 203.0.113.1 already has 3 connections"),
+            ("d", "203.0.113.1", 429, b"address: 203.0.113.1 already has 3 connections, the maximum"),
         ]:
             found, body = await come(id, address)
             assert (found, words in body) == (status, True)

@@ -81,7 +81,8 @@ async def test_it_counts_like_any_other() -> None:
             for target in ("/?id=bo", "/?id=bo&since=nowhere:1"):
                 async with raw_client(port, target) as second:
                     peer = await second.until(lambda peer: peer.close)
-                    assert peer.close == (4429, "address: 127.0.0.1 already has 1 connections")
+                    fault = "address: 127.0.0.1 already has 1 connection, the maximum; close one first"
+                    assert peer.close == (4429, fault)
         while hub.clients:
             await trio.lowlevel.checkpoint()
         assert not hub.quotas._counts
@@ -232,7 +233,7 @@ async def test_a_session_and_an_own_record() -> None:
         ("id=stranger", 4401, "id: who is that?"),
         ("id=mallory", 4403, "id: not you"),
         ("id=oops", 1011, "the server failed"),
-        ("id=second", 4429, "id: second already has 1 connections"),
+        ("id=second", 4429, "id: second already has 1 connection, the maximum; close one first"),
     ],
 )
 async def test_refusals(query: str, code: int, words: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -29,9 +29,10 @@ class Quotas:
         """Raise `Refused` (429) if this client or its address has as many connections as allowed."""
         for key, most in self._of(client):
             if self._counts[key] >= most:
+                many = f"{most} connection{'s' if most > 1 else ''}"
                 raise Refused(
                     429,
-                    f"{key[0]}: {key[1]} already has {most} connections",
+                    f"{key[0]}: {key[1]} already has {many}, the maximum; close one first",
                     logged=key[0],
                     headers=RETRY_AFTER,
                 )

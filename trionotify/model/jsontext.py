@@ -45,6 +45,9 @@ MAX_DEPTH: Final = 128
 #: second.
 LONG: Final = 1 << 15
 
+#: The beginning of msgspec's errors about syntax. Ours begin with as much.
+_MALFORMED: Final = "JSON is malformed: "
+
 #: The text of a JSON value, which is written unchanged.
 Verbatim = msgspec.Raw
 
@@ -239,7 +242,7 @@ def _guarded(read: Any, text: object) -> Any:
     try:
         return read(text)
     except msgspec.MsgspecError as error:
-        raise ValueError(f"not valid JSON: {error}") from None
+        raise ValueError(f"not valid JSON: {str(error).removeprefix(_MALFORMED)}") from None
     except RecursionError:
         raise ValueError(f"not valid JSON: {_TOO_DEEP}") from None
     except UnicodeError:
