@@ -433,6 +433,7 @@ async def fall_off(room: Room, peer: StreamPeer) -> StreamPeer:
     peer.kernel.stall()
     for i in range(40):
         await room.hub.publish(f"{i}", subject=f"{i % 2}")
+    await room.quiet()
     peer.kernel.credit = None
     peer.kernel.grant(None)
     await room.quiet()
