@@ -154,7 +154,11 @@ def test_it_says_all_addresses() -> None:
         (["--port=0", "--max-filter-depth=101"], "--max-filter-depth: 101 is not in the range", 2),
         (["--port=0", "--max-batch=few"], "--max-batch: 'few' is not a valid integer.", 2),
         (["--unix=/nowhere/at/all.sock"], "trionotify: /nowhere/at/all.sock: No such file", 1),
-        ([f"--unix=/tmp/{'x' * 200}"], f"trionotify: unix: /tmp/{'x' * 200}: AF_UNIX path too long", 1),
+        (
+            [f"--unix=/tmp/{'x' * 200}"],
+            f"trionotify: unix: /tmp/{'x' * 200}: AF_UNIX path too long; choose a shorter path",
+            1,
+        ),
         (["--port=0", "--host="], "trionotify: host: must be a name or an address, not empty", 1),
         (["--port=0", "--store=sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
         (

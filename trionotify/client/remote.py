@@ -155,16 +155,16 @@ class Remote:
     def _publishing(self) -> Publisher:
         if self._publisher is None:
             raise RuntimeError(
-                "role: a subscriber can't publish; connect with role='both', and sign a signed"
-                " query with that role"
+                "role: a subscriber can't publish; connect with role='both' (a signed query must be"
+                " signed with that role)"
             )
         return self._publisher
 
     def _subscribing(self) -> Subscriber:
         if self._subscriber is None:
             raise RuntimeError(
-                "role: a publisher receives nothing; connect with role='both', and sign a signed"
-                " query with that role"
+                "role: a publisher receives nothing; connect with role='both' (a signed query must be"
+                " signed with that role)"
             )
         return self._subscriber
 

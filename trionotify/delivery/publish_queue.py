@@ -77,7 +77,7 @@ class Inbox:
         `trio.ClosedResourceError` after `close`.
         """
         if self.closed:
-            raise trio.ClosedResourceError
+            raise trio.ClosedResourceError("the hub is closed")
         if self.full or self._line:
             raise trio.WouldBlock
         self._insert(entries)
@@ -97,7 +97,7 @@ class Inbox:
         self._line[publisher] = None
         await trio.lowlevel.wait_task_rescheduled(give_up)
         if not publisher.served:
-            raise trio.ClosedResourceError
+            raise trio.ClosedResourceError("the hub is closed")
 
     def _serve_line(self) -> None:
         """Put in the waiting lists, in order, while there is room. If closed, wake all publishers."""

@@ -434,7 +434,7 @@ def _too_long(max_bytes: int) -> Refused:
 
 
 def _unreadable(error: h11.RemoteProtocolError) -> Refused:
-    # One of h11's frames refers to the error, which refers to the frames. They would stay until the
-    # cycle collector runs.
+    # The error and h11's frames refer to each other, and would stay until the cycle collector runs.
     error.__traceback__ = None
-    return Refused(error.error_status_hint, f"request: not valid HTTP: {error}", logged="not valid HTTP")
+    why, _, _ = str(error).partition(": bytearray(")  # the bytes as Python would write them
+    return Refused(error.error_status_hint, f"request: not valid HTTP: {why}", logged="not valid HTTP")

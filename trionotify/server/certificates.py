@@ -54,8 +54,9 @@ class Certificate:
                 raise ValueError(
                     f"tls_key: {self._key} is not the key of the certificate in {self._cert}"
                 ) from None
+            verb = "are" if len(self.paths) > 1 else "is"
             raise ValueError(
-                f"tls_cert: {self._cert} and {self._key} are not a certificate and its key in PEM:"
+                f"tls_cert: {' and '.join(self.paths)} {verb} not a certificate and its key in PEM:"
                 f" {error.reason or 'nothing was found'}"
             ) from None
         return context

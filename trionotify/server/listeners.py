@@ -37,9 +37,15 @@ _WILDCARDS: Final[Mapping[int, str]] = {socket.AF_INET: "0.0.0.0", socket.AF_INE
 _ATTEMPTS: Final = 10
 #: A family, and the argument of `bind`.
 _Address = tuple[int, tuple[Any, ...]]
-_IN_USE: Final = (
-    "stop the program that listens there, or choose another place with --port, --host or --unix"
-)
+#: What to do about errors of `bind`.
+_HINTS: Final = {
+    errno.EADDRINUSE: (
+        "stop the program that listens there, or choose another place with --port, --host or --unix"
+    ),
+    errno.EADDRNOTAVAIL: "choose an address of this machine",
+    errno.EACCES: "choose a port above 1023, or a path where the server's user may write",
+    errno.ENOENT: "create the directory, or choose another path",
+}
 
 
 async def listen_tcp(
@@ -249,6 +255,6 @@ def _listen(sock: socket.socket) -> None:
 def _explained(error: OSError, place: str) -> OSError:
     if error.errno is None:
         text = str(error)
-        return error if place in text else OSError(f"unix: {place}: {text}")
-    hint = f"; {_IN_USE}" if error.errno == errno.EADDRINUSE else ""
+        return error if place in text else OSError(f"unix: {place}: {text}; choose a shorter path")
+    hint = f"; {_HINTS[error.errno]}" if error.errno in _HINTS else ""
     return OSError(error.errno, f"{error.strerror}{hint}", place)
