@@ -117,8 +117,8 @@ class Proxy:
             while chunk := await source.receive_some():
                 if said is not None:
                     said += chunk
-                while self.held or (self.silent and self.silent in (heard or b"")):  # noqa: ASYNC110
-                    await trio.sleep(0.05)  # a test says when it ends
+                while self.held or (self.silent and self.silent in (heard or b"")):  # noqa: ASYNC110 - a test says when it ends
+                    await trio.sleep(0.05)
                 for found, other in self.instead.items() if heard is not None else ():
                     chunk = chunk.replace(found, other)
                 await sink.send_all(chunk)

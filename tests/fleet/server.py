@@ -20,8 +20,9 @@ __all__ = ["ServerProcess", "free_port", "server_process"]
 def free_port() -> int:
     """A port that is free, and stays so.
 
-    It is below the ports of outgoing connections. One of those could take it while nobody listens, and
-    a client that connects could even meet itself. Tests that run side by side have ranges of their own.
+    It is below the ports of outgoing connections. One of those could take it while no server listens,
+    and a client that connects could even meet itself. Tests that run side by side have ranges of their
+    own.
     """
     first = 10_000 + 1_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
     while True:

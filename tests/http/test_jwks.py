@@ -284,7 +284,7 @@ async def test_the_provider_is_away_at_first(
 
 
 async def test_who_fetches_nothing() -> None:
-    """Outside of a hub nobody does: that is said, and not waited for."""
+    """Outside of a hub, no task fetches keys. Verifying says so, and doesn't wait."""
     with pytest.raises(RuntimeError, match="pass these Tokens to a hub"):
         await RemoteKeys("https://id.example.org/keys").verify(Token.read(Provider().token()))
     with pytest.raises(
