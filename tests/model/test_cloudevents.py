@@ -177,6 +177,8 @@ def test_an_audience_is_a_condition_and_stays_here() -> None:
             'audience: must be a JSON array of filters, for example [{"exact":{"team":"ops"}}]',
             "1",
         ),
+        ({"to": 7}, "to: must be str, the id of one client, not int; write '7'", "1"),
+        ({"to": False}, "to: must be str, the id of one client, not bool", "1"),
         ({"audience": "["}, "audience: not valid JSON: Input data was truncated", "1"),
         ({"audience": '[{"exakt":{}}]'}, "audience: filters[0].exakt: unknown dialect", "1"),
         ({"audience": "[" * 20_000}, "audience: max_filter_bytes", "1"),

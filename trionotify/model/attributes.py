@@ -26,7 +26,6 @@ __all__ = [
     "ExtensionValue",
     "check_attribute_name",
     "check_text",
-    "check_to",
     "checked_extensions",
     "checked_time",
     "data_of_json",
@@ -135,10 +134,10 @@ def checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
             raise ValueError(
                 f"{name}: must not be among the extensions, because it is an attribute of its own"
             )
-        if isinstance(value, str):
+        if name == "to":
+            _check_to(value)
+        elif isinstance(value, str):
             check_text(name, value)
-            if name == "to":
-                check_id(name, value)
         elif not isinstance(value, int):
             raise TypeError(f"{name}: must be str, int or bool, not {_kind_of(value)}")
         elif not -(2**31) <= value < 2**31:
@@ -176,15 +175,16 @@ def _kind_of(value: object) -> str:
     return type(value).__name__
 
 
-def check_to(to: object) -> None:
-    """Raise TypeError, with the fix, if `to` is neither the id of one client nor None."""
-    if to is not None and not isinstance(to, str):
-        raise TypeError(f"to: must be str, the id of one client, not {type(to).__name__}{_fix_of(to)}")
+def _check_to(to: object) -> None:
+    """Raise TypeError or ValueError, with the fix, if `to` isn't the id of one client."""
+    if not isinstance(to, str):
+        raise TypeError(f"to: must be str, the id of one client, not {_kind_of(to)}{_fix_of(to)}")
+    check_id("to", to)
 
 
 def _fix_of(to: object) -> str:
     """Return the fix for a `to` that isn't one client's id."""
-    if isinstance(to, int | UUID):
+    if isinstance(to, int | UUID) and not isinstance(to, bool):
         return f"; write {str(to)!r}"
     if isinstance(to, list | tuple | set | frozenset):
         several = ", ".join(f"Exact(id={str(id)!r})" for id in islice(to, 3))

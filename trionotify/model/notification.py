@@ -25,7 +25,6 @@ from trionotify.model.attributes import (
     ExtensionValue,
     check_attribute_name,
     check_text,
-    check_to,
     checked_extensions,
     checked_time,
     data_of_json,
@@ -175,7 +174,6 @@ class Notification:
         core: dict[str, Any] = {name: given.pop(name) for name in _CORE if name in given}
         if extensions is not None:
             given = joined_extensions(extensions, given)
-        check_to(given.get("to"))
         if given:
             core["extensions"] = given
         return cls(data, **core)
