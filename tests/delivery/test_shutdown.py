@@ -269,8 +269,11 @@ async def test_cancelled_anywhere(autojump_clock: Clock) -> None:
 
 
 @pytest.mark.usefixtures("slots_of_two")
-async def test_two_wait_for_the_same_end(room: Room, autojump_clock: Clock) -> None:
+async def test_two_wait_for_the_same_end(
+    room: Room, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     """The second one says nothing of its own; both return when all are gone."""
+    caplog.set_level(logging.INFO, "trionotify")
     peers = [await polite(room) for _ in range(7)]
     ended: list[float] = []
 
@@ -283,6 +286,8 @@ async def test_two_wait_for_the_same_end(room: Room, autojump_clock: Clock) -> N
         nursery.start_soon(drain)
     assert ended[0] == ended[1]
     assert {peer.look().close for peer in peers} == {(1012, "")}
+    events = [getattr(record, "event", "") for record in caplog.records]
+    assert (events.count("draining"), events.count("drained")) == (1, 1)
     await room.hub.drain()
     assert trio.current_time() == ended[0]
 

@@ -126,8 +126,8 @@ class Drain:
         self._working = trio.Lock()
         #: Clients whose sessions wait in `run`, which doesn't wait for these.
         self._waiting: list[Client] = []
-        # When it began, with how many clients, and how many were lost before.
-        self._begun = 0.0
+        # When the drain that isn't over began, with how many clients, and how many were lost before.
+        self._begun: float | None = None
         self._clients = self._lost = 0
 
     async def run(self, seconds: float) -> None:
@@ -206,8 +206,11 @@ class Drain:
             )
 
     def _log_end(self) -> None:
+        if self._begun is None:
+            return  # another task has logged it
         cut_off = self._hub.lost - self._lost + len(self._hub.connections)
         seconds, closed = trio.current_time() - self._begun, self._clients - cut_off
+        self._begun = None
         said = {"seconds": round(seconds, 3), "closed": closed, "cut_off": cut_off}
         logger.info(
             "drained in %.1f seconds; closed in good order: %d, cut off: %d",
