@@ -78,7 +78,7 @@ class CatchUp:
             return False
         if rest := broadcast.hand_over(position, chunk, taken):
             wire.owe(rest)
-        return True
+        return not broadcast.settle(position)
 
     def _skip(self, lost: Evicted | Damaged) -> bool:
         """Tell the client of the gap and continue behind it, or close the connection.
