@@ -33,10 +33,12 @@ from trionotify import AnyOf, Disconnected, Exact, Lagged, Not, Notification, Pr
 from trionotify.connection.connection import ClientConnection
 from trionotify.delivery import broadcast as broadcast_module
 from trionotify.delivery import compression as compression_module
+from trionotify.delivery import history as history_module
 from trionotify.delivery import turns as turns_module
 from trionotify.delivery.audience import Audiences
 from trionotify.delivery.broadcast import Broadcast
 from trionotify.delivery.entry import Entry
+from trionotify.delivery.history import _Block
 from trionotify.delivery.matching import Matcher
 from trionotify.http.serving import serve_transport
 from trionotify.model import costs as costs_module
@@ -573,6 +575,13 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compression_module, "_in_thread", in_turn)
 
 
+@pytest.fixture(autouse=True)
+def filed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let even a reader of few entries use the history, in short blocks."""
+    monkeypatch.setattr(history_module, "FEW", 0)
+    monkeypatch.setattr(history_module, "BLOCK", 3)
+
+
 @pytest.fixture
 def interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the broadcast give way after every entry that it matches, and after every send."""
@@ -676,6 +685,16 @@ MUTATIONS = {
         (ClientConnection, "_fall_behind"),
         "self.hub.broadcast.fall_behind(self.position)",
         "pass",
+    ),
+    "a block counts as filed to its end": (
+        (_Block, "file"),
+        "self.upto = min(entry.offset, end)",
+        "self.upto = end",
+    ),
+    "what is for all isn't looked up": (
+        (history_module, "_demands"),
+        "[None, position.client.id]",
+        "[position.client.id]",
     ),
     "a cut batch counts as sent": (
         (broadcast_module, "cut"),

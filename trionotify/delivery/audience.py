@@ -23,7 +23,7 @@ from trionotify.delivery.registry import Registry
 from trionotify.delivery.turns import Lane, Turn
 from trionotify.model.costs import Allowance, Price, price_of
 from trionotify.model.notification import Notification
-from trionotify.model.predicates import AllOf, AnyOf, Exact, Wanted, is_value
+from trionotify.model.predicates import Wanted, demanded, is_value
 
 __all__ = ["Audiences", "is_meant"]
 
@@ -178,13 +178,13 @@ class Audiences:
 
     def _candidates(self, audience: Wanted) -> Iterable[Client]:
         """Return the clients for which `audience` may hold."""
-        demanded = _demanded(audience)
-        if demanded is None:
+        pairs = demanded(audience)
+        if pairs is None:
             return self._registry
-        if len({name for name, _ in demanded}) > MAX_NAMES:
-            return [client for client in self._registry if _has_any(client, demanded)]
+        if len({name for name, _ in pairs}) > MAX_NAMES:
+            return [client for client in self._registry if _has_any(client, pairs)]
         found: dict[Client, None] = {}
-        for name, value in demanded:
+        for name, value in pairs:
             found.update(dict.fromkeys(self._registry.by_param(name, value)))
         return found
 
@@ -206,23 +206,3 @@ def _has_any(client: Client, demanded: Collection[tuple[str, str]]) -> bool:
         or ("id", client.id) in demanded
         or ("role", client.role) in demanded
     )
-
-
-def _demanded(audience: Wanted) -> dict[tuple[str, str], None] | None:
-    """Return parameters and values of which a matching client has at least one; None if unknown."""
-    match audience:
-        case Exact(attributes=(condition, *_)) if type(audience) is Exact:
-            return {condition: None}
-        case AllOf(parts=parts) if type(audience) is AllOf:
-            for part in parts:
-                if (found := _demanded(part)) is not None:
-                    return found
-        case AnyOf(parts=parts) if type(audience) is AnyOf:
-            together: dict[tuple[str, str], None] = {}
-            for part in parts:
-                found = _demanded(part)
-                if found is None:
-                    return None
-                together.update(found)
-            return together
-    return None

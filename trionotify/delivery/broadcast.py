@@ -20,6 +20,7 @@ import trio
 from trionotify.delivery.compression import compressed_last, joined
 from trionotify.delivery.counters import Counts, Lag
 from trionotify.delivery.entry import Entry
+from trionotify.delivery.history import History
 from trionotify.delivery.log import Log
 from trionotify.delivery.matching import Matcher
 from trionotify.delivery.position import Chunk, Group, Position, Sendable, cut
@@ -63,6 +64,7 @@ class Broadcast:
         #: The log's epoch before it began again.
         self.epoch_before: str = ""
         self._unsent = Unsent(max_unsent, self.lag)
+        self._history = History()
 
     def cursor(self, offset: int) -> str:
         """Return the text of a cursor. A negative offset is from before the log began again."""
@@ -308,7 +310,7 @@ class Broadcast:
         if not position.joined or self.settle(position):
             return None
         read = read_on if position.reading is None else position.reading.read
-        chunk, offset = read(position, self.log, self.taken)
+        chunk, offset = read(position, self.log, self.taken, self._history.narrow)
         if not position.joined:
             return None  # the client's own predicate has closed it
         position.cursor = offset

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from trionotify.delivery.history import wants
 from trionotify.delivery.log import Log, NotLoaded
-from trionotify.delivery.position import CHUNK_SIZE, Chunk, Position, join_frames
-from trionotify.delivery.scan import SCAN, wants
+from trionotify.delivery.position import CHUNK_SIZE, Chunk, Narrow, Position, join_frames
+from trionotify.delivery.scan import SCAN
 from trionotify.delivery.turns import Turn
 from trionotify.model.predicates import NOTHING
 
@@ -95,7 +96,7 @@ class Latest:
         """Discard the notes, and begin again at the position's cursor."""
         self._notes = None
 
-    def read(self, position: Position, log: Log, taken: int) -> tuple[Chunk | None, int]:
+    def read(self, position: Position, log: Log, taken: int, narrow: Narrow) -> tuple[Chunk | None, int]:
         """Return the next noted frames, once all up to `taken` was seen, and the position's new offset.
 
         Raises `Evicted`, `Damaged` and `NotLoaded` as `read_on` does.
@@ -105,7 +106,7 @@ class Latest:
             self._scanned = position.cursor
         notes = self._notes
         if self._scanned < taken and not notes.full:
-            self._look(position, notes, log, taken)
+            self._look(position, notes, log, taken, narrow)
             if self._scanned < taken and not notes.full:
                 return None, position.cursor
         assert position.encode is not None  # only readers of bytes come here
@@ -129,11 +130,12 @@ class Latest:
             self._notes = None
         return (join_frames(found, position.encode)[0] if found else None), offset
 
-    def _look(self, position: Position, notes: Notes, log: Log, taken: int) -> None:
+    def _look(self, position: Position, notes: Notes, log: Log, taken: int, narrow: Narrow) -> None:
         """Look at the next entries of one turn, and at one at least."""
         turn = Turn()
         begun = self._scanned
-        for entry in log.read(self._scanned, SCAN):
+        entries = log.read(begun, SCAN)
+        for entry in narrow(position, log, entries):
             if entry.offset > taken or notes.full or (turn.over and self._scanned > begun):
                 break
             wanted = position.predicate is not NOTHING and wants(position, entry)
@@ -143,3 +145,5 @@ class Latest:
             if wanted:
                 notes.add(entry)
             self._scanned = entry.offset
+        else:
+            self._scanned = min(entries[-1].offset, taken) if entries else begun

@@ -17,7 +17,7 @@ A position is *live* or *catching up*. The broadcast keeps this rule, on which a
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from trionotify.delivery.log import Log
     from trionotify.model.costs import Price
 
-__all__ = ["Chunk", "Encode", "Group", "Outlet", "Position", "Reading"]
+__all__ = ["Chunk", "Encode", "Group", "Narrow", "Outlet", "Position", "Reading"]
 
 #: Makes an entry's frame in one format. Functions compare by identity, which is how groups form.
 Encode = Callable[["Entry"], bytes]
 #: Bytes that go out.
 Sendable = bytes | memoryview
+#: Selects, from some consecutive entries, those that may concern a reader. See `history`.
+Narrow = Callable[["Position", "Log", list["Entry"]], Iterable["Entry"]]
 
 
 class Recipient(Subject, Protocol):
@@ -88,7 +90,9 @@ NO_OUTLET: Final = _NoOutlet()
 class Reading(Protocol):
     """A reader's own way to read the log while it is behind, if not everything in order."""
 
-    def read(self, position: Position, log: Log, taken: int) -> tuple[Chunk | None, int]:
+    def read(
+        self, position: Position, log: Log, taken: int, narrow: Narrow, /
+    ) -> tuple[Chunk | None, int]:
         """Return the next frames, and the offset behind them. See `scan.read_on`."""
 
     def forget(self) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from trionotify.delivery.entry import Entry
+from trionotify.delivery.history import wants
 from trionotify.delivery.log import Damaged, Evicted, NotLoaded
 from trionotify.delivery.position import Position, Sendable
-from trionotify.delivery.scan import wants
 from trionotify.delivery.turns import Turn
 from trionotify.errors import Lagged, StoreError
 from trionotify.model.cursor import Cursor, Moment

@@ -260,6 +260,26 @@ def is_value(predicate: Wanted) -> bool:
     return kind in _PLAIN
 
 
+def demanded(predicate: Wanted) -> dict[tuple[str, str], None] | None:
+    """Return names and values of which everything that it selects has at least one; None if unknown."""
+    match predicate:
+        case Exact(attributes=(condition, *_)) if type(predicate) is Exact:
+            return {condition: None}
+        case AllOf(parts=parts) if type(predicate) is AllOf:
+            for part in parts:
+                if (found := demanded(part)) is not None:
+                    return found
+        case AnyOf(parts=parts) if type(predicate) is AnyOf:
+            together: dict[tuple[str, str], None] = {}
+            for part in parts:
+                found = demanded(part)
+                if found is None:
+                    return None
+                together.update(found)
+            return together
+    return None
+
+
 def key_of(predicate: Wanted) -> Hashable:  # noqa: PLR0911 - a table
     """Return the canonical form of `predicate`, a dict's key for as long as the predicate is kept.
 
