@@ -87,7 +87,7 @@ def run(
         elif not revision:
             click.echo(f"{kind.name} is not installed: left out", err=True)
     results: Results = {}
-    told = {name: found for name, found in versions.items() if name in USUAL}
+    told = {name: found for name, found in versions.items() if name in USUAL and found}
     with unpacked(revision, python) if revision else nullcontext() as other:
         for case in (CASES[name] for name in cases or CASES):
             kinds = [KINDS[name] for name in case.kinds if name in versions]
