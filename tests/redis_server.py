@@ -64,7 +64,7 @@ class RedisServer:
         with trio.fail_after(DEADLINE):
             while True:
                 assert self.process.poll() is None, (self.directory / "log").read_text()
-                with contextlib.suppress(OSError, trio.BrokenResourceError, ReplyError):
+                with contextlib.suppress(OSError, ReplyError):
                     if await self.command("PING") == "PONG":
                         return
                 await trio.sleep(0.01)
@@ -83,11 +83,17 @@ class RedisServer:
         self.process.send_signal(number)
 
     async def command(self, *words: str) -> Any:
-        """The answer to a command. Raises `ReplyError`."""
+        """The answer to a command. Raises `ReplyError`, or OSError if the connection breaks.
+
+        A Sentinel ends the connections of a server that it gives another role.
+        """
         async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
             text = b"".join(b"$%d\r\n%b\r\n" % (len(word.encode()), word.encode()) for word in words)
-            await stream.send_all(b"*%d\r\n%b" % (len(words), text))
-            return await _Replies(stream).next()
+            try:
+                await stream.send_all(b"*%d\r\n%b" % (len(words), text))
+                return await _Replies(stream).next()
+            except trio.BrokenResourceError as error:
+                raise ConnectionError(str(error)) from error
 
 
 class ReplyError(Exception):
