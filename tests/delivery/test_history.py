@@ -15,6 +15,7 @@ from trionotify.delivery.entry import Entry
 from trionotify.delivery.history import History, wants
 from trionotify.delivery.log import Evicted, NotLoaded
 from trionotify.delivery.position import NO_OUTLET, Position
+from trionotify.delivery.scan import read_on
 from trionotify.model.predicates import EVERYTHING
 
 IDS = ["al", "bo", "cy"]
@@ -76,7 +77,7 @@ class Client:
 
 def reader(predicate: Any, id: str | None = "al") -> Position:
     client = None if id is None else Client(id)
-    return Position(NO_OUTLET, predicate, None, len, client)
+    return Position(NO_OUTLET, predicate, lambda _: b"frame", len, client)
 
 
 def filled(*entries: Any) -> FakeLog:
@@ -129,17 +130,20 @@ def test_nothing_that_is_wanted_is_left_out(rounds: list[Any]) -> None:
             log.add(**entry)
         log.start = min(log.start + dropped, log.entries[-1].offset)
         log.loaded = float("inf") if loaded is None else log.start + loaded
-        for predicate, id, after, limit in read:
+        for predicate, id, begun, limit in read:
+            after = max(begun, log.start)
+            taken = after + limit
             try:
-                found = log.read(max(after, log.start), limit)
+                found = [entry for entry in log.read(after, 1000) if entry.offset <= taken]
             except NotLoaded:
                 continue
             position = reader(predicate, id)
-            narrowed = list(history.narrow(position, log, found))  # type: ignore[arg-type] # as much of a log as it needs
+            narrowed = list(history.narrow(position, log, after, taken))  # type: ignore[arg-type] # as much of a log as it needs
             assert [each for each in narrowed if wants(position, each)] == [
                 each for each in found if wants(position, each)
             ]
             assert [each for each in found if each in narrowed] == narrowed
+            assert narrowed[-1:] == found[-1:]
         assert len(history._blocks) <= 5
 
 
@@ -153,7 +157,7 @@ def test_entries_are_filed_once_for_all_readers(monkeypatch: pytest.MonkeyPatch)
     history = History()
     for number in range(100):
         position = reader(Exact(type=f"t{number}"))
-        found = list(history.narrow(position, log, log.read(0, 1000)))  # type: ignore[arg-type] # the same
+        found = list(history.narrow(position, log, 0, 1000))  # type: ignore[arg-type] # the same
         # The ends of the two blocks are among them, between which a reader gives way.
         assert {entry.offset for entry in found} == {*range(number + 1, 1000, 100), 512, 1000}
     assert len(asked) == 1000
@@ -164,7 +168,7 @@ def test_notifications_for_others_are_not_looked_at(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(history_module, "BLOCK", 512)
     log = filled(*[{"step": 1, "type": "t", "to": f"c{n % 9}" if n % 10 else None} for n in range(100)])
     log.add(1, type="t", to="c5")
-    found = list(History().narrow(reader(EVERYTHING, "c5"), log, log.read(0, 200)))  # type: ignore[arg-type] # the same
+    found = list(History().narrow(reader(EVERYTHING, "c5"), log, 0, 200))  # type: ignore[arg-type] # the same
     assert {entry.template.to for entry in found} == {None, "c5"}
     assert len(found) == sum(entry.template.to in {None, "c5"} for entry in log.entries)
 
@@ -173,7 +177,7 @@ def test_a_callable_sees_everything() -> None:
     """It may have effects, and a subscription inside the process gets what is for anyone."""
     log = filled(*[{"step": 1, "type": "t", "to": "bo"}] * 8)
     for position in (reader(lambda _: True), reader(EVERYTHING, None)):
-        found = History().narrow(position, log, log.read(0, 8))  # type: ignore[arg-type] # the same
+        found = History().narrow(position, log, 0, 8)  # type: ignore[arg-type] # the same
         assert list(found) == log.entries
 
 
@@ -185,7 +189,7 @@ def test_another_epoch_is_another_history() -> None:
         for _ in range(4):
             log.add(1, type=type)
             log.add(1, type="c")
-        found = list(history.narrow(reader(Exact(type=type)), log, log.read(0, 8)))  # type: ignore[arg-type] # the same
+        found = list(history.narrow(reader(Exact(type=type)), log, 0, 8))  # type: ignore[arg-type] # the same
         assert [entry.template.type for entry in found if wants(reader(Exact(type=type)), entry)] == (
             [type] * 4
         )
@@ -195,8 +199,16 @@ def test_nothing_of_an_entry_is_kept() -> None:
     """A block has hashes and offsets, because its log may drop the entries."""
     history, log = History(), filled(*[{"step": 1, "type": "a" * 4096, "to": "bo"}] * 4)
     for position in (reader(Exact(type="b")), reader(EVERYTHING)):
-        list(history.narrow(position, log, log.read(0, 4)))  # type: ignore[arg-type] # the same
+        list(history.narrow(position, log, 0, 4))  # type: ignore[arg-type] # the same
     blocks = history._blocks.values()
     assert len(blocks) == 2
     assert {type(key) for block in blocks for key in block.offsets} == {int}
     assert {type(one) for block in blocks for some in block.offsets.values() for one in some} == {int}
+
+
+def test_a_reader_comes_to_the_end_of_what_was_taken() -> None:
+    """Whatever the log has behind it, because the reader becomes live there."""
+    log = filled(*[{"step": 1, "type": "a"}] * 10)
+    for predicate in (Exact(type="b"), Exact(type="a"), EVERYTHING):
+        _, offset = read_on(reader(predicate), log, 6, History().narrow)  # type: ignore[arg-type] # the same
+        assert offset == 6

@@ -27,8 +27,10 @@ from trionotify.delivery.log import Damaged, Evicted, Log, NotLoaded
 from trionotify.delivery.position import Position
 from trionotify.model.predicates import EVERYTHING, demanded, is_value
 
-__all__ = ["History", "wants"]
+__all__ = ["SCAN", "History", "wants"]
 
+#: The most entries that one step looks at.
+SCAN = 2048
 #: The offsets of a block. Filing it takes a quarter of a millisecond.
 BLOCK = 512
 #: The most blocks, of all attributes together. Each takes 5 to 80 KiB.
@@ -80,8 +82,14 @@ class History:
         #: By epoch, number and attribute. The block that was used longest ago is in front.
         self._blocks: dict[tuple[str, int, str], _Block] = {}
 
-    def narrow(self, position: Position, log: Log, entries: list[Entry]) -> Iterable[Entry]:
-        """Return, in order, those of some consecutive `entries` that may concern the reader."""
+    def narrow(self, position: Position, log: Log, after: int, taken: int) -> Iterable[Entry]:
+        """Return the next entries behind `after`, up to `taken`, that may concern the reader.
+
+        The last one that was looked at is always among them. Raises as `Log.read` does.
+        """
+        entries = log.read(after, SCAN)
+        if entries and entries[-1].offset > taken:
+            entries = entries[: bisect_right(entries, taken, key=_offset)]
         demands = _demands(position) if len(entries) > FEW else None
         return entries if demands is None else self._narrowed(demands, log, entries)
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 from trionotify.delivery.history import wants
 from trionotify.delivery.log import Log, NotLoaded
 from trionotify.delivery.position import CHUNK_SIZE, Chunk, Narrow, Position, join_frames
-from trionotify.delivery.scan import SCAN
 from trionotify.delivery.turns import Turn
 from trionotify.model.predicates import NOTHING
 
@@ -134,9 +133,8 @@ class Latest:
         """Look at the next entries of one turn, and at one at least."""
         turn = Turn()
         begun = self._scanned
-        entries = log.read(begun, SCAN)
-        for entry in narrow(position, log, entries):
-            if entry.offset > taken or notes.full or (turn.over and self._scanned > begun):
+        for entry in narrow(position, log, begun, taken):
+            if notes.full or (turn.over and self._scanned > begun):
                 break
             wanted = position.predicate is not NOTHING and wants(position, entry)
             # If the predicate has replaced itself, the new one begins behind this entry. Otherwise this
@@ -145,5 +143,3 @@ class Latest:
             if wanted:
                 notes.add(entry)
             self._scanned = entry.offset
-        else:
-            self._scanned = min(entries[-1].offset, taken) if entries else begun

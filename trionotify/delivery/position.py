@@ -37,8 +37,8 @@ __all__ = ["Chunk", "Encode", "Group", "Narrow", "Outlet", "Position", "Reading"
 Encode = Callable[["Entry"], bytes]
 #: Bytes that go out.
 Sendable = bytes | memoryview
-#: Selects, from some consecutive entries, those that may concern a reader. See `history`.
-Narrow = Callable[["Position", "Log", list["Entry"]], Iterable["Entry"]]
+#: Reads those of the next entries, up to an offset, that may concern a reader. See `History.narrow`.
+Narrow = Callable[["Position", "Log", int, int], Iterable["Entry"]]
 
 
 class Recipient(Subject, Protocol):

@@ -6,8 +6,6 @@ far behind never holds up the others.
 
 from __future__ import annotations
 
-from typing import Final
-
 from trionotify.delivery.entry import Entry
 from trionotify.delivery.history import wants
 from trionotify.delivery.log import Log
@@ -15,10 +13,7 @@ from trionotify.delivery.position import CHUNK_SIZE, Chunk, Narrow, Position, jo
 from trionotify.delivery.turns import Turn
 from trionotify.model.predicates import NOTHING
 
-__all__ = ["SCAN", "read_on"]
-
-#: The most entries that one step looks at.
-SCAN: Final = 2048
+__all__ = ["read_on"]
 
 
 def read_on(position: Position, log: Log, taken: int, narrow: Narrow) -> tuple[Chunk | None, int]:
@@ -33,9 +28,8 @@ def read_on(position: Position, log: Log, taken: int, narrow: Narrow) -> tuple[C
     assert position.encode is not None  # only readers of bytes come here
     found: list[Entry] = []
     size, turn = 0, Turn()
-    entries = log.read(offset, SCAN)
-    for entry in narrow(position, log, entries):
-        if entry.offset > taken or (turn.over and offset > position.cursor):
+    for entry in narrow(position, log, offset, taken):
+        if turn.over and offset > position.cursor:
             break
         if wants(position, entry):
             size += len(entry.frame(position.encode))
@@ -43,6 +37,4 @@ def read_on(position: Position, log: Log, taken: int, narrow: Narrow) -> tuple[C
                 break
             found.append(entry)
         offset = entry.offset
-    else:
-        offset = min(entries[-1].offset, taken) if entries else offset
     return (join_frames(found, position.encode)[0] if found else None), offset
