@@ -44,7 +44,7 @@ _SHARES = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
 
 @asynccontextmanager
 async def measured_lag(port: int) -> AsyncIterator[Lag]:
-    """Measure while the block runs."""
+    """Measure while the block runs, which begins after the first answer."""
     lag = Lag()
     command = [sys.executable, "-m", "tests.fuzz.lag", str(port)]
     pipe = subprocess.PIPE
@@ -52,15 +52,19 @@ async def measured_lag(port: int) -> AsyncIterator[Lag]:
     assert process.stdin is not None
     assert process.stdout is not None
     said = bytearray()
+    answered = trio.Event()
 
     async def read() -> None:
         assert process.stdout is not None
         async for data in process.stdout:
             said.extend(data)
+            answered.set()
+        answered.set()  # it failed
 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
+            await answered.wait()
             yield lag
             await process.stdin.aclose()
             await process.wait()
