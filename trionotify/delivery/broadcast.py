@@ -17,13 +17,13 @@ from typing import Final
 
 import trio
 
-from trionotify.delivery.compression import compressed_last, joined
+from trionotify.delivery.compression import CompressedEncode, compressed_last
 from trionotify.delivery.counters import Counts, Lag
 from trionotify.delivery.entry import Entry
 from trionotify.delivery.history import History
 from trionotify.delivery.log import Log
 from trionotify.delivery.matching import Matcher
-from trionotify.delivery.position import Chunk, Group, Position, Sendable, cut
+from trionotify.delivery.position import Chunk, Group, Position, Sendable, cut, join_frames
 from trionotify.delivery.publish_queue import Inbox
 from trionotify.delivery.registry import Registry
 from trionotify.delivery.renewal import BeganAgain, begin_again, place_before
@@ -202,7 +202,7 @@ class Broadcast:
         self.counts.hand_out(entries, fresh, trio.current_time())
         if len(fresh) < len(entries):  # the log had the others already
             Tally(entries).tell(self.log, self.cursor)
-        self.inbox.settle(entries)
+        self.inbox.settle(len(entries))
 
     async def _send_all(
         self,
@@ -218,19 +218,24 @@ class Broadcast:
                 members[group] = tuple(position for position in all_ if position not in singled)
         made: dict[tuple[object, ...], list[Chunk]] = {}
         size = 0
-        for position, own in sorted(singled.items(), key=compressed_last):
+        for position in sorted(singled, key=compressed_last):
+            own = singled[position]
             wants = position.merged(own, shared.get(position.group, [])) if position.group else own
             key = (position.encode, *[entry.offset for entry in wants])
             if key not in made:
                 if size > _JOINED_BYTES:
                     made.clear()
                     size = 0
-                made[key] = await joined(wants, position.encode, turn)
+                if isinstance(position.encode, CompressedEncode):
+                    await position.encode.prepare(wants, turn)
+                made[key] = join_frames(wants, position.encode)
                 size += sum([len(chunk.data) for chunk in made[key]])
             await self._send((position,), wants, made[key], tally, turn)
-        for group, wants in sorted(shared.items(), key=compressed_last):
-            chunks = await joined(wants, group.encode, turn)
-            await self._send(members[group], wants, chunks, tally, turn)
+        for group in sorted(shared, key=compressed_last):
+            if isinstance(group.encode, CompressedEncode):
+                await group.encode.prepare(shared[group], turn)
+            chunks = join_frames(shared[group], group.encode)
+            await self._send(members[group], shared[group], chunks, tally, turn)
 
     async def _send(
         self,

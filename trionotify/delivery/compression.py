@@ -6,7 +6,7 @@ time once per notification and not once per delivery. It needs no memory per cli
 is compressed by itself.
 
 Compressing a frame takes longer than anything else that the broadcast does for a notification. So
-`joined` makes the missing frames of a slice first. It passes its turn on between two of them, and large
+`prepare` makes the missing frames of a slice first. It passes its turn on between two of them, and large
 ones are made in a thread. Readers of plain frames come first (`compressed_last`) and don't wait.
 
 A client that catches up has its small frames compressed in its own turns. Large ones, and those of old
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from trionotify.delivery.position import Chunk, Encode, Group, Position, join_frames
+from trionotify.delivery.position import Encode, Group, Position
 
 if TYPE_CHECKING:
     from trionotify.delivery.counters import Compression
     from trionotify.delivery.entry import Entry
     from trionotify.delivery.turns import Turn
 
-__all__ = ["CompressedEncode", "compressed_last", "joined"]
+__all__ = ["CompressedEncode", "compressed_last"]
 
 #: From this size in bytes on, a frame is compressed in a thread. This takes a third of a millisecond.
 LARGE: Final = 1 << 16
@@ -81,13 +81,6 @@ class CompressedEncode:
         return compressed
 
 
-def compressed_last(item: tuple[Group | Position, object]) -> bool:
+def compressed_last(readers: Group | Position) -> bool:
     """Return a key that sorts readers of compressed frames behind the others."""
-    return isinstance(item[0].encode, CompressedEncode)
-
-
-async def joined(entries: list[Entry], encode: Encode | None, turn: Turn) -> list[Chunk]:
-    """Return the entries' frames in chunks, as `join_frames` does. A checkpoint if that takes a turn."""
-    if isinstance(encode, CompressedEncode):
-        await encode.prepare(entries, turn)
-    return join_frames(entries, encode)
+    return isinstance(readers.encode, CompressedEncode)

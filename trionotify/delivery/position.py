@@ -193,28 +193,23 @@ CHUNK_SIZE: Final = 1 << 16
 
 def join_frames(entries: list[Entry], encode: Encode | None) -> list[Chunk]:
     """Join the entries' frames into chunks of at most `CHUNK_SIZE` bytes; none without `encode`."""
-    chunks: list[Chunk] = []
     if encode is None:
-        return chunks
-    frames: list[bytes] = []
-    offsets: list[int] = []
+        return []
+    parts: list[tuple[list[bytes], list[int]]] = []
     size = 0
     for entry in entries:
         frame = entry.frame(encode)
-        if frames and size + len(frame) > CHUNK_SIZE:
-            chunks.append(_chunk(frames, offsets))
-            frames, offsets, size = [], [], 0
+        size += len(frame)
+        if not parts or size > CHUNK_SIZE:
+            parts.append(([], []))
+            size = len(frame)
+        frames, offsets = parts[-1]
         frames.append(frame)
         offsets.append(entry.offset)
-        size += len(frame)
-    if frames:
-        chunks.append(_chunk(frames, offsets))
-    return chunks
-
-
-def _chunk(frames: list[bytes], offsets: list[int]) -> Chunk:
-    data = frames[0] if len(frames) == 1 else b"".join(frames)
-    return Chunk(frames, offsets, data, list(accumulate(map(len, frames))))
+    return [
+        Chunk(frames, offsets, b"".join(frames), list(accumulate(map(len, frames))))
+        for frames, offsets in parts
+    ]
 
 
 def cut(position: Position, chunk: Chunk, sent: int) -> tuple[bytes, memoryview]:

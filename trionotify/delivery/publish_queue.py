@@ -65,10 +65,10 @@ class Inbox:
         """
         if not entries:
             return
-        try:
-            self.put_nowait(entries)
-        except trio.WouldBlock:
+        if self._must_wait():
             await self._wait_in_line(entries)
+        else:
+            self._insert(entries)
 
     def put_nowait(self, entries: list[Entry]) -> None:
         """Put a whole list in. Raises `trio.WouldBlock` if the channel is full.
@@ -76,11 +76,14 @@ class Inbox:
         Also raises it if other publishers wait in line, because they come first. Raises
         `trio.ClosedResourceError` after `close`.
         """
-        if self.closed:
-            raise trio.ClosedResourceError("the hub is closed")
-        if self.full or self._line:
+        if self._must_wait():
             raise trio.WouldBlock
         self._insert(entries)
+
+    def _must_wait(self) -> bool:
+        if self.closed:
+            raise trio.ClosedResourceError("the hub is closed")
+        return self.full or bool(self._line)
 
     async def _wait_in_line(self, entries: list[Entry]) -> None:
         """Wait until `_serve_line` has put `entries` in.
@@ -137,9 +140,9 @@ class Inbox:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return first + self._take_rest()
 
-    def settle(self, entries: list[Entry]) -> None:
-        """Note that these entries, which were taken, have been broadcast or refused."""
-        self._done += len(entries)
+    def settle(self, count: int) -> None:
+        """Note that so many of the entries that were taken have been broadcast or refused."""
+        self._done += count
         if self._waiting:
             self._waiting.unpark_all()
 

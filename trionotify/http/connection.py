@@ -22,7 +22,7 @@ import re
 import time
 from contextlib import suppress
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -60,7 +60,7 @@ _PIECE: Final = 1 << 10
 _GRACE: Final = 0.25
 _END_OF_LINE: Final = b"\r\n"
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
-_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)++")
+_without_empty_lines: Final = partial(re.compile(rb"\A(?:\r\n)++").sub, b"")
 _FIELD: Final = rb"\r\n%b[ \t]*:[ \t]*([^\r\n]*)"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -423,10 +423,6 @@ def _check_lines(raw: bytes, where: str) -> None:
         raise Refused(400, f"each line of {where} must end with CR LF", logged="line endings")
     if b"\r\n " in raw or b"\r\n\t" in raw:
         raise Refused(400, "each header must be on one line", logged="a folded header")
-
-
-def _without_empty_lines(data: bytes) -> bytes:
-    return _EMPTY_LINES.sub(b"", data)
 
 
 def _too_long(max_bytes: int) -> Refused:

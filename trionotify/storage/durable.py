@@ -304,7 +304,7 @@ class DurableLog(Alone):
                 await self._commits.send((entries, fresh))
             except StoreError as error:
                 refuse(entries, error)
-                inbox.settle(entries)
+                inbox.settle(len(entries))
             except BaseException:
                 # When this is cancelled, a task that waits for a receipt must not wait for ever.
                 refuse(entries, None)

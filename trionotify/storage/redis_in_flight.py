@@ -35,8 +35,8 @@ class InFlight:
         #: Entries with these numbers must not be handed out before the event is set.
         self._unconfirmed: dict[int, trio.Event] = {}
         self._emptied = trio.Event()
-        #: Called with the entries that were refused. The log sets it to `Inbox.settle`.
-        self.settle: Callable[[list[Entry]], object] = len
+        #: Called with the number of entries that were refused. The log sets it to `Inbox.settle`.
+        self.settle: Callable[[int], object] = int
 
     def add(self, entries: list[Entry]) -> dict[int, Entry]:
         """Number each entry, and return them by number."""
@@ -75,7 +75,7 @@ class InFlight:
         """Refuse these with `error`. With None, tell their publishers that the outcome is unknown."""
         entries = [entry for number in numbers if (entry := self._entries.pop(number, None))]
         refuse(entries, error)
-        self.settle(entries)
+        self.settle(len(entries))
         self._emptied.set()
 
     def refuse_all(self, error: StoreError) -> None:
