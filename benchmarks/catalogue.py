@@ -12,7 +12,13 @@ from benchmarks.cases.connecting import (
 )
 from benchmarks.cases.fanout import fanout, filtered, targeted
 from benchmarks.cases.measures import Case
-from benchmarks.cases.publishing import acknowledged, ingest, posts, replay
+from benchmarks.cases.publishing import (
+    acknowledged,
+    acknowledged_in_a_window,
+    ingest,
+    posts,
+    replay,
+)
 from benchmarks.cases.steady import churn, far, slow
 from benchmarks.cases.tls import encrypted, handshakes
 from benchmarks.cases.ways import (
@@ -182,6 +188,13 @@ _ALL = (
     Case("ingest-log", "ingest-1, by log", "CPU us/message", ingest(1, 64), LOGS),
     Case("ack-1", "one publisher waits for each commit", "publishes/s", acknowledged(1), DISKS),
     Case("ack-64", "64 publishers wait, each for its own", "publishes/s", acknowledged(64), DISKS),
+    Case(
+        "ack-window",
+        "one publisher has 64 events on the way",
+        "publishes/s",
+        acknowledged_in_a_window(64),
+        DISKS,
+    ),
     Case(
         "replay",
         "a log of 1,000,000, of which one client wants 1 %",

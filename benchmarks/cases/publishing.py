@@ -21,6 +21,9 @@ from benchmarks.load import (
 )
 from benchmarks.servers import Server
 
+#: What each acknowledgement has once.
+_ACK = b'"trionotify.ack"'
+
 
 def ingest(publishers: int, flight: int, size: int = 128, seconds: float = 2.0) -> Run:
     """A window of `flight` messages on the way to one subscriber, shared by the publishers."""
@@ -95,9 +98,45 @@ def acknowledged(publishers: int, seconds: float = 2.0) -> Run:
 
 
 def _say_event(client: socket.socket, source: int, id: int) -> float:
-    event = f'{{"specversion":"1.0","type":"t","source":"/{source}","id":"{id}","data":"{"." * 64}"}}'
-    client.sendall(client_frame(event.encode()))
+    client.sendall(_event(source, id))
     return time.perf_counter()
+
+
+def _event(source: int, id: int) -> bytes:
+    event = f'{{"specversion":"1.0","type":"t","source":"/{source}","id":"{id}","data":"{"." * 64}"}}'
+    return client_frame(event.encode())
+
+
+def acknowledged_in_a_window(flight: int, seconds: float = 2.0) -> Run:
+    """One publisher has so many events on the way, and sends another for each acknowledgement."""
+
+    def run(server: Server) -> Figures:
+        with closing(connect_all(server.port, ["/?role=publisher&format=cloudevents"])) as (client,):
+            client.settimeout(PATIENCE)
+            acknowledged, room, rest = 0, flight, b""
+            begin: tuple[float, float, int] | None = None
+            started = time.perf_counter()
+            while True:
+                client.sendall(b"".join([_event(0, acknowledged + number) for number in range(room)]))
+                if not (data := client.recv(1 << 18)):
+                    raise Stuck("the server closed the publisher")
+                *each, rest = (rest + data).split(_ACK)
+                rest, room = rest[1 - len(_ACK) :], len(each)
+                acknowledged += room
+                now = time.perf_counter()
+                if begin is None:
+                    if now - started > seconds / 10:
+                        begin = (server.cpu(), now, acknowledged)
+                elif now - started > seconds and acknowledged - begin[2] > flight:
+                    break
+            cpu, start, first = begin
+            publishes = acknowledged - first
+            return {
+                "publishes/s": publishes / (now - start),
+                "CPU us/publish": (server.cpu() - cpu) / publishes * US,
+            }
+
+    return run
 
 
 def replay(entries: int) -> Run:

@@ -22,7 +22,13 @@ import attrs
 from trionotify.model.filters import AUDIENCE, DEFAULT_LIMITS, SLOW, from_json
 from trionotify.model.jsontext import Verbatim, read_json, read_members, read_values, write_json
 from trionotify.model.media import read_media
-from trionotify.model.notification import RESERVED_TYPE, Data, Notification, new_id
+from trionotify.model.notification import (
+    NO_EXTENSIONS,
+    RESERVED_TYPE,
+    Data,
+    Notification,
+    new_id,
+)
 from trionotify.model.predicates import to_json
 from trionotify.settings import FilterLimits
 
@@ -172,7 +178,7 @@ class Draft:
             time=take("time") if "time" in given else clock.time(),
             datacontenttype=None if is_json else kind,
             audience=audience,
-            **({"extensions": given} if given else _NO_DEFAULTS),
+            extensions=given or NO_EXTENSIONS,
         )
         return made.of_json(kind) if is_json else made
 

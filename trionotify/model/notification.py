@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ATTRIBUTES",
     "MAX_ATTRIBUTE",
+    "NO_EXTENSIONS",
     "RESERVED_TYPE",
     "Data",
     "ExtensionValue",
@@ -81,7 +82,8 @@ _PREFIX: Final = secrets.token_hex(6)
 _FIRST: Final = 1 << 62
 _count: Final = itertools.count(_FIRST).__next__
 
-_NO_EXTENSIONS: Final[Mapping[str, ExtensionValue]] = MappingProxyType({})
+#: The value of `extensions` without any, which needs no checks.
+NO_EXTENSIONS: Final[Mapping[str, ExtensionValue]] = MappingProxyType({})
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _set: Final = object.__setattr__
 _bind: Final = object.__setattr__.__get__  # how attrs does it, too: bound once, called for each field
@@ -111,7 +113,7 @@ class Notification:
     _time: float | str | datetime = attrs.field(factory=clock.time, kw_only=True)
     _datacontenttype: str | None = attrs.field(default=None, kw_only=True)
     audience: Callable[[Any], object] | None = attrs.field(default=None, kw_only=True)
-    extensions: Mapping[str, ExtensionValue] = attrs.field(default=_NO_EXTENSIONS, kw_only=True)
+    extensions: Mapping[str, ExtensionValue] = attrs.field(default=NO_EXTENSIONS, kw_only=True)
     #: The cached part of `weight` that isn't the data's.
     _bare_weight: int | None = attrs.field(default=None, init=False)
 
@@ -151,7 +153,7 @@ class Notification:
                 "audience: must be a predicate or a callable of the Client, not"
                 f" {_kind_of(self.audience)}{hint_of(self.audience, audience=True)}"
             )
-        if self.extensions is not _NO_EXTENSIONS:
+        if self.extensions is not NO_EXTENSIONS:
             _set(self, "extensions", checked_extensions(self.extensions))
 
     @classmethod
@@ -313,7 +315,7 @@ class Notification:
     def _weigh(self) -> int:
         """Compute and cache the weight without the data. See `another`."""
         weight = _OVERHEAD + memory_of(self._texts())
-        if self.extensions is not _NO_EXTENSIONS:
+        if self.extensions is not NO_EXTENSIONS:
             weight += _EXTENSION_OVERHEAD * len(self.extensions)
         _set(self, "_bare_weight", weight)
         return weight
@@ -323,7 +325,7 @@ class Notification:
         id = self._id if self._id.__class__ is str else ""
         time = self._time if self._time.__class__ is str else ""
         text = f"{self.type}{self.source}{self.subject or ''}{id}{time}{self._datacontenttype or ''}"
-        if self.extensions is not _NO_EXTENSIONS:
+        if self.extensions is not NO_EXTENSIONS:
             for name, value in self.extensions.items():
                 text += f"{name}{value}"
         return text

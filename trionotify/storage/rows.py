@@ -19,7 +19,7 @@ from trionotify.delivery.entry import Entry
 from trionotify.model.costs import weight_of
 from trionotify.model.filters import from_json
 from trionotify.model.jsontext import MAX_DEPTH, check_json, read_json, write_json
-from trionotify.model.notification import Notification
+from trionotify.model.notification import NO_EXTENSIONS, Notification
 from trionotify.model.predicates import NOTHING, Wanted, is_value, to_json
 from trionotify.settings import FilterLimits
 
@@ -76,8 +76,6 @@ _NOBODY: Final = "false"
 #: The most bytes of the cached audiences.
 _MAX_REMEMBERED: Final = 4 << 20
 
-_NO_EXTENSIONS: Final[Mapping[str, Any]] = MappingProxyType({})
-
 
 def insertion(number: int) -> str:
     """Return the SQL statement that stores this number of rows."""
@@ -119,7 +117,7 @@ def entry_of(row: Row, ours: bool) -> Entry:
     time, subject, kind, audience, extensions, data, _, _ = rest
     if audience is not None:
         audience = _audience(audience)
-    extensions = MappingProxyType(read_json(extensions)) if extensions else _NO_EXTENSIONS
+    extensions = MappingProxyType(read_json(extensions)) if extensions else NO_EXTENSIONS
     notification = Notification.restored(
         (data, type, source, subject, id, given, time, kind, audience, extensions)
     )
