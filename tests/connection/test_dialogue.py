@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from typing import Any
 
 import pytest
+import trio
 import trio.testing
 
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, Peer, masked
 from trionotify import Client, Exact, Notification, Prefix, Request
 from trionotify.connection import base
-from trionotify.connection.dialogue import MAX_BAD
+from trionotify.connection.dialogue import MAX_BAD, understand
 from trionotify.connection.formats import CloudEventsFormat
 from trionotify.connection.frames import message_frame
+from trionotify.delivery import turns
 from trionotify.delivery.position import CHUNK_SIZE
 
 Clock = trio.testing.MockClock
@@ -600,3 +603,57 @@ async def test_a_raw_client_s_long_json_is_checked_one_at_a_time(
         assert room.hub.log.head == 1
     await room.quiet()
     assert room.hub.log.head == 2
+
+
+async def test_the_events_of_one_read_are_published_together(
+    room: Room, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many turns it takes to understand them."""
+    monkeypatch.setattr(turns, "SECONDS", 0.0)
+    peer = await join(room, "/?role=publisher")
+    say(peer, *[event(f"{number}") for number in range(50)])
+    await room.quiet()
+    assert [got["data"]["id"] for got in own(peer, "ack")] == [f"{number}" for number in range(50)]
+    assert sum(room.hub.broadcast.counts.batches.counts) == 1
+
+
+async def test_cancelled_while_the_events_of_one_read_are_understood(
+    room: Room, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is found, or still to be understood."""
+    monkeypatch.setattr(turns, "SECONDS", 0.0)
+    await join(room)
+    (connection,) = room.hub.connections.values()
+    unread = deque(json.dumps(event(f"{number}")) for number in range(50))
+    found: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(understand, connection, unread, found)
+        while not found:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert 0 < len(found) < 50
+    ids = [one.id for one in found] + [json.loads(text)["id"] for text in unread]
+    assert ids == [f"{number}" for number in range(50)]
+
+
+async def test_closed_while_the_events_of_one_read_are_understood(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session gets none of them."""
+    monkeypatch.setattr(turns, "SECONDS", 0.0)
+    batches: list[list[Any]] = []
+
+    async def session(client: Client) -> None:
+        batches.append(await client.receive_batch())
+
+    async with open_room(session=session) as room:
+        peer = await join(room, "/?role=publisher")
+        (connection,) = room.hub.connections.values()
+        say(peer, *[event(f"{number}") for number in range(50)])
+        while not getattr(connection, "_found", None):
+            await trio.lowlevel.checkpoint()
+        connection.client.close()
+        await room.quiet()
+        assert batches == [[]]
+        peer.say_close()
+        await room.quiet()

@@ -64,6 +64,8 @@ class ClientConnection(Connection):
     _catch_up: CatchUp | None = attrs.field(default=None, init=False)
     #: Messages that wait to be understood. They are events, and reading one may take a turn.
     _unread: deque[str | bytes] | None = attrs.field(default=None, init=False)
+    #: Events that were understood, while others of the same read weren't.
+    _found: list[Message] | None = attrs.field(default=None, init=False)
     #: Whether an answer is owed. The peer isn't read meanwhile.
     _reply_owed: bool = attrs.field(default=False, init=False)
     #: Bytes of an incomplete message, as counted in the hub's budget.
@@ -254,8 +256,9 @@ class ClientConnection(Connection):
     # --- its end ---
 
     def discard(self) -> None:
-        if self._unread:
-            self._unread.clear()
+        for messages in (self._unread, self._found):
+            if messages:
+                messages.clear()
 
     def close(self, code: int | None, reason: str = "") -> None:
         if self.wire.close(code, reason):
@@ -301,7 +304,10 @@ class ClientConnection(Connection):
                 self._unread = deque(await self._receive())
                 if not self._unread:
                     return []
-            if found := await understand(self, self._unread):
+            found = self._found = self._found or []
+            await understand(self, self._unread, found)
+            if found:
+                self._found = None
                 return found
 
     async def send(self, message: Message) -> None:

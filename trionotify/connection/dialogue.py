@@ -52,23 +52,18 @@ _MAX_ID: Final = 4096
 _AROUND: Final = len('{"filters":}')
 
 
-async def understand(  # noqa: PLR0912 - a way for each kind of message
-    peer: Connection, unread: deque[str | bytes]
-) -> list[Message]:
-    """Return the messages that are for the session. The others are answered or acted upon.
+async def understand(peer: Connection, unread: deque[str | bytes], found: list[Message]) -> None:
+    """Move the messages that are for the session to `found`. The others are answered or acted upon.
 
-    It takes messages in order, as many as it can understand in one turn. Each leaves `unread` once it
-    was handled, so a cancellation loses none. The end of the connection clears `unread`. A checkpoint
-    if it takes more than a turn, if a message is long, or if filters must be parsed.
+    It takes messages in order, and each is in one of the two, so a cancellation loses none. The end of
+    the connection clears both. Messages that were found don't wait for a slow one behind them. A
+    checkpoint if it takes more than a turn, and for a slow message.
     """
-    found: list[Message] = []
     otherwise = given_attributes(peer.client.params)
     read_audience = partial(audience_of, limits=peer.filter_limits)
     turn = Turn(peer.pass_on)
     while unread:
         if turn.over:
-            if found:
-                break
             await turn.pass_on()
             if not unread:
                 break
@@ -97,7 +92,6 @@ async def understand(  # noqa: PLR0912 - a way for each kind of message
         elif peer.bad == MAX_BAD:
             peer.close(CloseCode.POLICY_VIOLATION, f"{MAX_BAD} messages in a row were not events")
             unread.clear()
-    return found
 
 
 def _read(message: str | bytes) -> Draft:

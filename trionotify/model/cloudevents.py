@@ -126,14 +126,15 @@ class Draft:
 
     @property
     def slow(self) -> bool:
-        """Whether it has filters that take more than a turn to parse."""
+        """Whether it may take more than a turn, to parse its filters or to verify a token."""
         attributes = self.attributes
         if "audience" in attributes:
             audience = attributes["audience"]
             return isinstance(audience, str) and len(audience) > SLOW
-        if attributes.get("type") == SUBSCRIBE and "data" in self.members:
+        type = attributes.get("type")
+        if type == SUBSCRIBE and "data" in self.members:
             return len(bytes(self.members["data"])) > SLOW
-        return False
+        return bool(type == AUTHENTICATE)
 
     def notification(
         self, read_audience: Callable[[object], Any], defaults: Mapping[str, Any] = _NO_DEFAULTS

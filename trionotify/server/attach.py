@@ -235,7 +235,9 @@ class _AttachedConnection(Connection):
     async def _understand(self) -> list[Message]:
         if self.format.name == "raw":
             return [self._unread.popleft()]
-        return await understand(self, self._unread)
+        found: list[Message] = []
+        await understand(self, self._unread, found)
+        return found
 
     async def send(self, message: Message) -> None:
         if self._over:
