@@ -678,7 +678,7 @@ MUTATIONS = {
     ),
     "a slice grows after others have seen its end": (
         (Matcher, "match"),
-        "size > SLICE_BYTES or turn.passed > passed or turn.over",
+        "ended or size > SLICE_BYTES",
         "size > SLICE_BYTES",
     ),
     "what an answer owes leaves it live": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from math import inf
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 
 from trionotify import AllOf, AnyOf, Exact, Not, Notification, Prefix, Sql
 from trionotify.delivery import history as history_module
+from trionotify.delivery import turns
+from trionotify.delivery.counters import Lag
 from trionotify.delivery.entry import Entry
 from trionotify.delivery.history import History, wants
+from trionotify.delivery.latest import Latest
 from trionotify.delivery.log import Evicted, NotLoaded
 from trionotify.delivery.position import NO_OUTLET, Position
 from trionotify.delivery.scan import read_on
@@ -206,9 +210,26 @@ def test_nothing_of_an_entry_is_kept() -> None:
     assert {type(one) for block in blocks for some in block.offsets.values() for one in some} == {int}
 
 
-def test_a_reader_comes_to_the_end_of_what_was_taken() -> None:
+def test_a_reader_comes_to_the_end_of_what_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the log has behind it, because the reader becomes live there."""
+    monkeypatch.setattr(turns, "SECONDS", inf)
     log = filled(*[{"step": 1, "type": "a"}] * 10)
     for predicate in (Exact(type="b"), Exact(type="a"), EVERYTHING):
         _, offset = read_on(reader(predicate), log, 6, History().narrow)  # type: ignore[arg-type] # the same
         assert offset == 6
+
+
+def test_an_audience_that_changes_the_reader_s_filter() -> None:
+    """What was left out, the old filter did not want; the new one begins behind this entry."""
+    log = filled(*[{"step": 1, "type": "a"}, *[{"step": 1, "type": "b"}] * 40])
+    position = reader(Exact(type="a"))
+
+    def audience(_: object) -> bool:
+        position.predicate = Exact(type="b")
+        return True
+
+    log.entries[0].template = Notification("x", type="a", audience=audience)
+    for read in (read_on, Latest(Lag()).read):
+        position.predicate = Exact(type="a")
+        _, offset = read(position, log, 41, History().narrow)  # type: ignore[arg-type] # the same
+        assert offset <= 1

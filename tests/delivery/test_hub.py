@@ -742,3 +742,32 @@ async def test_publishing_json(room: Room, autojump_clock: trio.testing.MockCloc
     assert receipt.wanted == 0
     assert (found.data, found.type) == ('{"amount":12.5,"to":"Zoë"}', "paid")
     assert found.datacontenttype == "application/json"
+
+
+@pytest.mark.parametrize("how", ["filter", "audience", "itself"])
+async def test_a_callable_that_changes_a_filter_loses_nothing(
+    room: Room, autojump_clock: trio.testing.MockClock, how: str
+) -> None:
+    """In the middle of a list of entries, a reader becomes live, and the rest is still for it."""
+    peers = {name: await room.connect(f"/?id={name}") for name in ("al", "bo")}
+    clients = {client.id: client for client in room.hub.clients}
+    clients["bo"].subscribe(Exact(type="t"))
+
+    def changes(_: object) -> bool:
+        clients["bo"].subscribe(Exact(type="u"))
+        return True
+
+    def at_the_second(notification: Notification) -> bool:
+        return notification.data != "2" or changes(notification)
+
+    if how in {"filter", "itself"}:
+        clients["al" if how == "filter" else "bo"].subscribe(at_the_second)
+    audience = (lambda client: client.id == "bo" or changes(client)) if how == "audience" else None
+    for data in "1234":
+        room.hub.publish_nowait(data, type="t", audience=audience if data == "2" else None)
+    await room.quiet()
+    room.hub.publish_nowait("5", type="t")
+    await room.quiet()
+    assert peers["bo"].look().messages == list("12345")
+    assert clients["bo"].position is not None
+    assert clients["bo"].position.live

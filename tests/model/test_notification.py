@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import tracemalloc
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from trionotify import Notification
 from trionotify.delivery.entry import Entry, repetition_key
 from trionotify.model import media
 from trionotify.model.attributes import moment_of
+from trionotify.model.cloudevents import encode
 from trionotify.model.media import read_media
 
 
@@ -471,3 +473,20 @@ def test_extensions_apart_from_the_attributes() -> None:
     both: dict[str, Any] = {"level": 3, "extensions": {"tenant": "acme"}}
     assert Notification.of("x", **both).extensions == {"level": 3, "tenant": "acme"}
     assert Notification.of("x", extensions={}).extensions == {}
+
+
+def test_members_of_an_enum_read_as_their_values() -> None:
+    """A filter sees what is sent."""
+
+    class Kind(str, enum.Enum):  # noqa: UP042 - applications have these, and `str` gives the name
+        PAID = "order.paid"
+
+    class Level(int, enum.Enum):
+        HIGH = 3
+
+    made = Notification(
+        "x", type=Kind.PAID, subject=Kind.PAID, extensions={"k": Kind.PAID, "n": Level.HIGH}
+    )
+    assert [made.get(name) for name in ("type", "subject", "k", "n")] == [*["order.paid"] * 3, "3"]
+    sent = json.loads(encode(made, None))
+    assert [sent[name] for name in ("type", "subject", "k", "n")] == [*["order.paid"] * 3, 3]

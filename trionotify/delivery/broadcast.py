@@ -54,9 +54,10 @@ class Broadcast:
         self.counts: Counts = Counts()
         #: Counts of clients that were too slow.
         self.lag: Lag = self.counts.lag
-        #: The end of the last slice taken, and of the last one handed to every live position.
+        #: The ends of the last slice taken and of the last one handed out; where a reader became live.
         self.taken: int = log.head
         self.done: int = log.head
+        self.settled: int = log.head
         #: Whether the task has ended.
         self.over: bool = False
         self.matcher: Matcher = Matcher(registry, self._put_off)
@@ -152,6 +153,7 @@ class Broadcast:
     def settle(self, position: Position) -> bool:
         """Make the reader live if it stands where the broadcast does and owes nothing."""
         position.live = position.cursor == self.taken and not position.outlet.owed
+        self.settled = self.taken if position.live else self.settled
         return position.live
 
     def _settle_or_wake(self, position: Position) -> None:

@@ -91,9 +91,18 @@ class History:
         if entries and entries[-1].offset > taken:
             entries = entries[: bisect_right(entries, taken, key=_offset)]
         demands = _demands(position) if len(entries) > FEW else None
-        return entries if demands is None else self._narrowed(demands, log, entries)
+        return entries if demands is None else self._narrowed(position, demands, log, entries)
 
     def _narrowed(
+        self, position: Position, demands: dict[str, list[str | None]], log: Log, entries: list[Entry]
+    ) -> Iterator[Entry]:
+        predicate = position.predicate
+        for entry in self._candidates(demands, log, entries):
+            yield entry
+            if position.predicate is not predicate:
+                return  # an audience has changed it, and what was left out was not what this one wants
+
+    def _candidates(
         self, demands: dict[str, list[str | None]], log: Log, entries: list[Entry]
     ) -> Iterator[Entry]:
         at = 0

@@ -33,9 +33,10 @@ SLICE_BYTES: Final = 1 << 20
 
 
 class Reached(Protocol):
-    """The broadcast, which records how far matching has come."""
+    """The broadcast, which records how far matching has come, and where a reader became live."""
 
     taken: int
+    settled: int
 
 
 class Slice:
@@ -100,9 +101,10 @@ class Matcher:
     ) -> Slice:
         """Find the readers of the next slice, which begins with the entry at `start`.
 
-        The slice ends with the entry at which the turn was over or was passed on. No entry may be added
-        after that, because other tasks have seen `reached.taken`, which moves to each entry before that
-        entry is matched. A checkpoint whenever the turn is over inside an entry.
+        The slice ends with the entry at which the turn was over or was passed on, or at which a reader
+        became live, because an application's callable has changed its filter. No entry may be added
+        after that, because others have seen `reached.taken`, which moves to each entry before that entry
+        is matched. A checkpoint whenever the turn is over inside an entry.
         """
         found = Slice()
         failed: dict[Group, Exception] = {}
@@ -111,7 +113,8 @@ class Matcher:
         shared, selective = found.shared, self._index.selective
         for entry in entries[start : start + SLICE]:
             size += entry.size
-            if at > start and (size > SLICE_BYTES or turn.passed > passed or turn.over):
+            ended = turn.passed > passed or reached.settled == reached.taken or turn.over
+            if at > start and (ended or size > SLICE_BYTES):
                 break
             at += 1
             reached.taken = entry.offset

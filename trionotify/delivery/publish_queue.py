@@ -63,18 +63,15 @@ class Inbox:
         Returns at once if the list is empty. Cancelled, it has put nothing in. Raises
         `trio.ClosedResourceError` after `close`.
         """
-        if not entries:
-            return
-        if self._must_wait():
+        if entries and self._must_wait():
             await self._wait_in_line(entries)
-        else:
+        elif entries:
             self._insert(entries)
 
     def put_nowait(self, entries: list[Entry]) -> None:
-        """Put a whole list in. Raises `trio.WouldBlock` if the channel is full.
+        """Put a whole list in. Raises `trio.WouldBlock` if it is full, or if others wait in line.
 
-        Also raises it if other publishers wait in line, because they come first. Raises
-        `trio.ClosedResourceError` after `close`.
+        Raises `trio.ClosedResourceError` after `close`.
         """
         if self._must_wait():
             raise trio.WouldBlock

@@ -82,7 +82,6 @@ _PREFIX: Final = secrets.token_hex(6)
 _FIRST: Final = 1 << 62
 _count: Final = itertools.count(_FIRST).__next__
 
-#: The value of `extensions` without any, which needs no checks.
 NO_EXTENSIONS: Final[Mapping[str, ExtensionValue]] = MappingProxyType({})
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _set: Final = object.__setattr__
@@ -337,13 +336,14 @@ class Notification:
         """
         if name in ATTRIBUTES:
             value = getattr(self, name)
-            return value if value is None else str(value)
+            return value if value is None else str.__str__(value)
         extension = self.extensions.get(name)
         if extension is None or extension.__class__ is str:
             return extension
         if isinstance(extension, bool):
             return "true" if extension else "false"
-        return str(extension)
+        # Not `str`, which gives the name of a member of an Enum.
+        return str.__str__(extension) if isinstance(extension, str) else int.__repr__(extension)
 
     def names(self) -> Iterator[str]:
         """Yield the names of all attributes that it may have. For any other, `get` returns None."""
