@@ -130,7 +130,7 @@ async def test_accept_says_which(
             (),
             400,
             (
-                "since: must be a cursor (EPOCH:OFFSET), a time (2026-01-31T10:00:00Z), a"
+                "last_event_id: must be a cursor (EPOCH:OFFSET), a time (2026-01-31T10:00:00Z), a"
                 " duration (10m) or 'start'"
             ),
         ),

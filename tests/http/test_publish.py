@@ -117,6 +117,13 @@ async def test_what_a_plain_body_is(  # noqa: PLR0917 - what is sent, and what c
     assert (found.data, found.datacontenttype, found.source) == (data, kind or field, "/http")
 
 
+async def test_the_content_type_counts_before_the_query(room: Room, autojump_clock: Clock) -> None:
+    """Of a plain body, too."""
+    fields = ("Content-Type: text/html",)
+    assert (await send(room, "/events?datacontenttype=text/csv", b"a", *fields)).status == 200
+    assert published(room)[0].datacontenttype == "text/html"
+
+
 async def test_an_event_in_fields(room: Room, autojump_clock: Clock) -> None:
     """Binary mode: `ce-` fields, percent-decoded, are attributes; the body is the data."""
     fields = [

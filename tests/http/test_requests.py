@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from contextlib import suppress
@@ -17,7 +18,7 @@ from trio.testing import MockClock as Clock
 from tests.conftest import Room, open_room
 from tests.kernel import FakeKernel, upgrade
 from tests.web import Web, get, post
-from trionotify import Client, Refused, Request, open_server
+from trionotify import Client, Prefix, Refused, Request, open_server
 from trionotify.http import files as files_module
 from trionotify.http.connection import _without_empty_lines
 from trionotify.http.routes import ADMIN, ALL, PUBLIC
@@ -757,3 +758,28 @@ async def test_closing_has_a_deadline_and_is_counted(autojump_clock: Clock) -> N
         await trio.sleep(2)
         assert web.kernel.closed
         assert not room.hub.entrance.half_open
+
+
+@pytest.mark.parametrize("query", ["", "&exact.type=b", "&prefix.type=a"])
+async def test_a_predicate_of_authenticate_is_a_limit(query: str, autojump_clock: Clock) -> None:
+    """Also on the record that the query describes."""
+
+    def authenticate(request: Request) -> Client:
+        client = request.client("al")
+        client.subscribe(Prefix(type="a"))
+        return client
+
+    async with open_room(authenticate=authenticate) as room:
+        peer = await room.connect(f"/?format=cloudevents{query}")
+        for type in ("b", "a1"):
+            await room.hub.publish(type=type, confirm=True)
+        peer.say(
+            '{"specversion":"1.0","id":"1","source":"/s","type":"trionotify.subscribe","data":{"filters":[]}}'
+        )
+        await room.quiet()
+        for type in ("b", "a2"):
+            await room.hub.publish(type=type, confirm=True)
+        await room.quiet()
+        types = [json.loads(text)["type"] for text in peer.look().messages]
+        got = [type for type in types if not type.startswith("trionotify.")]
+        assert got == (["a2"] if "exact" in query else ["a1", "a2"])

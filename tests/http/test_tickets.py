@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock as Clock
@@ -36,6 +37,23 @@ async def test_once_and_for_a_while(autojump_clock: Clock) -> None:
     late = await issue(store, GRANT)
     await trio.sleep(30)
     assert await redeem(store, late) is None
+
+
+@pytest.mark.parametrize("moment", [{"expires_at": 1e9}, {"not_before": 4e9}])
+async def test_it_lasts_no_longer_than_its_token(
+    moment: dict[str, float], tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """Nor does it begin earlier."""
+    provider = Provider()
+    issuer = provider.trusted(tmp_path / "keys")
+    rights = json.dumps({"subscribe": [[]], "publish": [[]], "admin": False, "issuer": ""})
+    grant = Grant(issuer.issuer, "al", {}, rights, 4e9)
+    store = MemoryTickets()
+    async with open_room(authenticate=Tokens(issuer, tickets=store)) as room:
+        for given, status in ((grant, 200), (attrs.evolve(grant, **moment), 401)):
+            ticket = await issue(store, given)
+            answer = await Web(room).ask(post(f"/events?ticket={ticket}", "x"), "POST")
+            assert answer.status == status
 
 
 async def test_not_too_many(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:

@@ -315,6 +315,10 @@ def _merged(
         merged = dict(parse_query(query))
     except Refused as refused:
         raise ValueError(f"url: {refused.detail}") from None
+    if not isinstance(params, Mapping | None):
+        raise TypeError(
+            f"params: must be a mapping or a function that returns one, not {quoted(params)}"
+        )
     given = {name: value for name, value in said.items() if value is not None}
     given |= _said_wanted(filters, sql, signed="sig" in merged or "sig" in (params or {}))
     for source in (params or {}, given):

@@ -107,7 +107,7 @@ class Client:
     expires_at: float | None = attrs.field(default=None, validator=check_moment)
     #: A session only runs while there is one, so the type leaves out None.
     hub: Hub = attrs.field(default=cast("Any", None), init=False, on_setattr=_free)
-    #: Whether the filters of its query are already registered: see `Request.client`.
+    #: Whether the request's query made it: see `Request.client`.
     made_of_query: bool = attrs.field(default=False, init=False, on_setattr=_free)
     #: The rights of its token, live and on replay, whatever is registered. None: it has no token.
     rights: Rights | None = attrs.field(default=None, init=False, on_setattr=_free)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trionotify.delivery.turns import Turn
-from trionotify.errors import CloseCode
+from trionotify.errors import CloseCode, quoted
 
 if TYPE_CHECKING:
     from trionotify.delivery.admission import Connection
@@ -105,12 +105,15 @@ class Expiry:
 
 async def close_some(connections: Mapping[int, Connection], predicate: Wanted, reason: str) -> int:
     """Close the connections whose client `predicate` accepts, with 4403: see `Hub.disconnect`."""
+    if not callable(predicate):
+        raise TypeError(f"predicate: must be a predicate or a callable, not {quoted(predicate)}")
     await trio.lowlevel.checkpoint()
     found, turn = 0, Turn()
     for key, connection in tuple(connections.items()):
         if turn.over:
             await turn.pass_on()
-        if connections.get(key) is connection and predicate(connection.client):
+        open_ = connections.get(key) is connection and connection.position.joined
+        if open_ and predicate(connection.client):
             connection.discard()
             connection.close(CloseCode.FORBIDDEN, reason)
             found += 1

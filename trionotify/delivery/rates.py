@@ -35,7 +35,8 @@ class Rate:
 
     def __init__(self, per_second: float | None, burst: float) -> None:
         self._interval = None if per_second is None else 1 / per_second
-        self._burst = burst
+        #: The first of a burst is due at once, so it isn't ahead.
+        self._burst = 0.0 if per_second is None else max(0.0, burst - 1 / per_second)
         #: When everything done so far would be due, on Trio's clock.
         self._due: dict[str, float] = {}
         self._most = _KEPT

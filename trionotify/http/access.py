@@ -13,6 +13,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING
 
 from trionotify.connection.failures import log_fault
+from trionotify.delivery.admission import RETRY_AFTER
 from trionotify.delivery.clients import Client
 from trionotify.delivery.turns import Turn
 from trionotify.errors import Refused, StoreError
@@ -65,11 +66,11 @@ async def _identify(hub: WebHub, request: Request) -> tuple[Client, Query]:
     else:
         client = await _authenticated(authenticate, request)
         client.come_from(request.remote)
-        query = request.query(client.id)
-        if not client.made_of_query:
-            client.bound()
-            if query.filter is not None:
-                client.choose(query.filter)
+        known = () if client.rights is None else client.params
+        query = request.query(client.id, known)
+        client.bound()
+    if query.filter is not None:
+        client.choose(query.filter)
     if operator:
         client.exempt = True
     if until is not None:
@@ -114,7 +115,10 @@ async def admit(hub: WebHub, request: Request, client: Client | None = None) -> 
             extra={"event": "request_failed", "remote": request.remote, "reason": str(error)},
         )
         raise Refused(
-            503, "the log can't be read at the moment; try again later", logged="the log can't be read"
+            503,
+            "the log can't be read at the moment; try again later",
+            logged="the log can't be read",
+            headers=RETRY_AFTER,
         ) from None
     except Exception as error:
         # If it left a nursery of the application, it is in a group.
@@ -155,7 +159,10 @@ async def check_publish(hub: WebHub, client: Client, notifications: list[Notific
         for notification in notifications:
             if turn.over:
                 await turn.pass_on()
-            client.rights.check_publish(notification)
+            try:
+                client.rights.check_publish(notification)
+            except Refused as refused:
+                raise refused if hub.tokens is None else hub.tokens.challenged(refused) from None
     if hub.rates.of_publishing:
         hub.rates.check_publish(client, len(notifications))
 

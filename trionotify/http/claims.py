@@ -14,6 +14,7 @@ configuration gives to every token. `trionotify:admin` counts in any case.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, Self
@@ -50,6 +51,11 @@ class Grant:
     rights: str
     expires_at: float
     not_before: float = 0.0
+
+    @property
+    def in_force(self) -> bool:
+        """Whether it is valid at this moment, by the wall clock."""
+        return self.not_before <= time.time() < self.expires_at
 
     @property
     def allowed(self) -> Rights:

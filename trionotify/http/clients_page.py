@@ -13,7 +13,7 @@ from trionotify.delivery.turns import Turn
 from trionotify.errors import Refused, cut
 from trionotify.model.filters import ON_ATTRIBUTES, from_json
 from trionotify.model.jsontext import write_json
-from trionotify.model.predicates import NOTHING, AllOf, Wanted, to_json
+from trionotify.model.predicates import EVERYTHING, NOTHING, AllOf, Wanted, to_json
 
 if TYPE_CHECKING:
     from trionotify.delivery.clients import Client
@@ -57,7 +57,7 @@ async def disconnect(hub: Hub, params: Mapping[str, str]) -> int:
     """Disconnect the clients that match a query's filters; return their number.
 
     The names in them are those of clients' parameters, as in an audience. Raises `Refused` (400) for a
-    query with any other key, or without a key, because that would end all connections. A checkpoint.
+    query with any other key, or that selects all clients. A checkpoint.
     """
     parts: list[Wanted] = []
     for key, value in params.items():
@@ -71,7 +71,7 @@ async def disconnect(hub: Hub, params: Mapping[str, str]) -> int:
                 raise ValueError("unknown key; use exact.KEY, prefix.KEY, suffix.KEY or filters")
         except ValueError as error:
             raise Refused(400, f"{cut(key)}: {error}", logged="a key") from None
-    if not parts:
+    if not any(part is not EVERYTHING for part in parts):
         raise Refused(400, "filters: must select clients; write, for example, exact.id=ID")
     return await hub.disconnect(AllOf(parts))
 

@@ -61,6 +61,7 @@ _GRACE: Final = 0.25
 _END_OF_LINE: Final = b"\r\n"
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 _without_empty_lines: Final = partial(re.compile(rb"\A(?:\r\n)++").sub, b"")
+_LENGTHS: Final = re.compile(rb"\r\ncontent-length:[^\r\n]*,")
 _FIELD: Final = rb"\r\n%b[ \t]*:[ \t]*([^\r\n]*)"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -222,7 +223,7 @@ class HttpConnection:
         _check_lines(raw, "the request line and headers")
         lowered = raw.lower()
         lengths = lowered.count(b"\r\ncontent-length:") + lowered.count(b"\r\ntransfer-encoding:")
-        if lengths > 1:
+        if lengths > 1 or _LENGTHS.search(lowered):
             raise Refused(
                 400,
                 "Content-Length and Transfer-Encoding: a request must have only one of them, once",

@@ -6,7 +6,7 @@ answers into bytes, and `routes` finds the handler. There is no I/O and no state
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import unquote
 
@@ -94,14 +94,18 @@ class Request:
         return [item for part in text.split(",") if (item := part.strip())] if text else []
 
     def client(self, id: str | None = None) -> Client:
-        """The client that the query names, or `id` instead, with the query's filter registered.
+        """The client that the query names, or `id` instead.
 
-        Return it from `authenticate` if you have nothing to add. Raises `Refused` (400).
+        Return it from `authenticate`. Predicates that you register on it limit the client. The query's
+        own filter applies within them, once `authenticate` has returned. Raises `Refused` (400).
         """
         return client_of(self, self.query(id))
 
-    def query(self, id: str | None = None) -> Query:
-        """The meaning of the query and of the header `Last-Event-ID`. Raises `Refused` (400)."""
+    def query(self, id: str | None = None, known: Collection[str] = ()) -> Query:
+        """The meaning of the query and of the header `Last-Event-ID`. Raises `Refused` (400).
+
+        `known` are keys that are allowed in addition to the server's `allow_params`.
+        """
         if self.method != "POST" and "audience" in self.params:
             raise Refused(
                 400,
@@ -118,7 +122,7 @@ class Request:
             last_event_id=self.header("last-event-id"),
             limits=self._limits,
             filters=self._filters[0] if self._filters else None,
-            allowed=self._allowed,
+            allowed=self._allowed if self._allowed is None else self._allowed.union(known),
         )
 
     def lists(self, key: str) -> bool:
@@ -142,11 +146,9 @@ class Request:
 
 
 def client_of(request: Request, query: Query) -> Client:
-    """The client that the request's `query` names, with its filter registered."""
+    """The client that the request's `query` names, without its filter."""
     client = Client(query.id, request.params, query.role, request.remote)
     client.made_of_query = True
-    if query.filter is not None:
-        client.choose(query.filter)  # `subscribe` would check it again
     return client
 
 

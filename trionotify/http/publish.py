@@ -393,7 +393,7 @@ def _plain(otherwise: Mapping[str, Any], kind: str | None, body: bytes, id: str 
     source = "/http" if id is None else source_of(id)
     given = {"source": source, **otherwise}
     if kind is not None:
-        given.setdefault("datacontenttype", kind)
+        given["datacontenttype"] = kind
     return Notification.of(_data(given.get("datacontenttype"), body), **given)
 
 

@@ -154,7 +154,7 @@ class Tokens:
             )
         if ticket is not None:
             found = await redeem(self.tickets if tickets is None else tickets, ticket)
-            if found is None or found.issuer not in self._issuers:
+            if found is None or found.issuer not in self._issuers or not found.in_force:
                 raise self._unauthorized("ticket", "ticket: unknown, expired or used; get a new one")
             return found
         if token is None and self._cookie is not None:
@@ -206,6 +206,10 @@ class Tokens:
         """The answer to a request to `subscribe`, `publish` or `admin` that the token doesn't grant."""
         about = "this, which needs the scope trionotify:admin" if what == "admin" else what
         return self._forbidden(f"token: grants no right to {about}{fix}", f"trionotify:{what}")
+
+    def challenged(self, refused: Refused) -> Refused:
+        """The answer to a request whose token grants a right to publish, but not this."""
+        return self._forbidden(refused.detail, "trionotify:publish", refused.logged)
 
     @property
     def metadata(self) -> dict[str, object]:

@@ -8,7 +8,6 @@ times. Of the token itself, only a digest is kept.
 
 from __future__ import annotations
 
-import time
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -33,8 +32,7 @@ class _Verified:
 
     @property
     def holds(self) -> bool:
-        same = self.keys is self.source.current
-        return same and self.grant.not_before <= time.time() < self.grant.expires_at
+        return self.keys is self.source.current and self.grant.in_force
 
 
 class VerifiedTokens:

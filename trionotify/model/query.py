@@ -250,7 +250,8 @@ def _since(params: Mapping[str, str], last_event_id: str | None) -> Cursor | Mom
     try:
         return where_it_was(params, last_event_id)
     except ValueError as error:
-        raise _bad(str(error), "since") from None
+        key = "since" if "since" in params else "last_event_id"
+        raise _bad(f"{key}{str(error).removeprefix('since')}", key) from None
 
 
 def _choice(params: Mapping[str, str], key: str, options: tuple[str, ...], default: str) -> str:

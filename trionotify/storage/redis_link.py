@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
+import msgspec
 import trio
 
 from trionotify.delivery.turns import Turn
@@ -97,7 +98,8 @@ class RedisLink:
         #: The latest state from Redis.
         self.start: int = state.start
         self.size: int = state.size
-        self.nodes: list[Node] = []
+        self._nodes: list[Node] = []
+        self._beat_at = trio.current_time()
         self.count_clients: Callable[[], int] = int
         #: The epoch of what the tail reads, and the end of what it has read.
         self.epoch: str = state.epoch
@@ -141,7 +143,17 @@ class RedisLink:
 
     def said(self) -> bytes:
         """Return what this node registers about itself."""
-        return self.me.said(self.count_clients(), self.tail_age)
+        return msgspec.json.encode(attrs.asdict(self._here()))
+
+    def _here(self) -> Node:
+        return self.me.node(self.count_clients(), self.tail_age)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes that hold a lease, by name. While Redis is away, that is only this one."""
+        known = self._nodes if trio.current_time() - self._beat_at < LEASE else []
+        others = [node for node in known if (node.name, node.since) != (self.me.name, self.me.since)]
+        return sorted([self._here(), *others], key=lambda node: node.name)
 
     async def leave(self) -> None:
         """Give back the lease, unless that takes long."""
@@ -273,7 +285,7 @@ class RedisLink:
         """Renew the lease, and return the log's state."""
         state = await session.beat(at, new_epoch(), self.me.process, self.said(), LEASE)
         self.start, self.size = state.start, state.size
-        self.nodes = Node.all_of(state.nodes)
+        self._nodes, self._beat_at = Node.all_of(state.nodes), trio.current_time()
         return state
 
     async def _begin_again(self, state: State, why: str) -> None:

@@ -152,7 +152,7 @@ class RedisLog:
 
     @property
     def nodes(self) -> list[dict[str, object]]:
-        """The nodes that hold a lease, this one included, by name."""
+        """The nodes that hold a lease, by name; this one as it is now."""
         return [node.members() for node in self._link.nodes]
 
     @property

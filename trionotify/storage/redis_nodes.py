@@ -59,7 +59,6 @@ class Identity:
         """Return the identity with the given name, or else with the machine's name."""
         return cls(name or socket.gethostname(), secrets.token_hex(4).encode(), time.time())
 
-    def said(self, clients: int, tail_age: float) -> bytes:
-        """Return what this node registers."""
-        node = Node(self.name, __version__, self.since, clients, round(tail_age, 3))
-        return msgspec.json.encode(attrs.asdict(node))
+    def node(self, clients: int, tail_age: float) -> Node:
+        """Return this node as it is now."""
+        return Node(self.name, __version__, self.since, clients, round(tail_age, 3))
