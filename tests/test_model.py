@@ -678,8 +678,12 @@ MUTATIONS = {
     ),
     "a slice grows after others have seen its end": (
         (Matcher, "match"),
-        "ended or size > SLICE_BYTES",
-        "size > SLICE_BYTES",
+        (
+            "or turn.passed > passed\n"
+            "            or reached.settled == reached.taken\n"
+            "            or turn.over"
+        ),
+        "",
     ),
     "what an answer owes leaves it live": (
         (ClientConnection, "_fall_behind"),

@@ -25,6 +25,36 @@ from benchmarks.servers import Server
 _ACK = b'"trionotify.ack"'
 
 
+class Stretch:
+    """What a server does and uses in so many seconds, without the first tenth, in which it warms up.
+
+    `least` must be done in it, however long that takes.
+    """
+
+    def __init__(self, server: Server, seconds: float, least: int) -> None:
+        self._server = server
+        self._seconds = seconds
+        self._least = least
+        self._started = time.perf_counter()
+        self._begin: tuple[float, float, int] | None = None
+        #: What was done, the server's CPU and the clock's seconds. Known when it is over.
+        self.done = 0
+        self.cpu = self.clock = 0.0
+
+    def lasts(self, done: int) -> bool:
+        """Return whether it isn't over, when so much was done since the server was started."""
+        now = time.perf_counter()
+        if self._begin is None:
+            if now - self._started > self._seconds / 10:
+                self._begin = self._server.cpu(), now, done
+            return True
+        cpu, start, first = self._begin
+        if now - self._started <= self._seconds or done - first <= self._least:
+            return True
+        self.done, self.cpu, self.clock = done - first, self._server.cpu() - cpu, now - start
+        return False
+
+
 def ingest(publishers: int, flight: int, size: int = 128, seconds: float = 2.0) -> Run:
     """A window of `flight` messages on the way to one subscriber, shared by the publishers."""
 
@@ -35,9 +65,8 @@ def ingest(publishers: int, flight: int, size: int = 128, seconds: float = 2.0) 
             client.settimeout(PATIENCE)
             sent = received = 0
             turn = 0
-            begin: tuple[float, float, int] | None = None
-            started = time.perf_counter()
-            while True:
+            stretch = Stretch(server, seconds, due)
+            while stretch.lasts(received):
                 room = flight - (sent - received // due)
                 for number in range(min(room, publishers)):
                     # Shared out as evenly as it goes.
@@ -49,17 +78,10 @@ def ingest(publishers: int, flight: int, size: int = 128, seconds: float = 2.0) 
                 if not data:
                     raise Stuck("the server closed the subscriber")
                 received += len(data)
-                now = time.perf_counter()
-                if begin is None:
-                    if now - started > seconds / 10:
-                        begin = (server.cpu(), now, received)
-                elif now - started > seconds and received - begin[2] > due:
-                    break
-            cpu, start, first = begin
-            messages = (received - first) // due
+            messages = stretch.done // due
             figures = {
-                "CPU us/message": (server.cpu() - cpu) / messages * US,
-                "messages/s": messages / (now - start),
+                "CPU us/message": stretch.cpu / messages * US,
+                "messages/s": messages / stretch.clock,
             }
             for publisher in pubs:
                 publisher.close()
@@ -114,27 +136,18 @@ def acknowledged_in_a_window(flight: int, seconds: float = 2.0) -> Run:
         with closing(connect_all(server.port, ["/?role=publisher&format=cloudevents"])) as (client,):
             client.settimeout(PATIENCE)
             acknowledged, room, rest = 0, flight, b""
-            begin: tuple[float, float, int] | None = None
-            started = time.perf_counter()
-            while True:
+            stretch = Stretch(server, seconds, flight)
+            while stretch.lasts(acknowledged):
                 client.sendall(b"".join([_event(0, acknowledged + number) for number in range(room)]))
                 if not (data := client.recv(1 << 18)):
                     raise Stuck("the server closed the publisher")
                 *each, rest = (rest + data).split(_ACK)
                 rest, room = rest[1 - len(_ACK) :], len(each)
                 acknowledged += room
-                now = time.perf_counter()
-                if begin is None:
-                    if now - started > seconds / 10:
-                        begin = (server.cpu(), now, acknowledged)
-                elif now - started > seconds and acknowledged - begin[2] > flight:
-                    break
-            cpu, start, first = begin
-            publishes = acknowledged - first
-            return {
-                "publishes/s": publishes / (now - start),
-                "CPU us/publish": (server.cpu() - cpu) / publishes * US,
-            }
+        return {
+            "publishes/s": stretch.done / stretch.clock,
+            "CPU us/publish": stretch.cpu / stretch.done * US,
+        }
 
     return run
 

@@ -113,8 +113,12 @@ class Matcher:
         shared, selective = found.shared, self._index.selective
         for entry in entries[start : start + SLICE]:
             size += entry.size
-            ended = turn.passed > passed or reached.settled == reached.taken or turn.over
-            if at > start and (ended or size > SLICE_BYTES):
+            if at > start and (
+                size > SLICE_BYTES
+                or turn.passed > passed
+                or reached.settled == reached.taken
+                or turn.over
+            ):
                 break
             at += 1
             reached.taken = entry.offset

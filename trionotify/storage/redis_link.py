@@ -21,7 +21,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
-import msgspec
 import trio
 
 from trionotify.delivery.turns import Turn
@@ -143,7 +142,7 @@ class RedisLink:
 
     def said(self) -> bytes:
         """Return what this node registers about itself."""
-        return msgspec.json.encode(attrs.asdict(self._here()))
+        return self._here().said()
 
     def _here(self) -> Node:
         return self.me.node(self.count_clients(), self.tail_age)

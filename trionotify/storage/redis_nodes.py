@@ -34,6 +34,10 @@ class Node:
         since = datetime.fromtimestamp(self.since, UTC).isoformat().replace("+00:00", "Z")
         return {**attrs.asdict(self), "since": since}
 
+    def said(self) -> bytes:
+        """Return what it registers. See `all_of`."""
+        return msgspec.json.encode(attrs.asdict(self))
+
     @classmethod
     def all_of(cls, said: list[bytes]) -> list[Self]:
         """Return the registered nodes, by name. Unknown forms of later versions are left out."""
