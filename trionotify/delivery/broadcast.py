@@ -119,18 +119,17 @@ class Broadcast:
         return position.cursor
 
     def refilter(self, position: Position, predicate: Wanted) -> int:
-        """Change the predicate. It takes effect behind the returned offset, the reader's own place."""
+        """Change the predicate. It takes effect behind the returned offset, where the reader is now."""
         if not position.joined:
             position.predicate = predicate
             return self.taken
         offset = self.fix(position)
         self.matcher.leave(position)
         position.predicate = predicate
-        position.stand_at(offset)
         self.matcher.enter(position)
         if position.live:
             self._settle_or_wake(position)  # in the middle of a batch, `taken` may be further on
-        return offset
+        return offset if position.reading is None else max(offset, position.reading.chosen)
 
     def fall_behind(self, position: Position) -> None:
         """Hand a reader nothing until it has caught up. It owes bytes, or reads at its own pace."""
@@ -153,7 +152,9 @@ class Broadcast:
     def settle(self, position: Position) -> bool:
         """Make the reader live if it stands where the broadcast does and owes nothing."""
         position.live = position.cursor == self.taken and not position.outlet.owed
-        self.settled = self.taken if position.live else self.settled
+        if position.live:
+            self.settled = self.taken
+            position.stand_at(self.taken)
         return position.live
 
     def _settle_or_wake(self, position: Position) -> None:
@@ -337,7 +338,10 @@ class Broadcast:
         elif taken < len(chunk.data):
             frame, rest = cut(position, chunk, taken)
             self._unsent.add(position, frame)
-        self._count_caught_up(position, chunk, len(chunk.data) if taken is None else taken)
+        sent = len(chunk.data) if taken is None else taken
+        position.sent += chunk.begun(sent)
+        self.counts.delivered += chunk.begun(sent)
+        self.counts.delivered_bytes += sent
         return rest
 
     def skip_to(self, position: Position, offset: int, *, told: bool) -> None:
@@ -345,8 +349,3 @@ class Broadcast:
         position.stand_at(offset)
         if told:
             position.told = offset
-
-    def _count_caught_up(self, position: Position, chunk: Chunk, sent: int) -> None:
-        position.sent += chunk.begun(sent)
-        self.counts.delivered += chunk.begun(sent)
-        self.counts.delivered_bytes += sent

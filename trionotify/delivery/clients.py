@@ -210,6 +210,8 @@ class Client:
         """Apply another token's rights from the client's position on. Only the server calls this."""
         self.rights = rights
         object.__setattr__(self, "expires_at", expires_at)
+        if (position := self.position) is not None:
+            position.stand_at(position.cursor)  # what was chosen to be sent, earlier rights allowed
         self._refilter(self._predicates)
 
     def speak(self, format: str, subprotocol: str | None) -> None:

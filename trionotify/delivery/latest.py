@@ -12,6 +12,7 @@ nothing is lost.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from trionotify.delivery.history import wants
@@ -62,19 +63,18 @@ class Notes:
 
     def add(self, entry: Entry) -> None:
         """Note this entry behind all others. It replaces an older one of its kind."""
-        self._lag.thinned += self.take(entry)
-        self._offsets[_kind(entry)] = entry.offset
-        self._lag.noted += 1
+        kind = entry.notification.source, entry.notification.subject
+        older = self._offsets.pop(kind, None) is not None
+        self._offsets[kind] = entry.offset
+        self._lag.thinned += older
+        self._lag.noted += not older
 
-    def take(self, entry: Entry) -> bool:
-        """Remove the note of this entry's kind; return whether there was one."""
-        found = self._offsets.pop(_kind(entry), None) is not None
-        self._lag.noted -= found
-        return found
-
-
-def _kind(entry: Entry) -> tuple[str, str | None]:
-    return entry.notification.source, entry.notification.subject
+    def forget(self, upto: int) -> None:
+        """Remove the notes of entries up to this offset, which the kernel has."""
+        sent = takewhile(lambda item: item[1] <= upto, self._offsets.items())
+        for kind in [kind for kind, _ in sent]:
+            del self._offsets[kind]
+            self._lag.noted -= 1
 
 
 class Latest:
@@ -83,17 +83,17 @@ class Latest:
     Created by the client's connection, whose position owns it.
     """
 
-    __slots__ = ("_lag", "_notes", "_scanned")
+    __slots__ = ("_lag", "_notes", "chosen")
 
     def __init__(self, lag: Lag) -> None:
         self._lag = lag
         self._notes: Notes | None = None
-        #: The offset up to which it has looked.
-        self._scanned = 0
+        #: The offset up to which it has looked. A filter applies to what comes behind.
+        self.chosen: int = 0
 
     def forget(self) -> None:
         """Discard the notes, and begin again at the position's cursor."""
-        self._notes = None
+        self._notes, self.chosen = None, 0
 
     def read(self, position: Position, log: Log, taken: int, narrow: Narrow) -> tuple[Chunk | None, int]:
         """Return the next noted frames, once all up to `taken` was seen, and the position's new offset.
@@ -102,11 +102,14 @@ class Latest:
         """
         if self._notes is None:
             self._notes = Notes(self._lag)
-            self._scanned = position.cursor
         notes = self._notes
-        if self._scanned < taken and not notes.full:
+        # A note is kept until the kernel has its frame, because only it says that an older notification
+        # of its kind was left out.
+        notes.forget(position.cursor)
+        self.chosen = max(self.chosen, position.cursor)
+        if self.chosen < taken and not notes.full:
             self._look(position, notes, log, taken, narrow)
-            if self._scanned < taken and not notes.full:
+            if self.chosen < taken and not notes.full:
                 return None, position.cursor
         assert position.encode is not None  # only readers of bytes come here
         found: list[Entry] = []
@@ -122,24 +125,16 @@ class Latest:
         except NotLoaded:
             if not found:
                 raise
-        for entry in found:
-            notes.take(entry)
-        offset = found[-1].offset if notes else self._scanned
-        if not notes:
-            self._notes = None
+        offset = found[-1].offset if len(found) < len(notes) else self.chosen
         return (join_frames(found, position.encode)[0] if found else None), offset
 
     def _look(self, position: Position, notes: Notes, log: Log, taken: int, narrow: Narrow) -> None:
         """Look at the next entries of one turn, and at one at least."""
         turn = Turn()
-        begun = self._scanned
+        begun = self.chosen
         for entry in narrow(position, log, begun, taken):
-            if notes.full or (turn.over and self._scanned > begun):
+            if notes.full or (turn.over and self.chosen > begun):
                 break
-            wanted = position.predicate is not NOTHING and wants(position, entry)
-            # If the predicate has replaced itself, the new one begins behind this entry. Otherwise this
-            # might never end.
-            self._notes = notes
-            if wanted:
+            if position.predicate is not NOTHING and wants(position, entry):
                 notes.add(entry)
-            self._scanned = entry.offset
+            self.chosen = entry.offset

@@ -10,8 +10,7 @@ A position is *live* or *catching up*. The broadcast keeps this rule, on which a
   `taken` *before* the send. A position already at `taken` caught up by itself and is skipped.
 * A position that is catching up stands at `cursor`. It becomes live at `taken` exactly, never at the
   head of the log, and never while its Wire owes bytes.
-* If an entry of the batch wasn't evaluated for a position, that position stops being live before
-  anything of the batch is sent.
+* A position for which an entry of the batch wasn't evaluated stops being live before any is sent.
 """
 
 from __future__ import annotations
@@ -90,13 +89,16 @@ NO_OUTLET: Final = _NoOutlet()
 class Reading(Protocol):
     """A reader's own way to read the log while it is behind, if not everything in order."""
 
+    #: The offset up to which it has chosen what to send. A new predicate applies behind it.
+    chosen: int
+
     def read(
         self, position: Position, log: Log, taken: int, narrow: Narrow, /
     ) -> tuple[Chunk | None, int]:
         """Return the next frames, and the offset behind them. See `scan.read_on`."""
 
     def forget(self) -> None:
-        """Discard what was read ahead, because the position moved, or its predicate changed."""
+        """Discard what was chosen, because the position moved, or is live."""
 
 
 def _takes_nothing(_: bytes) -> int:
@@ -133,7 +135,7 @@ class Position:
     joined: bool = attrs.field(default=False, init=False)
 
     def stand_at(self, offset: int) -> None:
-        """Move it to this offset and discard what was read ahead."""
+        """Move it to this offset and discard what was chosen to be sent."""
         self.cursor = offset
         if self.reading is not None:
             self.reading.forget()
@@ -221,6 +223,5 @@ def cut(position: Position, chunk: Chunk, sent: int) -> tuple[bytes, memoryview]
     whole = bisect_right(chunk.ends, sent)
     frame = chunk.frames[whole]
     position.live = False
-    position.told = chunk.offsets[whole]
-    position.stand_at(position.told)
+    position.cursor = position.told = chunk.offsets[whole]
     return frame, memoryview(frame)[sent - (chunk.ends[whole] - len(frame)) :]
