@@ -167,7 +167,7 @@ async def _iterate_over_what_was_not_entered() -> None:
 
 async def _forget_the_block() -> None:
     server: Any = open_server(port=0)
-    server.hub  # noqa: B018
+    server.hub  # noqa: B018 - that is the mistake
 
 
 async def _await_the_block() -> None:

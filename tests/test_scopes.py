@@ -121,7 +121,7 @@ def test_what_was_not_entered_says_so(name: str) -> None:
     it: Any = getattr(trionotify, name)("http://x") if name == "connect" else getattr(trionotify, name)()
     fix = rf"{name}\(\) must be entered first: async with {name}\(\.\.\.\) as it:"
     with pytest.raises(AttributeError, match=rf"^hub: {fix}"):
-        it.hub  # noqa: B018
+        it.hub  # noqa: B018 - that is the mistake
     with pytest.raises(TypeError, match=fix), it:
         pass
     with pytest.raises(TypeError, match=fix):

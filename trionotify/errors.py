@@ -262,6 +262,11 @@ class Lagged(TrionotifyError):
         self.upto = upto
 
     def __str__(self) -> str:
+        if self.after.split(":")[0] != self.upto.split(":")[0]:
+            return (
+                f"the log has begun again at {self.upto}, and what followed {self.after} is not known;"
+                " reload what you built from notifications"
+            )
         return (
             f"notifications after {self.after} up to {self.upto} are no longer in the log; read"
             " faster, reconnect sooner, or let the log keep more (max_log_entries, max_log_bytes,"

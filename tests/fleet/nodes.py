@@ -191,7 +191,7 @@ class _Fleet:
         for _ in range(2):
             begun = trio.current_time()
             for node in self.nodes:
-                while await _tail_age(node) + 0.1 > trio.current_time() - begun:  # noqa: ASYNC110
+                while await _tail_age(node) + 0.1 > trio.current_time() - begun:  # noqa: ASYNC110 - it is asked by HTTP
                     await trio.sleep(0.05)
 
     # --- clients ---

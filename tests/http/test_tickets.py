@@ -106,6 +106,15 @@ async def test_in_a_url(tmp_path: Path, caplog: pytest.LogCaptureFixture, autoju
         assert (await Web(room).ask(get("/tickets"))).status == 405
 
 
+async def test_not_for_the_secret(tmp_path: Path, autojump_clock: Clock) -> None:
+    """What has the secret signs URLs, and needs no ticket."""
+    tokens = Tokens(Provider().trusted(tmp_path / "keys"))
+    async with open_room(authenticate=tokens, secret=b"s" * 32) as room:
+        bearer = f"Authorization: Bearer {'s' * 32}"
+        answer = await Web(room).ask(post("/tickets", "", bearer), "POST")
+        assert (answer.status, b"sign the URL instead" in answer.body) == (400, True)
+
+
 # --- those of servers that share a log ---
 
 

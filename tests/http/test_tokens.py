@@ -283,7 +283,9 @@ async def test_a_cookie(provider: Provider, tmp_path: Path, autojump_clock: Cloc
             await room.quiet()
             assert web.kernel.taken.startswith(b"HTTP/1.1 %d " % status), fields
         for fields, status in (((cookie, good), 200), ((cookie,), 403), ((cookie, bad), 403)):
-            assert (await Web(room).ask(post("/events", "x", *fields), "POST")).status == status
+            answer = await Web(room).ask(post("/events", "x", *fields), "POST")
+            assert answer.status == status
+            assert (b"no Origin" in answer.body) == (fields == (cookie,))
         assert room.hub.log.head == 1
     async with open_room(authenticate=Tokens(provider.trusted(tmp_path / "keys"))) as room:
         assert (await room.connect("/", cookie, "Origin: http://test")).status == 401

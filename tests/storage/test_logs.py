@@ -270,10 +270,9 @@ async def test_a_long_way_back(logs: Logs) -> None:
             assert await got(peer, 600) == first
 
 
+@pytest.mark.parametrize("logs", KINDS[1:], indirect=True)
 async def test_a_restart(logs: Logs) -> None:
     """Acknowledged entries are there, and cursors, offsets and repetitions go on."""
-    if not logs.durable:
-        pytest.skip("a log in memory ends with its process")
     async with logs.nodes() as (one, _):
         cursors = await publish(one.hub, *"ab", id="x", source="s")
         cursors += await publish(one.hub, "c")

@@ -77,6 +77,7 @@ async def test_a_restart_that_loses_everything(tmp_path: Path) -> None:
             with pytest.raises(Lagged) as lagged:
                 await anext(notifications)
             assert lagged.value.after == f"{epoch}:1"
+            assert "the log has begun again" in str(lagged.value)
             await publish(two.hub, "b")
             assert (await anext(notifications)).data == "b"
         await until(lambda: data(peer) == ["a", "gap", "b"])

@@ -24,6 +24,11 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_link, "_PAUSE", 0.02)
 
 
+def said(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+    """What was logged of this event."""
+    return [one.getMessage() for one in caplog.records if getattr(one, "event", None) == event]
+
+
 async def test_the_nodes(tmp_path: Path) -> None:
     """Each knows all, with their clients; one that has left isn't listed any more."""
     async with open_redis(tmp_path) as server, open_nodes(server.url, server.url) as (one, two):
@@ -40,6 +45,19 @@ async def test_the_nodes(tmp_path: Path) -> None:
         async with open_hub(store=server.url, node_name="guest"):
             await until(lambda: len(log.nodes) == 3)
         await until(lambda: len(log.nodes) == 2)
+
+
+async def test_two_nodes_of_one_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The older one says so once, because the younger one may only have replaced it."""
+    async with open_redis(tmp_path) as server, open_nodes(server.url, server.url):
+        async with open_hub(store=server.url, node_name="node 1"):
+            await until(lambda: said(caplog, "same_node_name"))
+        async with open_hub(store=server.url, node_name="node 1") as third:
+            assert isinstance(third.log, RedisLog)
+            await until(lambda: len(third.log.nodes) == 3)
+    assert said(caplog, "same_node_name") == [
+        "another node has the name node 1 as well; give each its own --node-name"
+    ]
 
 
 async def test_a_client_that_is_ahead_is_waited_for(

@@ -90,7 +90,7 @@ async def watch(
     """
     try:
         from rich.console import Console  # noqa: PLC0415 - an extra
-        from rich.live import Live  # noqa: PLC0415
+        from rich.live import Live  # noqa: PLC0415 - as above
     except ImportError:
         raise TrionotifyError(_MISSING) from None
     console = Console()
@@ -136,7 +136,7 @@ async def _read(url: str, extra_headers: Iterable[tuple[str, str]]) -> Figures:
 def render(url: str, picture: Picture, history: Iterable[float]) -> RenderableType:
     """Return the picture in the form that rich draws."""
     from rich.columns import Columns  # noqa: PLC0415 - an extra
-    from rich.console import Group  # noqa: PLC0415
+    from rich.console import Group  # noqa: PLC0415 - an extra
 
     now = picture.now
     ready = all(now["checks"].values())
@@ -184,7 +184,7 @@ def bars(values: Sequence[float]) -> str:
 
 def _panel(title: str, *rows: tuple[str, float | str]) -> RenderableType:
     from rich.panel import Panel  # noqa: PLC0415 - an extra
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - an extra
 
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column(no_wrap=True)

@@ -258,9 +258,12 @@ class RemoteKeys:
 
     def _away(self) -> Refused:
         left = max(1, round(self._tried_at + _INTERVAL - trio.current_time()))
+        why = "can't be fetched at the moment"
+        if self.problem is None:
+            why = f"were fetched less than {_INTERVAL:g} seconds ago"
         return Refused(
             503,
-            "token: its key is unknown, and keys can't be fetched at the moment; try again later",
+            f"token: its key is unknown, and keys {why}; try again later",
             headers=(("Retry-After", str(left)),),
         )
 

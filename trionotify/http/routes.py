@@ -161,6 +161,10 @@ async def _tickets(hub: WebHub, request: Request, _: ReadBody) -> Answer:
         raise nothing_at(request)
     if TICKET in request.params:
         raise Refused(400, "ticket: a ticket is not given for another one")
+    if hub.secret is not None and hub.secret.is_borne_by(request):
+        raise Refused(
+            400, "ticket: a ticket stands for a token, not for the secret; sign the URL instead"
+        )
     grant = await hub.tokens.grant(request, hub.origins)
     if grant is None:
         raise hub.tokens.missing()

@@ -239,9 +239,10 @@ class Tokens:
         else:
             good = origin is not None and origins.trusts(origin, request.authority)
         if not good:
+            other = "; this request has no Origin, so send Authorization" if origin is None else ""
             refused = self._forbidden(
                 "cookie: a token in a cookie is accepted only from pages of this server's own site, or"
-                " of one that --allow-origin names"
+                f" of one that --allow-origin names{other}"
             )
             refused.counted = "cookie_origin"
             raise refused

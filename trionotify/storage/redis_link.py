@@ -98,6 +98,7 @@ class RedisLink:
         self.start: int = state.start
         self.size: int = state.size
         self._nodes: list[Node] = []
+        self._has_namesake = False
         self._beat_at = trio.current_time()
         self.count_clients: Callable[[], int] = int
         #: The epoch of what the tail reads, and the end of what it has read.
@@ -285,7 +286,15 @@ class RedisLink:
         state = await session.beat(at, new_epoch(), self.me.process, self.said(), LEASE)
         self.start, self.size = state.start, state.size
         self._nodes, self._beat_at = Node.all_of(state.nodes), trio.current_time()
+        if not self._has_namesake and self._find_namesake():
+            self._has_namesake = True
+            why = f"another node has the name {self.me.name} as well; give each its own --node-name"
+            logger.warning("%s", why, extra={"event": "same_node_name", "reason": why})
         return state
+
+    def _find_namesake(self) -> bool:
+        """Return whether a younger node has this one's name. An older one may be about to end."""
+        return any(node.name == self.me.name and node.since > self.me.since for node in self._nodes)
 
     async def _begin_again(self, state: State, why: str) -> None:
         """Let the broadcast, and then the tail, continue at the log's current head."""
