@@ -36,8 +36,9 @@ from tests.kernel import masked
 from tests.test_layout import ROOMS, modules, room_of
 from tests.test_peers import need
 from trionotify import CloseCode, Server, open_server, sign
-from trionotify.cli.pubsub import publish, subscribe
+from trionotify.cli.publish import publish
 from trionotify.cli.serve import serve
+from trionotify.cli.subscribe import subscribe
 from trionotify.connection.frames import message_frame
 from trionotify.http.secret import Secret
 

@@ -49,8 +49,11 @@ PUBLIC = {
 #: Modules that have no test file of their own name, and the one that tests them.
 TESTED_IN = {
     "cesql": "cesql/test_cesql",
+    "cli.client": "cli/test_pubsub",
     "cli.fetch": "cli/test_top",
     "cli.memory": "cli/test_serve",
+    "cli.publish": "cli/test_pubsub",
+    "cli.subscribe": "cli/test_pubsub",
     "cli.systemd": "cli/test_serve",
     "connection.base": "connection/test_dialogue",
     "connection.catchup": "test_model",

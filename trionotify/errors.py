@@ -186,7 +186,7 @@ def check_headers(headers: Iterable[tuple[str, str]], reserved: frozenset[str]) 
 
 
 class Refused(TrionotifyError):
-    """A request is refused before it becomes a connection. In a client, also an event that it has sent.
+    """A request is refused before it becomes a connection, or an event that a client sent is refused.
 
     Raise it in `authenticate` to refuse a client. The server answers with `status` (300 to 599), further
     `headers`, and an RFC 9457 problem document that contains `detail`, so write `detail` for the person
@@ -264,8 +264,8 @@ class Lagged(TrionotifyError):
     def __str__(self) -> str:
         if self.after.split(":")[0] != self.upto.split(":")[0]:
             return (
-                f"the log has begun again at {self.upto}, and what followed {self.after} is not known;"
-                " reload what you built from notifications"
+                f"the log has begun again at {self.upto}, so notifications after {self.after} may be"
+                " lost; reload your state"
             )
         return (
             f"notifications after {self.after} up to {self.upto} are no longer in the log; read"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 import trio
 
-__all__ = ["Opening", "open_nursery", "opening"]
+__all__ = ["Opening", "check_thread", "open_nursery", "opening"]
 
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
@@ -90,3 +90,12 @@ async def open_nursery() -> AsyncGenerator[trio.Nursery, None]:
     # This is outside of the handler, so that the group doesn't become the context of the exception.
     if bare is not None:
         raise bare
+
+
+def check_thread(name: str) -> None:
+    """Raise RuntimeError outside of Trio's thread, where the method `name` would damage Trio's state."""
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            f"{name}: must be called in Trio's thread; in another one, write"
+            f" trio.from_thread.run_sync(hub.{name}, ...)"
+        )

@@ -25,7 +25,7 @@ from trionotify import (
     to_json,
 )
 from trionotify.model.filters import check_filter
-from trionotify.model.predicates import is_value, key_of
+from trionotify.model.predicates import Predicate, is_value, key_of
 from trionotify.settings import FilterLimits
 
 EVENT = Notification("x", type="com.example.created", source="/a/b", subject="s", extensions={"n": 1})
@@ -181,7 +181,19 @@ def test_cost_has_a_limit(value: Any, audience: bool) -> None:
 )
 def test_what_people_write_is_within_the_cost(value: Any) -> None:
     """Hundreds of conditions, and any single pattern."""
-    assert from_json(value)
+    assert isinstance(from_json(value), Predicate)
+
+
+def test_and_or_and_not_are_refused() -> None:
+    """`a and b` would be `b` alone, so an audience would be wider than it looks."""
+    for write in (
+        lambda: Exact(team="a") and Exact(id="b"),
+        lambda: Prefix(type="a") or NOTHING,
+        lambda: not Sql("TRUE"),
+        lambda: EVERYTHING and 1,
+    ):
+        with pytest.raises(TypeError, match=r"write &, \| and ~ for and, or and not"):
+            write()
 
 
 @given(predicates)

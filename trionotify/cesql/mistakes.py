@@ -88,9 +88,24 @@ def _quotes(token: Token, text: str) -> str:
     return ""
 
 
+#: What other languages write, and what SQL for events writes instead.
+_INSTEAD: Final = {
+    "&": "AND",
+    "|": "OR",
+    "!": "NOT",
+    "ILIKE": "LIKE, with LOWER() around the attribute",
+    "IS": "EXISTS name, or NOT EXISTS name",
+    "BETWEEN": "name >= 1 AND name <= 9",
+}
+
+
 def _hint(token: Token, text: str, accepted: set[str]) -> str | None:
     """Return the hint for a common mistake, or None."""
     start = token.start_pos or 0
+    if token == "=" and text[start - 1 : start] == "=":
+        return "write = to compare, not =="
+    if (instead := _INSTEAD.get(token.upper())) is not None:
+        return f"there is no {shown(token)}; write {instead}"
     if token.type == "STRING" and start and text[start - 1] == token[0]:
         return f"write a {token[0]} inside a string as \\{token[0]}"
     if token.type == "JUNK" and token in {"'", '"'}:

@@ -11,10 +11,13 @@ from typing import Any, BinaryIO, Final
 import click
 from click.shell_completion import get_completion_class
 
+from trionotify.cli.client import filter_options, predicate_of
 from trionotify.cli.config import DURATION, in_one_line, name_variables
-from trionotify.cli.pubsub import filter_options, predicate_of, publish, subscribe, top
+from trionotify.cli.publish import publish
 from trionotify.cli.serve import serve
 from trionotify.cli.stdio import Failure, Mistake, keep_numbers, show
+from trionotify.cli.subscribe import subscribe
+from trionotify.cli.top import top
 from trionotify.delivery.explain import explain as explain_predicate
 from trionotify.errors import StoreError
 from trionotify.http.secret import sign as sign_query
@@ -222,6 +225,9 @@ def sign(secret: str, expires_in: float, query: tuple[str, ...]) -> None:
     python -m trionotify sign --secret FILE id=alice role=both exact.team=ops
     python -m trionotify sign --secret FILE --expires 12h 'wss://example.org/events?id=alice'
     """
+    for part in query:
+        if "=" not in part and "/" not in part:
+            raise Mistake(f"{part}: must be KEY=VALUE, such as id={part}, or a URL")
     try:
         signed = sign_query("&".join(query), Path(secret), expires_in=expires_in)
     except ValueError as error:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+import click
 import trio
 
+from trionotify.cli.client import URL, headers_of, run, secret_option
+from trionotify.cli.config import Duration
 from trionotify.cli.fetch import fetch
 from trionotify.errors import Refused, TrionotifyError
 from trionotify.model.jsontext import read_json
@@ -20,7 +24,7 @@ from trionotify.model.jsontext import read_json
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Picture", "quantile", "watch"]
+__all__ = ["Picture", "quantile", "top", "watch"]
 
 Figures = Mapping[str, Any]
 
@@ -31,6 +35,31 @@ _PATIENCE: Final = 5.0
 #: Statuses from here on mean a temporary problem of a server or a proxy.
 _PASSING: Final = 500
 _MISSING: Final = "top: the library rich is not installed; run `python -m pip install rich`"
+
+
+@click.command()
+@click.option(
+    "--url", default=URL, show_default=True, help="URL of the server, or unix:PATH for a Unix socket."
+)
+@secret_option
+@click.option(
+    "--interval",
+    type=Duration(0.1),
+    default=1.0,
+    show_default=True,
+    help="Time between two readings, in seconds or as a text like 2s.",
+)
+@click.option("--once", is_flag=True, help="Print the figures once, then exit.")
+def top(url: str, secret: str | None, interval: float, once: bool) -> None:
+    """Show a server's rates, latency, clients and log, live.
+
+    It reads /metrics. If the server has an --admin-port, give the URL of that port.
+
+    \b
+    python -m trionotify top
+    python -m trionotify top --once --url https://example.org --secret /etc/trionotify/secret
+    """
+    run(partial(watch, url, interval, once, headers_of(secret)))
 
 
 @attrs.frozen

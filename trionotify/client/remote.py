@@ -87,8 +87,8 @@ class Remote:
 
         `filters` and `sql` are those of `connect`. The old filters apply up to that cursor.
 
-        Always a checkpoint. Waits for the server, over reconnects. If cancelled, the new filters may or
-        may not apply. Raises TypeError or ValueError for invalid filters, `Refused` if the server
+        Always a checkpoint. Waits for the server, across reconnects. If cancelled, the new filters may
+        or may not apply. Raises TypeError or ValueError for invalid filters, `Refused` if the server
         refuses them, and `Closed` if they are too big for the server (1009). Raises as iterating does
         if the connection has ended for good, and `trio.ClosedResourceError` once the block is left.
         """
@@ -115,7 +115,7 @@ class Remote:
         written as JSON, and `extensions` are attributes of your own. Missing attributes come from the
         URL (`type=…`), or else from the server's defaults. If there is no `id`, one is generated.
 
-        Always a checkpoint. Waits for the server, over reconnects. The client repeats the notification
+        Always a checkpoint. Waits for the server, across reconnects. The client repeats the notification
         until it is acknowledged, and it is published once. Also waits while `max_unacknowledged` are in
         flight. To have several in flight from one task, start the call in a nursery: `await
         nursery.start(partial(client.publish, "text"))`. This returns as soon as the notification has
@@ -141,11 +141,11 @@ class Remote:
 
         The reply is text, bytes, or a value from JSON. See `Client.reply`.
 
-        Always a checkpoint. Waits over reconnects. Without a reply, the request is repeated on the next
-        connection, so the session may get it again, with the same `id`. Cancelled, or after `timeout`
-        seconds, which raises `trio.TooSlowError`, the session may have got it or not. Raises `Refused`
-        with the session's reason when it rejects the request, with 501 when there is no session that
-        replies, and otherwise what `publish` raises.
+        Always a checkpoint. Waits across reconnects. Without a reply, the request is repeated on the
+        next connection, so the session may get it again, with the same `id`. Cancelled, or after
+        `timeout` seconds, which raises `trio.TooSlowError`, the session may have got it or not. Raises
+        `Refused` with the session's reason when it rejects the request, with 501 when there is no
+        session that replies, and otherwise what `publish` raises.
         """
         publisher = self._publishing()
         id, text = publisher.make(data, self.id, attributes, request=True)

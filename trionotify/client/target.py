@@ -315,6 +315,11 @@ def _merged(
         merged = dict(parse_query(query))
     except Refused as refused:
         raise ValueError(f"url: {refused.detail}") from None
+    if isinstance(params, str):  # perhaps with a signature, which no error may show
+        raise TypeError(
+            "params: must be a mapping or a function, not a query; put the query into the URL, or give a"
+            " function that returns it"
+        )
     if not isinstance(params, Mapping | None):
         raise TypeError(
             f"params: must be a mapping or a function that returns one, not {quoted(params)}"

@@ -233,8 +233,8 @@ class Client:
     async def __anext__(self) -> str | bytes:
         """Return the next message. A checkpoint only if a new read is needed.
 
-        Asking for it accepts the one before: see `reply`. Raises `trio.BusyResourceError` if another
-        task waits for one.
+        Asking for the next message accepts the previous one: see `reply`. Raises
+        `trio.BusyResourceError` if another task waits for one.
         """
         self.accept()
         if not self._received:
@@ -253,7 +253,7 @@ class Client:
         return data
 
     async def receive_batch(self) -> list[Message]:
-        """Return the messages of one read, or of a part of it; an empty list if it is over.
+        """Return the messages of one read, or of a part of it; an empty list if the iteration is over.
 
         Each is `str` or `bytes`, or a whole `Notification` if the client speaks CloudEvents. Always a
         checkpoint. Cancelled, it loses none. Asking for more accepts the ones before: see `reply`.
@@ -343,7 +343,7 @@ class Client:
     async def send(self, message: Message) -> bool:
         """Send `message` to this client only, outside of the log, and wait until the kernel has it.
 
-        Of a `Notification`, a raw client gets the data. Text or bytes become an event with default
+        A raw client gets only the data of a `Notification`. Text or bytes become an event with default
         attributes for a client that speaks CloudEvents.
 
         Returns whether the kernel has the message. Always a checkpoint. Waits while the client is slow.

@@ -10,6 +10,7 @@ import attrs
 
 from trionotify.delivery.clients import Client
 from trionotify.errors import quoted
+from trionotify.model.filters import check_filter
 from trionotify.model.notification import Notification
 from trionotify.model.predicates import (
     EVERYTHING,
@@ -72,6 +73,7 @@ def explain(predicate: Wanted, subject: Subject) -> Explanation:  # noqa: PLR091
         return Explanation(
             predicate is EVERYTHING, "everything" if predicate is EVERYTHING else "nothing"
         )
+    check_filter(predicate)
     try:
         return Explanation(bool(predicate(subject)), f"the callable {predicate!r}")
     except Exception as error:  # an application's own callable may raise anything

@@ -47,6 +47,7 @@ from trionotify.model.notification import Data, Notification, publishable
 from trionotify.model.predicates import EVERYTHING, Wanted, is_value
 from trionotify.model.query import Query
 from trionotify.model.receipt import Receipt
+from trionotify.scopes import check_thread
 from trionotify.settings import FilterLimits
 
 if TYPE_CHECKING:
@@ -165,8 +166,9 @@ class Hub(ABC):
 
         When it returns, the notification is in the channel. If a callable `audience` or a durable log
         fails later, the hub logs that. Doesn't block. Raises `trio.WouldBlock` while the channel is full
-        or other publishers wait in line, and otherwise what `publish` raises. Call it in Trio's thread.
+        or others wait in line, RuntimeError outside of Trio's thread, and else what `publish` raises.
         """
+        check_thread("publish_nowait")
         self.intake.publish_nowait(self.intake.entry(publishable(data, attributes), ""))
 
     def subscribe(self, predicate: Wanted = EVERYTHING, *, since: Since | None = None) -> Subscription:
@@ -182,8 +184,7 @@ class Hub(ABC):
         check_filter(predicate)
         start = None if since is None else parse_since(since)
         # One that is shared is asked when the subscription begins.
-        alone = self.log.node is None
-        if alone and isinstance(start, Cursor) and self.broadcast.resume(start) is None:
+        if self.log.node is None and isinstance(start, Cursor) and self.broadcast.resume(start) is None:
             raise not_resumable(start)
         return Subscription(self.broadcast, predicate, start)
 
@@ -218,7 +219,7 @@ class Hub(ABC):
     async def drain(self, deadline: float | None = None) -> None:
         """Close all clients in good order, so that they reconnect to a successor.
 
-        At once, the hub is no longer ready, all its listeners stop accepting, and new requests get a
+        Immediately, the hub is no longer ready, all its listeners stop accepting, and new requests get a
         503. The hub broadcasts all published notifications. Then it sends the clients away, about a
         thousand a second, with `trionotify.drain` if their format has it and with a Close frame (1012).
         Sessions handle everything that they have received. After `deadline` seconds (by default
@@ -226,9 +227,9 @@ class Hub(ABC):
         continue until the hub's block is left.
 
         Returns when the last client has left. Always a checkpoint. Several calls wait for the same end,
-        and the earliest deadline holds. If a session calls it, the drain doesn't wait for that session,
-        but closes its client, too. Cancelled, the hub stays closed to new connections, and clients that
-        were not sent away yet stay connected. Raises ValueError if `deadline` is below 0.
+        and the earliest deadline applies. If a session calls it, the drain doesn't wait for that
+        session, but closes its client, too. Cancelled, the hub stays closed to new connections, and
+        clients that were not sent away yet stay connected. Raises ValueError if `deadline` is below 0.
         """
         seconds = self.settings.drain_timeout if deadline is None else deadline
         if not seconds >= 0:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from itertools import accumulate
+from itertools import accumulate, filterfalse
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -154,8 +154,7 @@ class Position:
 
     def merged(self, own: list[Entry], shared: list[Entry]) -> list[Entry]:
         """Merge its own entries with its group's, in order, without those it published itself."""
-        heard = [entry for entry in own + shared if not self.is_deaf_to(entry)]
-        return sorted(heard, key=lambda entry: entry.offset)
+        return sorted(filterfalse(self.is_deaf_to, own + shared), key=lambda entry: entry.offset)
 
     def is_deaf_to(self, entry: Entry) -> bool:
         """Return whether it published this entry itself and doesn't want its own notifications."""

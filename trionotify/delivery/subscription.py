@@ -232,7 +232,7 @@ class Subscription:
         """Wait for the next notification. Always a checkpoint. Cancelled, it loses nothing.
 
         Raises `Lagged`, `StoreError` or the predicate's exception. If you iterate again, it continues
-        behind that place. Raises `trio.BusyResourceError` if another task waits for the next one, and
+        after that place. Raises `trio.BusyResourceError` if another task waits for the next one, and
         RuntimeError if the subscription was never entered. Ends when the subscription or the hub ends.
         """
         if not self._entered:

@@ -18,6 +18,7 @@ from trionotify.delivery.clients import Client
 from trionotify.delivery.turns import Turn
 from trionotify.errors import Refused, StoreError
 from trionotify.http.messages import client_of
+from trionotify.http.secret import bearer_of
 from trionotify.model.addresses import site_of
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ async def _identify(hub: WebHub, request: Request) -> tuple[Client, Query]:
         ask = partial(hub.tokens.client, origins=hub.origins, tickets=hub.tickets)
         authenticate = ask if by_token else None
     if hub.secret is not None and signed:
+        if "sig" not in request.params and bearer_of(request) is not None:
+            hub.secret.check_bearer(request, "a query without a signature")
         until = hub.secret.check(request.params)
     if request.has_long_filters:
         await _read_filters(hub, request)

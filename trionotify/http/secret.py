@@ -35,7 +35,7 @@ from trionotify.model.text import check_seconds, without_mark
 if TYPE_CHECKING:
     from trionotify.http.messages import Request
 
-__all__ = ["Reread", "Secret", "canonical", "sign"]
+__all__ = ["Reread", "Secret", "bearer_of", "canonical", "sign"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
@@ -113,11 +113,13 @@ class Secret:
 
     def is_borne_by(self, request: Request) -> bool:
         """Return whether the request presents the secret."""
-        scheme, _, token = (request.header("authorization") or "").partition(" ")
-        given = token.strip().encode("latin-1", "replace")
+        given = bearer_of(request)
+        if given is None:
+            return False
         # All are compared, so that the time doesn't depend on which one it is.
-        found = [hmac.compare_digest(key, given) for key in self._keys]
-        return scheme.lower() == "bearer" and any(found)
+        encoded = given.encode("latin-1", "replace")
+        found = [hmac.compare_digest(key, encoded) for key in self._keys]
+        return any(found)
 
     def check_bearer(self, request: Request, what: str) -> None:
         """Raise `Refused` (401) if the request doesn't present the secret."""
@@ -169,6 +171,12 @@ class Secret:
         return float(until)
 
 
+def bearer_of(request: Request) -> str | None:
+    """Return the token or secret in `Authorization: Bearer`, or None if there is none."""
+    scheme, _, given = (request.header("authorization") or "").partition(" ")
+    return given.strip(" ") if scheme.lower() == "bearer" else None
+
+
 def sign(
     params: Mapping[str, str] | str,
     secret: str | bytes | os.PathLike[str],
@@ -180,7 +188,8 @@ def sign(
     - `params` are parameters, a query as text, or a whole URL, which is returned as such. Keys that a
       client may choose, such as `since` and `lag`, are returned but not signed.
     - `secret` is the secret itself, or the path of its file, as in `open_server`. If the file has
-      several lines, the first one signs. The first call with a secret that could be guessed warns.
+      several lines, the first one signs. The first call with a secret that could be guessed logs a
+      warning.
     - `expires_in` says when the query expires, from now: in seconds, as a duration like `15m`, or as a
       timedelta.
 

@@ -28,7 +28,7 @@ from trionotify.http.issuers import Issuer
 from trionotify.http.jwks import RemoteKeys
 from trionotify.http.jws import BadToken, Token
 from trionotify.http.origins import Origins
-from trionotify.http.secret import Reread
+from trionotify.http.secret import Reread, bearer_of
 from trionotify.http.tickets import MemoryTickets, TicketStore, redeem
 from trionotify.http.verified import VerifiedTokens, digest_of
 from trionotify.model.keys import OURS, TICKET, is_filter
@@ -147,7 +147,7 @@ class Tokens:
         Raises `Refused`: 401 for a token that isn't accepted, 400 for two tokens, and what `tickets`
         raises. A ticket is used up.
         """
-        token, ticket = self._bearer(request), request.params.get(TICKET)
+        token, ticket = bearer_of(request), request.params.get(TICKET)
         if token is not None and ticket is not None:
             raise self._refused(
                 400, "invalid_request", "token: given twice, in a header and as a ticket; give it once"
@@ -221,10 +221,6 @@ class Tokens:
             "authorization_details_types_supported": ["trionotify"],
             "resource_name": "trionotify",
         }
-
-    def _bearer(self, request: Request) -> str | None:
-        scheme, _, token = (request.header("authorization") or "").partition(" ")
-        return token.strip(" ") if scheme.lower() == "bearer" else None
 
     def _check_origin(self, request: Request, origins: Origins) -> None:
         """Refuse a cookie from another site's page, because a browser sends it whatever page asks.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MethodType
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, NoReturn, Protocol
 
 import attrs
 
@@ -66,6 +66,10 @@ class Predicate:
 
     def __hash__(self) -> int:
         return hash(key_of(self))
+
+    def __bool__(self) -> NoReturn:
+        # `a and b` would be `b`, which selects more.
+        raise TypeError("a predicate is neither true nor false; write &, | and ~ for and, or and not")
 
     def __and__(self, other: Wanted) -> AllOf:
         return AllOf([self, other]) if callable(other) else NotImplemented

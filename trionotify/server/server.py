@@ -78,8 +78,8 @@ async def open_hub(
     with `full` (the default), and the end of the process with `normal`. On Redis, it is `primary` (the
     default), `replicated` or `fsynced`.
 
-    `session(client)` serves each client while it is connected, or `handler(client, message)` each
-    message. By default, the hub publishes the messages of publishers.
+    `session(client)` serves each client while it is connected, or `handler(client, message)` handles
+    each message. By default, the hub publishes the messages of publishers.
 
     `authenticate(request)`, sync or async, returns a `Client` or raises `Refused`. `Tokens` is one.
     With a `secret`, a client needs a query that was signed with it (`sign`), and a request that

@@ -225,12 +225,12 @@ export class Trionotify extends EventTarget {
   /** Resume after this: the `since` of another client. Undefined before the first connection. */
   get cursor(): string | undefined;
   /**
-   * Publish `data` and wait for the acknowledgement, over reconnects. Rejects with a `Problem` if the server refuses it, and with status
+   * Publish `data` and wait for the acknowledgement, across reconnects. Rejects with a `Problem` if the server refuses it, and with status
    * 403 if this client may not publish; the connection goes on.
    */
   publish(data?: unknown, attributes?: Attributes): Promise<Receipt>;
   /**
-   * Send a request to the server's session, and wait for its reply, over reconnects: a value of JSON, a string, or bytes as a
+   * Send a request to the server's session, and wait for its reply, across reconnects: a value of JSON, a string, or bytes as a
    * `Uint8Array`. Rejects with a `Problem` if the session rejects it or gives no reply, and with an `Error` after `timeout` milliseconds
    * (30000 if missing). The session may get a request twice, with the same `id`, if its reply was lost.
    */

@@ -122,7 +122,7 @@ export class Trionotify extends EventTarget {
   }
 
   /**
-   * Publish `data` and wait for the acknowledgement, over reconnects.
+   * Publish `data` and wait for the acknowledgement, across reconnects.
    * @param {unknown} [data]  a string is text, bytes are bytes, anything else is JSON
    * @param {Attributes} [attributes]
    * @returns {Promise<Receipt>}
@@ -153,7 +153,7 @@ export class Trionotify extends EventTarget {
   }
 
   /**
-   * Send a request to the server's session, and wait for the reply, over reconnects.
+   * Send a request to the server's session, and wait for the reply, across reconnects.
    * @param {unknown} [data]  as in `publish`
    * @param {Attributes & { timeout?: number }} [options]  attributes, and the milliseconds that the reply may take
    * @returns {Promise<any>}
