@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
+import http from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -36,6 +37,42 @@ test("where no WebSocket gets through, it is Server-Sent Events and POST", async
   await client.publish("yes", { type: "b" });
   await has(client, 3);
   assert.equal(client.seen.data[2], "yes");
+});
+
+for (const options of [{ transport: "sse" }, {}]) {
+  test(`a client that is closed while its stream is asked for leaves none open (${options.transport ?? "auto"})`, async (t) => {
+    const world = new World(t);
+    const { port } = await world.server();
+    const front = await world.front(port);
+    front.noSockets = true;
+    const aborted = new Promise((resolve) => {
+      const client = world.client(front.url, {
+        ...options,
+        async fetch(url, init) {
+          const answer = await fetch(url, init);
+          init.signal.addEventListener("abort", resolve);
+          client.close();
+          return answer;
+        },
+      });
+    });
+    await aborted;
+  });
+}
+
+test("a redirect that makes a GET of a POST is named", async (t) => {
+  const world = new World(t);
+  const { url } = await world.server();
+  const front = http.createServer((request, answer) => {
+    answer.writeHead(301, { Location: new URL(request.url, url).href });
+    answer.end();
+  });
+  front.listen(0, "127.0.0.1");
+  await once(front, "listening");
+  t.after(() => front.close());
+  const client = await world.open(`http://127.0.0.1:${front.address().port}/events`, { transport: "sse" });
+  await assert.rejects(client.publish("x"), /502: url: redirects publishing to .*\/events; write the URL that it leads to/);
+  assert.equal(client.state, "open");
 });
 
 test("a publisher, too, goes on without WebSockets", async (t) => {

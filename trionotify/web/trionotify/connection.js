@@ -250,7 +250,7 @@ export class Connection {
    */
   async #refused({ whole, url }, ending) {
     let answer = await this.#requests.stream(url, this.#token.last);
-    if (this.#isClosed) return ending;
+    if (this.#isClosed) return this.#overStream(answer);
     if ("error" in answer) return answer;
     const fallsBack = this.#fallback.takesOver();
     if (!fallsBack || url !== whole) answer.abort();
@@ -275,6 +275,7 @@ export class Connection {
   /** @param {Ending | Streaming} answer @returns {Promise<Ending>} */
   async #overStream(answer) {
     if ("error" in answer) return answer;
+    if (this.#isClosed) answer.abort(); // `close` came while it was asked for
     return this.#converse((hear, ended) => new StreamLink(answer, hear, ended));
   }
 

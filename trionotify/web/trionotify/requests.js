@@ -105,15 +105,25 @@ export class Requests {
     try {
       const url = await this.within(address());
       const init = { method: "POST", headers: { ...type, ...bearer(await token()) }, body: text };
-      return await this.#send(url, init, (response) => this.#understand(response), POST_TIMES);
+      return await this.#send(url, init, (response, abort) => this.#understand(response, abort), POST_TIMES);
     } catch (cause) {
       if (isFinal(cause)) return { again: false, error: cause };
       return { again: true, error: new Error("the server cannot be reached", { cause }) };
     }
   }
 
-  /** @param {Response} response @returns {Promise<Receipt | Ending & { isDenied?: boolean }>} */
-  async #understand(response) {
+  /**
+   * @param {Response} response
+   * @param {() => void} abort
+   * @returns {Promise<Receipt | Ending & { isDenied?: boolean }>}
+   */
+  async #understand(response, abort) {
+    if (response.redirected && !response.headers.get("content-type")?.includes("json")) {
+      // 301 and 302 make a GET of a POST, and what answers that may be a stream without an end.
+      abort();
+      const detail = `url: redirects publishing to ${response.url.split("?")[0]}; write the URL that it leads to`;
+      return { again: false, error: new Problem({ status: 502, detail }) };
+    }
     if (response.ok) return receiptOf(await response.json());
     const after = retryAfter(response);
     const error = await problemOf(response);
