@@ -229,7 +229,7 @@ def test_an_audience_that_changes_the_reader_s_filter() -> None:
         return True
 
     log.entries[0].template = Notification("x", type="a", audience=audience)
-    for read in (read_on, Latest(Lag()).read):
+    for read in (read_on, Latest(Lag(), lambda _: True).read):
         position.predicate = Exact(type="a")
         _, offset = read(position, log, 41, History().narrow)  # type: ignore[arg-type] # the same
         assert offset <= 1

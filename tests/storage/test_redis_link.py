@@ -66,6 +66,7 @@ async def test_a_restart_that_loses_everything(tmp_path: Path) -> None:
     async with open_redis(tmp_path) as server, open_nodes(server.url, server.url) as (one, two):
         peer = await connected(one, "/?format=cloudevents")
         raw = await connected(two, "/")
+        state = await connected(two, "/?format=cloudevents&lag=latest")
         cursor = await publish(one.hub, "a")
         epoch = one.hub.log.epoch
         await until(lambda: two.hub.statistics().head == cursor)
@@ -81,6 +82,7 @@ async def test_a_restart_that_loses_everything(tmp_path: Path) -> None:
             await publish(two.hub, "b")
             assert (await anext(notifications)).data == "b"
         await until(lambda: data(peer) == ["a", "gap", "b"])
+        await until(lambda: data(state) == ["a", "gap", "b"])
         (gap,) = (event for event in events(peer) if event["type"] == "trionotify.gap")
         assert gap["data"]["from"] == f"{epoch}:1"
         assert gap["data"]["to"] == gap["cursor"]

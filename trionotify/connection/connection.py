@@ -101,7 +101,7 @@ class ClientConnection(Connection):
         )
         self.connect(query, position)
         if self.lag == "latest":
-            position.reading = Latest(hub.broadcast.lag)
+            position.reading = Latest(hub.broadcast.lag, client.may_receive)
         position.told = offset
         return fields, self.welcome(offset, recovered)
 

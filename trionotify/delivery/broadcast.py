@@ -93,8 +93,7 @@ class Broadcast:
 
     def join(self, position: Position, offset: int) -> None:
         """Start a reader behind `offset`. It gets everything after that, without a gap."""
-        position.cursor = offset
-        position.joined = True
+        position.cursor, position.joined = offset, True
         if position.client is None:
             self.matcher.audiences.everywhere[position] = None
         self.matcher.enter(position)
@@ -126,10 +125,12 @@ class Broadcast:
         offset = self.fix(position)
         self.matcher.leave(position)
         position.predicate = predicate
+        if position.reading is not None:
+            position.reading.keep()
         self.matcher.enter(position)
         if position.live:
             self._settle_or_wake(position)  # in the middle of a batch, `taken` may be further on
-        return offset if position.reading is None else max(offset, position.reading.chosen)
+        return offset
 
     def fall_behind(self, position: Position) -> None:
         """Hand a reader nothing until it has caught up. It owes bytes, or reads at its own pace."""
@@ -346,6 +347,5 @@ class Broadcast:
 
     def skip_to(self, position: Position, offset: int, *, told: bool) -> None:
         """Continue after `offset`, because the rest is gone. `told`: the reader knows of the gap."""
-        position.stand_at(offset)
-        if told:
-            position.told = offset
+        position.cursor = offset
+        position.told = offset if told else position.told

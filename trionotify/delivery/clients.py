@@ -210,9 +210,11 @@ class Client:
         """Apply another token's rights from the client's position on. Only the server calls this."""
         self.rights = rights
         object.__setattr__(self, "expires_at", expires_at)
-        if (position := self.position) is not None:
-            position.stand_at(position.cursor)  # what was chosen to be sent, earlier rights allowed
         self._refilter(self._predicates)
+
+    def may_receive(self, notification: Notification) -> bool:
+        """Return whether its rights allow it to receive this notification."""
+        return self.rights is None or bool(self.rights.subscribe(notification))
 
     def speak(self, format: str, subprotocol: str | None) -> None:
         """Set the agreed format and subprotocol. Only the server calls this."""

@@ -89,9 +89,6 @@ NO_OUTLET: Final = _NoOutlet()
 class Reading(Protocol):
     """A reader's own way to read the log while it is behind, if not everything in order."""
 
-    #: The offset up to which it has chosen what to send. A new predicate applies behind it.
-    chosen: int
-
     def read(
         self, position: Position, log: Log, taken: int, narrow: Narrow, /
     ) -> tuple[Chunk | None, int]:
@@ -99,6 +96,9 @@ class Reading(Protocol):
 
     def forget(self) -> None:
         """Discard what was chosen, because the position moved, or is live."""
+
+    def keep(self) -> None:
+        """Send what was chosen, although the predicate changes. The new one begins at the cursor."""
 
 
 def _takes_nothing(_: bytes) -> int:
