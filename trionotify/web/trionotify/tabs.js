@@ -3,7 +3,9 @@
  *
  * The tab that holds a lock (Web Locks) leads: it has the `Connection`, and hands on what comes over a BroadcastChannel. When
  * it is closed or put to sleep, another tab gets the lock. The messages between tabs are `hello` (who leads?), `lead` (the
- * answer), `event`, `lost`, `over`, `behind` (this tab's place is behind the stream's), `retry`, `ask` and `answer`.
+ * answer), `event`, `lost`, `over`, `behind` (this tab's place is behind the stream's), `retry`, `ask`, `answer` and
+ * `agreed` (to filters). A lock may be faster than a message, so a tab that has just begun to lead may still hear that the leader
+ * before it is over.
  *
  * Why not a SharedWorker: it needs a script of this origin and a Content-Security-Policy that allows workers, and some
  * browsers on phones have none. The price of a lock is that tabs don't agree on where the stream is when another one takes
@@ -14,8 +16,9 @@
 
 import { Connection } from "./connection.js";
 import { isAhead } from "./cursor.js";
-import { Closed, packed, unpacked } from "./errors.js";
+import { Closed, Problem, packed, unpacked } from "./errors.js";
 import { kindOf, randomId } from "./event.js";
+import { inQuery } from "./filters.js";
 import { withResolvers } from "./time.js";
 
 /**
@@ -38,10 +41,18 @@ export class Tabs {
   #hooks;
   /** The tab that has the connection. @type {string | null} */
   #leader = null;
+  /** The tab that had it before this one. @type {string | null} */
+  #former = null;
   /** The connection, if this tab has it. @type {Connection | null} */
   #connection = null;
   /** Where the stream is, for tabs that open later. @type {{ event: CloudEvent, transport: Transport } | null} */
   #welcome = null;
+  /** The filters that the server agreed to last, as the query has them. The next tab that leads begins with them. */
+  #agreed;
+  /** The stream begins elsewhere for this tab, and was here before. @type {{ tab: string, cursor?: string } | null} */
+  #trial = null;
+  /** Why what waits gets no answer. @type {Error} */
+  #error = new Closed(1000, "this client is closed");
   /** What this tab asked for and has no answer to yet. @type {Map<string, ReturnType<typeof withResolvers> & { what: object }>} */
   #asked = new Map();
   /** There can be no lock, so this tab shares nothing. */
@@ -72,6 +83,7 @@ export class Tabs {
     this.#target = target;
     this.#options = options;
     this.#hooks = hooks;
+    this.#agreed = target.wanted;
     this.#channel = new BroadcastChannel(name);
     this.#channel.addEventListener("message", ({ data }) => this.#hear(data));
     const { document } = globalThis;
@@ -104,7 +116,8 @@ export class Tabs {
    */
   rewind(cursor, always = false) {
     if (!this.#connection) this.#say({ kind: "behind", cursor, always });
-    else if (always || isAhead(this.#connection.cursor, cursor)) this.#connection.rewind(cursor);
+    else if (always) this.#try(this.#me, cursor);
+    else if (isAhead(this.#connection.cursor, cursor)) this.#connection.rewind(cursor);
   }
 
   retry() {
@@ -116,7 +129,7 @@ export class Tabs {
     this.#resign();
     for (const unlisten of this.#unlisten.splice(0)) unlisten();
     this.#channel.close();
-    for (const { reject } of this.#asked.values()) reject(new Closed(1000, "this client is closed"));
+    for (const { reject } of this.#asked.values()) reject(this.#error);
     this.#asked.clear();
   }
 
@@ -159,15 +172,28 @@ export class Tabs {
   }
 
   #lead() {
+    this.#former = this.#leader;
     this.#leader = this.#me;
-    this.#welcome = null;
     const cursor = this.#hooks.cursor();
+    this.#trial = cursor === undefined && this.#target.since !== undefined ? { tab: this.#me } : null;
+    this.#connect(cursor);
+    this.#tell();
+    for (const n of this.#asked.keys()) this.#relay(n);
+  }
+
+  /** @param {string | undefined} cursor */
+  #connect(cursor) {
+    this.#welcome = null;
+    this.#target.wanted = this.#agreed;
     this.#connection = new Connection(
       this.#target,
       this.#options,
       {
         hear: (event, transport) => {
-          if (kindOf(event) === "welcome") this.#welcome = { event, transport };
+          if (kindOf(event) === "welcome") {
+            this.#welcome = { event, transport };
+            this.#trial = null;
+          }
           this.#say({ kind: "event", event, transport });
           this.#hooks.hear(event, transport);
         },
@@ -176,16 +202,46 @@ export class Tabs {
           this.#say({ kind: "lost", error: packed(error), delay });
           this.#hooks.lost(error, delay);
         },
-        over: (error) => {
-          this.#say({ kind: "over", error: packed(error) });
-          this.#hooks.over(error);
-        },
+        over: (error) => this.#over(error),
         failed: (error) => this.#hooks.failed(error),
       },
       cursor,
     );
-    this.#tell();
-    for (const n of this.#asked.keys()) this.#relay(n);
+  }
+
+  /**
+   * Begin where one tab asks for. If another one is being served, this one asks again after the next welcome.
+   * @param {string} tab
+   * @param {string} cursor
+   */
+  #try(tab, cursor) {
+    if (this.#trial || !this.#connection) return;
+    this.#trial = { tab, cursor: this.#connection.cursor };
+    this.#connection.rewind(cursor);
+  }
+
+  /** @param {Error} error */
+  #over(error) {
+    const isRefused = error instanceof Problem && error.status === 400;
+    const trial = isRefused ? this.#trial : null;
+    if (!trial) return this.#endAll(error);
+    // The server doesn't accept where one tab begins. That is no reason for the others to end.
+    if (trial.tab === this.#me) return this.#end(error);
+    this.#trial = null;
+    this.#say({ kind: "over", to: trial.tab, error: packed(error) });
+    this.#connect(trial.cursor);
+  }
+
+  /** @param {Error} error */
+  #endAll(error) {
+    this.#say({ kind: "over", error: packed(error) });
+    this.#end(error);
+  }
+
+  /** @param {Error} error */
+  #end(error) {
+    this.#error = error;
+    this.#hooks.over(error);
   }
 
   /** Tell the others that this tab leads, and where the stream is. */
@@ -194,7 +250,7 @@ export class Tabs {
     const { cursor } = this.#connection ?? {};
     // For a tab that opens now, the stream begins here. Whether this connection was resumed doesn't concern it.
     const welcome = event && { ...event, cursor, since: undefined, data: { ...event.data, recovered: undefined } };
-    this.#say({ kind: "lead", id: this.#target.id, wanted: this.#target.wanted, welcome, transport });
+    this.#say({ kind: "lead", id: this.#target.id, wanted: this.#agreed, welcome, transport });
   }
 
   /** @param {Record<string, any>} said */
@@ -206,16 +262,19 @@ export class Tabs {
   #hear(said) {
     if (this.#connection) {
       if (said.kind === "hello") this.#tell();
-      else if (said.kind === "behind") this.rewind(said.cursor, said.always);
+      else if (said.kind === "behind" && said.always) this.#try(said.from, said.cursor);
+      else if (said.kind === "behind") this.rewind(said.cursor);
       else if (said.kind === "retry") this.retry();
       else if (said.kind === "ask" && said.to === this.#me) this.#serve(said);
+      else if (said.kind === "over" && said.from === this.#former && !said.to) this.#endAll(unpacked(said.error));
       return;
     }
     if (said.kind === "lead") this.#follow(said);
     else if (said.from !== this.#leader) return;
     else if (said.kind === "event") this.#hooks.hear(said.event, said.transport);
     else if (said.kind === "lost") this.#hooks.lost(unpacked(said.error), said.delay);
-    else if (said.kind === "over") this.#hooks.over(unpacked(said.error));
+    else if (said.kind === "over" && (said.to ?? this.#me) === this.#me) this.#end(unpacked(said.error));
+    else if (said.kind === "agreed") this.#agreed = said.wanted;
     else if (said.kind === "answer") this.#settle(said);
   }
 
@@ -223,7 +282,7 @@ export class Tabs {
   #follow({ from, id, wanted, welcome, transport }) {
     // Events of this client's id that were published and not acknowledged are known by it.
     if (id) this.#target.id = id;
-    this.#target.wanted = wanted;
+    this.#agreed = wanted;
     if (this.#leader !== from) {
       this.#leader = from;
       for (const n of this.#asked.keys()) this.#relay(n);
@@ -237,9 +296,15 @@ export class Tabs {
    */
   #ask(what) {
     const n = randomId();
-    const asked = { ...withResolvers(), what };
+    // As JSON, because not everything that the server can be told can be cloned for another tab.
+    const asked = { ...withResolvers(), what: JSON.parse(JSON.stringify(what)) };
     this.#asked.set(n, asked);
-    this.#relay(n);
+    try {
+      this.#relay(n);
+    } catch (error) {
+      this.#asked.delete(n);
+      throw error;
+    }
     return asked.promise;
   }
 
@@ -250,8 +315,12 @@ export class Tabs {
     else if (this.#leader) this.#say(said);
   }
 
-  /** @param {Record<string, any>} said */
-  async #serve({ from, n, event, filters }) {
+  /**
+   * @param {Record<string, any>} said
+   * @returns {Promise<void>}
+   */
+  async #serve(said) {
+    const { from, n, event, filters } = said;
     const connection = this.#connection;
     /** @type {Record<string, any>} */
     const answer = { kind: "answer", to: from, n };
@@ -261,7 +330,9 @@ export class Tabs {
       answer.error = packed(/** @type {Error} */ (error));
     }
     // If this tab has resigned, the next one that leads is asked again.
-    if (connection !== this.#connection) return;
+    if (!this.#connection) return;
+    if (connection !== this.#connection) return this.#serve(said);
+    if (filters && !answer.error) this.#say({ kind: "agreed", wanted: (this.#agreed = inQuery(filters)) });
     if (from === this.#me) this.#settle(answer);
     else this.#say(answer);
   }

@@ -36,7 +36,7 @@ export class Target {
   #urls;
   /** @type {URLSearchParams} */
   #query;
-  /** The query of the URL if it was signed. It goes out unchanged. @type {Record<string, string>} */
+  /** The query of the URL, or of `params`, if it was signed. It goes out unchanged. @type {Record<string, string>} */
   #signed = {};
   /** The role that was asked for. @type {string | undefined} */
   #role;
@@ -56,11 +56,10 @@ export class Target {
       each.search = "";
     }
     this.#query = new URLSearchParams(search);
-    if (this.#query.has("sig")) {
-      this.#signed = Object.fromEntries([...this.#query].filter(([key]) => !UNSIGNED.includes(key)));
-      for (const key of Object.keys(this.#signed)) this.#query.delete(key);
-    }
+    this.#keepSigned(this.#query);
     const { params, filters, token } = options;
+    const more = typeof params === "function" ? new URLSearchParams() : queryOf(params ?? {});
+    this.#keepSigned(more);
     this.#isNamed = token !== undefined || options.id === null;
     /** Whether there may be other credentials the next time. */
     this.renews = typeof params === "function";
@@ -73,16 +72,16 @@ export class Target {
       since: options.since,
       echo: options.echo === undefined ? undefined : Number(options.echo),
       filters: filters === undefined ? undefined : JSON.stringify(asArray(filters)),
-      ...(typeof params === "function" ? {} : params),
+      ...Object.fromEntries(more),
     });
     // As the server decides it: the spelling of an EventSource that reconnects wins, unless it is empty.
     const since = this.#query.get("lastEventId") || (this.#query.get("since") ?? this.#query.get("last_event_id"));
     /** Where the stream starts at first, if that was given. */
     this.since = since ?? undefined;
     for (const key of [...START, "format"]) this.#query.delete(key);
-    const given = typeof token === "string" ? ` ${token}` : "";
+    const credentials = [typeof params === "function", this.#isNamed, typeof token === "string" ? token : typeof token];
     /** Tabs that share have this in common. */
-    this.name = `${this.#urls.join(" ")}?${this.#query}${given}`;
+    this.name = `${this.#urls.join(" ")}?${this.#query} ${this.#signedFor} ${credentials.join(" ")}`;
     this.#role = this.#query.get("role") ?? undefined;
     const { role = this.#signed.sig === undefined ? "both" : "subscriber", id = this.#isNamed ? "" : randomId() } = this.#signed;
     if (!this.#query.has("role")) this.#query.set("role", role);
@@ -129,6 +128,23 @@ export class Target {
     if (!this.#isNamed || this.#role !== undefined || this.#query.get("role") !== "both") return false;
     this.#query.set("role", "subscriber");
     return true;
+  }
+
+  /** Take what was signed out of a query, and keep it apart. @param {URLSearchParams} query */
+  #keepSigned(query) {
+    if (!query.has("sig")) return;
+    for (const [key, value] of [...query]) {
+      if (UNSIGNED.includes(key)) continue;
+      if (Object.hasOwn(this.#signed, key)) throw new TypeError(`${key}: given twice; give it once`);
+      this.#signed[key] = value;
+      query.delete(key);
+    }
+  }
+
+  /** For whom and what a query was signed. One that names nobody is known by its signature, and none by its time. */
+  get #signedFor() {
+    const { exp: _, sig, ...rest } = this.#signed;
+    return new URLSearchParams(sig === undefined || "id" in rest ? rest : this.#signed);
   }
 
   /** @param {Record<string, unknown>} given */
@@ -217,6 +233,12 @@ export class Target {
     }
     return found;
   }
+}
+
+/** @param {Record<string, unknown>} params */
+function queryOf(params) {
+  const given = Object.entries(params).filter(([, value]) => value !== undefined && value !== null);
+  return new URLSearchParams(given.map(([key, value]) => [key, String(value)]));
 }
 
 /** Where the server is, as a URL of HTTP. @param {string | URL} url */
