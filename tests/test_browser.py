@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import trio
@@ -341,6 +341,62 @@ async def test_tabs_that_share_and_begin_elsewhere(browser: Browser) -> None:
         await hub.publish("five", confirm=True)
         for page, expected in pages.items():
             assert await has(page, len(expected) + 2) == [*expected, "four", "five"]
+
+
+async def test_tabs_of_two_users(browser: Browser) -> None:
+    """Each user's tabs share a connection, and receive nothing of the other user's."""
+    secret = b"0123456789abcdef0123456789abcdef"
+
+    def query(name: str, hours: int) -> str:
+        return trionotify.sign({"id": name}, secret, expires_in=f"{hours}h")
+
+    async with open_server(port=0, secret=secret) as server:
+        users = {"alice": [1, 2], "bob": [1]}
+        pages = {
+            name: [
+                *[await connected(browser, server.url, query(name, n), "share: true") for n in hours],
+                # In an object for `params` it is the same.
+                await connected(browser, server.url, "", f"share: true, {_params(query(name, 3))}"),
+            ]
+            for name, hours in users.items()
+        }
+        assert sorted(client.id for client in server.hub.clients) == ["alice", "bob"]
+        for name in users:
+            await server.hub.publish(f"for {name}", to=name, confirm=True)
+        for name, tabs in pages.items():
+            for page in tabs:
+                assert await has(page, 1) == [f"for {name}"]
+                assert await page.run("client.id") == name
+
+
+def _params(query: str) -> str:
+    return f"params: {json.dumps(dict(parse_qsl(query)))}"
+
+
+async def test_tabs_whose_filters_were_changed(browser: Browser) -> None:
+    """The tab that takes over goes on with the filters that another one has chosen."""
+    async with open_server(port=0) as server:
+        options = "share: true, filters: { exact: { type: 'a' } }"
+        first, *others = [await connected(browser, server.url, options=options) for _ in range(3)]
+        await others[0].run("client.setFilters({ exact: { type: 'b' } })")
+        await server.hub.publish("one", type="b", confirm=True)
+        for page in others:
+            await has(page, 1)
+        await first.close()
+        await server.hub.publish("not this", type="a", confirm=True)
+        await server.hub.publish("two", type="b", confirm=True)
+        for page in others:
+            assert (await has(page, 2), await page.run("gaps")) == (["one", "two"], [])
+
+
+async def test_tabs_of_a_client_that_is_revoked(browser: Browser) -> None:
+    """None of them connects again, whichever of them hears of it first."""
+    async with open_server(port=0) as server:
+        pages = [await connected(browser, server.url, "id=alice", "share: true") for _ in range(3)]
+        await server.hub.disconnect(Exact(id="alice"))
+        for page in pages:
+            await page.run("client.state === 'closed'", wait=True)
+        await until(lambda: not server.hub.clients)
 
 
 #: When this tab asks the others to begin elsewhere, it isn't heard before it has heard something itself.
