@@ -361,6 +361,8 @@ async def test_tabs_of_two_users(browser: Browser) -> None:
             for name, hours in users.items()
         }
         assert sorted(client.id for client in server.hub.clients) == ["alice", "bob"]
+        alone = await connected(browser, server.url, "", _params(query("carol", 1)))
+        assert await alone.run("client.id") == "carol"
         for name in users:
             await server.hub.publish(f"for {name}", to=name, confirm=True)
         for name, tabs in pages.items():
