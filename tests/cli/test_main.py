@@ -314,6 +314,7 @@ def test_sign(tmp_path: Path) -> None:
     assert done.stdout.startswith("wss://example.org/events?id=alice&exp=")
     for arguments, words in [
         ((*secret, "role=admin"), "trionotify: role: must be one of subscriber, publisher, both"),
+        ((*secret, "alice"), "trionotify: alice: must be KEY=VALUE, such as id=alice, or a URL"),
         (
             (*secret, "--expires=soon", "id=a"),
             "trionotify: --expires: must be a duration in seconds, like 90",

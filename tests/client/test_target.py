@@ -145,6 +145,7 @@ def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> N
         ({"id": 5}, TypeError, "id: must be str, not 5"),
         ({"id": "al", "url": "http://host/?id=al"}, ValueError, "id: given twice; give it once"),
         ({"id": "al", "params": {"id": "al"}}, ValueError, "id: given twice; give it once"),
+        ({"params": "id=al&sig=x"}, TypeError, "params: must be a mapping or a function, not a query;"),
         ({"filter": [], "params": {"filters": "[]"}}, ValueError, "filters: given twice; give it once"),
         ({"since": "yesterday"}, ValueError, "since: .*'yesterday'"),
         ({"role": "boss"}, ValueError, "role: must be one of subscriber, publisher, both"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 
 from tests.model.test_index import events, predicates
@@ -54,6 +55,12 @@ def test_each_condition_says_what_it_found() -> None:
         "    no  sql n > 'a': 'a' is not a 32-bit integer",
         "    yes everything",
     ]
+
+
+def test_a_predicate_comes_first() -> None:
+    """What is no predicate is refused."""
+    with pytest.raises(TypeError, match="predicate"):
+        explain(Notification(), Exact(type="a"))  # type: ignore[arg-type] # that is the mistake
 
 
 def test_a_callable_that_raises_says_no() -> None:

@@ -676,6 +676,15 @@ async def test_publishing_without_waiting(room: Room, autojump_clock: trio.testi
     assert bo.look().messages == ["2", "[3]", "4"]
 
 
+async def test_publishing_without_waiting_in_another_thread(room: Room) -> None:
+    """It is refused before anything changes, and the error says how to do it."""
+    async with room.hub.subscribe() as notifications:
+        with pytest.raises(RuntimeError, match=r"write trio.from_thread.run_sync\(hub.publish_nowait"):
+            await trio.to_thread.run_sync(room.hub.publish_nowait, "x")
+        await trio.to_thread.run_sync(trio.from_thread.run_sync, room.hub.publish_nowait, "y")
+        assert (await anext(notifications)).data == "y"
+
+
 async def test_publishing_without_waiting_into_a_full_channel(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

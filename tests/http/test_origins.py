@@ -193,7 +193,7 @@ async def test_a_preflight_for_nothing(room: Room, autojump_clock: Clock) -> Non
     asks = "Access-Control-Request-Method: POST"
     answer = await Web(room).ask(get("/nope", "Origin: http://test", asks, method="OPTIONS"))
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (204, "http://test")
-    assert answer.headers["access-control-allow-methods"] == "GET, HEAD, POST"
+    assert answer.headers["access-control-allow-methods"] == "GET, HEAD, POST, DELETE"
     answer = await Web(room).ask(get("/nope", "Origin: http://other", asks, method="OPTIONS"))
     assert answer.status == 403
     assert (await Web(room).ask(get("/nope", method="OPTIONS"))).status == 404

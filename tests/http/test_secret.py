@@ -351,6 +351,17 @@ def test_what_is_another_form(vector: dict[str, Any]) -> None:
 # --- what each may do ---
 
 
+async def test_a_wrong_secret_is_named_in_a_handshake(autojump_clock: Clock) -> None:
+    """It isn't told that a signature is missing. What another scheme authorizes is no secret."""
+    async with open_room(secret=KEY) as room:
+        for field, words in (
+            ("Authorization: Bearer wrong", b"Authorization: not this server's secret"),
+            ("Authorization: Basic eDp5", b"sig: missing"),
+        ):
+            peer = await room.connect("/?id=al", field)
+            assert (peer.status, words in peer.kernel.taken) == (401, True)
+
+
 async def test_without_a_signature_nobody_comes_in(autojump_clock: Clock) -> None:
     """Neither over a WebSocket nor over a stream; health checks, scripts and the page are for all."""
     async with open_room(secret=KEY) as room:

@@ -33,7 +33,7 @@ __all__ = ["Origin", "Origins", "parse_origin"]
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 #: The headers that a page of another origin may send, and see in the response.
-_METHODS: Final = "GET, HEAD, POST"
+_METHODS: Final = "GET, HEAD, POST, DELETE"
 _FIELDS: Final = ("Authorization", "Content-Type", "Last-Event-ID")
 _EXPOSED: Final = "Retry-After, Trionotify-Id, Trionotify-Cursor, Trionotify-Recovered"
 #: Seconds for which a browser needn't ask again.
