@@ -81,6 +81,7 @@ sign --secret DIR/missing id=a
 sign --secret DIR/secret role=admin
 sign --secret DIR/secret id=a exp=1
 sign --secret DIR/secret --expires 0 id=a
+sign --secret DIR/secret alice
 sign id=a
 explain DIR/missing.json
 explain DIR/event.json

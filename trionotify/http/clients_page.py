@@ -37,7 +37,9 @@ async def roster(hub: Hub, params: Mapping[str, str]) -> bytes:
     """
     for name in params:
         if is_filter(name):
-            raise Refused(400, f"{cut(name)}: GET /clients lists all clients; leave it out")
+            raise Refused(
+                400, f"{cut(name)}: GET /clients lists all clients; leave it out", logged="a filter"
+            )
     limit = _number(params, "limit", _LIMIT, 1, _MAX_LIMIT)
     after = _number(params, "after", 0, 0, None)
     found = hub.clients.page(after, limit + 1)
