@@ -29,7 +29,7 @@ from trionotify import Exact, Prefix, Server, connect, open_server
 TESTS = Path(__file__).parent / "browser"
 
 
-@pytest.mark.parametrize("name", ["node", "stream", "recover", "tabs", "token", "nodes", "page"])
+@pytest.mark.parametrize("name", ["node", "edge", "stream", "recover", "tabs", "token", "nodes", "page"])
 def test_in_node(name: str) -> None:
     """Against real servers that are killed, cut off, and refused."""
     node = shutil.which("node")

@@ -128,6 +128,16 @@ export class Trionotify extends EventTarget {
    * @returns {Promise<Receipt>}
    */
   async publish(data, attributes = {}) {
+    return this.#publish(data, attributes);
+  }
+
+  /**
+   * @param {unknown} data
+   * @param {Attributes} attributes
+   * @param {number} [timeout]  the milliseconds that the answer may take
+   * @returns {Promise<Receipt>}
+   */
+  async #publish(data, attributes, timeout) {
     if (this.#state === "closed") throw this.#error;
     if (this.#target.isSubscriber) {
       throw new TypeError("role: a subscriber can't publish; leave the role out, or use \"both\"");
@@ -140,14 +150,17 @@ export class Trionotify extends EventTarget {
     const make = () => eventFor(data, { id, ...this.#target.defaults(), ...attributes });
     let event = make(); // mistakes are told at once
     this.#unacknowledged += 1;
+    const { promise: late, reject } = withResolvers();
+    const stop = timeout === undefined ? null : later(timeout, () => reject(this.#tooLate(event, timeout)));
     try {
       if (this.id === "") {
         // The source says who has published it.
-        await this.#identified.promise;
+        await Promise.race([this.#identified.promise, late]);
         event = make();
       }
-      return await this.#connection.publish(event);
+      return await Promise.race([this.#connection.publish(event), late]);
     } finally {
+      stop?.();
       this.#unacknowledged -= 1;
     }
   }
@@ -159,13 +172,23 @@ export class Trionotify extends EventTarget {
    * @returns {Promise<any>}
    */
   async request(data, { timeout = 30_000, ...attributes } = {}) {
-    const asked = this.publish(data, { ...attributes, request: true });
-    const receipt = await new Promise((resolve, reject) => {
-      const stop = later(timeout, () => reject(new Error(`no reply within ${timeout} ms`)));
-      asked.finally(stop).then(resolve, reject);
-    });
+    const receipt = await this.#publish(data, { ...attributes, request: true }, timeout);
     if ("reply" in receipt) return receipt.reply;
     throw new Problem({ status: 501, detail: "request: acknowledged without a reply, because the server's session gives none" });
+  }
+
+  /**
+   * Withdraw a request, so that it isn't sent when nobody waits for its reply any more.
+   * @param {CloudEvent} event
+   * @param {number} timeout
+   */
+  #tooLate(event, timeout) {
+    const errorOf = (/** @type {boolean} */ wasSent) => {
+      const outcome = wasSent ? "whether the session acted on the request is unknown" : "the request was not sent";
+      return new Error(`no reply within ${timeout} ms; ${outcome}`);
+    };
+    // Tabs that share a connection withdraw nothing.
+    return this.#connection instanceof Connection ? this.#connection.withdraw(event, errorOf) : errorOf(true);
   }
 
   /**

@@ -120,9 +120,16 @@ export class Connection {
   /** @param {CloudEvent} event */
   publish(event) {
     if (this.#dialogue?.isMute) return Promise.reject(notAllowed());
-    const { isNew, text, promise } = this.#publisher.put(event);
-    if (isNew && this.#isWelcome) this.#dialogue?.send(text);
-    return promise;
+    const { isDue, waiting } = this.#publisher.put(event);
+    if (isDue && this.#isWelcome) this.#dialogue?.send(waiting);
+    return waiting.promise;
+  }
+
+  /** Its time is over. @param {CloudEvent} event @param {(wasSent: boolean) => Error} errorOf */
+  withdraw(event, errorOf) {
+    const error = this.#publisher.withdraw(event, errorOf);
+    this.#dialogue?.goOn();
+    return error;
   }
 
   /** @param {Filter[]} filters */
@@ -237,7 +244,7 @@ export class Connection {
     if (!ending.opened && !dialogue.isWelcome) return this.#refused(address, ending);
     // The event that was too big for the server is refused, and the others go on.
     const isTooBig = ending.error instanceof Closed && ending.error.code === TOO_BIG;
-    if (isTooBig && this.#publisher.refuseLongest(ending.error)) ending.again = true;
+    if (isTooBig && dialogue.refuseTooBig(ending.error)) ending.again = true;
     return ending;
   }
 

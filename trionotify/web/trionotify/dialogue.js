@@ -15,6 +15,7 @@ import { OURS, eventOf, kindOf, receiptOf } from "./event.js";
  * @typedef {import("./filter_changes.js").FilterChanges} FilterChanges
  * @typedef {import("./liveness.js").Liveness} Liveness
  * @typedef {import("./publisher.js").Publisher} Publisher
+ * @typedef {import("./publisher.js").Waiting} Waiting
  * @typedef {import("./renewal.js").Renewal} Renewal
  * @typedef {import("./socket_link.js").Ending} Ending
  * @typedef {import("./target.js").Target} Target
@@ -66,10 +67,22 @@ export class Dialogue {
 
   // What is said to the server.
 
-  /** @param {string} text  an event that was published */
-  send(text) {
-    if (this.link?.send) this.link.send(text);
-    else void this.#publisher.postAll();
+  /** @param {Waiting} waiting  an event that was published */
+  send(waiting) {
+    // First the filters, so that it is clear which of the two is refused.
+    if (this.#changes.holding) return;
+    if (!this.link?.send) return void this.#publisher.postAll();
+    waiting.wasSent = true;
+    this.link.send(waiting.text);
+  }
+
+  /** If events are sent one at a time, the next one's turn has come. */
+  goOn() {
+    if (this.isWelcome && this.#publisher.isCareful) this.#sendDue();
+  }
+
+  #sendDue() {
+    for (const waiting of this.#publisher.due()) this.send(waiting);
   }
 
   /**
@@ -102,7 +115,10 @@ export class Dialogue {
     else if (kind !== "welcome") this.isUseful = true;
     if (kind === "error") return this.#refuse(data);
     if (kind === "ack" && this.#renewal.settle(data)) return;
-    if (kind === "ack" && data.filters === undefined) return this.#publisher.answer(data, receiptOf(data));
+    if (kind === "ack" && data.filters === undefined) {
+      this.#publisher.answer(data, receiptOf(data));
+      return this.goOn();
+    }
     if (kind === "welcome") {
       this.#welcome(event);
     } else if (this.#changes.holding) {
@@ -110,6 +126,7 @@ export class Dialogue {
       if (kind !== "ack" || data.id !== id) return;
       this.#changes.holding = null;
       this.#changes.settleAll(event.cursor);
+      this.#sendDue();
       if (event.cursor !== from) this.#teller.tell({ type: `${OURS}gap`, data: { from }, cursor: event.cursor });
     }
     if (kind === "ack") this.#changes.settle(data, event.cursor);
@@ -135,20 +152,62 @@ export class Dialogue {
     this.#liveness.welcomed();
     // A token can only be replaced over a WebSocket.
     if (this.link?.send) this.#renewal.begin(event.data?.expires_in);
-    const { held } = this.#changes;
-    if (held) this.sendOwn("subscribe", this.#changes.hold(event.cursor), { filters: held, since: event.cursor });
-    else this.#changes.settleAll(event.cursor);
+    if (this.#changes.held) {
+      const { newest } = this.#changes;
+      this.sendOwn("subscribe", this.#changes.hold(event.cursor), { filters: newest, since: event.cursor });
+    } else {
+      this.#changes.settleAsked(event.cursor);
+      this.#catchUpWithFilters();
+    }
     if (this.isMute) this.#publisher.refuseAll(notAllowed());
-    for (const text of this.#publisher.texts()) this.send(text);
+    this.#sendDue();
+  }
+
+  /** Filters that were changed while this link was made. A stream can't be told. */
+  #catchUpWithFilters() {
+    const changes = this.#changes.later();
+    if (this.link?.send) for (const { id, filters } of changes) this.sendOwn("subscribe", id, { filters });
+    else if (changes.length) this.#teller.leave({ again: true, quiet: true, error: new Error("other filters") });
   }
 
   /** @param {Record<string, any>} document */
   #refuse(document) {
     const problem = new Problem(document);
     const { id } = document;
+    if (typeof id !== "string") return this.#refuseUnnamed(problem);
     if (this.#changes.refuse(id, problem)) return;
     if (id === this.#changes.holding?.id) return this.#teller.leave({ again: false, error: problem, opened: true });
-    if (this.#liveness.isRefused(id) || this.#renewal.refuse(id, problem) || this.#publisher.refuse(id, problem)) return;
+    if (this.#liveness.isRefused(id) || this.#renewal.refuse(id, problem)) return;
+    if (this.#publisher.refuse(id, problem)) return this.goOn();
     this.#teller.failed(problem);
+  }
+
+  /**
+   * The server couldn't read the id of what it refuses. If it isn't clear what that was, the next connection begins with the filters, and
+   * is told one event at a time.
+   * @param {Problem} problem
+   */
+  #refuseUnnamed(problem) {
+    if (this.#changes.holding) return this.#teller.leave({ again: false, error: problem, opened: true });
+    if (!this.#changes.isWaiting) {
+      if (this.#publisher.refuseOnly(problem)) return this.goOn();
+      if (this.#publisher.size === 0) return this.#teller.failed(problem);
+    }
+    this.#publisher.isCareful = this.#publisher.size > 0;
+    this.#teller.leave({ again: true, error: problem, opened: true });
+  }
+
+  /**
+   * The server closed because something was too big. It says how much is allowed, or else the longest is it. Whether that can be left out.
+   * @param {Error} error
+   */
+  refuseTooBig(error) {
+    const allowed = /(\d+) bytes/.exec(error.message)?.[1];
+    const longest = Math.max(this.#publisher.longest, this.#changes.longest);
+    const most = allowed === undefined ? longest - 1 : Number(allowed);
+    const isChange = this.#changes.isWaiting && (this.#changes.holding !== null || this.#changes.longest > most);
+    if (isChange) this.#changes.takeBack(error);
+    const isEvent = !this.#changes.holding && this.#publisher.refuseLonger(most, error);
+    return isChange || isEvent;
   }
 }

@@ -2,14 +2,14 @@
  * Changes of filters: those that wait for the server's answer, and those that the server has agreed to.
  *
  * Each connection begins with the newest filters, so a change that is lost with its connection is answered by the welcome of
- * the next one. When the server refuses a change, the filters before it hold again, unless a newer change is under way.
+ * the next one. What was changed while it was made follows in messages. When the server refuses a change, the filters before it hold again, unless a newer change is under way.
  *
  * Filters that are too long for the URL are *held*: the connection begins with a filter that lets nothing through, and they
  * follow in a message. Until that is answered nothing counts, not even how far the stream has gone.
  */
 
-import { OURS, randomId } from "./event.js";
-import { inQuery } from "./filters.js";
+import { OURS, bytesOf, checkJson, randomId } from "./event.js";
+import { asFilters, inQuery } from "./filters.js";
 import { withResolvers } from "./time.js";
 
 /**
@@ -17,10 +17,21 @@ import { withResolvers } from "./time.js";
  * @typedef {import("../trionotify.d.ts").Filter} Filter
  */
 
+/**
+ * @typedef {object} Change
+ * @property {Filter[]} filters
+ * @property {number} size  in bytes
+ * @property {boolean} isAsked  the query of this connection has it, or what replaced it
+ * @property {(cursor: string) => void} resolve
+ * @property {(error: Error) => void} reject
+ */
+
 export class FilterChanges {
   #target;
-  /** @type {Map<string, ReturnType<typeof withResolvers>>} */
+  /** @type {Map<string, Change>} */
   #waiting = new Map();
+  /** What the query of this connection has. */
+  #asked;
   /** What the server agreed to last, as the query has it. */
   #agreed;
   /** What is too long for the URL of this connection. @type {Filter[] | null} */
@@ -31,20 +42,36 @@ export class FilterChanges {
   /** @param {Target} target */
   constructor(target) {
     this.#target = target;
-    this.#agreed = target.wanted;
+    this.#agreed = this.#asked = target.wanted;
   }
 
   get isWaiting() {
     return this.#waiting.size > 0;
   }
 
+  /** How long the longest one that waits is, in bytes. */
+  get longest() {
+    return Math.max(0, ...[...this.#waiting.values()].map(({ size }) => size));
+  }
+
+  /** The newest filters. */
+  get newest() {
+    return asFilters(this.#target.wanted);
+  }
+
+  /** What was changed since this connection was asked for. */
+  later() {
+    return [...this.#waiting].filter(([, { isAsked }]) => !isAsked).map(([id, { filters }]) => ({ id, filters }));
+  }
+
   /** @param {Filter[]} filters */
   begin(filters) {
+    const size = bytesOf(checkJson("filters", filters));
     const id = `${OURS}filters-${randomId()}`;
-    const change = withResolvers();
-    this.#waiting.set(id, change);
+    const { promise, resolve, reject } = withResolvers();
+    this.#waiting.set(id, { filters, size, isAsked: false, resolve, reject });
     this.#target.wanted = inQuery(filters);
-    return { id, promise: change.promise };
+    return { id, promise };
   }
 
   /**
@@ -59,10 +86,25 @@ export class FilterChanges {
   /** Another connection begins. */
   reset() {
     this.held = this.holding = null;
+    this.#asked = this.#target.wanted;
+    for (const change of this.#waiting.values()) change.isAsked = true;
   }
 
   /**
-   * A connection began with the newest filters. Those that they replaced never came to hold.
+   * A connection began with the filters that it asked for. Those that they replaced never came to hold.
+   * @param {string} cursor
+   */
+  settleAsked(cursor) {
+    for (const [id, { isAsked, resolve }] of this.#waiting) {
+      if (!isAsked) continue;
+      this.#waiting.delete(id);
+      resolve(cursor);
+    }
+    this.#agreed = this.#asked;
+  }
+
+  /**
+   * The newest filters hold.
    * @param {string} cursor
    */
   settleAll(cursor) {

@@ -17,9 +17,9 @@ export function asArray(filters) {
   return Array.isArray(filters) ? filters : [filters];
 }
 
-/** Filters in the form of the query. @param {Filter[]} filters @returns {[string, string][]} */
+/** Filters in the form of the query. None is said, too, because a publisher that says nothing wants nothing. @param {Filter[]} filters @returns {[string, string][]} */
 export function inQuery(filters) {
-  return filters.length ? [["filters", JSON.stringify(filters)]] : [];
+  return [["filters", JSON.stringify(filters)]];
 }
 
 /** Filters of the query as an array. @param {[string, string][]} wanted @returns {Filter[]} */

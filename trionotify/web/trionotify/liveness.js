@@ -35,7 +35,8 @@ export class Liveness {
   #heardAt = 0;
   /** When the server was asked for a sign of life, while it owes one. @type {number | null} */
   #probedAt = null;
-  #probeId = "";
+  /** @type {string | null} */
+  #probeId = null;
   #canProbe = true;
   #isDoubted = false;
   #tickedAt = now();

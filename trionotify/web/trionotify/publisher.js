@@ -2,12 +2,13 @@
  * The publisher: what was published and has no answer yet, in order, and the loop that posts it where there is no WebSocket.
  *
  * An event stays here until it is acknowledged or refused, over any number of connections; each new connection is told
- * everything that waits. Telling the server twice is harmless, because it knows an event by its source and id. Over a
- * WebSocket the connection sends the texts itself. Over Server-Sent Events they are posted one after the other, so that their
+ * everything that waits. Telling the server twice is harmless, because it knows an event by its source and id. When the server
+ * refuses something and can't say what, the next connection is told one event at a time, so that it is clear what is refused. Over a
+ * WebSocket the dialogue sends the texts itself. Over Server-Sent Events they are posted one after the other, so that their
  * order holds.
  */
 
-import { keyOf } from "./event.js";
+import { bytesOf, keyOf } from "./event.js";
 import { Backoff } from "./retry.js";
 import { withResolvers } from "./time.js";
 
@@ -23,12 +24,15 @@ import { withResolvers } from "./time.js";
  * @typedef {object} Waiting  an event without an answer
  * @property {CloudEvent} event
  * @property {string} text  its JSON
+ * @property {boolean} wasSent
  * @property {Promise<Receipt>} promise
  * @property {(receipt: Receipt) => void} resolve
  * @property {(error: Error) => void} reject
  */
 
 export class Publisher {
+  /** One event at a time, until all that wait have their answer. */
+  isCareful = false;
   /** @type {Map<string, Waiting>} */
   #waiting = new Map();
   #isPosting = false;
@@ -54,23 +58,34 @@ export class Publisher {
     this.#waits = waits;
   }
 
-  /** The JSON of each event that waits. */
-  texts() {
-    return [...this.#waiting.values()].map(({ text }) => text);
+  /** How many events wait. */
+  get size() {
+    return this.#waiting.size;
+  }
+
+  /** How long the longest one that waits is, in bytes. */
+  get longest() {
+    return Math.max(0, ...[...this.#waiting.values()].map(({ text }) => bytesOf(text)));
+  }
+
+  /** The events that may be on their way. */
+  due() {
+    const all = [...this.#waiting.values()];
+    return this.isCareful ? all.slice(0, 1) : all;
   }
 
   /**
-   * Let an event wait. One that waits already gets the same promise.
+   * Let an event wait, and say whether it is due to be sent. One that waits already gets the same promise.
    * @param {CloudEvent} event
    */
   put(event) {
     const key = keyOf(event);
     const known = this.#waiting.get(key);
-    if (known) return { isNew: false, ...known };
-    const text = JSON.stringify(event);
-    const { promise, resolve, reject } = withResolvers();
-    this.#waiting.set(key, { event, text, promise, resolve, reject });
-    return { isNew: true, text, promise };
+    if (known) return { isDue: false, waiting: known };
+    /** @type {Waiting} */
+    const waiting = { event, text: JSON.stringify(event), wasSent: false, ...withResolvers() };
+    this.#waiting.set(key, waiting);
+    return { isDue: !this.isCareful, waiting };
   }
 
   /**
@@ -97,13 +112,37 @@ export class Publisher {
   }
 
   /**
-   * The server closed because something was too big, and didn't say what. Whether there was anything.
+   * The server refused something, and couldn't say what. If only one event is on its way, it is that one. Whether it was.
    * @param {Error} error
    */
-  refuseLongest(error) {
-    const [longest] = [...this.#waiting.values()].sort((a, b) => b.text.length - a.text.length);
-    if (longest) this.#take(keyOf(longest.event))?.reject(error);
-    return longest !== undefined;
+  refuseOnly(error) {
+    const [only, another] = this.due();
+    if (!only || another) return false;
+    this.#take(keyOf(only.event))?.reject(error);
+    return true;
+  }
+
+  /**
+   * Refuse the events of more bytes than that. Whether there were any.
+   * @param {number} most
+   * @param {Error} error
+   */
+  refuseLonger(most, error) {
+    const longer = [...this.#waiting].filter(([, { text }]) => bytesOf(text) > most);
+    for (const [key] of longer) this.#take(key)?.reject(error);
+    return longer.length > 0;
+  }
+
+  /**
+   * Its time is over: don't send it any more. Returns the error.
+   * @param {CloudEvent} event
+   * @param {(wasSent: boolean) => Error} errorOf
+   */
+  withdraw(event, errorOf) {
+    const found = this.#take(keyOf(event));
+    const error = errorOf(found?.wasSent ?? false);
+    found?.reject(error);
+    return error;
   }
 
   /** @param {Error} error */
@@ -123,6 +162,7 @@ export class Publisher {
     const backoff = new Backoff(this.#options.firstDelay, this.#options.maxDelay);
     let wasDenied = false;
     for (let first; !this.#isStopped && (first = this.#first()); ) {
+      first.wasSent = true;
       // That of the stream, unless it was refused.
       const token = async () => (wasDenied ? undefined : this.#token.last) ?? this.#token.fresh();
       const answer = await this.#requests.post(() => this.#target.postAddress(), token, first.text);
@@ -146,6 +186,7 @@ export class Publisher {
   #take(key) {
     const found = this.#waiting.get(key);
     this.#waiting.delete(key);
+    if (this.#waiting.size === 0) this.isCareful = false;
     return found;
   }
 }

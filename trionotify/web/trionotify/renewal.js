@@ -30,8 +30,8 @@ export class Renewal {
   #backoff;
   #say;
   #failed;
-  /** The message that has the next token. */
-  #id = "";
+  /** The message that has the next token. @type {string | null} */
+  #id = null;
   #stop = () => {};
 
   /**
@@ -72,7 +72,7 @@ export class Renewal {
 
   /** The connection ended. */
   end() {
-    this.#id = "";
+    this.#id = null;
     this.#stop();
     this.#stop = () => {};
   }
@@ -100,7 +100,7 @@ export class Renewal {
 
   /** @param {unknown} cause @param {boolean} again */
   #fail(cause, again) {
-    this.#id = "";
+    this.#id = null;
     this.#failed(new Error(`token: not renewed: ${messageOf(cause)}`, { cause }));
     if (again) this.#after(this.#backoff.next());
   }
