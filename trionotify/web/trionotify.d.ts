@@ -56,7 +56,7 @@ export interface Options {
   WebSocket?: unknown;
   /** To use instead of the global one. */
   fetch?: typeof fetch;
-  /** How many notifications may wait for one `for await`; 1000. */
+  /** How many notifications may wait for one `for await`; 1000. While that many wait, this client receives nothing. */
   maxBuffered?: number;
   /** How many published events may wait for their acknowledgement; 1000. */
   maxUnacknowledged?: number;
@@ -226,13 +226,13 @@ export class Trionotify extends EventTarget {
   get cursor(): string | undefined;
   /**
    * Publish `data` and wait for the acknowledgement, across reconnects. Rejects with a `Problem` if the server refuses it, and with status
-   * 403 if this client may not publish; the connection goes on.
+   * 403 if this client may not publish; the connection goes on. Rejects at once with a TypeError or RangeError if it can't be sent.
    */
   publish(data?: unknown, attributes?: Attributes): Promise<Receipt>;
   /**
    * Send a request to the server's session, and wait for its reply, across reconnects: a value of JSON, a string, or bytes as a
    * `Uint8Array`. Rejects with a `Problem` if the session rejects it or gives no reply, and with an `Error` after `timeout` milliseconds
-   * (30000 if missing). The session may get a request twice, with the same `id`, if its reply was lost.
+   * (30000 if missing), which says whether the request was sent; it isn't sent after that. The session may get a request twice, with the same `id`, if its reply was lost.
    */
   request(data?: unknown, options?: Attributes & { timeout?: number }): Promise<any>;
   /** Replace all filters, including those of the URL. Resolves with the cursor after which they hold. */
