@@ -157,7 +157,7 @@ async def test_the_roster_in_pages(autojump_clock: Clock) -> None:
                 break
             after = page["next"]
         assert ids == [f"c{n}" for n in range(7)]
-        for query in ("limit=0", "limit=1001", "limit=x", "after=-1", "exact.id=a", "filters=[]"):
+        for query in ("limit=0", "limit=1001", "limit=x", "after=-1"):
             answer = await Web(room).ask(get(f"/clients?{query}"))
             assert answer.status == 400
             assert answer.json["detail"].startswith(query.partition("=")[0])
