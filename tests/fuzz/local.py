@@ -27,7 +27,8 @@ def sql_input(random: Random) -> None:
     The index finds the clients that the predicates want, `explain` says the same, and so does what is
     read again from the predicate's JSON. Nothing raises, but ValueError for what is no expression.
     """
-    predicates = [found for _ in range(random.choice((2, 3))) if (found := _predicate(random))]
+    tried = [_predicate(random) for _ in range(random.choice((2, 3)))]
+    predicates = [predicate for predicate in tried if predicate is not None]
     notifications = [_notification(random) for _ in range(2)]
     index: PredicateIndex[int] = PredicateIndex()
     for member, predicate in enumerate(predicates):

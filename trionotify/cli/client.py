@@ -79,7 +79,7 @@ def predicate_of(filters: str | None, sql: str | None) -> Predicate:
     return AllOf(parts)
 
 
-secret_option = click.option(
+secret_option: Final = click.option(
     "--secret",
     type=click.Path(readable=False),
     metavar="FILE",

@@ -32,7 +32,7 @@ import { Token } from "./token.js";
  * @typedef {import("./socket_link.js").Ending} Ending
  * @typedef {import("./target.js").Target} Target
  * @typedef {import("../trionotify.d.ts").Filter} Filter
- * @typedef {import("../trionotify.d.ts").Receipt} Receipt
+ * @typedef {import("./options.js").Connected} Connected
  * @typedef {import("../trionotify.d.ts").Transport} Transport
  *
  * What a connection tells.
@@ -41,14 +41,6 @@ import { Token } from "./token.js";
  * @property {(error: Error, delay: number) => void} lost  the next attempt is made in this many milliseconds
  * @property {(error: Error) => void} over  it will not connect again
  * @property {(error: Error) => void} failed  something that ends nothing went wrong
- *
- * What an application asks of it.
- * @typedef {object} Connected
- * @property {(event: CloudEvent) => Promise<Receipt>} publish
- * @property {(filters: Filter[]) => Promise<string>} choose
- * @property {(cursor: string, always?: boolean) => void} rewind
- * @property {() => void} retry
- * @property {() => void} close
  */
 
 /** A connection that has lasted for this many milliseconds was a good one. */

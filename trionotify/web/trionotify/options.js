@@ -10,6 +10,17 @@ import { LONGEST } from "./time.js";
 /**
  * @typedef {import("../trionotify.d.ts").Options} Options
  * @typedef {import("../trionotify.d.ts").Transport} Transport
+ * @typedef {import("../trionotify.d.ts").Filter} Filter
+ * @typedef {import("../trionotify.d.ts").Receipt} Receipt
+ * @typedef {import("./event.js").CloudEvent} CloudEvent
+ *
+ * What an application asks of a connection, its own or one that tabs share.
+ * @typedef {object} Connected
+ * @property {(event: CloudEvent) => Promise<Receipt>} publish
+ * @property {(filters: Filter[]) => Promise<string>} choose
+ * @property {(cursor: string, always?: boolean) => void} rewind
+ * @property {() => void} retry
+ * @property {() => void} close
  */
 
 /**

@@ -22,7 +22,7 @@ import { inQuery } from "./filters.js";
 import { withResolvers } from "./time.js";
 
 /**
- * @typedef {import("./connection.js").Connected} Connected
+ * @typedef {import("./options.js").Connected} Connected
  * @typedef {import("./connection.js").Hooks} Hooks
  * @typedef {import("./event.js").CloudEvent} CloudEvent
  * @typedef {import("./options.js").Settings} Settings
