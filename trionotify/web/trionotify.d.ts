@@ -232,7 +232,8 @@ export class Trionotify extends EventTarget {
   /**
    * Send a request to the server's session, and wait for its reply, across reconnects: a value of JSON, a string, or bytes as a
    * `Uint8Array`. Rejects with a `Problem` if the session rejects it or gives no reply, and with an `Error` after `timeout` milliseconds
-   * (30000 if missing), which says whether the request was sent; it isn't sent after that. The session may get a request twice, with the same `id`, if its reply was lost.
+   * (30000 if missing), which says whether the request was sent; it isn't sent after that. The session may get a request
+   * twice, with the same `id`, if its reply was lost.
    */
   request(data?: unknown, options?: Attributes & { timeout?: number }): Promise<any>;
   /** Replace all filters, including those of the URL. Resolves with the cursor after which they hold. */

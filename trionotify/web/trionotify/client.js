@@ -178,7 +178,7 @@ export class Trionotify extends EventTarget {
   }
 
   /**
-   * Withdraw a request, so that it isn't sent when nobody waits for its reply any more.
+   * Withdraw a request that has timed out, so that it isn't sent after its caller has given up. Returns the error.
    * @param {CloudEvent} event
    * @param {number} timeout
    */

@@ -2,7 +2,8 @@
  * Changes of filters: those that wait for the server's answer, and those that the server has agreed to.
  *
  * Each connection begins with the newest filters, so a change that is lost with its connection is answered by the welcome of
- * the next one. What was changed while it was made follows in messages. When the server refuses a change, the filters before it hold again, unless a newer change is under way.
+ * the next one. What was changed while it was made follows in messages. When the server refuses a change, the filters before
+ * it hold again, unless a newer change is under way.
  *
  * Filters that are too long for the URL are *held*: the connection begins with a filter that lets nothing through, and they
  * follow in a message. Until that is answered nothing counts, not even how far the stream has gone.
@@ -86,6 +87,10 @@ export class FilterChanges {
   /** Another connection begins. */
   reset() {
     this.held = this.holding = null;
+    this.#askForNewest();
+  }
+
+  #askForNewest() {
     this.#asked = this.#target.wanted;
     for (const change of this.#waiting.values()) change.isAsked = true;
   }
@@ -108,9 +113,8 @@ export class FilterChanges {
    * @param {string} cursor
    */
   settleAll(cursor) {
-    for (const { resolve } of this.#waiting.values()) resolve(cursor);
-    this.#waiting.clear();
-    this.#agreed = this.#target.wanted;
+    this.#askForNewest();
+    this.settleAsked(cursor);
   }
 
   /**

@@ -17,7 +17,11 @@ export function asArray(filters) {
   return Array.isArray(filters) ? filters : [filters];
 }
 
-/** Filters in the form of the query. None is said, too, because a publisher that says nothing wants nothing. @param {Filter[]} filters @returns {[string, string][]} */
+/**
+ * Filters in the form of the query. An empty array is written as well, because a publisher without filters wants nothing.
+ * @param {Filter[]} filters
+ * @returns {[string, string][]}
+ */
 export function inQuery(filters) {
   return [["filters", JSON.stringify(filters)]];
 }

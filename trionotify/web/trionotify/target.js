@@ -141,7 +141,10 @@ export class Target {
     }
   }
 
-  /** For whom and what a query was signed. One that names nobody is known by its signature, and none by its time. */
+  /**
+   * The identity and the parameters that were signed, without expiry and signature. If there is no `id` among them, all of it is returned,
+   * because only the signature tells one user from another.
+   */
   get #signedFor() {
     const { exp: _, sig, ...rest } = this.#signed;
     return new URLSearchParams(sig === undefined || "id" in rest ? rest : this.#signed);
@@ -149,10 +152,9 @@ export class Target {
 
   /** @param {Record<string, unknown>} given */
   #say(given) {
-    for (const [key, value] of Object.entries(given)) {
-      if (value === undefined || value === null) continue;
+    for (const [key, value] of queryOf(given)) {
       if (this.#query.has(key)) throw new TypeError(`${key}: given twice; give it once`);
-      this.#query.set(key, String(value));
+      this.#query.set(key, value);
     }
   }
 
@@ -235,7 +237,7 @@ export class Target {
   }
 }
 
-/** @param {Record<string, unknown>} params */
+/** What is given, as a query. @param {Record<string, unknown>} params */
 function queryOf(params) {
   const given = Object.entries(params).filter(([, value]) => value !== undefined && value !== null);
   return new URLSearchParams(given.map(([key, value]) => [key, String(value)]));
