@@ -5,6 +5,7 @@ And whether its oracles see what is wrong.
 
 from __future__ import annotations
 
+import gc
 import secrets
 import sys
 from pathlib import Path
@@ -16,10 +17,12 @@ from tests.fuzz.answers import Malformed, fault_of, read_all
 from tests.fuzz.broken import WAYS
 from tests.fuzz.inputs import Ask, Burst, Heard, Scene, Talk
 from tests.fuzz.kinds import KINDS, LOCAL, random_of
+from tests.fuzz.lag import measured_lag
 from tests.fuzz.run import Outcome, Plan, fuzz, fuzz_locally
 from tests.fuzz.signatures import is_signed
 from tests.fuzz.vitals import LogReader
 from tests.web import Answered
+from trionotify import open_server
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -172,3 +175,13 @@ def test_who_is_let_in_by_a_signature() -> None:
     assert not is_signed(query, attrs.evolve(scene, now=1 << 40))
     both = sign({"role": "both"}, scene.secret)
     assert is_signed(both.replace("both", "publisher"), scene)
+
+
+@linux_only
+async def test_the_program_that_measures_does_not_outlive_a_failure() -> None:
+    """It has ended when the block is left, so Python has no unfinished program to warn of."""
+    async with open_server(port=0) as server:
+        with pytest.RaisesGroup(AssertionError):
+            async with measured_lag(server.port or 0):
+                raise AssertionError("as it happens")
+    gc.collect()

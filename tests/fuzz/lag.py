@@ -69,8 +69,9 @@ async def measured_lag(port: int) -> AsyncIterator[Lag]:
             await process.stdin.aclose()
             await process.wait()
     finally:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
     lag.waits = sorted(float(line) / 1000 for line in said.split())
 
 

@@ -62,7 +62,7 @@ async def _tried(way: str, seconds: float, directory: Path) -> tuple[str, list[s
             ended = time.monotonic() - begun
         finally:
             attack.kill()
-            with trio.move_on_after(_PATIENCE, shield=True):
+            with trio.CancelScope(shield=True):
                 await attack.wait()
         if scope.cancelled_caught or code != 0 or ended > _PATIENCE:
             faults.append(f"SIGTERM: {ended:.1f} s")
