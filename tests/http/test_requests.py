@@ -237,6 +237,51 @@ async def test_idle_connections_make_room(autojump_clock: Clock) -> None:
         assert (first.kernel.closed, second.kernel.closed) == (True, False)
 
 
+async def test_the_one_that_is_idle_for_longest_makes_room(autojump_clock: Clock) -> None:
+    """Not the one that came first, if it has asked since."""
+    async with open_room(max_half_open=2) as room:
+        first, second = Web(room), Web(room)
+        for web in (first, second, first):
+            await web.ask(get("/livez"))
+            await trio.sleep(1)
+        assert (await Web(room).ask(get("/livez"))).status == 200
+        assert (first.kernel.closed, second.kernel.closed) == (False, True)
+
+
+async def test_each_request_has_its_own_time(autojump_clock: Clock) -> None:
+    """However long the connection was idle before, and however long the head and the body took."""
+    async with open_room(keep_alive_timeout=5, head_timeout=7, request_timeout=10) as room:
+        web = Web(room)
+        await web.ask(get("/livez"))
+        for part in (b"GET /li", b"vez HTTP/1.1\r\nHost: test\r\n\r\n"):
+            await trio.sleep(4.9)
+            web.kernel.feed(part)
+        await room.quiet()
+        assert [answer.status for answer in web.answers()] == [200]
+        head = get("/events", "Content-Length: 5", method="POST")
+        for part in (head[:9], head[9:], b"he", b"llo"):
+            await trio.sleep(4.9)
+            web.kernel.feed(part)
+        await room.quiet()
+        (answer,) = web.answers("POST")
+        assert (answer.status, "connection" in answer.headers) == (200, False)
+
+
+async def test_a_request_whose_time_is_over_is_the_last(mock_clock: Clock) -> None:
+    """If its answer is found nonetheless, it is sent."""
+
+    def authenticate(request: Request) -> Client:
+        mock_clock.jump(31)
+        return request.client("al")
+
+    async with open_room(authenticate=authenticate, request_timeout=30) as room:
+        web = Web(room)
+        answer = await web.ask(
+            get("/events", "Content-Encoding: gzip", "Content-Length: 0", method="POST")
+        )
+        assert (answer.status, answer.headers["connection"]) == (415, "close")
+
+
 async def test_a_stop_closes_idle_connections(autojump_clock: Clock) -> None:
     """Once no client is let in any more, they aren't waited for."""
     async with open_room() as room:

@@ -13,6 +13,7 @@ The entrance runs no tasks. Closed once, it never opens again.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
@@ -95,6 +96,9 @@ class Stage(enum.Enum):
     SERVED = enum.auto()
 
 
+_numbers: Final = itertools.count()
+
+
 @attrs.define(eq=False)
 class Place:
     """A half-open connection's place in the entrance. Lives as long as the block `half_opened`."""
@@ -106,8 +110,10 @@ class Place:
     stage: Stage
     #: The listener that accepted it; None if `hub.handle` was called for it.
     listener: Listener | None = None
-    #: When it began, on Trio's clock.
+    #: When this stage began, on Trio's clock.
     since: float = attrs.field(factory=trio.current_time)
+    #: The same as an order, because several may begin at the same time.
+    number: int = attrs.field(factory=_numbers.__next__)
 
     def is_new(self, seconds: float) -> bool:
         """Return whether it came within `seconds`, so that its request may be on the way."""
@@ -115,7 +121,7 @@ class Place:
 
 
 class _Places:
-    """All places, oldest first, and by address. Finding the one to drop visits each place once."""
+    """All places, and the places by address. Finding the one to drop visits each place once."""
 
     def __init__(self) -> None:
         self._all: dict[Place, None] = {}
@@ -143,15 +149,16 @@ class _Places:
         """Return the place at one of these stages that should be dropped; None if there is none.
 
         It belongs to the address that has most of them. Of its places, and among equal addresses, those
-        at the earlier of `stages` go first. A connection that came within the last `grace` seconds is
-        spared, because its request may be on the way.
+        at the earlier of `stages` go first, and of those, the one that has been there for longest. A
+        connection that came within the last `grace` seconds is spared, because its request may be on
+        the way.
         """
         crowds = [
             [place for place in same if place.stage in stages and not place.is_new(grace)]
             for same in self._by_address.values()
         ]
         firsts = [
-            (len(crowd), min(crowd, key=lambda place: stages.index(place.stage)))
+            (len(crowd), min(crowd, key=lambda place: (stages.index(place.stage), place.number)))
             for crowd in crowds
             if crowd
         ]
@@ -253,10 +260,10 @@ class Entrance:
         if self.left:
             self.left.unpark_all()
 
-    def serve(self, place: Place, seconds: float) -> None:
-        """Give a request whose head has arrived `seconds` to be served, fewer if the entrance closes."""
-        place.stage = Stage.SERVED
-        place.scope.deadline = trio.current_time() + seconds
+    def move(self, place: Place, stage: Stage, seconds: float) -> None:
+        """Give a connection `seconds` for its next stage, fewer if the entrance closes."""
+        place.stage, place.since, place.number = stage, trio.current_time(), next(_numbers)
+        place.scope.deadline = place.since + seconds
         if self.closed:
             self._hurry(place)
 

@@ -102,17 +102,27 @@ class Conversation:
         The client has entered the hub by then. Raises EOFError, `trio.BrokenResourceError` or
         `trio.ClosedResourceError` if the peer leaves.
         """
-        while True:
-            found = await self._next()
-            if not isinstance(found, Answer):
-                return found
-            if not await self._send(found):
-                break
-            if not await self._wait():
-                with trio.move_on_after(self._hub.settings.close_timeout):
-                    await self._transport.aclose()
-                return None
+        # One scope for all requests, because a scope costs as much as reading a request.
+        with (
+            trio.CancelScope() as self._scope,
+            self._half_opened(self._scope, Stage.HEAD) as self._place,
+        ):
+            while True:
+                found = await self._next()
+                if not isinstance(found, Answer):
+                    return found
+                if not await self._send(found) or not await self._wait():
+                    break
+        if self._place.stage is Stage.IDLE:
+            with trio.move_on_after(self._hub.settings.close_timeout):
+                await self._transport.aclose()
+            return None
+        last = None
+        if self._scope.cancelled_caught and (last := self._cut_off()) is None:
+            return None
         with trio.CancelScope() as scope, self._half_opened(scope, Stage.CLOSING):
+            if last is not None:
+                await self._send(last)
             await linger(self._transport, self._hub.settings.close_timeout)
             await self._transport.aclose()
         return None
@@ -120,43 +130,45 @@ class Conversation:
     def _half_opened(self, scope: trio.CancelScope, stage: Stage) -> AbstractContextManager[Place]:
         return self._hub.entrance.half_opened(scope, self._address, stage, self._listener)
 
-    async def _next(self) -> Answer | ClientConnection | None:
-        """The answer to the next request, or its client; None if there is to be no answer."""
+    async def _next(self) -> Answer | ClientConnection:
+        """The answer to the next request, or its client."""
         settings, entrance = self._hub.settings, self._hub.entrance
         self._fields, self._given_up = (), False
         # A refusal is the last answer unless a request was understood and read to its end.
         close = True
         self._http.expect(settings.head_timeout)
         try:
-            with (
-                trio.CancelScope() as self._scope,
-                self._half_opened(self._scope, Stage.HEAD) as self._place,
-            ):
-                request = await self._read()
-                upgrade = wants_upgrade(request)
-                # A browser's WebSocket always has an Origin, so without one this isn't a web page.
-                if self._local and not (upgrade and request.header("origin") is None):
-                    self._hub.origins.check_host(request)
-                self._hub.origins.check(request)
-                entrance.serve(self._place, settings.request_timeout)
-                # What came along with its connection had its turn when that was accepted.
-                if self._http.waited and request.path not in ADMIN:
-                    await self._hub.door.turn(self.site)
-                kind = None if upgrade else self._wants_stream(request)
-                close = bool(upgrade or kind)
-                if upgrade:
-                    return await self._open_websocket(request)
-                return await (self._open_stream(request, kind) if kind else self._respond(request))
-            if trio.current_time() < self._scope.deadline and not self._given_up:
-                return None  # it had to make room for newer ones, or the server stops
-            entrance.check_open()
-            return self._refusal(_TOO_MUCH if self._given_up else self._overdue(), close=True)
+            request = await self._read()
+            upgrade = wants_upgrade(request)
+            # A browser's WebSocket always has an Origin, so without one this isn't a web page.
+            if self._local and not (upgrade and request.header("origin") is None):
+                self._hub.origins.check_host(request)
+            self._hub.origins.check(request)
+            entrance.move(self._place, Stage.SERVED, settings.request_timeout)
+            # What came along with its connection had its turn when that was accepted.
+            if self._http.waited and request.path not in ADMIN:
+                await self._hub.door.turn(self.site)
+            kind = None if upgrade else self._wants_stream(request)
+            close = bool(upgrade or kind)
+            if upgrade:
+                return await self._open_websocket(request)
+            return await (self._open_stream(request, kind) if kind else self._respond(request))
         except trio.TooSlowError:
             return self._refusal(self._late(), close=True)
         except Refused as error:
             return self._refusal(error, close)
         finally:
             self._hold(-self._held)
+
+    def _cut_off(self) -> Answer | None:
+        """The answer to a request that was cancelled; None if there is to be none."""
+        if trio.current_time() < self._scope.deadline and not self._given_up:
+            return None  # it had to make room for newer ones, or the server stops
+        try:
+            self._hub.entrance.check_open()
+        except Refused as error:
+            return self._refusal(error, close=True)
+        return self._refusal(_TOO_MUCH if self._given_up else self._overdue(), close=True)
 
     def _hold(self, change: int) -> None:
         if change:
@@ -170,12 +182,12 @@ class Conversation:
         waits = not self._http.body_is_here
         if waits:
             # A body that has arrived must not expire while we work.
-            entrance.serve(self._place, math.inf)
+            entrance.move(self._place, Stage.SERVED, math.inf)
             self._http.expect(seconds)
         body = await self._http.read_body(max_bytes, self._hold)
         self._hold(decoded_memory(body))  # while it is parsed, the body exists twice
         if waits:
-            entrance.serve(self._place, seconds)
+            entrance.move(self._place, Stage.SERVED, seconds)
         return body
 
     # --- as a `Holder` of the budget ---
@@ -307,15 +319,14 @@ class Conversation:
     async def _send(self, answer: Answer) -> bool:
         """Send an answer; return whether another request can follow."""
         self._hub.broadcast.counts.answered[answer.status] += 1
-        if self._fields:
-            answer = attrs.evolve(answer, headers=(*answer.headers, *self._fields))
+        # If it was cancelled after its answer was found, no other request can be read.
+        if (cancelled := self._scope.cancel_called) or self._fields:
+            headers = (*answer.headers, *self._fields)
+            answer = attrs.evolve(answer, headers=headers, close=answer.close or cancelled)
         again = self._http.answer(answer)
         if self._http.unsent:
-            with trio.CancelScope() as scope, self._half_opened(scope, Stage.SERVED):
-                await self._http.drain()
-                return again
-            self._transport.reset()  # it had to make room
-            raise EOFError
+            self._hub.entrance.move(self._place, Stage.SERVED, math.inf)
+            await self._http.drain()
         return again
 
     async def _wait(self) -> bool:
@@ -323,16 +334,16 @@ class Conversation:
 
         A peer that has closed its side may still read its answers, so this is no error.
         """
+        entrance, place = self._hub.entrance, self._place
         # If nothing has arrived yet, the scope's deadline suffices, and a read needs none of its own.
-        seconds, deadline = self._hub.settings.keep_alive_timeout, math.inf
+        seconds, longest = self._hub.settings.keep_alive_timeout, math.inf
         if not self._http.early:
-            seconds, deadline = math.inf, trio.current_time() + seconds
+            seconds, longest = math.inf, seconds
         self._http.expect(seconds)
-        with (
-            suppress(EOFError, trio.TooSlowError),
-            trio.CancelScope(deadline=deadline) as scope,
-            self._half_opened(scope, Stage.IDLE),
-        ):
+        entrance.move(place, Stage.IDLE, longest)
+        with suppress(EOFError, trio.TooSlowError):
             await self._http.wait()
-            return True
+            if not self._scope.cancel_called:
+                entrance.move(place, Stage.HEAD, math.inf)
+                return True
         return False
