@@ -102,17 +102,20 @@ class Conversation:
         The client has entered the hub by then. Raises EOFError, `trio.BrokenResourceError` or
         `trio.ClosedResourceError` if the peer leaves.
         """
-        # One scope for all requests, because a scope costs as much as reading a request.
-        with (
-            trio.CancelScope() as self._scope,
-            self._half_opened(self._scope, Stage.HEAD) as self._place,
-        ):
-            while True:
-                found = await self._next()
-                if not isinstance(found, Answer):
-                    return found
-                if not await self._send(found) or not await self._wait():
-                    break
+        again = True
+        while again:
+            # One scope for all requests, because a scope costs as much as reading a request. The next
+            # request needs another one only if it came at the moment when this one was cancelled.
+            with (
+                trio.CancelScope() as self._scope,
+                self._half_opened(self._scope, Stage.HEAD) as self._place,
+            ):
+                while again and not self._scope.cancel_called:
+                    again = False
+                    found = await self._next()
+                    if not isinstance(found, Answer):
+                        return found
+                    again = await self._send(found) and await self._wait()
         if self._place.stage is Stage.IDLE:
             with trio.move_on_after(self._hub.settings.close_timeout):
                 await self._transport.aclose()
@@ -343,7 +346,6 @@ class Conversation:
         entrance.move(place, Stage.IDLE, longest)
         with suppress(EOFError, trio.TooSlowError):
             await self._http.wait()
-            if not self._scope.cancel_called:
-                entrance.move(place, Stage.HEAD, math.inf)
-                return True
+            entrance.move(place, Stage.HEAD, math.inf)
+            return True
         return False
