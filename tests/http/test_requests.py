@@ -282,6 +282,25 @@ async def test_a_request_whose_time_is_over_is_the_last(mock_clock: Clock) -> No
         assert (answer.status, answer.headers["connection"]) == (415, "close")
 
 
+async def test_an_answer_whose_time_is_over_is_sent_whole(mock_clock: Clock) -> None:
+    """Also if the kernel has no room for all of it."""
+
+    def authenticate(request: Request) -> Client:
+        mock_clock.jump(31)
+        return request.client("al")
+
+    async with open_room(authenticate=authenticate, request_timeout=30) as room:
+        web = Web(room, FakeKernel(credit=10))
+        head = get("/events", "Content-Encoding: gzip", "Content-Length: 0", method="POST")
+        web.kernel.feed(head)
+        await room.quiet()
+        assert web.kernel.taken == b"HTTP/1.1 4"
+        web.kernel.grant(None)
+        await room.quiet()
+        (answer,) = web.answers()
+        assert (answer.status, answer.headers["connection"]) == (415, "close")
+
+
 async def test_a_stop_closes_idle_connections(autojump_clock: Clock) -> None:
     """Once no client is let in any more, they aren't waited for."""
     async with open_room() as room:

@@ -126,6 +126,7 @@ class Conversation:
         with trio.CancelScope() as scope, self._half_opened(scope, Stage.CLOSING):
             if last is not None:
                 await self._send(last)
+            await self._http.drain()
             await linger(self._transport, self._hub.settings.close_timeout)
             await self._transport.aclose()
         return None
@@ -320,14 +321,17 @@ class Conversation:
         )
 
     async def _send(self, answer: Answer) -> bool:
-        """Send an answer; return whether another request can follow."""
+        """Send an answer; return whether another request can follow.
+
+        If the scope is spent, the rest that the kernel doesn't take at once must be drained in another.
+        """
         self._hub.broadcast.counts.answered[answer.status] += 1
         # If it was cancelled after its answer was found, no other request can be read.
         if (cancelled := self._scope.cancel_called) or self._fields:
             headers = (*answer.headers, *self._fields)
             answer = attrs.evolve(answer, headers=headers, close=answer.close or cancelled)
         again = self._http.answer(answer)
-        if self._http.unsent:
+        if self._http.unsent and not cancelled:
             self._hub.entrance.move(self._place, Stage.SERVED, math.inf)
             await self._http.drain()
         return again
