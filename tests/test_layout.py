@@ -68,6 +68,7 @@ TESTED_IN = {
     "delivery.compression": "connection/test_deflate",
     "delivery.counters": "http/test_metrics",
     "delivery.entry": "delivery/test_publish_queue",
+    "delivery.faults": "connection/test_websocket",
     "delivery.fields": "http/test_secret",
     "delivery.keywords": "test_types",
     "delivery.log": "delivery/test_memory_log",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from trionotify.delivery.entry import Entry
+from trionotify.delivery.faults import log_fault
 from trionotify.delivery.position import Position
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from trionotify.delivery.log import Log
 
 __all__ = ["Tally"]
-
-logger: logging.Logger = logging.getLogger("trionotify")
 
 
 class Tally:
@@ -47,10 +45,7 @@ class Tally:
         if error and entry.pending:
             entry.pending.error = error
         elif error:
-            said = {"event": "audience_failed"}
-            logger.error(
-                "an audience failed, after its publisher was cancelled", exc_info=error, extra=said
-            )
+            log_fault(error, "an audience failed, and no publisher waited", event="audience_failed")
 
     def tell(self, log: Log, cursor: Callable[[int], str]) -> None:
         """Wake the publishers that wait. `cursor` gives an offset's text."""

@@ -12,9 +12,9 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
-from trionotify.connection.failures import log_fault
 from trionotify.delivery.admission import RETRY_AFTER
 from trionotify.delivery.clients import Client
+from trionotify.delivery.faults import log_fault
 from trionotify.delivery.turns import Turn
 from trionotify.errors import Refused, StoreError
 from trionotify.http.messages import client_of
