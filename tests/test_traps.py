@@ -407,6 +407,12 @@ class Plain:
             "store: must be 'memory:', 'sqlite:PATH' or",
         ),
         ({"unix": 7}, TypeError, "unix: must be a path, not int"),
+        ({"unix": ""}, ValueError, "unix: must not be empty"),
+        ({"allow_origin": None}, TypeError, "allow_origin: must be one text or several, not NoneType"),
+        ({"allow_params": 7}, TypeError, "allow_params: must be one text or several, not int"),
+        ({"subprotocol": None}, TypeError, "subprotocol: must be one text or several, not NoneType"),
+        ({"trusted_proxy": 7}, TypeError, "trusted_proxy: must be one text or several, not int"),
+        ({"trusted_proxy": [7]}, TypeError, "trusted_proxy: must be str, not int"),
         ({"tls_cert": b"x"}, TypeError, "tls_cert: must be a path, not bytes"),
         (
             {"ssl_context": True},

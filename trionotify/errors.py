@@ -176,13 +176,27 @@ def is_token(text: str) -> bool:
     return _FIELD_NAME.fullmatch(text) is not None
 
 
-def check_headers(headers: Iterable[tuple[str, str]], reserved: frozenset[str]) -> None:
-    """Raise ValueError for an invalid header, or one that is `reserved` (in lower case)."""
-    for name, value in headers:
+def check_headers(headers: object, reserved: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """Return the headers.
+
+    Raises TypeError if they aren't pairs of text, and ValueError for an invalid header, or one that is
+    `reserved` (in lower case).
+    """
+    if isinstance(headers, Mapping) or not isinstance(headers, Iterable):
+        hint = "; write list(headers.items())" if isinstance(headers, Mapping) else ""
+        raise TypeError(f"headers: must be pairs of str, not {type(headers).__name__}{hint}")
+    found = []
+    for header in headers:
+        match header:
+            case (str(name), str(value)):
+                found.append((name, value))
+            case _:
+                raise TypeError(f"headers: must be pairs of str, not {type(header).__name__}")
         if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
             raise ValueError(f"headers: {name!r}: {value!r} is not a valid header (RFC 9110)")
         if name.lower() in reserved:
             raise ValueError(f"headers: {name} is set by trionotify; leave it out")
+    return tuple(found)
 
 
 class Refused(TrionotifyError):
@@ -207,12 +221,11 @@ class Refused(TrionotifyError):
         headers: Iterable[tuple[str, str]] = (),
         logged: str | None = None,
     ) -> None:
-        headers = tuple(headers)
         if not isinstance(status, int) or not 300 <= status <= 599:
             raise ValueError(f"status: must be from 300 to 599, not {status!r}")
         if not isinstance(detail, str):
             raise TypeError(f"detail: must be str, not {type(detail).__name__}")
-        check_headers(headers, _OURS)
+        headers = check_headers(headers, _OURS)
         super().__init__(status, detail)
         self.status = status
         self.detail = detail

@@ -178,6 +178,20 @@ def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> N
             ),
         ),
         (
+            {"extra_headers": {"X": "a"}},
+            TypeError,
+            "extra_headers: must be pairs of str, not dict; write",
+        ),
+        ({"extra_headers": [("X", 5)]}, TypeError, "extra_headers: must be pairs of str, not tuple"),
+        ({"extra_headers": ["X: a"]}, TypeError, "extra_headers: must be pairs of str, not str"),
+        ({"extra_headers": 5}, TypeError, "extra_headers: must be pairs of str, not int"),
+        ({"open_stream": 5}, TypeError, "open_stream: must be a function, not int"),
+        (
+            {"url": "https://host", "ssl_context": True},
+            TypeError,
+            "ssl_context: must be an ssl.SSLContext, not bool",
+        ),
+        (
             {"ssl_context": ssl.create_default_context()},
             ValueError,
             "ssl_context: must be left out, because a http: URL has no TLS",

@@ -876,6 +876,7 @@ async def test_from_the_start_of_a_log_that_moves(autojump_clock: Clock) -> None
         ((401, ValueError("x")), "detail: must be str"),
         ((401, "x", ("WWW-Authenticate", "Bearer\r\nX: y")), "is not a valid header"),
         ((401, "x", ("X-Reason", "grüße")), "is not a valid header"),
+        ((401, "x", "X-Reason: y"), "headers: must be pairs of str, not str"),
         ((401, "x", ("Content-Length", "5")), "Content-Length is set by trionotify; leave it out"),
     ],
 )

@@ -241,6 +241,7 @@ async def test_several_hosts_have_one_port() -> None:
         ([], ValueError, "host: must be a name or an address, not empty"),
         (["127.0.0.1", ""], ValueError, "host: must be a name or an address, not empty"),
         ([b"::1"], TypeError, "host: must be str, not bytes"),
+        (None, TypeError, "host: must be one text or several, not NoneType"),
         (
             ["127.0.0.1", "0.0.0.0"],
             ValueError,

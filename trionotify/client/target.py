@@ -113,6 +113,11 @@ def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         raise ValueError(f"{attribute.name}: must be at least 1, not {value}")
 
 
+def _function(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{attribute.name}: must be a function, not {type(value).__name__}")
+
+
 @attrs.frozen(kw_only=True)
 class Target:
     """The server of one client, and the options of their connections. Made by `of`.
@@ -131,7 +136,7 @@ class Target:
     role: str
     headers: list[tuple[bytes, bytes]]
     ssl_context: ssl.SSLContext | None
-    open_stream: OpenStream | None
+    open_stream: OpenStream | None = attrs.field(validator=_function)
     max_buffered: int = attrs.field(validator=_count)
     max_unacknowledged: int = attrs.field(validator=_count)
     connect_timeout: float = duration()
@@ -161,6 +166,9 @@ class Target:
         if not urls:
             raise ValueError("url: must be one URL or several, not none")
         endpoint, *others = endpoints = [Endpoint.of(each) for each in urls]
+        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+            kind = type(ssl_context).__name__
+            raise TypeError(f"ssl_context: must be an ssl.SSLContext, not {kind}")
         for text, each in zip(urls, endpoints, strict=True):
             if ssl_context is not None and each.scheme == "http":
                 scheme = "unix" if each.unix is not None else text.partition(":")[0].lower()
@@ -171,9 +179,8 @@ class Target:
             raise ValueError("open_stream: must be left out, because there are several URLs")
         if ssl_context is None and any(each.scheme == "https" for each in endpoints):
             ssl_context = ssl.create_default_context()
-        extra = tuple(extra_headers)
         try:
-            check_headers(extra, _OURS)
+            extra = check_headers(extra_headers, _OURS)
         except (TypeError, ValueError) as error:
             raise type(error)(f"extra_{error}") from None
         if token is not None and not isinstance(token, str) and not callable(token):

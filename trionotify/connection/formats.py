@@ -25,16 +25,15 @@ from trionotify.errors import is_token
 from trionotify.model.cloudevents import SUBPROTOCOL, encode, encode_own
 from trionotify.model.notification import Notification
 from trionotify.model.replies import Message
+from trionotify.model.text import texts_of
 
 __all__ = ["CloudEventsFormat", "Format", "RawFormat", "chosen", "compressed", "served"]
 
 
 def served(names: Iterable[str]) -> tuple[str, ...]:
     """Check the subprotocols that an operator lists, served as raw; raises TypeError or ValueError."""
-    names = (names,) if isinstance(names, str) else tuple(names)
+    names = texts_of("subprotocol", names)
     for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"subprotocol: must be str, not {type(name).__name__}")
         if not is_token(name):
             raise ValueError(
                 f"subprotocol: must consist of letters, digits and !#$%&'*+-.^_`|~, not {name!r}"

@@ -25,6 +25,7 @@ import idna
 
 from trionotify.errors import Refused, is_token
 from trionotify.http.authorities import Authority, parse_authority
+from trionotify.model.text import texts_of
 
 if TYPE_CHECKING:
     from trionotify.http.messages import Request
@@ -89,15 +90,11 @@ class Origins:
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
-        if isinstance(allowed, str):
-            allowed = (allowed,)
         self._any = False
         self._named: set[Origin] = set()
         #: Origins that stand for all hosts below theirs.
         self._below: list[Origin] = []
-        for text in allowed:
-            if not isinstance(text, str):
-                raise TypeError(f"allow_origin: must be str, not {type(text).__name__}")
+        for text in texts_of("allow_origin", allowed):
             if text == _ANY:
                 self._any = True
             elif "://*." in text:

@@ -16,6 +16,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
+from trionotify.model.text import texts_of
+
 __all__ = ["UNIX", "Proxies", "name_of", "neighbourhood", "site_of", "unix_path", "unix_url"]
 
 Address = IPv4Address | IPv6Address
@@ -70,15 +72,13 @@ def unix_path(url: str) -> str | None:
 class Proxies:
     """The trusted proxies: addresses, networks, and `unix` for all peers on a Unix socket.
 
-    Raises ValueError for any other text.
+    Raises ValueError for any other text, and TypeError for anything else.
     """
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
-        if isinstance(trusted, str):
-            trusted = (trusted,)
         self._unix = False
         self._networks: list[IPv4Network | IPv6Network] = []
-        for text in trusted:
+        for text in texts_of("trusted_proxy", trusted):
             if text == UNIX:
                 self._unix = True
                 continue

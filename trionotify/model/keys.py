@@ -16,6 +16,7 @@ from typing import Final
 from trionotify.errors import Refused, cut, did_you_mean
 from trionotify.model.cursor import SPELLINGS
 from trionotify.model.filters import ON_ATTRIBUTES
+from trionotify.model.text import texts_of
 
 __all__ = ["OF_TEMPLATE", "OURS", "TICKET", "UNSIGNED", "allowed_params", "check_keys", "is_filter"]
 
@@ -90,9 +91,7 @@ def allowed_params(names: str | Iterable[str] | None) -> frozenset[str] | None:
     if names is None:
         return None
     found: set[str] = set()
-    for text in (names,) if isinstance(names, str) else names:
-        if not isinstance(text, str):
-            raise TypeError(f"allow_params: must be str, not {type(text).__name__}")
+    for text in texts_of("allow_params", names):
         found.update(filter(None, re.split(r"[\s,]+", text)))
     for key in found - OURS:
         if "." in key:

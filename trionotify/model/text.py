@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable
 from typing import Final, overload
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "decoded",
     "decoded_memory",
     "memory_of",
+    "texts_of",
     "without_mark",
 ]
 
@@ -57,6 +59,19 @@ def check_seconds(name: str, moment: float) -> None:
         raise ValueError(
             f"{name}: must be in seconds since 1970, not in milliseconds, so {moment:g} is too large"
         )
+
+
+def texts_of(name: str, value: object) -> tuple[str, ...]:
+    """Return the texts of an option that takes one or several; raises TypeError for anything else."""
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name}: must be one text or several, not {type(value).__name__}")
+    texts = tuple(value)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{name}: must be str, not {type(text).__name__}")
+    return texts
 
 
 @overload

@@ -86,10 +86,12 @@ def check_listening(
 
 
 def check_paths(**paths: object) -> None:
-    """Raise TypeError for a value that is neither None nor a path."""
+    """Raise TypeError for a value that is neither None nor a path, ValueError for an empty one."""
     for name, path in paths.items():
         if path is not None:
             _check_kind(name, path, (str, os.PathLike), "a path")
+            if path == "":
+                raise ValueError(f"{name}: must not be empty")
 
 
 def _check_kind(name: str, value: object, kinds: tuple[type, ...], needed: str) -> None:

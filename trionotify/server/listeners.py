@@ -21,6 +21,7 @@ from typing import Any, Final
 import trio
 
 from trionotify.model.addresses import name_of, unix_url
+from trionotify.model.text import texts_of
 
 __all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix", "place_of", "take_over"]
 
@@ -88,9 +89,7 @@ async def listen_tcp(
 async def _addresses(hosts: str | Iterable[str], port: int) -> list[_Address]:
     """Return the addresses of all hosts, each once, without those that a wildcard includes."""
     found: list[_Address] = []
-    for host in (hosts,) if isinstance(hosts, str) else tuple(hosts) or ("",):
-        if not isinstance(host, str):
-            raise TypeError(f"host: must be str, not {type(host).__name__}")
+    for host in texts_of("host", hosts) or ("",):
         if not host:
             raise ValueError("host: must be a name or an address, not empty")
         # An IPv6 address may be in brackets, as in a URL.
