@@ -23,6 +23,7 @@ __all__ = ["answers", "helps", "life"]
 #: Command lines, each with the variables that are set for it.
 LINES: Final = r"""
 nonsense
+serve extra
 serve --prot 80
 serve --port x
 serve --max-log-age -1
@@ -32,6 +33,7 @@ serve --unix DIR/s --port 1
 serve --host=
 serve --host 0.0.0.0
 serve --port 0 --admin-port 0 --tls-key DIR/key.pem
+serve --secret=
 serve --secret DIR/missing
 serve --secret DIR/empty
 serve --store sqlite:DIR/missing/log.db
@@ -46,6 +48,7 @@ serve --config DIR/true.toml
 serve --config DIR/array.toml
 serve --config DIR/single.toml
 serve --config DIR/value.toml
+serve --config DIR/fraction.toml
 serve --config DIR/origin.toml
 TRIONOTIFY_PORT=tcp://10.0.0.1:80 serve
 TRIONOTIFY_ALLOW_ORIGIN=nowhere serve --port 0
@@ -98,6 +101,7 @@ store backup --force sqlite:DIR/log.db DIR/log.db
 store backup sqlite:DIR/log.db DIR/copy.db
 store repair sqlite:DIR/missing.db
 store new-epoch sqlite:DIR/missing.db
+completion
 completion csh
 """
 _TIME: Final = re.compile(r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2},\d{3} ")

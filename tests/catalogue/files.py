@@ -28,6 +28,7 @@ def prepare(directory: Path) -> None:
         "array.toml": "host = 5",
         "single.toml": "port = [1]",
         "value.toml": "max_log_age = 'soon'",
+        "fraction.toml": "port = 1.5",
         "origin.toml": "allow_origin = 'example.org'\nport = 0",
     }
     for name, text in texts.items():

@@ -127,7 +127,16 @@ def test_it_says_all_addresses() -> None:
         (["--port", "99999"], "trionotify: --port: 99999 is not in the range 0<=x<=65535.", 2),
         (["--prot", "0"], "trionotify: No such option '--prot'", 2),
         (["swerve"], "trionotify: No such command 'swerve'", 2),
-        (["publish", "two", "words"], "See 'python -m trionotify publish --help'.", 2),
+        (
+            ["publish", "two", "words"],
+            "extra argument (words). See 'python -m trionotify publish --help'.",
+            2,
+        ),
+        (["completion"], "Choose from: bash, zsh, fish. See 'python -m trionotify completion", 2),
+        (["--secret="], "trionotify: --secret: must not be empty", 2),
+        (["subscribe", "--secret="], "trionotify: --secret: must not be empty", 2),
+        (["sign", "--secret=", "id=a"], "trionotify: --secret: must not be empty", 2),
+        (["--config="], "trionotify: --config: must not be empty", 2),
         (
             ["publish", "--url=localhost", "x"],
             "trionotify: url: must start with http, https, ws, wss or unix, not 'localhost'",

@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 import click
 import trio
 
+from trionotify.cli.config import FILE
 from trionotify.cli.stdio import Mistake, output_number, say, unread
 from trionotify.client.remote import Remote, connect
 from trionotify.errors import TrionotifyError
@@ -81,7 +82,7 @@ def predicate_of(filters: str | None, sql: str | None) -> Predicate:
 
 secret_option: Final = click.option(
     "--secret",
-    type=click.Path(readable=False),
+    type=FILE,
     metavar="FILE",
     help="File with the server's secret, if it requires one.",
 )

@@ -22,6 +22,7 @@ from trionotify.model.text import decoded
 
 __all__ = [
     "DURATION",
+    "FILE",
     "NUMBER",
     "Duration",
     "config_option",
@@ -57,7 +58,20 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
+class _File(click.Path):
+    """A path, which is not empty, as one from a shell's variable that isn't set would be."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        if value == "":
+            self.fail("must not be empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 DURATION: Final = Duration()
+#: The path of a file that the program itself opens, and whose errors it reports.
+FILE: Final = _File(readable=False)
 NUMBER: Final = click.FloatRange(0, min_open=True)
 NUMBER.name = "number"
 
@@ -100,8 +114,8 @@ def in_one_line(error: click.UsageError) -> str:
     option = error.param if isinstance(error, click.BadParameter) else None
     if not isinstance(option, click.Option) or isinstance(error, click.MissingParameter):
         where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
-        message = error.format_message()
-        return message + ("" if message.endswith((".", "?", ")")) else ".") + where
+        message = " ".join(error.format_message().split())
+        return message + ("" if message.endswith((".", "?", "?)")) else ".") + where
     if _source(error.ctx, option.name) is not ParameterSource.ENVIRONMENT:
         return f"{option.opts[0]}: {error.message}"
     variables = _variables(option)
@@ -132,7 +146,7 @@ def config_option(command: Any) -> Any:
     """Add `--config FILE`, whose keys are the command's options with `_` for `-`."""
     return click.option(
         "--config",
-        type=click.Path(readable=False),
+        type=FILE,
         is_eager=True,
         expose_value=False,
         callback=_read,
@@ -179,6 +193,8 @@ def _check(context: click.Context, option: click.Option, path: str, key: str, va
     if not strings if option.multiple else several:
         needed = "an array of strings" if option.multiple else "a single value"
         raise Mistake(f"{path}: {key}: must be {needed}, not {value!r}")
+    if isinstance(value, float) and isinstance(option.type, click.IntRange):
+        raise Mistake(f"{path}: {key}: must be a whole number, not {value!r}")  # click cuts it off
     try:
         option.type_cast_value(context, value)
     except click.BadParameter as error:

@@ -12,7 +12,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from trionotify.cli.client import filter_options, predicate_of
-from trionotify.cli.config import DURATION, in_one_line, name_variables
+from trionotify.cli.config import DURATION, FILE, in_one_line, name_variables
 from trionotify.cli.publish import publish
 from trionotify.cli.serve import serve
 from trionotify.cli.stdio import Failure, Mistake, keep_numbers, show
@@ -201,7 +201,7 @@ def explain(filters: str | None, sql: str | None, event: BinaryIO) -> None:
 @main.command()
 @click.option(
     "--secret",
-    type=click.Path(readable=False),
+    type=FILE,
     required=True,
     metavar="FILE",
     help="File with the server's secret. Its first line signs.",

@@ -22,7 +22,14 @@ import click
 import trio
 from click.core import ParameterSource
 
-from trionotify.cli.config import DURATION, NUMBER, config_option, misspelt_variables, with_its_place
+from trionotify.cli.config import (
+    DURATION,
+    FILE,
+    NUMBER,
+    config_option,
+    misspelt_variables,
+    with_its_place,
+)
 from trionotify.cli.logging import FORMATS, LEVELS, configure
 from trionotify.cli.memory import give_memory_back
 from trionotify.cli.stdio import Mistake, Terminal, let_go_of_stdout, say
@@ -127,12 +134,12 @@ def _whole(least: int, most: int | None) -> click.IntRange:
 )
 @click.option(
     "--unix",
-    type=click.Path(readable=False),
+    type=FILE,
     help="Listen on a Unix socket with this path instead of a TCP port.  [default: none]",
 )
 @click.option(
     "--secret",
-    type=click.Path(readable=False),
+    type=FILE,
     metavar="FILE",
     help="File with the secret. Clients must present it, or a query signed with it; see `sign`."
     "  [default: none]",
@@ -146,13 +153,13 @@ def _whole(least: int, most: int | None) -> click.IntRange:
 )
 @click.option(
     "--tls-cert",
-    type=click.Path(readable=False),
+    type=FILE,
     metavar="FILE",
     help="TLS certificate in PEM. Serve TLS only.  [default: no TLS]",
 )
 @click.option(
     "--tls-key",
-    type=click.Path(readable=False),
+    type=FILE,
     metavar="FILE",
     help="Key of the certificate, in PEM.  [default: in the file of --tls-cert]",
 )
