@@ -125,8 +125,8 @@ def test_an_audience_is_a_condition_and_stays_here() -> None:
     ("text", "words", "id"),
     [
         ("", "not valid JSON: ", None),
-        ("[]", "not valid JSON: Expected `object`", None),
-        ("5", "Expected `object`", None),
+        ("[]", "must be a JSON object", None),
+        ("5", "must be a JSON object", None),
         ('{"id":"1","x":NaN}', "not valid JSON: ", None),
         ('{"id":"1","x":"\\ud800"}', "not valid JSON: ", None),
         ("{" * 100_000, "not valid JSON: ", None),

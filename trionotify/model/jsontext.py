@@ -175,7 +175,7 @@ def _cut(text: bytes, most: int, longest: int) -> Iterator[list[bytes]]:
     """The part of `cut_items` for one piece of the text. Yields the items that end in it."""
     opened = _ARRAY.match(text)
     if opened is None:
-        raise ValueError("not valid JSON: not an array")
+        raise ValueError("must be a JSON array")
     begun, number, closed = opened.end(), 0, False
     found: list[bytes] = []
     for at, mark in _marks(text, begun):
@@ -241,6 +241,8 @@ def _marks(text: bytes, at: int) -> Iterator[tuple[int, bytes | None]]:
 def _guarded(read: Any, text: object) -> Any:
     try:
         return read(text)
+    except msgspec.ValidationError:  # only `_read_members` asks for a kind
+        raise ValueError("must be a JSON object") from None
     except msgspec.MsgspecError as error:
         raise ValueError(f"not valid JSON: {str(error).removeprefix(_MALFORMED)}") from None
     except RecursionError:
