@@ -315,6 +315,7 @@ def test_a_key_that_says_what_it_is_for(algorithm: str) -> None:
         {"kty": "oct", "k": "c2VjcmV0"},
         {"kty": "RSA", "use": "enc", **A2[1]},
         {**A2[1], "key_ops": ["encrypt"]},
+        {**A2[1], "key_ops": 7},
         {**A2[1], "alg": "RSA-OAEP"},
         {**A2[1], "kid": 7},
         {**A3[1], "crv": "P-384"},
@@ -327,6 +328,12 @@ def test_a_key_that_says_what_it_is_for(algorithm: str) -> None:
 def test_what_is_no_key_for_signatures(member: Any) -> None:
     """A set may have others besides."""
     assert key_of_jwk(member) is None
+
+
+@pytest.mark.parametrize("name", ["use", "key_ops", "alg", "kid"])
+def test_null_counts_as_missing(name: str) -> None:
+    """Some providers write every member, also those that a key doesn't have."""
+    assert key_of_jwk({**A2[1], name: None}) is not None
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,11 @@ def key_of_jwk(member: object) -> Key | None:
     kind, curve = member.get("kty"), member.get("crv")
     if not isinstance(kind, str) or not isinstance(curve, str | None):
         return None
-    names, operations = _OF_TYPE.get((kind, curve)), member.get("key_ops", ["verify"])
-    if not names or member.get("use", "sig") != "sig" or "verify" not in operations:
+    names = _OF_TYPE.get((kind, curve))
+    if not names or member.get("use") not in (None, "sig"):
+        return None
+    operations = member.get("key_ops")
+    if operations is not None and not (isinstance(operations, list) and "verify" in operations):
         return None
     if (only := member.get("alg")) is not None:
         names = tuple(name for name in names if name == only)
