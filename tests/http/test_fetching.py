@@ -91,6 +91,12 @@ async def test_nobody_there() -> None:
         "https://example.org/#x",
         "https://example.org:port/",
         "file:///etc/passwd",
+        "https://example.org/a b",
+        "https://example.org/keys?a b",
+        "https://example.org/keys\x7f",
+        "https://example.org/keys\n",
+        "https://example.org/é",
+        "https://exämple.org/",
     ],
 )
 def test_what_is_not_fetched(url: str) -> None:

@@ -6,6 +6,7 @@ without redirects, cookies and content coding. Trio does TLS, and h11 does HTTP.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Final
@@ -21,6 +22,8 @@ __all__ = ["Fetched", "check_https", "fetch"]
 
 _RECEIVE_BYTES: Final = 1 << 14
 _HTTPS: Final = 443
+#: The characters of a URL (RFC 3986). Others are percent-encoded, or in a host's name written as IDNA.
+_PLAIN: Final = re.compile(r"[!-~]+")
 
 
 @attrs.frozen
@@ -34,7 +37,8 @@ class Fetched:
 def check_https(url: str) -> None:
     """Raise ValueError if this isn't a valid `https` URL."""
     split = urlsplit(url)
-    if split.scheme != "https" or not split.hostname or split.username is not None or split.fragment:
+    good = split.scheme == "https" and split.hostname and split.username is None and not split.fragment
+    if not (good and _PLAIN.fullmatch(url)):
         raise ValueError(f"must be a URL like https://example.org/keys, not {url!r}")
     _ = split.port  # raises ValueError
 
