@@ -155,3 +155,23 @@ async def test_thousands_at_once_let_others_run(
         await trio.lowlevel.checkpoint()
         seen.append(len(connections.ended))
     assert max(after - before for before, after in pairwise(seen)) <= 2 * 256
+
+
+async def test_nothing_is_kept_of_those_that_left(
+    wall: Wall, autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    """However many come and go: not after their time, whether it was renewed or not."""
+    connections = Connections()
+    expiring = Expiry(connections)
+    nursery.start_soon(expiring.run)
+    for key in range(100):
+        connections.open(key)
+        expiring.add(key, wall.time() + 10)
+        if key % 2:
+            expiring.add(key, wall.time() + 20)
+        if key % 3:
+            del connections[key]
+        await trio.sleep(1)
+    await trio.sleep(30)
+    assert set(connections.ended) == set(range(0, 100, 3))
+    assert (expiring._due, expiring._last) == ([], {})

@@ -85,7 +85,10 @@ class Expiry:
         ended = 0
         while self._due and self._due[0][0] <= self._now(time.time()):
             due, key = heapq.heappop(self._due)
-            if self._counts(due, key):
+            if self._last.get(key) != due:
+                continue  # it was added again
+            del self._last[key]
+            if key in self._connections:
                 self._connections[key].discard()
                 self._connections[key].close(CloseCode.UNAUTHORIZED, "expired")
                 ended += 1
