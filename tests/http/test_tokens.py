@@ -324,6 +324,8 @@ async def test_its_time_ends_the_connection(
     [
         ({"sub": "bob"}, "token: names another client"),
         ({"team": "hr"}, "token: has other parameters"),
+        ({"team": None}, "token: has other parameters"),
+        ({"trionotify": {"subscribe": [], "params": {"room": "1"}}}, "token: has other parameters"),
         ({"exp": 1}, "token: exp: this token has expired"),
     ],
 )
@@ -332,8 +334,8 @@ async def test_what_renews_nothing(
 ) -> None:
     """The client is told why, and stays as it is."""
     async with open_room(authenticate=tokens) as room:
-        peer = await room.connect("/", provider.bearer(), EVENTS)
-        token = provider.token(**claims)
+        peer = await room.connect("/", provider.bearer(team="ops"), EVENTS)
+        token = provider.token(**{"team": "ops", **claims})
         peer.say(event("trionotify.authenticate", {"token": token}))
         await room.quiet()
         error = said(peer)[-1]

@@ -188,7 +188,7 @@ class Tokens:
         grant = await self.check(text)
         if client.rights is None or (client.rights.issuer, client.id) != (grant.issuer, grant.id):
             raise self._forbidden("token: names another client; open a new connection with it")
-        if any(client.params.get(name) != value for name, value in grant.params.items()):
+        if client.granted != grant.params:
             raise self._forbidden("token: has other parameters; open a new connection with it")
         return grant
 
@@ -275,7 +275,7 @@ class Tokens:
             request.remote,
             expires_at=grant.expires_at,
         )
-        client.rights = rights
+        client.rights, client.granted = rights, grant.params
         return client
 
     def _unauthorized(self, counted: str, detail: str) -> Refused:
