@@ -7,6 +7,7 @@ import re
 import socket
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlencode
 
 import h11
 import pytest
@@ -535,6 +536,26 @@ async def test_authenticate_is_asked_about_who_is_connected(autojump_clock: Cloc
             assert (await Web(room).ask(get(path, f"Cookie: may={path}"))).status == 200
             assert (await Web(room, routes=ADMIN).ask(get(path))).status == 200
         assert (await Web(room).ask(get("/readyz"))).status == 200
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"exact.user_name": "al"},
+        {"filters": json.dumps([{"exact": {"user_name": "al"}}])},
+        {"filters": json.dumps([{"prefix": {"user_name": "a"}}] * 9)},
+    ],
+)
+async def test_whom_an_application_lets_disconnect_others(
+    query: dict[str, str], autojump_clock: Clock
+) -> None:
+    """The filters are about the parameters of clients, which may have any name."""
+    async with open_room(authenticate=lambda request: request.client()) as room:
+        peer = await room.connect("/?id=al&user_name=al")
+        answer = await Web(room).ask(get(f"/clients?{urlencode(query)}", method="DELETE"), "DELETE")
+        assert (answer.status, answer.json) == (200, {"disconnected": 1})
+        await room.quiet()
+        assert peer.look().close == (4403, "disconnected")
 
 
 async def test_who_administers_elsewhere(room: Room, autojump_clock: Clock) -> None:

@@ -132,11 +132,17 @@ class Request:
     @property
     def has_long_filters(self) -> bool:
         """Whether parsing the filters of the query may take more than a turn."""
-        return Filters.are_long(self.params)
+        return not self._filters and Filters.are_long(self.params)
 
     def read_filters(self) -> None:
         """Parse the filters of the query now, and only once. Raises `Refused` (400)."""
         self._filters[:] = [Filters.of(self.params, self._limits)]
+
+    def as_operator(self) -> Self:
+        """The request of an operator, whose query selects clients and doesn't describe one."""
+        request = attrs.evolve(self, allowed=None)
+        request._filters[:] = [Filters(None, None)]
+        return request
 
     @property
     def subprotocol(self) -> str | None:

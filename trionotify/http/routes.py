@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from trionotify.delivery.turns import OPERATORS
 from trionotify.errors import Refused
 from trionotify.http.access import admit, admit_operator
@@ -192,6 +190,12 @@ async def _nodes(hub: WebHub, request: Request, _: ReadBody) -> Answer:
     return Answer.json({"nodes": hub.log.nodes})
 
 
+async def _admit_caller(hub: WebHub, request: Request) -> None:
+    """Ask `authenticate` about an operator's request, if nothing else decides. Raises `Refused`."""
+    if hub.secret is None and hub.tokens is None and hub.authenticate is not None:
+        await admit(hub, request.as_operator())
+
+
 def _for_the_admitted(handler: Callable[[WebHub, Request, ReadBody], Awaitable[Answer]]) -> Handler:
     """Restrict a handler to admitted clients, for the port that clients reach.
 
@@ -199,9 +203,7 @@ def _for_the_admitted(handler: Callable[[WebHub, Request, ReadBody], Awaitable[A
     """
 
     async def ask(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
-        if hub.secret is None and hub.tokens is None and hub.authenticate is not None:
-            # The query's keys select a page of clients, and don't describe a client.
-            await admit(hub, attrs.evolve(request, allowed=None))
+        await _admit_caller(hub, request)
         return await handler(hub, request, read_body)
 
     return ask
