@@ -522,7 +522,7 @@ async def test_a_reader_that_takes_no_answer(autojump_clock: Clock) -> None:
 
 
 async def test_authenticate_is_asked_about_who_is_connected(autojump_clock: Clock) -> None:
-    """And about the metrics, but not at a port of the operator's own; it sees the path."""
+    """And about the metrics and checks, but not at a port of the operator's own; it sees the path."""
 
     async def authenticate(request: Request) -> Client:
         if request.header("cookie") != f"may={request.path}":
@@ -535,7 +535,12 @@ async def test_authenticate_is_asked_about_who_is_connected(autojump_clock: Cloc
             assert (answer.status, answer.json["detail"]) == (403, "cookie: not for you")
             assert (await Web(room).ask(get(path, f"Cookie: may={path}"))).status == 200
             assert (await Web(room, routes=ADMIN).ask(get(path))).status == 200
-        assert (await Web(room).ask(get("/readyz"))).status == 200
+        for path in ("/readyz", "/readyz?verbose"):
+            answer = await Web(room).ask(get(path))
+            assert (answer.status, answer.body) == (200, b"ok\n")
+        details = b"accepting: ok\nlog: ok\n"
+        assert (await Web(room).ask(get(path, "Cookie: may=/readyz"))).body == details
+        assert (await Web(room, routes=ADMIN).ask(get(path))).body == details
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from trionotify.delivery.turns import OPERATORS
 from trionotify.errors import Refused
 from trionotify.http.access import admit, admit_operator
@@ -209,6 +211,16 @@ def _for_the_admitted(handler: Callable[[WebHub, Request, ReadBody], Awaitable[A
     return ask
 
 
+async def _ready_for_all(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
+    """Answer the readiness check on the port that clients reach, and its details only if admitted."""
+    if "verbose" in request.params:
+        try:
+            await _admit_caller(hub, request)
+        except Refused:
+            request = attrs.evolve(request, params={})
+    return await _ready(hub, request, read_body)
+
+
 PUBLIC: Final[Routes] = {
     "/": {"GET": _page},
     **{path: {"GET": file} for path, file in FILES.items()},
@@ -229,4 +241,5 @@ ALL: Final[Routes] = {
     "/clients": {"GET": _for_the_admitted(_clients), "DELETE": _for_the_admitted(_disconnect)},
     "/nodes": {"GET": _for_the_admitted(_nodes)},
     "/metrics": {"GET": _for_the_admitted(_metrics)},
+    "/readyz": {"GET": _ready_for_all},
 }
