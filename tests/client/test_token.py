@@ -95,6 +95,29 @@ async def test_a_renewal_that_fails(
         assert len(network.dialled_at) >= 2
 
 
+async def test_a_function_that_keeps_its_token(
+    given: Given, options: dict[str, Any], autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the token has expired. It is asked ever sooner, but not without a pause at the end."""
+    begin = time.time()
+    monkeypatch.setattr(time, "monotonic", autojump_clock.current_time)
+    monkeypatch.setattr(time, "time", lambda: begin + autojump_clock.current_time())
+    token = await given()
+    asked: list[float] = []
+
+    def kept() -> str:
+        asked.append(trio.current_time())
+        assert len(asked) < 50
+        return token
+
+    async with open_both(**options) as (_, network):
+        with pytest.raises(Refused, match="401: token: exp: this token has expired"):
+            async with network.connect(token=kept, role="subscriber", ping_interval=1e6) as client:
+                await anext(client)
+        assert asked[:4] == pytest.approx([0, 80, 96, 99.2])
+        assert asked[4] >= 100
+
+
 async def test_a_fresh_token_that_is_refused(
     given: Given, options: dict[str, Any], autojump_clock: Clock
 ) -> None:

@@ -55,8 +55,9 @@ _PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQ
 #: Close codes from here on are registered by, or private to, applications.
 _APPLICATIONS: Final = 3000
 _ABNORMAL: Final = 1006
-#: A token is renewed after this part of its remaining lifetime.
+#: A token is renewed after this part of its remaining lifetime, and not before so many seconds.
 _RENEWED: Final = 0.8
+_SOONEST: Final = 1.0
 
 
 class Part(Protocol):
@@ -264,7 +265,7 @@ async def _renew(part: Part, target: Target, left: object) -> None:
     If this fails, the server ends the connection in time, and the next one begins with a new token.
     """
     while isinstance(left, int) and not isinstance(left, bool):
-        await trio.sleep(left * _RENEWED)
+        await trio.sleep(max(left * _RENEWED, _SOONEST))
         try:
             token = await target.bearer()
             event = Notification(
