@@ -131,3 +131,16 @@ async def test_connections(autojump_clock: Clock) -> None:
         answer = await web.ask(get("/events", "Accept: text/event-stream"))
         assert (answer.status, answer.headers["retry-after"]) == (429, "10")
         assert (await Web(room, remote="192.0.2.1:9").ask(get("/livez"))).status == 200
+
+
+async def test_connections_with_the_secret(autojump_clock: Clock) -> None:
+    """They go free, and a wrong secret counts."""
+    stream = "Accept: text/event-stream"
+    right, wrong = (f"Authorization: Bearer {key}" for key in (KEY.decode(), "guess"))
+    async with open_room(connection_rate_per_address=0.1, rate_burst=20, secret=KEY) as room:
+        for _ in range(4):
+            assert (await room.connect("/", right)).status == 101
+            answer = await Web(room).ask(get("/events", stream, right, method="HEAD"), "HEAD")
+            assert answer.status == 200
+        statuses = [(await room.connect("/", wrong)).status for _ in range(3)]
+        assert statuses == [401, 401, 429]

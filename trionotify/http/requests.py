@@ -274,12 +274,18 @@ class Conversation:
             return None
         return preferred(request.header("accept"), STREAMS)
 
+    def _check_rate(self, request: Request) -> None:
+        """Count a connection, or raise `Refused` (429). One with the secret has no limits."""
+        secret = self._hub.secret
+        if secret is None or not secret.is_borne_by(request):
+            self._hub.rates.check_connection(self._remote)
+
     async def _open_websocket(self, request: Request) -> ClientConnection:
         if self._routes is ADMIN:
             raise Refused(404, "clients connect at the server's other port", logged="the wrong port")
         check_upgrade(request)
         self._hub.entrance.check_room()
-        self._hub.rates.check_connection(self._remote)
+        self._check_rate(request)
         client, query = await admit(self._hub, request)
         # No checkpoint from here, so that what the head promises still holds when the client joins.
         self._hub.entrance.check_room()
@@ -300,7 +306,7 @@ class Conversation:
 
     async def _open_stream(self, request: Request, kind: str) -> Answer | ClientConnection:
         self._hub.entrance.check_room()
-        self._hub.rates.check_connection(self._remote)
+        self._check_rate(request)
         client, query = await admit(self._hub, stream_request(request, kind))
         self._hub.entrance.check_room()
         chunked = request.http_version == "1.1"
