@@ -21,6 +21,9 @@ from trionotify.http.jws import BadToken, Token
         ({"secret": SECRET}, ValueError, "^jwks and secret: must be given one of them"),
         ({"issuer": ""}, TypeError, "^issuer: must be a non-empty string"),
         ({"audience": ()}, ValueError, "^audience: must be one or more strings"),
+        ({"audience": 7}, ValueError, r"^audience: must be one or more strings, not \(7,\)"),
+        ({"typ": 7}, ValueError, "^typ: must be one or more strings"),
+        ({"jwks": 7}, TypeError, "^jwks: must be a URL or the path of a file, not 7"),
         ({"algorithms": ["none"]}, ValueError, "^algorithms: must be among ES256, .*, not 'none'$"),
         ({"algorithms": ["HS256"]}, ValueError, "not 'HS256'; HS256 needs secret, not jwks"),
         ({"algorithms": ["RS256", "HS512"]}, ValueError, "^algorithms: .*, not 'HS512'$"),
@@ -37,8 +40,10 @@ from trionotify.http.jws import BadToken, Token
         ({"params": {"id": "sub"}}, ValueError, "^params: 'id' has another meaning in a query"),
         ({"params": {"exact.type": "x"}}, ValueError, "^params: 'exact.type' has another meaning"),
         ({"params": {"team": 7}}, TypeError, "^params: must map names of parameters to names of claims"),
+        ({"params": 7}, TypeError, "^params: must map names of parameters to names of claims, not 7"),
         ({"id": ""}, TypeError, "^id: must be a non-empty string"),
         ({"rights": {"subscribe": "x"}}, ValueError, "^rights: trionotify: subscribe must be an array"),
+        ({"rights": {"params": {"id": "x"}}}, ValueError, "^rights: params: 'id' has another meaning"),
     ],
 )
 def test_what_cannot_be_configured(
@@ -97,8 +102,10 @@ async def test_types(tmp_path: Path) -> None:
     provider = Provider()
     strict = provider.trusted(tmp_path / "keys")
     lax = provider.trusted(tmp_path / "keys", typ=["at+jwt", "JWT"])
+    long = provider.trusted(tmp_path / "keys", typ="application/at+JWT")
     for typ in ("at+jwt", "AT+JWT", "application/at+jwt"):
         await strict.grant(Token.read(provider.token({"typ": typ})))
+        await long.grant(Token.read(provider.token({"typ": typ})))
     token = Token.read(provider.token({"typ": "JWT"}))
     await lax.grant(token)
     with pytest.raises(BadToken, match=r"typ: must be at\+jwt, not 'jwt'"):

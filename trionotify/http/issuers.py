@@ -33,7 +33,8 @@ _MOST_LEEWAY: Final = 300.0
 
 
 def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+    """Return the texts. Something else than texts is refused later."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
 
 
 @attrs.frozen
@@ -70,7 +71,7 @@ class Issuer:
     rights: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
     ssl_context: ssl.SSLContext | None = attrs.field(default=None, kw_only=True, repr=False)
     keys: Keys = attrs.field(init=False, repr=False, eq=False)
-    #: What tokens may have: the algorithms with both names of each, and the types in lower case.
+    #: What tokens may have: the algorithms with both names of each, and the types as in `Token.type`.
     _accepted: frozenset[str] = attrs.field(init=False, repr=False, eq=False)
     _types: frozenset[str] = attrs.field(init=False, repr=False, eq=False)
 
@@ -97,8 +98,8 @@ class Issuer:
             raise ValueError(f"leeway: must be from 0 to {_MOST_LEEWAY:g} seconds, not {quoted(value)}")
 
     @params.validator
-    def _check_params(self, _: object, value: Mapping[str, str]) -> None:
-        for name, claim in value.items():
+    def _check_params(self, _: object, value: object) -> None:
+        for name, claim in value.items() if isinstance(value, Mapping) else [(value, None)]:
             if not isinstance(name, str) or not isinstance(claim, str):
                 raise TypeError(
                     f"params: must map names of parameters to names of claims, not {quoted(name)}"
@@ -119,20 +120,23 @@ class Issuer:
                 )
         if self.rights is not None:
             try:
-                grants_of({}, self.rights)
-            except BadToken as error:
+                for name in grants_of({}, self.rights)[1]:
+                    _check_param(name)
+            except ValueError as error:
                 raise ValueError(f"rights: {error}") from None
         object.__setattr__(self, "keys", self._source())
         accepted = {name for one in self.algorithms for name in (one, _SAME.get(one, one))}
         object.__setattr__(self, "_accepted", frozenset(accepted))
-        object.__setattr__(self, "_types", frozenset(name.lower() for name in self.typ))
+        types = [name.lower().removeprefix("application/") for name in self.typ]
+        object.__setattr__(self, "_types", frozenset(types))
 
     def _source(self) -> Keys:
         if self.secret is not None:
             return SecretKeys(self.secret)
         if isinstance(self.jwks, str) and "://" in self.jwks:
             return RemoteKeys(self.jwks, self.ssl_context)
-        assert self.jwks is not None
+        if not isinstance(self.jwks, str | os.PathLike):
+            raise TypeError(f"jwks: must be a URL or the path of a file, not {quoted(self.jwks)}")
         return FileKeys(self.jwks)
 
     async def grant(self, token: Token) -> Grant:
