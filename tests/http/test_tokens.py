@@ -396,6 +396,19 @@ async def test_together_with_an_application(
         assert {client.id for client in room.hub.clients} == {"alice", "robot"}
 
 
+async def test_an_application_and_a_secret(
+    provider: Provider, tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """Whom the application lets in without either may publish, with an id and without one."""
+    tokens = Tokens(
+        provider.trusted(tmp_path / "keys"), otherwise=lambda request: request.client("robot")
+    )
+    async with open_room(authenticate=tokens, secret=KEY) as room:
+        for target in ("/events", "/events?role=publisher", "/events?id=robot"):
+            assert (await Web(room).ask(post(target, "x"), "POST")).status == 200
+        assert room.hub.log.head == 3
+
+
 async def test_what_an_application_raises_shows_no_token(
     provider: Provider, tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: Clock
 ) -> None:

@@ -178,15 +178,15 @@ def _is_binary(request: Request) -> bool:
 def _unnamed(hub: WebHub, request: Request) -> str | None:
     """The identity within which repetitions are recognized for a publisher without an `id`.
 
-    A publisher that presents the secret is one, and each signature is another. Without a secret there
-    is none, because many programs, users and clients may share an address.
+    A publisher that presents the secret is one, and each signature is another. For others there is none,
+    because many programs, users and clients may share an address.
     """
-    if hub.secret is None:
-        return None
-    if hub.secret.is_borne_by(request):
+    if hub.secret is not None and hub.secret.is_borne_by(request):
         return _BEARER
+    if hub.secret is None or (signature := request.params.get("sig")) is None:
+        return None
     # Hashed, because it may be stored in a file, and a signature is a credential.
-    return _SIGNED + hashlib.sha256(request.params["sig"].encode()).hexdigest()
+    return _SIGNED + hashlib.sha256(signature.encode()).hexdigest()
 
 
 def _media(request: Request) -> str:
