@@ -372,6 +372,26 @@ async def test_metadata(provider: Provider, tmp_path: Path, autojump_clock: Cloc
         assert (await Web(room).ask(get(path))).status == 404
 
 
+@pytest.mark.parametrize(
+    "resource",
+    [
+        "",
+        "push.example.org",
+        "https://",
+        "https://exämple.org",
+        'https://a"b',
+        "https://a/ b",
+        "https://a/#b",
+    ],
+)
+def test_what_is_no_resource(resource: str, provider: Provider, tmp_path: Path) -> None:
+    """It couldn't be said in a challenge."""
+    with pytest.raises(
+        ValueError, match=r"^resource: must be a URL like https://push.example.org, not "
+    ):
+        Tokens(provider.trusted(tmp_path / "keys"), resource=resource)
+
+
 async def test_together_with_an_application(
     provider: Provider, tmp_path: Path, autojump_clock: Clock
 ) -> None:

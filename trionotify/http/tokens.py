@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from trionotify.delivery.clients import Client
-from trionotify.errors import Refused, cut
+from trionotify.errors import Refused, cut, quoted
 from trionotify.http.claims import SCOPES, Grant
 from trionotify.http.issuers import Issuer
 from trionotify.http.jwks import RemoteKeys
@@ -44,6 +44,8 @@ __all__ = ["METADATA", "Tokens"]
 METADATA: Final = "/.well-known/oauth-protected-resource"
 #: Characters that an `error_description` must not have (RFC 6750, section 3).
 _NOT_QUOTABLE: Final = re.compile(r"[^ -!#-\[\]-~]")
+#: The URL of a resource (RFC 9728, section 1.2), which the challenge has in quotes.
+_RESOURCE: Final = re.compile(r"https?://[!$-\[\]-~]+")
 
 #: Gets a request and the client made from its token. It may return another client, or refuse.
 Then = Callable[["Request", Client], Client | Awaitable[Client]]
@@ -83,6 +85,10 @@ class Tokens:
         self._issuers = {one.issuer: one for one in issuers}
         if len(self._issuers) < len(issuers):
             raise ValueError("issuers: an issuer is given twice; give it once")
+        if resource is not None and not _RESOURCE.fullmatch(resource):
+            raise ValueError(
+                f"resource: must be a URL like https://push.example.org, not {quoted(resource)}"
+            )
         self._cookie = cookie
         self._then = then
         self._otherwise = otherwise
