@@ -256,17 +256,19 @@ async def test_a_cookie(provider: Provider, tmp_path: Path, autojump_clock: Cloc
     """Only of the name that was agreed on, and from pages of one's own."""
     tokens = Tokens(provider.trusted(tmp_path / "keys"), cookie="session")
     cookie = f"Cookie: other=1; session={provider.token()}"
-    good, named, bad = (
+    good, named, bad, sandboxed = (
         "Origin: http://test",
         "Origin: https://app.example",
         "Origin: https://evil.example",
+        "Origin: null",
     )
-    options: dict[str, Any] = {"allow_origin": ["https://app.example", "*"]}
+    options: dict[str, Any] = {"allow_origin": ["https://app.example", "null", "*"]}
     async with open_room(authenticate=tokens, **options) as room:
         for fields, status in (
             ((cookie, "Origin: http://test"), 101),
             ((cookie, named), 101),
             ((cookie, bad), 403),
+            ((cookie, sandboxed), 403),
             ((cookie,), 403),
             ((cookie.replace("session", "Session"), named), 401),
         ):
@@ -277,6 +279,7 @@ async def test_a_cookie(provider: Provider, tmp_path: Path, autojump_clock: Cloc
             ((*stream, "Sec-Fetch-Site: same-origin"), 200),
             ((*stream, "Sec-Fetch-Site: cross-site"), 403),
             ((*stream, bad), 403),
+            ((*stream, sandboxed), 403),
         ):
             web = Web(room)
             web.kernel.feed(get("/events", *fields))

@@ -130,7 +130,12 @@ class Origins:
     def trusts(self, origin: str, authority: str) -> bool:
         """Return whether this origin may send credentials: the server's own, or allowed by name."""
         found = parse_origin(origin)
-        return found is not None and (self._names(found) or _is_at(found, authority))
+        return found is not None and (self._trusts(found) or _is_at(found, authority))
+
+    def _trusts(self, origin: Origin) -> bool:
+        """Return whether it is one site's, and allowed by name."""
+        # Any page can be without an origin, in a sandboxed frame, so `null` names none.
+        return origin.scheme != _NULL and self._names(origin)
 
     def _names(self, origin: Origin) -> bool:
         """Return whether it is allowed by name, and not only by `*`."""
@@ -173,11 +178,9 @@ class Origins:
         found, vary = parse_origin(origin), ("Vary", "Origin")
         if found is None or not self.allows(origin, authority):
             return (vary,)
-        # Any page can be without an origin, in a sandboxed frame, so `null` names none.
-        trusted = found.scheme != _NULL and self._names(found)
         return (
             ("Access-Control-Allow-Origin", origin),
-            *([("Access-Control-Allow-Credentials", "true")] if trusted else []),
+            *([("Access-Control-Allow-Credentials", "true")] if self._trusts(found) else []),
             ("Access-Control-Expose-Headers", _EXPOSED),
             vary,
         )
