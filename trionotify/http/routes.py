@@ -182,8 +182,9 @@ def _metadata(hub: WebHub, request: Request, _: ReadBody) -> Answer:
 
 async def _disconnect(hub: WebHub, request: Request, _: ReadBody) -> Answer:
     await admit_operator(hub, request)
+    filters = {name: text for name, text in request.params.items() if name != TICKET}
     async with hub.slow_lane.one_of(OPERATORS):
-        return Answer.json({"disconnected": await disconnect(hub, request.params)})
+        return Answer.json({"disconnected": await disconnect(hub, filters)})
 
 
 async def _nodes(hub: WebHub, request: Request, _: ReadBody) -> Answer:
