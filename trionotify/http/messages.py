@@ -6,6 +6,7 @@ answers into bytes, and `routes` finds the handler. There is no I/O and no state
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import unquote
@@ -200,10 +201,13 @@ def _authority(where: str, text: str) -> str:
         raise Refused(400, f"{where}: {error}", logged=where) from None
 
 
+_QUERY_IN_PATH: Final = re.compile(r"[?&;#=]")
+
+
 def nothing_at(request: Request, hint: str = "") -> Refused:
     """The refusal of a path that doesn't exist."""
-    # A "?" that was encoded by mistake makes the query a part of the path.
-    logged = f"there is nothing at {request.path.partition('?')[0]!r}"
+    # Behind a "?" that was encoded or forgotten by mistake, the path has the query.
+    logged = f"there is nothing at {_QUERY_IN_PATH.split(request.path)[0]!r}"
     return Refused(404, f"there is nothing at {request.path!r}{hint}", logged=logged)
 
 
