@@ -98,7 +98,8 @@ def test_the_same_right_is_the_same_value() -> None:
 
 def test_a_grant_in_a_ticket() -> None:
     """It comes back as it was."""
-    text, params = grants_of({"trionotify": {"publish": A, "params": {"team": "ü"}}}, None, "https://i")
+    claims = {"trionotify": {"publish": A, "params": {"team": "ü", "name": "cut \ud83d"}}}
+    text, params = grants_of(claims, None, "https://i")
     grant = Grant("https://i", "al", params, text, 1e9)
     assert Grant.from_json(grant.to_json()) == grant
     grant.allowed.check_publish(Notification(type="a.b"))

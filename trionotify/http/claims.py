@@ -25,7 +25,6 @@ from trionotify.delivery.rights import Rights
 from trionotify.errors import quoted
 from trionotify.http.jws import BadToken
 from trionotify.model.filters import from_json
-from trionotify.model.jsontext import write_json
 from trionotify.model.predicates import EVERYTHING, NOTHING, AnyOf, Wanted
 
 __all__ = ["SCOPES", "Grant", "claim_at", "grants_of", "rights_of"]
@@ -64,7 +63,8 @@ class Grant:
 
     def to_json(self) -> bytes:
         """Return the grant as JSON, for a ticket."""
-        return write_json({**attrs.asdict(self), "params": dict(self.params)})
+        # In ASCII, because a claim may have a lone surrogate, which UTF-8 can't encode.
+        return json.dumps({**attrs.asdict(self), "params": dict(self.params)}).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
