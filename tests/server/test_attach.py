@@ -262,6 +262,15 @@ async def test_refusals(query: str, code: int, words: str, caplog: pytest.LogCap
     assert any(getattr(record, "event", "") == "refused" for record in caplog.records)
 
 
+async def test_who_connects_too_often() -> None:
+    """The rate of an address holds here, too."""
+    async with application(connection_rate_per_address=0.001, rate_burst=1) as (hub, port):
+        async with connect(port, "/?id=first"), raw_client(port, "/?id=second") as client:
+            code, reason = (await client.until(lambda peer: peer.close)).close or (0, "")
+            assert (code, reason[: reason.find(";")]) == (4429, "rate: connecting too often")
+        assert hub.broadcast.counts.refused == {"rate_connection": 1}
+
+
 async def test_a_session_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     """1011 for that one."""
 

@@ -63,9 +63,12 @@ async def serve_attached(hub: WebHub, websocket: AcceptedWebSocket, client: Clie
         # No checkpoint from here until the client has entered.
         hub.entrance.check_room()
         hub.quotas.check(client)
+        if not client.exempt:
+            hub.rates.check_connection(client.remote)
         offset, recovered = hub.start(query)
     except Refused as refused:
         log_refusal(remote, refused)
+        hub.broadcast.counts.refuse(refused)
         code = _CODES.get(refused.status, CloseCode.POLICY_VIOLATION)
         with trio.move_on_after(hub.settings.close_timeout):
             await websocket.aclose(code, cut_reason(refused.detail).decode())
