@@ -149,6 +149,10 @@ async def test_who_was_sent_away(given: Given, options: dict[str, Any], autojump
     ("options", "error", "words"),
     [
         ({"token": 7}, TypeError, "^token: must be str or a function, not int"),
+        *(
+            ({"token": text}, ValueError, "^token: must be printable ASCII without spaces around it")
+            for text in ("", " ", "t0ken\n", " t0ken", "t0ken\r\nX: y", "tökén")
+        ),
         (
             {"token": "x", "extra_headers": [("authorization", "y")]},
             ValueError,
@@ -163,12 +167,19 @@ async def test_mistakes(options: dict[str, Any], error: type[Exception], words: 
             raise AssertionError("it was entered")
 
 
-async def test_a_function_that_gives_no_token(autojump_clock: Clock) -> None:
-    """Neither another kind, nor in time."""
+async def test_a_function_that_gives_no_token(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither another kind, nor one that can't be sent, nor in time."""
+    caplog.set_level(logging.DEBUG)
     async with open_both() as (_, network):
         with pytest.raises(TypeError, match=r"^token: the function must return str, not NoneType"):
             async with network.connect(token=lambda: None):
                 raise AssertionError("it was entered")
+        with pytest.raises(ValueError, match=r"^token: must be printable ASCII without spaces around"):
+            async with network.connect(token=lambda: "t0ken\n"):
+                raise AssertionError("it was entered")
+        assert "t0ken" not in caplog.text
         with pytest.raises(TimeoutError, match=r"^token: the function took longer than 10 seconds"):
             async with network.connect(token=trio.sleep_forever):
                 raise AssertionError("it was entered")

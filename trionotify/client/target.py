@@ -7,6 +7,7 @@ before anything is connected, and the error names the argument.
 from __future__ import annotations
 
 import inspect
+import re
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -52,6 +53,8 @@ FILTERS: Final = ("exact.", "prefix.", "suffix.", "filters", "sql", "narrow")
 START: Final = SPELLINGS
 
 _OURS: Final = frozenset({"host", "connection", "upgrade", "content-length", "transfer-encoding"})
+#: A token, such as a JWT, or a server's secret.
+_SENDABLE: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
 #: No limits, because the server decides how large filters may be.
 _ANY_SIZE: Final = FilterLimits(1 << 30, 100, 1 << 30, 1 << 60)
 
@@ -104,6 +107,14 @@ def without(params: Mapping[str, str], *keys: str) -> dict[str, str]:
     """Return the parameters without these keys. A key with a dot at its end is a prefix."""
     prefixes = tuple(key for key in keys if key.endswith("."))
     return {k: text for k, text in params.items() if k not in keys and not k.startswith(prefixes)}
+
+
+def _check_token(token: str) -> None:
+    """Raise ValueError, which doesn't repeat the token, if it can't be sent in a header."""
+    if not _SENDABLE.fullmatch(token):
+        raise ValueError(
+            "token: must be printable ASCII without spaces around it, because it is sent in a header"
+        )
 
 
 def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -185,6 +196,8 @@ class Target:
             raise type(error)(f"extra_{error}") from None
         if token is not None and not isinstance(token, str) and not callable(token):
             raise TypeError(f"token: must be str or a function, not {type(token).__name__}")
+        if isinstance(token, str):
+            _check_token(token)
         if token is not None and any(name.lower() == "authorization" for name, _ in extra):
             raise ValueError("token: given twice, as token and in extra_headers")
         ask = params if callable(params) else None
@@ -244,8 +257,8 @@ class Target:
     async def bearer(self) -> str | None:
         """Return the token for the next connection, or to replace the current one; None without one.
 
-        Raises the function's exception, TypeError if its result isn't text, and TimeoutError if it takes
-        longer than `connect_timeout`.
+        Raises the function's exception, TypeError or ValueError if its result can't be a token, and
+        TimeoutError if it takes longer than `connect_timeout`.
         """
         if self.token is None or isinstance(self.token, str):
             return self.token
@@ -254,6 +267,7 @@ class Target:
             token = await found if inspect.isawaitable(found) else found
             if not isinstance(token, str):
                 raise TypeError(f"token: the function must return str, not {type(token).__name__}")
+            _check_token(token)
             return token
         raise TimeoutError(f"token: the function took longer than {self.connect_timeout:g} seconds")
 
