@@ -375,6 +375,18 @@ async def test_metadata(provider: Provider, tmp_path: Path, autojump_clock: Cloc
         assert (await Web(room).ask(get(path))).status == 404
 
 
+async def test_metadata_of_a_path(provider: Provider, tmp_path: Path, autojump_clock: Clock) -> None:
+    """A proxy may have the server below a path. The metadata are where the challenge says."""
+    resource = "https://example.org/push/"
+    tokens = Tokens(provider.trusted(tmp_path / "keys"), resource=resource)
+    async with open_room(authenticate=tokens) as room:
+        challenge = (await Web(room).ask(get("/clients"))).headers["www-authenticate"]
+        url = challenge.partition('resource_metadata="')[2].removesuffix('"')
+        assert url == "https://example.org/.well-known/oauth-protected-resource/push"
+        answer = await Web(room).ask(get(url.removeprefix("https://example.org")))
+        assert (answer.status, answer.json["resource"]) == (200, resource)
+
+
 @pytest.mark.parametrize(
     "resource",
     [

@@ -40,7 +40,10 @@ _SERVER: Final = "*"
 
 async def respond(hub: WebHub, routes: Routes, request: Request, read_body: ReadBody) -> Answer:
     """Return the answer to a request. Raises `Refused`, EOFError, and what the handler raises."""
-    methods: Mapping[str, Handler] | None = routes.get(request.path)
+    path = request.path
+    if hub.tokens is not None and path == hub.tokens.metadata_path:
+        path = METADATA
+    methods: Mapping[str, Handler] | None = routes.get(path)
     if request.path == _SERVER:
         if request.method != "OPTIONS":
             raise Refused(400, "request target: * is only for OPTIONS", logged="request target")

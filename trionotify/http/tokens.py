@@ -93,6 +93,10 @@ class Tokens:
         self._then = then
         self._otherwise = otherwise
         self.resource = resource
+        split = urlsplit(resource or "")
+        #: Where the metadata of the `resource` are: the path, and the whole URL (RFC 9728, section 3.1).
+        self.metadata_path: str = METADATA + split.path.rstrip("/")
+        self._metadata_url = f"{split.scheme}://{split.netloc}{self.metadata_path}"
         self._verified = VerifiedTokens()
         #: Where tickets are kept, and whether the application has said so.
         self.tickets: TicketStore = tickets if tickets is not None else MemoryTickets()
@@ -301,18 +305,10 @@ class Tokens:
         said = {"realm": "trionotify", "error": error, "scope": scope}
         if error is not None:
             said["error_description"] = _NOT_QUOTABLE.sub(" ", detail)[:200]
-        if (url := self.metadata_url) is not None:
-            said["resource_metadata"] = url
+        if self.resource is not None:
+            said["resource_metadata"] = self._metadata_url
         parts = ", ".join(f'{name}="{text}"' for name, text in said.items() if text is not None)
         return Refused(status, detail, headers=(("WWW-Authenticate", f"Bearer {parts}"),))
-
-    @property
-    def metadata_url(self) -> str | None:
-        """The URL of the metadata of the `resource`, or None without a `resource`."""
-        if self.resource is None:
-            return None
-        split = urlsplit(self.resource)
-        return f"{split.scheme}://{split.netloc}{METADATA}{split.path.rstrip('/')}"
 
 
 def _cookie_of(request: Request, name: str) -> str | None:
