@@ -396,6 +396,8 @@ async def test_metadata_of_a_path(provider: Provider, tmp_path: Path, autojump_c
         "https://exämple.org",
         'https://a"b',
         "https://a/ b",
+        "https://[x",
+        "https://a]",
         "https://a/#b",
     ],
 )

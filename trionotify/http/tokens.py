@@ -45,7 +45,7 @@ METADATA: Final = "/.well-known/oauth-protected-resource"
 #: Characters that an `error_description` must not have (RFC 6750, section 3).
 _NOT_QUOTABLE: Final = re.compile(r"[^ -!#-\[\]-~]")
 #: The URL of a resource (RFC 9728, section 1.2), which the challenge has in quotes.
-_RESOURCE: Final = re.compile(r"https?://[!$-\[\]-~]+")
+_RESOURCE: Final = re.compile(r"https?://([!$-Z^-~]+|\[[0-9a-f:]+\][!$-Z^-~]*)", re.IGNORECASE)
 
 #: Gets a request and the client made from its token. It may return another client, or refuse.
 Then = Callable[["Request", Client], Client | Awaitable[Client]]
