@@ -372,6 +372,31 @@ async def test_a_primary_that_was_replaced(tmp_path: Path) -> None:
                 assert await right.command("XLEN", log) == 2
 
 
+async def test_a_sentinel_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one is asked, so the nodes leave a primary that was replaced."""
+    async with open_redis(tmp_path / "a") as left, open_redis(tmp_path / "b") as right:
+        await right.command("REPLICAOF", "127.0.0.1", str(left.port))
+        async with (
+            open_sentinel(tmp_path / "sentinel", left) as sentinel,
+            open_proxy(sentinel.port) as proxy,
+            open_nodes(f"redis+sentinel://127.0.0.1:{proxy.port},127.0.0.1:{sentinel.port}/main") as (
+                one,
+            ),
+        ):
+            peer = await connected(one, "/?format=cloudevents")
+            await publish(one.hub, "a")
+            await replicated(left, right)
+            proxy.held = True
+            monkeypatch.setattr(redis_store, "CONNECT_TIMEOUT", 4.0)
+            await sentinel.command("SENTINEL", "REMOVE", "main")
+            await right.command("REPLICAOF", "NO", "ONE")
+            await sentinel.command("SENTINEL", "MONITOR", "main", "127.0.0.1", str(right.port), "1")
+            await until(lambda: one.hub.log.problem)
+            await publish(one.hub, "b")
+            await until(lambda: data(peer) == ["a", "b"])
+            assert await right.command("XLEN", "trionotify:{trionotify}:log") == 2
+
+
 @pytest.mark.parametrize("lossy", [False, True])
 async def test_sentinel_promotes_a_replica(lossy: bool, tmp_path: Path) -> None:
     """Nothing is lost, or the clients are told; then the nodes are at the new primary."""

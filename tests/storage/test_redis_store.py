@@ -174,6 +174,27 @@ async def test_a_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert "falsch" not in caplog.text
 
 
+@pytest.mark.parametrize("lacking", ["-role", "-hmget", "resetkeys"])
+async def test_a_user_that_lacks_a_right(lacking: str, tmp_path: Path) -> None:
+    """It says what to give it, also if a script lacks it."""
+    async with open_redis(tmp_path) as server:
+        await server.command("ACL", "SETUSER", "me", "on", "nopass", "~trionotify:*", "+@all", lacking)
+        with pytest.raises(StoreError, match=r"says: NOPERM .*; give this user the rights that"):
+            async with open_hub(store=f"redis://me:x@127.0.0.1:{server.port}"):
+                raise AssertionError("it must not open")
+
+
+async def test_a_sentinel_that_wants_a_password(tmp_path: Path) -> None:
+    """It says which server it is, and how to give it one."""
+    async with open_redis(tmp_path) as server:
+        await server.command("CONFIG", "SET", "requirepass", "geheim")
+        place = f"127.0.0.1:{server.port}"
+        said = rf"^redis\+sentinel://{place}/main: Sentinel {place}: .* NOAUTH .*sentinel_password_file"
+        with pytest.raises(StoreError, match=said):
+            async with open_hub(store=f"redis+sentinel://:geheim@{place}/main"):
+                raise AssertionError("it must not open")
+
+
 async def test_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says how to install it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

@@ -68,7 +68,13 @@ class RedisAddress:
         if split.fragment:
             raise ValueError("store: a '#' must be written as %23")
         query = dict(parse_qsl(split.query, keep_blank_values=True))
-        if unknown := query.keys() - set(_KEYS):
+        unknown = query.keys() - set(_KEYS)
+        if (scheme != "unix" and "@" in split.path) or (unknown and "@" in split.query):
+            # The host comes after it, so what looks like a path or a key is a part of a password.
+            raise ValueError(
+                "store: in a user or a password, '/' must be written as %2F, and '?' as %3F"
+            )
+        if unknown:
             raise ValueError(
                 f"store: unknown key {min(unknown)!r} in the URL; the keys are {', '.join(_KEYS)}"
             )

@@ -33,14 +33,16 @@ _CODES: Final = {
 #: What to do for each code with which Redis refuses a request.
 _FIXES: Final = {
     "MOVED": "this is a Redis Cluster, which can't hold a log; name a single server, or Sentinels",
-    "NOAUTH": "put a user and a password into the URL",
+    "NOAUTH": "put a user and a password into the URL (for Sentinels, sentinel_password_file)",
     "OOM": "give Redis more memory (maxmemory), or let the log hold less (max_log_bytes)",
     "READONLY": "name the primary, or Sentinels that know it",
     "MISCONF": "Redis can't save to its disk, so check its log",
     "NOREPLICAS": "connect the replicas that Redis needs (min-replicas-to-write)",
     "WRONGTYPE": "another program uses these keys, so give this log another name (?hub=NAME)",
-    "NOPERM": "let this user run the commands that the guide for several servers lists",
+    "NOPERM": "give this user the rights that the guide for several servers lists",
 }
+#: How Redis begins when a script runs a command that its user may not. (It has no code for that.)
+_NO_RIGHT: Final = ("The user executing the script can't", "ACL failure in script")
 
 
 class Unanswered(StoreError):
@@ -60,10 +62,11 @@ class Refusal(StoreError):
 
 
 class faults:  # noqa: N801 - a context manager, as those of contextlib
-    """Convert the exceptions of coredis to `StoreError`s."""
+    """Convert the exceptions of coredis to `StoreError`s. `server` names one of several in them."""
 
-    def __init__(self, place: RedisAddress) -> None:
-        self._place = place
+    def __init__(self, address: RedisAddress, server: str = "") -> None:
+        self._address = address
+        self._place = f"{address}: {server}" if server else str(address)
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -78,12 +81,14 @@ class faults:  # noqa: N801 - a context manager, as those of contextlib
                 raise _too_old(self._place, "an older one") from None
             raise Refusal(self._place, "ERR", said) from None
         if isinstance(error, exceptions.ResponseError):
-            said, code = self._place.without_secrets(str(error)), _CODES.get(type(error).__name__)
+            said, code = self._address.without_secrets(str(error)), _CODES.get(type(error).__name__)
+            if str(error).startswith(_NO_RIGHT):
+                code = "NOPERM"
             if code is not None:
                 said = f"{code} {said}"
             raise Refusal(self._place, said.partition(" ")[0], said) from None
         if isinstance(error, (exceptions.RedisError, OSError, trio.BrokenResourceError)):
-            reason = self._place.without_secrets(_reason(error))
+            reason = self._address.without_secrets(_reason(error))
             raise Unanswered(f"{self._place}: {reason}") from None
 
 

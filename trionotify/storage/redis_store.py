@@ -280,20 +280,21 @@ class RedisStore:
             fix = "durability fsynced needs Redis 7.2 or Valkey, with appendonly yes"
             raise StoreError(503, f"{refusal.detail}; {fix}") from None
 
-    async def _start(self, nursery: trio.Nursery, connection: BaseConnection) -> None:
+    async def _start(self, nursery: trio.Nursery, connection: BaseConnection, server: str = "") -> None:
         from anyio.streams.memory import (  # noqa: PLC0415 - it comes with coredis
             MemoryObjectReceiveStream,
             MemoryObjectSendStream,
         )
 
         try:
-            with faults(self.address):
+            with faults(self.address, server):
                 await nursery.start(connection.run, name="trionotify: connection to Redis")
         except BaseException:
             # If coredis can't connect, it leaves these open, and Python warns about each.
             for channel in vars(connection).values():
                 if isinstance(channel, (MemoryObjectSendStream, MemoryObjectReceiveStream)):
                     channel.close()
+            await trio.lowlevel.checkpoint_if_cancelled()  # coredis raises its own error then
             raise
 
     def _connection(self, place: tuple[str, int] | None) -> BaseConnection:
@@ -321,33 +322,34 @@ class RedisStore:
 
     async def _primary(self) -> tuple[str, int]:
         """Return the primary's address, from the first Sentinel that answers."""
-        from coredis.connection import TCPConnection, TCPLocation  # noqa: PLC0415 - as above
-
-        reason = ""
+        reason, seconds = "", CONNECT_TIMEOUT / len(self.address.hosts)
         for host, port in self.address.hosts:
-            sentinel = TCPConnection(
-                TCPLocation(host, port),
-                password=self.address.sentinel_password,
-                connect_timeout=CONNECT_TIMEOUT / len(self.address.hosts),
-            )
+            server = f"Sentinel {host}:{port}"
             try:
-                async with open_nursery() as nursery:
-                    await self._start(nursery, sentinel)
-                    with faults(self.address):
-                        found: Any = await sentinel.create_request(
-                            b"SENTINEL GET-MASTER-ADDR-BY-NAME",
-                            self.address.service,
-                            decode=True,
-                            timeout=CONNECT_TIMEOUT / len(self.address.hosts),
-                        )
-                    nursery.cancel_scope.cancel()
+                with trio.move_on_after(seconds) as patience:
+                    found = await self._ask_sentinel(host, port, server)
             except StoreError as error:
                 reason = error.detail
                 continue
-            if found:
+            if patience.cancelled_caught:
+                reason = f"{self.address}: {server}: no answer within {seconds:.1f} seconds"
+            elif found:
                 return str(found[0]), int(found[1])
-            reason = f"{self.address}: no Sentinel knows the service {self.address.service!r}"
+            else:
+                reason = f"{self.address}: no Sentinel knows the service {self.address.service!r}"
         raise Unanswered(reason)
+
+    async def _ask_sentinel(self, host: str, port: int, server: str) -> Any:
+        from coredis.connection import TCPConnection, TCPLocation  # noqa: PLC0415 - as above
+
+        sentinel = TCPConnection(TCPLocation(host, port), password=self.address.sentinel_password)
+        async with open_nursery() as nursery:
+            await self._start(nursery, sentinel, server)
+            with faults(self.address, server):
+                request = b"SENTINEL GET-MASTER-ADDR-BY-NAME"
+                found = await sentinel.create_request(request, self.address.service, decode=True)
+            nursery.cancel_scope.cancel()
+        return found
 
 
 def _stored(rows: list[Any]) -> list[Stored]:
