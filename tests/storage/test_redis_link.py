@@ -106,6 +106,20 @@ async def test_redis_is_flushed(tmp_path: Path) -> None:
         assert await recovered(one, cursor) == "false"
 
 
+async def test_redis_is_flushed_just_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a node that leaves finds is another log, also for a client that had nothing of the first."""
+    monkeypatch.setattr(redis_link, "BEAT", 3600.0)
+    async with open_redis(tmp_path) as server:
+        async with open_nodes(server.url) as (one,):
+            cursor = (await connected(one, "/?format=cloudevents")).header("Trionotify-Cursor")
+            await publish(one.hub, "lost")
+            await server.command("FLUSHALL")
+        async with open_nodes(server.url) as (one,):
+            assert await recovered(one, cursor) == "false"
+
+
 async def test_the_stream_alone_is_deleted(tmp_path: Path) -> None:
     """A client that has everything goes on, and one that needs a lost entry is told."""
     async with open_redis(tmp_path) as server, open_nodes(server.url) as (one,):

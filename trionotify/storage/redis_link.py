@@ -158,7 +158,7 @@ class RedisLink:
     async def leave(self) -> None:
         """Give back the lease, unless that takes long."""
         with suppress(StoreError), trio.move_on_after(_PAUSE):
-            await self.connected().beat(self._at, self.epoch, self.me.process, b"", 0.0)
+            await self.connected().beat(self._at, new_epoch(), self.me.process, b"", 0.0)
 
     # --- as a `Shelf` ---
 
