@@ -92,6 +92,7 @@ explain --sql "type = 'u'" DIR/event.json
 explain --filters '[{"prefix":{"subject":"x"}}]' DIR/event.json
 explain DIR/empty
 store check sqlite:DIR/missing.db
+store check redis://user:password@host
 store check sqlite:DIR/empty
 store check sqlite:DIR/text
 store check sqlite:DIR/log.db

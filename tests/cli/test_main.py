@@ -144,6 +144,7 @@ def test_it_says_all_addresses() -> None:
         ),
         (["explain", "nowhere.json"], "nowhere.json': No such file or directory", 2),
         (["store", "new-epoch", "sqlite:/nowhere/log.db"], "trionotify: /nowhere/log.db", 1),
+        (["store", "check", "redis://u:geheim@h"], "trionotify: store: must be sqlite:PATH, because", 2),
         (
             ["--port=0", "--host=0.0.0.0"],
             "trionotify: host: everyone can reach 0.0.0.0, so a secret is needed (--secret FILE)",

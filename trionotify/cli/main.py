@@ -24,6 +24,7 @@ from trionotify.http.secret import sign as sign_query
 from trionotify.model.cloudevents import NotAnEvent, decode
 from trionotify.storage import care
 from trionotify.storage.care import backup as copy_log
+from trionotify.storage.redis_address import SCHEMES
 from trionotify.storage.sqlite import new_epoch as renew
 from trionotify.version import __version__
 
@@ -165,6 +166,8 @@ def new_epoch(store: str) -> None:
 
 
 def _path_of(store: str) -> str:
+    if store.startswith(tuple(f"{scheme}:" for scheme in SCHEMES)):
+        raise Mistake("store: must be sqlite:PATH, because a log on Redis has no file")
     return store.removeprefix("sqlite:")
 
 

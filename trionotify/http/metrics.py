@@ -191,7 +191,7 @@ _FIGURES: Final[tuple[_Figure, ...]] = (
     ),
     _gauge(
         "epoch_renewed",
-        "1 if the log lost something before the server started.",
+        "1 if the log lost something before the server started, or on Redis since then.",
         _is_renewed,
     ),
     _gauge("nodes", "Servers that share the log.", _nodes),
