@@ -25,7 +25,7 @@ from tests.redis_nodes import (
 )
 from tests.redis_server import DEADLINE, IMPATIENT, RedisServer, open_redis, open_sentinel
 from trionotify import Lagged, StoreError
-from trionotify.storage import redis_link, redis_store
+from trionotify.storage import redis_link, redis_scripts, redis_store
 
 pytestmark = pytest.mark.usefixtures("patient")
 
@@ -148,6 +148,32 @@ async def test_another_program_takes_the_key(tmp_path: Path) -> None:
         await publish(one.hub, "b")
         await until(lambda: data(peer)[-1] == "b")
         assert data(peer) == ["a", "b"]
+
+
+async def test_another_program_adds_to_the_stream(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said once, and publishing is refused, however often the node connects."""
+    async with open_redis(tmp_path) as server, open_nodes(server.url) as (one,):
+        await publish(one.hub, "a")
+        await server.command("XADD", "trionotify:{trionotify}:log", "999-0", "a", "b")
+        await until(lambda: one.hub.log.problem)
+        sessions = await count_sessions(server)
+        with trio.fail_after(DEADLINE):
+            while await count_sessions(server) < sessions + 5:
+                assert "another program has added" in one.hub.log.problem
+        events = [getattr(record, "event", None) for record in caplog.records]
+        assert events.count("publishing_refused") == 1
+        assert "publishing_possible" not in events
+        await server.command("FLUSHALL")
+        await publish(one.hub, "b")
+
+
+async def count_sessions(server: RedisServer) -> int:
+    """How often nodes have loaded the scripts."""
+    stats = await server.command("INFO", "commandstats")
+    (calls,) = re.findall(r"cmdstat_script\|load:calls=(\d+)", stats)
+    return int(calls) // len(redis_scripts.ALL)
 
 
 async def test_redis_is_out_of_memory(tmp_path: Path) -> None:

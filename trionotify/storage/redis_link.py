@@ -47,9 +47,10 @@ logger: logging.Logger = logging.getLogger("trionotify")
 #: The most entries, and bytes, that are read at a time.
 _GROUP: Final = 1024
 _BYTES: Final = 1 << 20
-#: Seconds between two heartbeats, of one wait of the tail, and before the next session.
+#: Seconds between two heartbeats, of a wait of the tail, of its first one, and before the next session.
 BEAT: Final = 1.0
 _BLOCK: Final = 5.0
+_AT_ONCE: Final = 0.001
 _PAUSE: Final = 0.25
 #: The codes with which Redis says that another server is needed, or that the log must be read again.
 SERIOUS: Final = frozenset({"EPOCH", "READONLY", "NOSCRIPT", "WRONGTYPE", "LOADING", "MASTERDOWN"})
@@ -177,7 +178,6 @@ class RedisLink:
                 async with self._store.connect() as session:
                     await self._join(session)
                     self.session = session
-                    self.problem.solved()
                     task_status.started()
                     task_status = trio.TASK_STATUS_IGNORED
                     await self._use(session)
@@ -195,15 +195,23 @@ class RedisLink:
     async def _use(self, session: Session) -> None:
         """Read entries and renew the lease, until the session fails."""
         with trio.CancelScope() as self._scope:
-            async with open_nursery() as nursery:
-                nursery.start_soon(self._follow, session, name="trionotify: tail of the log")
-                nursery.start_soon(self._keep_beating, session, name="trionotify: heartbeat of the log")
-                nursery.start_soon(self._keep_asking, session, name="trionotify: primary of the log")
+            try:
+                async with open_nursery() as nursery:
+                    nursery.start_soon(self._follow, session, name="trionotify: tail of the log")
+                    nursery.start_soon(
+                        self._keep_beating, session, name="trionotify: heartbeat of the log"
+                    )
+                    nursery.start_soon(self._keep_asking, session, name="trionotify: primary of the log")
+            except* StoreError as group:
+                # Others will only see that the connections have ended.
+                self.problem.note(_first(group))
+                raise
 
     async def _follow(self, session: Session) -> None:
+        seconds = _AT_ONCE
         while True:
             self._reading = True
-            rows = await session.tail(self._at, self.at_a_time(), _BLOCK)
+            rows = await session.tail(self._at, self.at_a_time(), seconds)
             self._reading = False
             batch, turn = Batch([], [], []), Turn()
             numbers = [row.number(self.me.process) for row in rows]
@@ -227,6 +235,9 @@ class RedisLink:
                 await self.send_batch.send(batch)
                 self._at, self._chain = at, chain
                 self._in_flight.remove(numbers)
+            if seconds == _AT_ONCE:
+                self.problem.solved()  # not earlier, because there may be something that can't be read
+                seconds = _BLOCK
 
     async def _keep_beating(self, session: Session) -> None:
         silent_at: tuple[int, int] | None = None
