@@ -18,7 +18,7 @@ from tests.fleet.server import free_port
 from tests.redis_server import DEADLINE, RedisServer, open_redis
 from trionotify import StoreError, open_hub
 from trionotify.storage.redis_address import RedisAddress
-from trionotify.storage.redis_errors import Refusal
+from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_rows import chained
 from trionotify.storage.redis_store import Limits, RedisStore, Session, State
 
@@ -208,6 +208,22 @@ async def test_nobody_is_there() -> None:
     with pytest.raises(StoreError, match=r"^redis://127.0.0.1:1: .*refused"):
         async with open_hub(store="redis://me:geheim@127.0.0.1:1"):
             raise AssertionError("it must not open")
+
+
+async def test_redis_ends_the_connections(tmp_path: Path) -> None:
+    """It says so in words."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        await beat(session)
+
+        async def read() -> None:
+            with pytest.raises(Unanswered, match=r"Connection (lost|reset)"):
+                await session.tail(0, 9, DEADLINE)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            while "xread" not in await server.command("CLIENT", "LIST"):
+                await trio.lowlevel.checkpoint()
+            await server.command("CLIENT", "KILL", "TYPE", "normal")
 
 
 async def test_a_replica_is_refused(tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ class faults:  # noqa: N801 - a context manager, as those of contextlib
 
 
 def _reason(error: BaseException) -> str:
-    """Return the message of the root cause."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    """Return the message of the root cause, or of what it caused if it has none."""
+    while (cause := error.__cause__) is not None and str(cause):
+        error = cause
     if isinstance(error, BaseExceptionGroup):
         return _reason(error.exceptions[0])
     return str(error).removesuffix(".") or type(error).__name__
