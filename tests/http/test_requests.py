@@ -302,6 +302,17 @@ async def test_an_answer_whose_time_is_over_is_sent_whole(mock_clock: Clock) -> 
         assert (answer.status, answer.headers["connection"]) == (415, "close")
 
 
+async def test_a_stop_cuts_an_answer_off(autojump_clock: Clock) -> None:
+    """No other answer follows, because it would be taken for that to the peer's next request."""
+    async with open_room() as room:
+        web = Web(room, FakeKernel(credit=10))
+        web.kernel.feed(get("/livez"))
+        await room.quiet()
+        room.hub.entrance.stop_accepting("the server stops")
+        await trio.sleep(1.1)
+        assert (web.kernel.taken, web.kernel.was_reset) == (b"HTTP/1.1 2", True)
+
+
 async def test_a_stop_closes_idle_connections(autojump_clock: Clock) -> None:
     """Once no client is let in any more, they aren't waited for."""
     async with open_room() as room:

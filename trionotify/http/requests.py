@@ -111,7 +111,7 @@ class Conversation:
                 self._half_opened(self._scope, Stage.HEAD) as self._place,
             ):
                 while again and not self._scope.cancel_called:
-                    again = False
+                    again, found = False, None
                     found = await self._next()
                     if not isinstance(found, Answer):
                         return found
@@ -121,7 +121,8 @@ class Conversation:
                 await self._transport.aclose()
             return None
         last = None
-        if self._scope.cancelled_caught and (last := self._cut_off()) is None:
+        # Behind an answer that was cut off, another one would be taken for that to the next request.
+        if self._scope.cancelled_caught and (found or (last := self._cut_off()) is None):
             return None
         with trio.CancelScope() as scope, self._half_opened(scope, Stage.CLOSING):
             if last is not None:
