@@ -431,6 +431,29 @@ async def test_a_session_that_ends_closes_with_1000(autojump_clock: Clock) -> No
         assert (await room.connect("/?id=x")).close == (4403, "not you")
 
 
+@pytest.mark.parametrize("half_closes", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 6, 7, 12])
+async def test_a_session_that_reads_nothing_hears_the_close(
+    half_closes: bool, size: int, autojump_clock: Clock
+) -> None:
+    """However much of what its client sends comes with the request."""
+
+    async def session(client: Client) -> None:
+        """End at once."""
+
+    sent = b"\x89\x80abcd" + b"\x88\x80abcd"
+    async with open_room(session=session) as room:
+        kernel = FakeKernel()
+        kernel.half_closes = half_closes
+        kernel.feed(upgrade("/") + sent[:size])
+        if size < len(sent):
+            kernel.feed(sent[size:])
+        room.nursery.start_soon(serve_transport, room.hub, kernel, "test:1")
+        await room.quiet()
+        assert Peer(kernel).look().close == (1000, "")
+        assert (kernel.closed, kernel.was_reset) == (True, False)
+
+
 async def fails(client: Client) -> None:
     raise ValueError("oops")
 

@@ -54,10 +54,10 @@ async def _hear_out(wire: Wire, incoming: Incoming, pass_on: Callable[[], Awaita
     if not (transport.half_closes or wire.framing.close(None, "")):
         return  # the peer sees neither a Close frame nor an end of file before we close
     while not isinstance(incoming.last_event, Close):
-        data = b""
+        data = incoming.take_early()  # a session may end before it has read anything
         if incoming.behind:
             await pass_on()
-        elif not (data := await _read(transport)):
+        elif not (data or (data := await _read(transport))):
             return
         incoming.feed(data)
 
