@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import socket
@@ -505,12 +506,19 @@ async def test_what_it_says_is_not_heard(room: Room, autojump_clock: Clock) -> N
     assert len(room.hub.connections) == 1
 
 
-async def test_the_kernel_is_asked_to_miss_acknowledgements() -> None:
-    """Only the kernel can notice that a peer without Pings has vanished."""
+LONGEST = (1 << 31) - 1
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(60, 60_000), (2_592_000, LONGEST), (math.inf, LONGEST)])
+async def test_the_kernel_is_asked_to_miss_acknowledgements(seconds: float, asked: int) -> None:
+    """Only the kernel can notice that a peer without Pings has vanished. It counts up to 24 days."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_connection(listener.getsockname()) as sock:
-            SocketTransport(sock).expect_acknowledgements(60)
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+            SocketTransport(sock).expect_acknowledgements(seconds)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == asked
+
+
+async def test_a_unix_socket_has_no_acknowledgements() -> None:
     pair = socket.socketpair()
     SocketTransport(pair[0]).expect_acknowledgements(60)
     for end in pair:

@@ -24,6 +24,8 @@ __all__ = ["SocketTransport", "StreamTransport", "Transport", "Woken", "linger"]
 _READ_SIZE: Final = 1 << 16
 #: Zero seconds of lingering make close() send a reset and free the kernel's buffers.
 _NO_LINGERING: Final = struct.pack("ii", 1, 0)
+#: The longest time, in milliseconds, that the kernel waits for an acknowledgement: 24 days.
+_LONGEST_WAIT: Final = (1 << 31) - 1
 #: The most bytes to write to a stream in one go.
 _PIECE: Final = 1 << 14
 
@@ -137,8 +139,9 @@ class SocketTransport:
 
     def expect_acknowledgements(self, seconds: float) -> None:
         if hasattr(socket, "TCP_USER_TIMEOUT") and self._sock.family != socket.AF_UNIX:
+            wait = int(min(seconds * 1000, _LONGEST_WAIT))
             with suppress(OSError):  # the socket was reset meanwhile
-                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, wait)
 
     def receive_nowait(self) -> bytes:
         try:
