@@ -238,14 +238,17 @@ async def test_idle_connections_make_room(autojump_clock: Clock) -> None:
         assert (first.kernel.closed, second.kernel.closed) == (True, False)
 
 
-async def test_the_one_that_is_idle_for_longest_makes_room(autojump_clock: Clock) -> None:
-    """Not the one that came first, if it has asked since."""
+@pytest.mark.parametrize("other", ["192.0.2.1:1", "192.0.2.2:1"])
+async def test_the_one_that_is_idle_for_longest_makes_room(other: str, autojump_clock: Clock) -> None:
+    """Not the one that came first, if it has asked since. The same holds between two addresses."""
     async with open_room(max_half_open=2) as room:
-        first, second = Web(room), Web(room)
+        first = Web(room, remote="192.0.2.1:1")
+        await room.quiet()
+        second = Web(room, remote=other)
         for web in (first, second, first):
             await web.ask(get("/livez"))
             await trio.sleep(1)
-        assert (await Web(room).ask(get("/livez"))).status == 200
+        assert (await Web(room, remote="192.0.2.3:1").ask(get("/livez"))).status == 200
         assert (first.kernel.closed, second.kernel.closed) == (False, True)
 
 

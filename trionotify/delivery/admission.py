@@ -157,14 +157,14 @@ class _Places:
             [place for place in same if place.stage in stages and not place.is_new(grace)]
             for same in self._by_address.values()
         ]
-        firsts = [
-            (len(crowd), min(crowd, key=lambda place: (stages.index(place.stage), place.number)))
-            for crowd in crowds
-            if crowd
-        ]
+
+        def order(place: Place) -> tuple[int, int]:
+            return stages.index(place.stage), place.number
+
+        firsts = [(-len(crowd), min(crowd, key=order)) for crowd in crowds if crowd]
         if not firsts:
             return None
-        return max(firsts, key=lambda first: (first[0], -stages.index(first[1].stage)))[1]
+        return min(firsts, key=lambda first: (first[0], *order(first[1])))[1]
 
 
 _MISSING: Final = object()
