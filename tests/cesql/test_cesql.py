@@ -9,6 +9,7 @@ import timeit
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,20 @@ def test_attributes(text: str, value: object) -> None:
 def test_attributes_of_other_types(found: object, value: object) -> None:
     """They are text, as CloudEvents writes them; None is an attribute that isn't there."""
     assert evaluate("x", {"x": found}).value == value
+
+
+class Priority(int, Enum):
+    """The numbers of an application, by their names."""
+
+    HIGH = 5
+
+
+@pytest.mark.parametrize(
+    "text", ["x = 5", "x = '5'", "'5' = x", "x LIKE '5'", "x IN ('5')", "CONCAT('p', x) = 'p5'"]
+)
+def test_a_member_of_an_enum_is_its_number(text: str) -> None:
+    """In a text, too, as everywhere else."""
+    assert evaluate(text, {"x": Priority.HIGH}) == Result(True)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def to_text(value: Value, errors: Errors) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    # Not `str`, which gives the name of a member of an Enum.
+    return int.__repr__(value)
 
 
 def to_boolean(value: Value, errors: Errors) -> bool:
