@@ -171,14 +171,18 @@ async def test_a_backup_onto_the_log_itself(name: str, tmp_path: Path) -> None:
 
 
 async def test_a_backup_onto_what_it_must_not_replace(tmp_path: Path) -> None:
-    """A directory, and another log that is in use; but an older copy."""
+    """A directory, a device or a pipe, and another log that is in use; but an older copy."""
     path, other = str(tmp_path / "log.db"), str(tmp_path / "other.db")
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
     store = open_store(other)
     add(store, "a")
     async with trionotify.open_hub(store=f"sqlite:{path}") as hub:
         await hub.publish("b", confirm=True)
         with pytest.raises(StoreError, match="is a directory; name a file in it"):
             await in_thread(care.backup, path, str(tmp_path))
+        with pytest.raises(StoreError, match="pipe: not a file; name a file"):
+            await in_thread(care.backup, path, pipe)
         with pytest.raises(StoreError, match=r"belongs to a log, because .*other\.db-wal exists"):
             await in_thread(care.backup, path, other)
         assert data(store) == ["a"]

@@ -94,6 +94,8 @@ def _check_destination(source: str, destination: str, part: str) -> None:
             raise StoreError(
                 503, f"{destination}: a backup there would destroy the log; name another path"
             )
+    if os.path.exists(destination) and not os.path.isfile(destination):
+        raise StoreError(503, f"{destination}: not a file; name a file")
     if os.path.exists(destination + "-wal"):
         # SQLite would take it for the copy's own, and damage the copy.
         raise StoreError(
