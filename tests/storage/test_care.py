@@ -269,7 +269,10 @@ async def test_a_backup_that_is_cancelled(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "request_",
-    [b"", b"hello\n", b"{}\n", b'{"backup": 1}\n', b'{"backup": "x"}\n', b'{"backup": "/\\u0000"}\n'],
+    [
+        *(b"", b"hello\n", b"{}\n", b"[" * 16_000 + b"\n", b"\xff\n"),
+        *(b'{"backup": 1}\n', b'{"backup": "x"}\n', b'{"backup": "/\\u0000"}\n'),
+    ],
 )
 async def test_a_request_that_is_none(request_: bytes, tmp_path: Path) -> None:
     """It is answered, and the next one is served."""
@@ -293,6 +296,21 @@ async def test_a_place_whose_name_is_long(tmp_path: Path) -> None:
         await hub.publish("a")
         await in_thread(care.backup, f"{directory}/log.db", f"{tmp_path}/copy.db")
     assert check(tmp_path / "copy.db") == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, the names of files are Unicode")
+async def test_a_place_whose_name_is_no_unicode(tmp_path: Path) -> None:
+    """For the log and for its copy, by a server and without one; and so are the errors."""
+    directory = tmp_path / os.fsdecode(b"\xff")
+    directory.mkdir()
+    path = str(directory / "log.db")
+    async with trionotify.open_hub(store=f"sqlite:{path}") as hub:
+        await hub.publish("a")
+        await in_thread(care.backup, path, f"{directory}/copy.db")
+        with pytest.raises(StoreError, match="No such file"):
+            await in_thread(care.backup, path, f"{directory}/no/copy.db")
+    await in_thread(care.backup, path, f"{directory}/another.db")
+    assert check(directory / "copy.db") == check(directory / "another.db") == []
 
 
 # --- checks and repairs ---

@@ -89,7 +89,7 @@ def backup(path: str | os.PathLike[str], destination: str) -> None:
     except OSError:
         # No server has it. Otherwise the error of the lock names the process.
         with _owned(path), open_to_read(path) as connection:
-            copy_database(connection, destination)
+            copy_database(connection, path, destination)
 
 
 @attrs.frozen

@@ -23,7 +23,6 @@ from typing import Any, Final
 import trio
 
 from trionotify.errors import StoreError
-from trionotify.model.jsontext import read_json, write_json
 from trionotify.storage.faults import control_socket
 
 __all__ = ["ask", "serve_control"]
@@ -94,8 +93,7 @@ async def _answer(backup: Callable[[str], Awaitable[int]], stream: trio.SocketSt
         # An operator who has given up must not disturb the others.
         with contextlib.suppress(trio.BrokenResourceError):
             answer = await _done(stream, backup)
-            text = json.dumps(answer)  # a path may have characters that no JSON in UTF-8 can have
-            await stream.send_all(text.encode() + b"\n")
+            await stream.send_all(_line_of(answer))
 
 
 async def _done(stream: trio.abc.Stream, backup: Callable[[str], Awaitable[int]]) -> dict[str, Any]:
@@ -103,10 +101,10 @@ async def _done(stream: trio.abc.Stream, backup: Callable[[str], Awaitable[int]]
     with trio.move_on_after(_TIMEOUT):
         line = await _line(stream)
     try:
-        destination = read_json(line)["backup"]
+        destination = json.loads(line)["backup"]
         if not os.path.isabs(destination) or "\0" in destination:
             raise ValueError
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return {"error": 'the request must be a line like {"backup": "/absolute/path"}'}
     try:
         return {"head": await backup(destination)}
@@ -116,6 +114,11 @@ async def _done(stream: trio.abc.Stream, backup: Callable[[str], Awaitable[int]]
         # The boundary of the process: an error of the copy must not stop the server.
         logger.exception("a backup failed", extra={"event": "backup_failed"})
         return {"error": "the backup failed; see the server's log"}
+
+
+def _line_of(value: dict[str, Any]) -> bytes:
+    # Escaped, because a path may have characters that no JSON in UTF-8 can have.
+    return json.dumps(value).encode() + b"\n"
 
 
 async def _line(stream: trio.abc.Stream) -> bytes:
@@ -136,12 +139,12 @@ def ask(path: str, destination: str) -> int:
     """
     with _short(control_socket(path)) as address, socket.socket(socket.AF_UNIX) as asking:
         asking.connect(address)
-        asking.sendall(write_json({"backup": destination}) + b"\n")
+        asking.sendall(_line_of({"backup": destination}))
         with asking.makefile("rb") as answers:
             answer = answers.readline(_MAX_LINE)
     if not answer:
         raise StoreError(503, f"{path}: the server ended before the copy was complete; try again")
-    said = read_json(answer)
+    said = json.loads(answer)
     if "error" in said:
         raise StoreError(503, said["error"])
     return int(said["head"])

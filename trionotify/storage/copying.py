@@ -31,17 +31,18 @@ _STEP: Final = 256
 
 def copy_database(
     connection: sqlite3.Connection,
+    source: str,
     destination: str,
     between: Callable[[], None] | None = None,
     done: Callable[[], None] | None = None,
 ) -> None:
-    """Copy the database of a connection to the file `destination`, which is replaced at the end.
+    """Copy the database at `source`, which `connection` has open, to the file `destination`.
 
-    `between` is called between two steps. It may write through the connection, and thereby make the
-    database longer. So it is called only when fewer pages are left than ever before, or the copy might
-    never end. `done` is called when the connection isn't needed any more, and only the wait for the disk
-    remains. If one of them raises, no copy is left behind. Raises StoreError when the file can't be
-    written, or is a log's, and what sqlite3 raises.
+    The file is replaced at the end. `between` is called between two steps. It may write through the
+    connection, and thereby make the database longer. So it is called only when fewer pages are left than
+    ever before, or the copy might never end. `done` is called when the connection isn't needed any more,
+    and only the wait for the disk remains. If one of them raises, no copy is left behind. Raises
+    StoreError when the file can't be written, or is a log's, and what sqlite3 raises.
     """
     least = math.inf
 
@@ -51,7 +52,6 @@ def copy_database(
             least = remaining
             between()
 
-    source = connection.execute("PRAGMA database_list").fetchone()[2]
     part = destination + "-part"
     _check_destination(source, destination, part)
     try:

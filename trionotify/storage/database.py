@@ -136,7 +136,7 @@ class Database:
         steps goes into the copy, too. But a rollback of pages that were changed makes it start again.
         """
         with self.reading() as connection:
-            copy_database(connection, destination, between, done)
+            copy_database(connection, self.path, destination, between, done)
 
     def note(self, head: Head, *, on_disk: bool = False) -> None:
         """Note the log's head outside of the database. Raises StoreError."""
