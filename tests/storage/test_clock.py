@@ -179,6 +179,21 @@ def test_after_another_boot_only_the_wall_clock_knows(sources: Sources) -> None:
     assert followed(clock) == 0.0
 
 
+@pytest.mark.parametrize(("exact", "more"), [(True, 0.0), (False, 86_400.0)])
+def test_what_was_not_confirmed_to_earlier_processes(sources: Sources, exact: bool, more: float) -> None:
+    """It must stand for as long again; what another boot adds comes on top."""
+    last = sources.wall
+    sources.go_on(60.0)
+    sources.wall += more
+    clock = sources.clock()
+    clock.resume(last, 60.0, exact=exact, unconfirmed=3600.0)
+    assert clock.now() == pytest.approx(sources.wall)
+    sources.go_on(SETTLED - 1.0)
+    assert clock.unconfirmed() == pytest.approx(3600.0 + more)
+    sources.go_on(1.0)
+    assert clock.unconfirmed() == 0.0
+
+
 def test_a_clock_that_is_set_right_after_the_boot(sources: Sources) -> None:
     """Nothing was made older by it, not even for a moment."""
     last = sources.wall

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import attrs
 import pytest
 from hypothesis import given
@@ -25,6 +27,7 @@ HEAD = Head(
         st.sampled_from(["", HEAD.boot]),
         st.integers(0, 2**63 - 1),
         st.booleans(),
+        st.floats(allow_nan=False),
     )
 )
 def test_it_is_read_as_it_was_written(head: Head) -> None:
@@ -41,6 +44,12 @@ def test_a_bit_that_was_flipped(bit: int) -> None:
         damaged = bytearray(note)
         damaged[at] ^= 1 << bit
         assert Head.from_bytes(bytes(damaged)) is None
+
+
+def test_a_note_of_an_earlier_version() -> None:
+    """It lacks the unconfirmed seconds."""
+    text = HEAD.to_bytes().rstrip().rpartition(b" ")[0].removesuffix(b"0.0")
+    assert Head.from_bytes(text + b"%08x\n" % crc32(text)) == HEAD
 
 
 def test_what_is_cut_or_something_else() -> None:

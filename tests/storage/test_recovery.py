@@ -17,7 +17,8 @@ from tests.storage.test_sqlite_faults import Faulty, sqlite_error
 from tests.stores import add, crash, data, entry, open_store
 from trionotify.errors import StoreError
 from trionotify.settings import Settings
-from trionotify.storage import durable, recovery
+from trionotify.storage import durable, epochs, recovery, sqlite
+from trionotify.storage.clock import SETTLED, LogClock
 from trionotify.storage.heads import Head
 from trionotify.storage.lock import FileLock
 from trionotify.storage.sqlite import SqliteStore, new_epoch
@@ -293,6 +294,37 @@ def test_the_time_since_a_note(
     store = life.open()
     note = Head("e", 1, 1, 0.0, 1000.0 - ago, boots[0])
     assert recovery.passed(attrs.evolve(store.recovered, boot=boots[1]), note) == confirmed
+    store.close()
+
+
+def test_starts_soon_after_a_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often: what only the wall clock says makes nothing older before it has stood."""
+    wall, uptime, boot = 1_000_000.0, 5000.0, "a"
+    monkeypatch.setattr(epochs, "boot_id", lambda: boot)
+    for module in (recovery, sqlite):
+        monkeypatch.setattr(module, "steady", lambda: uptime)
+    monkeypatch.setattr(recovery, "LogClock", lambda: LogClock(lambda: wall, lambda: uptime))
+
+    def start() -> tuple[SqliteStore, LogClock]:
+        path, hour = tmp_path / "log.db", 3600.0
+        store = SqliteStore.open(path, max_entries=10, max_bytes=1 << 20, max_age=hour)
+        clock = recovery.clock_of(store.recovered)
+        store.begin(clock.now(), clock.unconfirmed())
+        return store, clock
+
+    store, clock = start()
+    add(store, "a", now=clock.now())
+    wall += 1e6
+    for machine in (("b", 20.0), ("b", 50.0), ("c", 20.0), ("c", 50.0)):
+        crash(store)
+        boot, uptime = machine
+        wall += 30.0
+        store, clock = start()
+        store.evict(store.head, clock.now(), clock.unconfirmed())
+        assert data(store) == ["a"]
+    wall, uptime = wall + SETTLED, uptime + SETTLED
+    store.evict(store.head, clock.now(), clock.unconfirmed())
+    assert data(store) == []
     store.close()
 
 

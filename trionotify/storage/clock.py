@@ -14,7 +14,7 @@ too early, or kept for ever. So this clock begins at the wall clock's time, and 
 The next process goes on where this one has stopped (`resume`). In the same boot of the machine the
 steady clock tells how long ago that was, and a wall clock that says something else has jumped. After
 another boot only the wall clock can tell. What it says that nothing confirms is `unconfirmed`, and
-doesn't make entries older, until it has stood for `SETTLED` seconds.
+doesn't make entries older, until it has stood for `SETTLED` seconds in one process.
 
 Everything here is synchronous; one thread at a time. Tests bring their own sources.
 
@@ -67,7 +67,7 @@ class LogClock:
     #: seen.
     _elsewhere: float | None = attrs.field(default=None, init=False)
     _since: float = attrs.field(default=0.0, init=False)
-    #: Seconds since the last process by the wall clock alone, and when they were measured.
+    #: Seconds since earlier processes by the wall clock alone, and when this process began to wait.
     _unconfirmed: float = attrs.field(default=0.0, init=False)
     _resumed: float = attrs.field(default=0.0, init=False)
 
@@ -80,19 +80,20 @@ class LogClock:
         self._compare(self._wall() - now, now)
         return now + self._ahead
 
-    def resume(self, moment: float, passed: float, *, exact: bool) -> None:
+    def resume(self, moment: float, passed: float, *, exact: bool, unconfirmed: float = 0.0) -> None:
         """Continue from `moment`, the log's time `passed` seconds ago, or unless `exact` even earlier.
 
-        Call this first, if at all.
+        These seconds up to `moment` were `unconfirmed`. Call this first, if at all.
         """
         steadily = moment + passed - self._steady()
+        self._unconfirmed, self._resumed = unconfirmed, self._steady()
         if exact:
             self._ahead = steadily
         elif self._ahead - steadily > CORRECTION:
-            self._unconfirmed, self._resumed = self._ahead - steadily, self._steady()
+            self._unconfirmed += self._ahead - steadily
 
     def unconfirmed(self) -> float:
-        """The seconds by which entries of the last process may be younger than the clock says.
+        """The seconds by which entries of earlier processes may be younger than the clock says.
 
         Doesn't block.
         """

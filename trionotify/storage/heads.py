@@ -31,7 +31,8 @@ class Head:
     `moment` is the log's time then, in seconds since 1970. `steady` is the time of the machine's steady
     clock since the boot `boot`, which is empty if the boot has no name. The moments of the entries
     behind the offset `timed_from` were noted by that same clock. `doubtful` means that after a failed
-    write it isn't known what is on the disk.
+    write it isn't known what is on the disk. `unconfirmed` are the seconds up to `moment` of which only
+    a wall clock knows (`LogClock.unconfirmed`). Notes of earlier versions lack them.
     """
 
     epoch: str
@@ -42,12 +43,13 @@ class Head:
     boot: str
     timed_from: int = 0
     doubtful: bool = False
+    unconfirmed: float = 0.0
 
     def to_bytes(self) -> bytes:
         """Return the note: a line of text with a checksum, padded to `NOTE_SIZE` bytes."""
         text = (
             f"{self.epoch} {self.offset} {self.total} {self.moment!r} {self.steady!r} {self.boot or '-'}"
-            f" {self.timed_from} {'doubtful' if self.doubtful else 'sure'} "
+            f" {self.timed_from} {'doubtful' if self.doubtful else 'sure'} {self.unconfirmed!r} "
         )
         return f"{text}{crc32(text.encode()):08x}\n".encode().ljust(NOTE_SIZE)
 
@@ -58,7 +60,8 @@ class Head:
         try:
             if check != f"{crc32(text + b' '):08x}".encode():
                 return None
-            epoch, offset, total, moment, steady, boot, timed_from, state = text.decode().split(" ")
+            epoch, offset, total, moment, steady, boot, timed_from, *rest = text.decode().split(" ")
+            state, unconfirmed = rest if len(rest) > 1 else (*rest, "0.0")
             return cls(
                 epoch,
                 int(offset),
@@ -68,6 +71,7 @@ class Head:
                 "" if boot == "-" else boot,
                 int(timed_from),
                 state == "doubtful",
+                float(unconfirmed),
             )
         except ValueError:
             return None

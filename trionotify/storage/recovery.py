@@ -124,10 +124,11 @@ def clock_of(found: Recovered) -> LogClock:
     """Return the log's clock, which continues where the last process stopped."""
     clock, note = LogClock(), found.note
     if note is not None and found.same_boot:
-        clock.resume(note.moment, steady() - note.steady, exact=True)
+        past = steady() - note.steady
+        clock.resume(note.moment, past, exact=True, unconfirmed=note.unconfirmed)
     elif found.extent.head:
-        last = found.extent.moment if note is None else note.moment
-        clock.resume(last, 0.0 if note is None else passed(found, note), exact=False)
+        note = note or unknown_time(found.extent.moment)
+        clock.resume(note.moment, passed(found, note), exact=False, unconfirmed=note.unconfirmed)
     return clock
 
 

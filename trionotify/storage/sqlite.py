@@ -79,8 +79,9 @@ class SqliteStore:
         self._opened_at = extent.head
         #: Moments behind this offset were noted by the clock that continues, or brought down to it.
         self._timed_from = recovered.timed_from
-        #: The log's time as it was last given, and the steady clock's at that time.
-        self._told = extent.moment, steady()
+        #: The log's time as it was last given, the steady clock's at that time, and the unconfirmed
+        #: seconds in it.
+        self._told = extent.moment, steady(), 0.0
         #: Why the head couldn't be noted after the last commit.
         self._not_noted: StoreError | None = None
         #: Moments that are still to be moved.
@@ -126,7 +127,7 @@ class SqliteStore:
 
         An entry from the future counts as appended now, because a clock was wrong then.
         """
-        self._note(self._extent, now, on_disk=True)
+        self._note(self._extent, now, unconfirmed, on_disk=True)
         if self._extent.moment > now:
             # A hole in the middle is found by its readers, and left as it is.
             with contextlib.suppress(StoreError):
@@ -187,7 +188,7 @@ class SqliteStore:
         """
         before = self._extent
         if self._not_noted is not None:
-            self._note(before, now)
+            self._note(before, now, unconfirmed)
             self._not_noted = None
         moment = float(max(now, before.moment))
         with self._database.writing() as connection:
@@ -223,30 +224,39 @@ class SqliteStore:
         self._extent, self._move = extent, move
         for entry, offset in zip(entries, offsets, strict=True):
             entry.offset = offset
-        self._committed(before, now)
+        self._committed(before, now, unconfirmed)
         return fresh
 
-    def _committed(self, before: Extent, now: float) -> None:
+    def _committed(self, before: Extent, now: float, unconfirmed: float) -> None:
         """Note the head, and merge the WAL, after a commit.
 
         An error is reported by the next commit, because this one is done.
         """
         extent = self._extent
         try:
-            self._note(extent, now)
+            self._note(extent, now, unconfirmed)
         except StoreError as error:
             self._not_noted = error
         with contextlib.suppress(StoreError):
             written = extent.total - before.total + extent.base - before.base
             self._database.merge(_COMMIT + written)
 
-    def _note(self, extent: Extent, now: float, *, on_disk: bool = False) -> None:
+    def _note(self, extent: Extent, now: float, unconfirmed: float, *, on_disk: bool = False) -> None:
         if math.isfinite(
             now
         ):  # else the clock was not read yet, and the next process continues from before
-            self._told = now, steady()
-        boot = self.recovered.boot or ""
-        head = Head(self.epoch, extent.head, extent.total, *self._told, boot, self._timed_from)
+            self._told = now, steady(), unconfirmed
+        moment, since_boot, unconfirmed = self._told
+        head = Head(
+            self.epoch,
+            extent.head,
+            extent.total,
+            moment,
+            since_boot,
+            self.recovered.boot or "",
+            self._timed_from,
+            unconfirmed=unconfirmed,
+        )
         self._database.note(head, on_disk=on_disk)
 
     def evict(self, upto: int, now: float, unconfirmed: float = 0.0) -> bool:
@@ -276,7 +286,7 @@ class SqliteStore:
             with self._database.writing() as connection:
                 extent, rest = moments.step(connection, self._extent, move)
             self._extent, self._move = extent, rest
-        self._told = now, steady()
+        self._told = now, steady(), 0.0
 
     def _finish(self) -> None:
         """Move all moments that are left to be moved."""
