@@ -128,6 +128,7 @@ def test_an_audience_is_a_condition_and_stays_here() -> None:
         ("[]", "must be a JSON object", None),
         ("5", "must be a JSON object", None),
         ('{"id":"1","x":NaN}', "not valid JSON: ", None),
+        ('{"id":"1","x":1e400}', "not valid JSON: Number out of range", None),
         ('{"id":"1","x":"\\ud800"}', "not valid JSON: ", None),
         ("{" * 100_000, "not valid JSON: ", None),
         ('{"data":' + "[" * 100_000, "nested too deep", None),

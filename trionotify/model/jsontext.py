@@ -70,8 +70,15 @@ def read_members(text: str | bytes, max_depth: int = MAX_DEPTH + 1) -> dict[str,
 
     Each may be as deep as a text, because the limit of an event applies to its data.
     """
-    members: dict[str, Verbatim] = _guarded(_read_members, without_mark(text))
+    members: dict[str, Verbatim] = _guarded(_members_of, without_mark(text))
     return _not_deep(members, text, max_depth)
+
+
+def _members_of(text: str | bytes) -> Any:
+    try:
+        return _read_members(text)
+    except msgspec.ValidationError:
+        raise ValueError("must be a JSON object") from None
 
 
 def read_values(members: Mapping[str, Verbatim], but: Container[str]) -> dict[str, Any]:
@@ -241,8 +248,6 @@ def _marks(text: bytes, at: int) -> Iterator[tuple[int, bytes | None]]:
 def _guarded(read: Any, text: object) -> Any:
     try:
         return read(text)
-    except msgspec.ValidationError:  # only `_read_members` asks for a kind
-        raise ValueError("must be a JSON object") from None
     except msgspec.MsgspecError as error:
         raise ValueError(f"not valid JSON: {str(error).removeprefix(_MALFORMED)}") from None
     except RecursionError:
