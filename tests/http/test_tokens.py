@@ -433,6 +433,56 @@ async def test_together_with_an_application(
         assert {client.id for client in room.hub.clients} == {"alice", "robot"}
 
 
+async def test_another_client_of_the_application(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    """It has the rights and the expiry of the token, and is renewed with another one for the same
+    client, whatever the application calls it."""
+
+    def then(request: Request, client: Client) -> Client:
+        return Client(f"db/{client.id}", {**client.params, "plan": "gold"}, client.role)
+
+    now = stop_the_time(monkeypatch)
+    rights = {"subscribe": [{"exact": {"type": "a"}}], "publish": [{"exact": {"type": "a"}}]}
+    claims = {"exp": now + 60, "trionotify": rights}
+    tokens = Tokens(provider.trusted(tmp_path / "keys", leeway=0), then=then)
+    async with open_room(authenticate=tokens) as room:
+        bearer = provider.bearer(**claims)
+        peer = await room.connect("/?role=both&echo=0", bearer, EVENTS)
+        (client,) = room.hub.clients
+        assert (client.id, client.params["plan"], client.expires_at) == ("db/alice", "gold", now + 60)
+        peer.say(event("b", id="1"))
+        await room.quiet()
+        for type, status in (("a", 200), ("b", 403)):
+            await room.hub.publish(type=type)
+            answer = await Web(room).ask(post(f"/events?type={type}", "x", bearer), "POST")
+            assert answer.status == status
+        for sub in ("bob", "alice"):
+            token = provider.token(**{**claims, "exp": now + 90, "sub": sub})
+            peer.say(event("trionotify.authenticate", {"token": token}, id=sub))
+        await room.quiet()
+        error, ack = "trionotify.error", "trionotify.ack"
+        assert [one["type"] for one in said(peer)[1:]] == [error, "a", "a", error, ack]
+        assert client.expires_at == now + 90
+
+
+async def test_limits_of_the_applications_own(
+    provider: Provider, tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """They count instead of those of the token."""
+
+    def then(request: Request, client: Client) -> Client:
+        return Client(client.id, expires_at=3e9)
+
+    tokens = Tokens(provider.trusted(tmp_path / "keys"), then=then)
+    async with open_room(authenticate=tokens) as room:
+        assert (await room.connect("/", provider.bearer())).status == 101
+        (client,) = room.hub.clients
+        assert client.expires_at == 3e9
+        answer = await Web(room).ask(post("/events", "x", provider.bearer()), "POST")
+        assert (answer.status, answer.json["detail"][:20]) == (403, "role: a subscriber m")
+
+
 async def test_an_application_and_a_secret(
     provider: Provider, tmp_path: Path, autojump_clock: Clock
 ) -> None:

@@ -111,7 +111,7 @@ class Client:
     made_of_query: bool = attrs.field(default=False, init=False, on_setattr=_free)
     #: The rights of its token, live and on replay, whatever is registered. None: it has no token.
     rights: Rights | None = attrs.field(default=None, init=False, on_setattr=_free)
-    #: The parameters that come from its token. None: it has no token.
+    #: The id and the parameters that come from its token. None: it has no token.
     granted: Mapping[str, str] | None = attrs.field(default=None, init=False, on_setattr=_free)
     #: Whether it has the server's secret, so that no rates apply to it.
     exempt: bool = attrs.field(default=False, init=False, on_setattr=_free)

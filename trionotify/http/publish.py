@@ -99,7 +99,7 @@ async def post(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
         hub.secret.check_bearer(request, "publishing")
     client, _ = await admit(hub, request)
     # A query without a role means a publisher. A signed query without a role doesn't.
-    meant = not {"role", "sig"} & request.params.keys() and (client.made_of_query or client.rights)
+    meant = not {"role", "sig"} & request.params.keys() and client.made_of_query
     if client.role == "subscriber" and not meant:
         if "sig" in request.params:
             fix = "let the backend sign role=publisher or role=both"

@@ -59,7 +59,7 @@ class Tokens:
     - `cookie` names a cookie that may hold the token. A page that sends it must belong to the server's
       own site, or to one that `allow_origin` names.
     - `then(request, client)`, sync or async, gets the client made from a token, and returns it or
-      another one, or raises `Refused`.
+      another one, or raises `Refused`. The token's rights and its expiry also limit another client.
     - `otherwise(request)`, sync or async, is called for requests without a token. Without it, these
       requests are refused with 401.
     - `tickets` keeps the tickets that stand for tokens in URLs. By default, this is the server's
@@ -147,7 +147,10 @@ class Tokens:
         if self._then is None:
             return client
         then = self._then(request, client)
-        return await then if isawaitable(then) else then
+        found = await then if isawaitable(then) else then
+        if isinstance(found, Client) and found is not client:
+            _restrict(found, client)
+        return found
 
     async def grant(
         self, request: Request, origins: Origins, tickets: TicketStore | None = None
@@ -196,9 +199,10 @@ class Tokens:
         Raises `Refused` also for a token with another client's id, or with other parameters.
         """
         grant = await self.check(text)
-        if client.rights is None or (client.rights.issuer, client.id) != (grant.issuer, grant.id):
+        granted = client.granted or {}
+        if client.rights is None or (client.rights.issuer, granted["id"]) != (grant.issuer, grant.id):
             raise self._forbidden("token: names another client; open a new connection with it")
-        if client.granted != grant.params:
+        if granted != {**grant.params, "id": grant.id}:
             raise self._forbidden("token: has other parameters; open a new connection with it")
         return grant
 
@@ -255,11 +259,11 @@ class Tokens:
 
     def _client_of(self, request: Request, grant: Grant) -> Client:
         """Return the client that this grant names. Raises `Refused` (403)."""
-        role, rights = request.params.get("role", "subscriber"), grant.allowed
-        publishes = role in ("publisher", "both") or request.method == "POST"
-        if publishes and rights.publish is NOTHING:
+        posts, rights = request.method == "POST", grant.allowed
+        role = request.params.get("role", "publisher" if posts else "subscriber")
+        if (posts or role in ("publisher", "both")) and rights.publish is NOTHING:
             raise self.without_right("publish", "; connect with role=subscriber" * (role == "both"))
-        if role != "publisher" and request.method != "POST" and rights.subscribe is NOTHING:
+        if role != "publisher" and not posts and rights.subscribe is NOTHING:
             raise self.without_right("subscribe", "; connect with role=publisher" * (role == "both"))
         params = {}
         for name, text in request.params.items():
@@ -276,7 +280,8 @@ class Tokens:
                 )
             if name != TICKET:
                 params[name] = text
-        params |= {**grant.params, "id": grant.id}
+        granted = {**grant.params, "id": grant.id}
+        params |= granted
         # An invalid role is refused when the query is read.
         client = Client(
             grant.id,
@@ -285,7 +290,7 @@ class Tokens:
             request.remote,
             expires_at=grant.expires_at,
         )
-        client.rights, client.granted = rights, grant.params
+        client.rights, client.granted = rights, granted
         return client
 
     def _unauthorized(self, counted: str, detail: str) -> Refused:
@@ -309,6 +314,14 @@ class Tokens:
             said["resource_metadata"] = self._metadata_url
         parts = ", ".join(f'{name}="{text}"' for name, text in said.items() if text is not None)
         return Refused(status, detail, headers=(("WWW-Authenticate", f"Bearer {parts}"),))
+
+
+def _restrict(client: Client, before: Client) -> None:
+    """Limit the application's own client as `before`, which its token made, unless it has limits."""
+    if client.rights is None:
+        client.rights, client.granted = before.rights, before.granted
+    if client.expires_at is None and before.expires_at is not None:
+        client.expire(before.expires_at)
 
 
 def _cookie_of(request: Request, name: str) -> str | None:
