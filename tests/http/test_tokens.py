@@ -294,6 +294,21 @@ async def test_a_cookie(provider: Provider, tmp_path: Path, autojump_clock: Cloc
         assert (await room.connect("/", cookie, "Origin: http://test")).status == 401
 
 
+@pytest.mark.parametrize("value", ["", '""'])
+async def test_an_empty_cookie(
+    value: str, provider: Provider, tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """It is none, because some applications empty it at a logout."""
+    issuer, cookie = provider.trusted(tmp_path / "keys"), f"Cookie: session={value}"
+    async with open_room(authenticate=Tokens(issuer, cookie="session")) as room:
+        peer = await room.connect("/", cookie, "Origin: http://test")
+        assert (peer.status, b"Authorization: missing" in peer.kernel.taken) == (401, True)
+        assert room.hub.broadcast.counts.refused == {"token_missing": 1}
+    tokens = Tokens(issuer, cookie="session", otherwise=lambda request: request.client("guest"))
+    async with open_room(authenticate=tokens) as room:
+        assert (await room.connect("/", cookie)).status == 101
+
+
 async def test_its_time_ends_the_connection(
     provider: Provider, tokens: Tokens, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,6 +363,34 @@ async def test_what_renews_nothing(
         await room.quiet()
         assert said(peer)[-1]["data"]["detail"] == 'data: must be {"token": "..."}'
         assert len(room.hub.clients) == 1
+
+
+async def test_what_was_sent_before_another_token(
+    provider: Provider, tokens: Tokens, autojump_clock: Clock
+) -> None:
+    """It is judged by the token of that time, even if both arrive together."""
+    rights = [{"subscribe": [], "publish": [{"exact": {"type": type}}]} for type in "ab"]
+    async with open_room(authenticate=tokens) as room:
+        bearer = provider.bearer(trionotify=rights[0])
+        peer = await room.connect("/?role=both&echo=0", bearer, EVENTS)
+        token = provider.token(trionotify=rights[1])
+        sent = [
+            event("a", id="1"),
+            event("b", id="2"),
+            event("trionotify.authenticate", {"token": token}, id="3"),
+            event("b", id="4"),
+            event("a", id="5"),
+        ]
+        peer.say(*sent)
+        await room.quiet()
+        told = [(one["type"].removeprefix("trionotify."), one["data"]["id"]) for one in said(peer)[1:]]
+        assert sorted(told, key=lambda one: one[1]) == [
+            ("ack", "1"),
+            ("error", "2"),
+            ("ack", "3"),
+            ("ack", "4"),
+            ("error", "5"),
+        ]
 
 
 async def test_who_came_without_a_token_renews_nothing(autojump_clock: Clock) -> None:

@@ -325,9 +325,12 @@ def _restrict(client: Client, before: Client) -> None:
 
 
 def _cookie_of(request: Request, name: str) -> str | None:
-    """The value of a cookie (RFC 6265, section 5.4). Of several with one name, it is the first."""
+    """The value of a cookie (RFC 6265, section 5.4), None for an empty one, as a logout may leave it.
+
+    Of several with one name, it is the first.
+    """
     for pair in (request.header("cookie") or "").split(";"):
         found, mark, value = pair.strip().partition("=")
         if mark and found == name:
-            return value.strip('"')
+            return value.strip('"') or None
     return None
