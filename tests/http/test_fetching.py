@@ -43,6 +43,11 @@ async def test_a_document() -> None:
         )
         assert json.loads(found.body)["keys"][0]["kty"] == "EC"
         assert found.headers["cache-control"] == "max-age=600"
+        provider.headers = {"Cache-Control": "no-cache", "cache-control": "max-age=900"}
+        found = await fetch(
+            provider.url, accept="x/y", max_bytes=10_000, timeout=120, ssl_context=client_context()
+        )
+        assert found.headers["cache-control"] == "no-cache, max-age=900"
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 404, 500, 204])

@@ -28,7 +28,7 @@ _PLAIN: Final = re.compile(r"[!-~]+")
 
 @attrs.frozen
 class Fetched:
-    """A document and its headers, whose names are in lower case."""
+    """A document and its headers, whose names are in lower case. Several values have commas between."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -91,7 +91,7 @@ async def _fetch(url: str, accept: str, max_bytes: int, context: ssl.SSLContext)
 async def _ask(stream: trio.abc.Stream, request: h11.Request, max_bytes: int) -> Fetched:
     http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_RECEIVE_BYTES)
     await stream.send_all((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
-    headers: Mapping[str, str] = {}
+    headers: dict[str, list[str]] = {}
     body = bytearray()
     while not isinstance(event := http.next_event(), h11.EndOfMessage):
         if event is h11.NEED_DATA:
@@ -100,9 +100,10 @@ async def _ask(stream: trio.abc.Stream, request: h11.Request, max_bytes: int) ->
             if event.status_code != 200:
                 hint = ", and redirects are not followed" if 300 <= event.status_code < 400 else ""
                 raise ValueError(f"the server answered {event.status_code}{hint}")
-            headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
+            for name, value in event.headers:
+                headers.setdefault(name.decode(), []).append(value.decode("latin-1"))
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > max_bytes:
                 raise ValueError(f"the answer has more than {max_bytes} bytes")
-    return Fetched(bytes(body), headers)
+    return Fetched(bytes(body), {name: ", ".join(values) for name, values in headers.items()})
