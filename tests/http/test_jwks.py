@@ -123,10 +123,11 @@ class Net:
 
     async def fetch(self, url: str, **_: Any) -> Fetched:
         self.times.append(trio.current_time())
+        found = self.provider.key_set
         await trio.sleep(1)
         if self.failure is not None:
             raise self.failure
-        return Fetched(self.provider.key_set, self.headers)
+        return Fetched(found, self.headers)
 
 
 @asynccontextmanager
@@ -180,6 +181,49 @@ async def test_an_unknown_key(monkeypatch: pytest.MonkeyPatch, autojump_clock: C
         await trio.sleep(30)
         await keys.verify(new)
         assert len(net.times) == 3
+
+
+async def test_a_key_that_is_newer_than_a_fetch(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    """The fetch under way can't show that there is none."""
+    async with fetched(monkeypatch) as (net, keys):
+        net.provider.rotate()
+        new = Token.read(net.provider.token())
+        with pytest.raises(Refused, match="keys were fetched less than 30 seconds ago") as caught:
+            await keys.verify(new)
+        assert caught.value.headers == (("Retry-After", "29"),)
+        await trio.sleep(29)
+        await keys.verify(new)
+        assert net.times == [0, 30]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_two_hubs(first: int, monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
+    """They share the fetches. When one of them ends, the other goes on, whichever it is."""
+    net = Net(Provider())
+    monkeypatch.setattr(jwks, "fetch", net.fetch)
+    keys = RemoteKeys("https://id.example.org/keys")
+    async with trio.open_nursery() as nursery:
+        hubs = [trio.CancelScope() for _ in range(2)]
+
+        async def run(hub: trio.CancelScope) -> None:
+            with hub:
+                await keys.run()
+
+        for hub in hubs:
+            nursery.start_soon(run, hub)
+        await trio.sleep(31)
+        assert net.times == [0]
+        hubs[first].cancel()
+        await trio.sleep(31)
+        net.provider.rotate()
+        token = Token.read(net.provider.token())
+        with trio.fail_after(120):
+            await keys.verify(token)
+        hubs[1 - first].cancel()
+    with pytest.raises(RuntimeError, match="pass these Tokens to a hub"):
+        await keys.verify(Token.read(net.provider.token({"kid": "made up"})))
 
 
 async def test_a_new_key_without_a_name(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:

@@ -8,9 +8,10 @@ key. A token that names no key causes a fetch if no known key has signed it, bec
 key shows at a provider that doesn't name its keys.
 
     a token names an unknown key, or names none and has an unknown signature
+    ├── a fetch is under way                           wait, and look again: accept, or refuse with 503
     ├── the last fetch began 30 s ago or earlier       fetch, and look again: accept, or refuse with 401
     ├── the key was found missing since that fetch     refuse with 401
-    └── neither                                        refuse with 503 (try again later)
+    └── none of these                                  refuse with 503 (try again later)
 
 So no token is refused with 401 because of an outdated set. If the provider can't be reached, the old
 keys stay in use for two days after they were fetched, and the readiness check reports it.
@@ -212,7 +213,10 @@ class RemoteKeys:
         self._wanted = trio.Event()
         #: Set when the current fetch, or else the next one, is over.
         self._flight = trio.Event()
-        self._flying = self._running = False
+        self._flying = False
+        #: The number of hubs that run it, and the turn of the one that fetches.
+        self._runs = 0
+        self._turn = trio.Lock()
 
     @property
     def usable(self) -> bool:
@@ -231,10 +235,15 @@ class RemoteKeys:
             # Without a `kid`, each token may have a key of its own.
             name = sha256(token.signed + token.signature).digest() if token.kid is None else token.kid
             wanted = (name, token.algorithm)
+            # The key may be newer than what a fetch that has begun already finds.
+            late = self._flying
             await self._look_for(wanted)
             fault = _fault(self.current, token)
-            if fault and _may_be_new(token, fault) and len(self._absent) < _MAX_ABSENT:
-                self._absent.add(wanted)
+            if fault and _may_be_new(token, fault):
+                if late:
+                    raise self._away()
+                if len(self._absent) < _MAX_ABSENT:
+                    self._absent.add(wanted)
         if fault:
             raise fault
 
@@ -243,7 +252,7 @@ class RemoteKeys:
 
         Raises `Refused` (503) if it can't be fetched at the moment.
         """
-        if not self._running:
+        if not self._runs:
             raise RuntimeError("keys are not being fetched; pass these Tokens to a hub as authenticate")
         if not self._flying:
             if trio.current_time() - self._tried_at < _INTERVAL:
@@ -268,21 +277,25 @@ class RemoteKeys:
         )
 
     async def run(self) -> None:
-        """Fetch whenever it is due, until cancelled."""
-        self._running = True
+        """Fetch whenever it is due, until cancelled. If several hubs run it, one of them fetches."""
+        self._runs += 1
         try:
-            while True:
-                # No checkpoint between the end of the wait and this.
-                self._flying, self._wanted = True, trio.Event()
-                self._tried_at = trio.current_time()
-                fresh = await self._fetch()
-                self._flying = False
-                self._flight.set()
-                self._flight = trio.Event()
-                with trio.move_on_after(fresh):
-                    await self._wanted.wait()
+            async with self._turn:
+                await self._keep_fresh()
         finally:
-            self._running = False
+            self._runs -= 1
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            # No checkpoint between the end of the wait and this.
+            self._flying, self._wanted = True, trio.Event()
+            self._tried_at = trio.current_time()
+            fresh = await self._fetch()
+            self._flying = False
+            self._flight.set()
+            self._flight = trio.Event()
+            with trio.move_on_after(fresh):
+                await self._wanted.wait()
 
     async def _fetch(self) -> float:
         """Fetch once. Return the seconds until the next fetch."""
