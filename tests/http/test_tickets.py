@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -24,7 +25,14 @@ from trionotify.http.claims import Grant
 from trionotify.http.tickets import MemoryTickets, SharedTickets, issue, redeem
 from trionotify.storage import redis_link
 
-GRANT = Grant("https://i", "al", {}, "{}", 1e9)
+
+def grant_of(id: str) -> Grant:
+    return Grant("https://i", id, {}, "{}", 1e9)
+
+
+GRANT = grant_of("al")
+#: Bytes of it and of its key, on a shelf.
+SIZE = len(GRANT.to_json()) + len(hashlib.sha256().hexdigest())
 
 
 async def test_once_and_for_a_while(autojump_clock: Clock) -> None:
@@ -57,15 +65,34 @@ async def test_it_lasts_no_longer_than_its_token(
 
 
 async def test_not_too_many(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
-    """Those that are over make room."""
+    """Those that are over or used make room."""
     monkeypatch.setattr(module, "_MAX_TICKETS", 3)
     store = MemoryTickets()
-    for _ in range(3):
-        await issue(store, GRANT)
+    tickets = [await issue(store, grant_of(str(number))) for number in range(3)]
     with pytest.raises(Refused, match="503: tickets: too many"):
         await issue(store, GRANT)
+    assert await redeem(store, tickets[1]) == grant_of("1")
+    assert await redeem(store, await issue(store, GRANT)) == GRANT
+    await issue(store, GRANT)
     await trio.sleep(30)
     assert await redeem(store, await issue(store, GRANT)) == GRANT
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_nobody_takes_all_the_room(
+    shared: bool, monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    """The client that has most loses its oldest, for others and for more of its own."""
+    monkeypatch.setattr(module, "_MAX_TICKETS", 4)
+    monkeypatch.setattr(module, "_MAX_SHARED", 4 * SIZE)
+    store = SharedTickets(Shelf()) if shared else MemoryTickets()
+    tickets = [await issue(store, GRANT) for _ in range(5)]
+    bob, eve = grant_of("bo"), grant_of("ev")
+    others = [await issue(store, grant) for grant in (bob, eve)]
+    tickets.append(await issue(store, GRANT))
+    for number, ticket in enumerate(tickets):
+        assert await redeem(store, ticket) == (GRANT if number > 3 else None)
+    assert [await redeem(store, ticket) for ticket in others] == [bob, eve]
 
 
 async def test_in_a_url(tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: Clock) -> None:
@@ -163,11 +190,12 @@ async def test_on_a_shelf(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
     ticket = await issue(store, GRANT)
     assert ticket not in str(shelf.kept)
     assert await redeem(store, ticket) == GRANT
-    monkeypatch.setattr(module, "_MAX_SHARED", 3 * store._bytes)
-    for _ in range(2):
-        await issue(store, GRANT)
+    monkeypatch.setattr(module, "_MAX_SHARED", 3 * SIZE)
+    store = SharedTickets(shelf)
+    for id in ("al", "bo", "cy"):
+        await issue(store, grant_of(id))
     with pytest.raises(Refused, match="503: tickets: too many"):
-        await issue(store, GRANT)
+        await issue(store, grant_of("di"))
     await trio.sleep(30)
     ticket = await issue(store, GRANT)
     for strange in (b'{"issuer": "https://i", "else": 1}', b"x"):

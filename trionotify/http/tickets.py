@@ -7,16 +7,20 @@ and puts the ticket into the URL. A ticket is valid for one request, within 30 s
 A `TicketStore` keeps the grant of each ticket, under the ticket's hash. A server keeps its tickets in
 memory. Servers that share a log keep them where the log is, so a ticket of one server is valid at each,
 and still only once.
+
+The room for tickets is limited. If there is no more, the client that takes up most of it loses its
+oldest ticket, so nobody can take it all, however many tickets they get.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import deque
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
+import attrs
 import trio
 
 from trionotify.errors import Refused, StoreError
@@ -31,6 +35,7 @@ __all__ = ["LIFETIME", "MemoryTickets", "SharedTickets", "TicketStore", "issue",
 
 #: Seconds.
 LIFETIME: Final = 30
+#: Tickets in the memory of one server.
 _MAX_TICKETS: Final = 10_000
 #: Bytes of the tickets that one server issues within their lifetime, where it shares them.
 _MAX_SHARED: Final = 16 << 20
@@ -48,24 +53,73 @@ class TicketStore(Protocol):
         """Remove and return the value of `key`, or return None. Only the first caller gets it."""
 
 
+@attrs.frozen
+class _Kept:
+    """What is kept of a ticket. It expires at `until`, on Trio's clock."""
+
+    owner: tuple[str, str]
+    until: float
+    size: int
+    value: bytes = b""
+
+
+class _Room:
+    """The room for tickets. All last equally long, so they expire in order."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[str, _Kept] = {}
+        #: The sizes of all tickets, and of those of each owner.
+        self._sum = 0
+        self._sums: Counter[tuple[str, str]] = Counter()
+
+    def enter(self, key: str, kept: _Kept) -> list[str]:
+        """Keep a ticket; return the keys of those that had to make room. Raises `Refused` (503)."""
+        now = trio.current_time()
+        while self._kept and (first := next(iter(self._kept.items())))[1].until <= now:
+            self.leave(first[0])
+        gone: list[str] = []
+        while self._sum + kept.size > self._most:
+            gone.append(self._least_needed(kept))
+            self.leave(gone[-1])
+        self._kept[key] = kept
+        self._sum += kept.size
+        self._sums[kept.owner] += kept.size
+        return gone
+
+    def leave(self, key: str) -> _Kept | None:
+        """Remove a ticket and return it, or return None if it isn't here."""
+        if (kept := self._kept.pop(key, None)) is None:
+            return None
+        self._sum -= kept.size
+        self._sums[kept.owner] -= kept.size
+        if not self._sums[kept.owner]:
+            del self._sums[kept.owner]
+        return kept
+
+    def _least_needed(self, new: _Kept) -> str:
+        """Return the oldest ticket of the owner of most, once the `new` one counts, too."""
+        sums = {**self._sums, new.owner: self._sums[new.owner] + new.size}
+        most = max(sums.values())
+        worst = new.owner if sums[new.owner] == most else max(sums, key=sums.__getitem__)
+        for key, kept in self._kept.items():
+            if kept.owner == worst:
+                return key
+        raise Refused(503, "tickets: too many are unused; try again later", headers=_RETRY)
+
+
 class MemoryTickets:
-    """The tickets of one server. All last equally long, so they expire in order."""
+    """The tickets of one server."""
 
     def __init__(self) -> None:
-        #: When a ticket expires, on Trio's clock, and its value.
-        self._kept: dict[str, tuple[float, bytes]] = {}
+        self._room = _Room(_MAX_TICKETS)
 
     async def put(self, key: str, value: bytes, seconds: int) -> None:
-        now = trio.current_time()
-        while self._kept and (oldest := next(iter(self._kept.items())))[1][0] <= now:
-            del self._kept[oldest[0]]
-        if len(self._kept) >= _MAX_TICKETS:
-            raise _too_many()
-        self._kept[key] = now + seconds, value
+        self._room.enter(key, _Kept(_owner_of(value), trio.current_time() + seconds, 1, value))
 
     async def take(self, key: str) -> bytes | None:
-        until, value = self._kept.pop(key, (0.0, b""))
-        return value if trio.current_time() < until else None
+        kept = self._room.leave(key)
+        return kept.value if kept is not None and trio.current_time() < kept.until else None
 
 
 class SharedTickets:
@@ -76,25 +130,24 @@ class SharedTickets:
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        #: The expiry of each issued ticket, on Trio's clock, and its size; and the sum of the sizes.
-        self._issued: deque[tuple[float, int]] = deque()
-        self._bytes = 0
+        self._room = _Room(_MAX_SHARED)
 
     async def put(self, key: str, value: bytes, seconds: int) -> None:
-        now = trio.current_time()
-        while self._issued and self._issued[0][0] <= now:
-            self._bytes -= self._issued.popleft()[1]
-        size = len(key) + len(value)
-        if self._bytes + size > _MAX_SHARED:
-            raise _too_many()
-        self._issued.append((now + seconds, size))
-        self._bytes += size
+        until, size = trio.current_time() + seconds, len(key) + len(value)
+        gone = self._room.enter(key, _Kept(_owner_of(value), until, size))
         with _away():
+            for other in gone:
+                await self._shelf.take(other)
             await self._shelf.put(key, value, seconds)
 
     async def take(self, key: str) -> bytes | None:
         with _away():
             return await self._shelf.take(key)
+
+
+def _owner_of(value: bytes) -> tuple[str, str]:
+    grant = Grant.from_json(value)
+    return grant.issuer, grant.id
 
 
 @contextmanager
@@ -105,10 +158,6 @@ def _away() -> Iterator[None]:
     except StoreError:
         detail = "tickets: the log that keeps them is not available; try again later"
         raise Refused(503, detail, headers=_RETRY, logged="tickets: the log is away") from None
-
-
-def _too_many() -> Refused:
-    return Refused(503, "tickets: too many are unused; try again later", headers=_RETRY)
 
 
 async def issue(store: TicketStore, grant: Grant) -> str:
