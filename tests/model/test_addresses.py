@@ -8,8 +8,10 @@ import pytest
 from trio.testing import MockClock as Clock
 
 from tests.conftest import open_room
+from tests.kernel import FakeKernel
 from tests.web import Web, get
-from trionotify import Client
+from trionotify import Client, Refused, Request
+from trionotify.http.serving import serve_transport
 from trionotify.model.addresses import Proxies, name_of, neighbourhood, unix_path, unix_url
 
 TRUSTED = ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")
@@ -170,6 +172,26 @@ async def test_refusals_leave_no_count(autojump_clock: Clock) -> None:
         first.kernel.hang_up()
         await room.quiet()
         assert not room.hub.quotas._counts
+
+
+async def test_requests_of_several_clients(autojump_clock: Clock) -> None:
+    """Which a proxy sends on one connection: none counts as that of the one before."""
+    seen = []
+
+    def authenticate(request: Request) -> Client:
+        seen.append(request.remote)
+        raise Refused(403, "not here")
+
+    async with open_room(trusted_proxy=["unix"], authenticate=authenticate) as room:
+        kernel = FakeKernel()
+        room.nursery.start_soon(serve_transport, room.hub, kernel, "unix")
+        for field in ("203.0.113.9", "unix:", "203.0.113.8"):
+            kernel.feed(get("/clients", f"X-Forwarded-For: {field}"))
+            await room.quiet()
+        kernel.feed(get("/clients"))
+        await room.quiet()
+        kernel.hang_up()
+    assert seen == ["203.0.113.9", "unix", "203.0.113.8", "unix"]
 
 
 async def test_a_field_on_several_lines(autojump_clock: Clock) -> None:

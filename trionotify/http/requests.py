@@ -251,6 +251,8 @@ class Conversation:
         )
 
     async def _read(self) -> Request:
+        # A proxy sends the requests of several clients on one connection.
+        self._remote = self._peer
         try:
             head = await self._http.read_head()
             hub = self._hub
