@@ -359,6 +359,28 @@ async def test_repetitions_of_those_who_were_let_in(autojump_clock: Clock) -> No
     assert cursors == ["1", "2", "3", "1", "2", "3", "3", "4"]
 
 
+@pytest.mark.parametrize(
+    ("id", "sources", "cursors"),
+    [
+        ("al", ["/clients/al"] * 2, [1, 1, 1]),
+        (None, ["/http", "/clients/x"], [1, 2, 3]),
+    ],
+)
+async def test_whom_an_application_names(
+    id: str | None, sources: list[str], cursors: list[int], autojump_clock: Clock
+) -> None:
+    """That is the publisher's identity; otherwise it is the one in the query, if there is any."""
+    async with open_room(authenticate=lambda request: request.client(id)) as room:
+        found = []
+        for target in ("/events", "/events", "/events?id=x"):
+            answer = await send(room, target, json.dumps(EVENT), STRUCTURED)
+            found.append(int(answer.json["cursor"].rpartition(":")[2]))
+        assert found == cursors
+        for target in ("/events", "/events?id=x"):
+            assert (await send(room, target, "x")).status == 200
+        assert [one.source for one in published(room)[-2:]] == sources
+
+
 async def test_the_receipt_counts(room: Room, autojump_clock: Clock) -> None:
     """Clients that want it, on whatever they came by."""
     await room.connect("/?exact.type=order.paid")

@@ -109,6 +109,8 @@ class Client:
     hub: Hub = attrs.field(default=cast("Any", None), init=False, on_setattr=_free)
     #: Whether the request's query made it: see `Request.client`.
     made_of_query: bool = attrs.field(default=False, init=False, on_setattr=_free)
+    #: Whether its `id` was given, and not made up for it.
+    named: bool = attrs.field(default=True, init=False, on_setattr=_free)
     #: The rights of its token, live and on replay, whatever is registered. None: it has no token.
     rights: Rights | None = attrs.field(default=None, init=False, on_setattr=_free)
     #: The id and the parameters that come from its token. None: it has no token.

@@ -100,7 +100,9 @@ class Request:
         Return it from `authenticate`. Predicates that you register on it limit the client. The query's
         own filter applies within them, once `authenticate` has returned. Raises `Refused` (400).
         """
-        return client_of(self, self.query(id))
+        client = client_of(self, self.query(id))
+        client.named = client.named or id is not None
+        return client
 
     def query(self, id: str | None = None, known: Collection[str] = ()) -> Query:
         """The meaning of the query and of the header `Last-Event-ID`. Raises `Refused` (400).
@@ -155,7 +157,7 @@ class Request:
 def client_of(request: Request, query: Query) -> Client:
     """The client that the request's `query` names, without its filter."""
     client = Client(query.id, request.params, query.role, request.remote)
-    client.made_of_query = True
+    client.made_of_query, client.named = True, "id" in request.params
     return client
 
 

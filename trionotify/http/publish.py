@@ -107,13 +107,12 @@ async def post(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
             fix = "write role=publisher, or no role"
         raise Refused(403, f"role: a subscriber may not publish; {fix}", logged="role")
     _check_body(request)
-    named = "id" in request.params or not client.made_of_query
-    publisher = client.id if named else _unnamed(hub, request)
+    publisher = client.id if client.named else _unnamed(hub, request)
     media = _media(request)
     _check_keys(hub, request, media)
     body = await read_body(_most_bytes(hub, media))
     try:
-        found = await _understand(hub, request, media, body, client.id if named else None)
+        found = await _understand(hub, request, media, body, client.id if client.named else None)
     except (TypeError, ValueError) as error:
         raise Refused(400, str(error), logged="the notification") from None
     warning = await _warning(hub, request, media, found)
