@@ -204,12 +204,15 @@ def _authority(where: str, text: str) -> str:
 
 
 _QUERY_IN_PATH: Final = re.compile(r"[?&;#=]")
+#: A part of a path that may be a token, a ticket or a secret.
+_LONG_PART: Final = re.compile(r"[^/]{24,}")
 
 
 def nothing_at(request: Request, hint: str = "") -> Refused:
     """The refusal of a path that doesn't exist."""
     # Behind a "?" that was encoded or forgotten by mistake, the path has the query.
-    logged = f"there is nothing at {_QUERY_IN_PATH.split(request.path)[0]!r}"
+    path = _LONG_PART.sub("…", _QUERY_IN_PATH.split(request.path)[0])
+    logged = f"there is nothing at {path!r}"
     return Refused(404, f"there is nothing at {request.path!r}{hint}", logged=logged)
 
 
