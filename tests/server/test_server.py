@@ -24,7 +24,8 @@ from trio_websocket import open_websocket, open_websocket_url
 
 from tests.conftest import raw_client
 from tests.kernel import FakeKernel, Peer, upgrade
-from trionotify import Client, Exact, Request, open_hub, open_server, serve
+from tests.provider import secret_issuer
+from trionotify import Client, Exact, Request, Tokens, open_hub, open_server, serve
 from trionotify.server import listeners as listening
 
 #: For tests in which no timeout of the server may pass, however slow the machine is.
@@ -683,6 +684,32 @@ async def test_a_closed_hub_refuses_with_503() -> None:
         assert (await theirs.receive_some()).startswith(b"HTTP/1.1 503 ")
         await theirs.aclose()
     assert not hub.connections
+
+
+@pytest.mark.parametrize(
+    ("options", "public", "admin"),
+    [
+        ({}, 403, 403),
+        ({"authenticate": Request.client}, 200, 403),
+        ({"authenticate": Request.client, "insecure": True}, 200, 200),
+        ({"authenticate": Tokens(secret_issuer())}, 200, 401),
+        ({"secret": b"0123456789abcdef0123456789abcdef"}, 200, 401),
+    ],
+)
+async def test_a_page_whose_name_leads_here(options: Any, public: int, admin: int) -> None:
+    """It isn't answered at a port where everyone would be an operator."""
+    async with open_server(port=0, admin_port=0, **options) as server:
+        for port, path, name, status in (
+            (server.port, "/trionotify.js", "evil.example", public),
+            (server.admin_port, "/clients", "evil.example", admin),
+            (server.admin_port, "/clients", "localhost", 200 if admin == 403 else admin),
+        ):
+            async with await trio.open_tcp_stream("127.0.0.1", port or 0) as stream:
+                fields = f"Host: {name}:{port}\r\nOrigin: http://{name}:{port}\r\nConnection: close"
+                await stream.send_all(f"GET {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
+                with trio.fail_after(120):
+                    answer = b"".join([data async for data in stream])
+            assert int(answer[9:12]) == status
 
 
 async def test_stopping_one_server_leaves_the_others_requests_alone() -> None:

@@ -22,10 +22,11 @@ import trio
 
 from trionotify.connection.tls import prepare, transport_of
 from trionotify.delivery.shutdown import abort_all
+from trionotify.http.routes import ADMIN
 from trionotify.http.serving import serve_transport
-from trionotify.model.addresses import UNIX, name_of, site_of
+from trionotify.model.addresses import name_of, site_of
 from trionotify.server.exhaustion import Exhaustion
-from trionotify.server.listeners import BACKLOG, place_of
+from trionotify.server.listeners import BACKLOG, is_loopback, place_of
 
 if TYPE_CHECKING:
     from trionotify.connection.connection import ClientConnection
@@ -47,7 +48,7 @@ class Acceptor:
     """Accepts at some sockets, each with its routes. Created by `serve`, and ends with it.
 
     Sockets that are `inherited` belong to another process, which keeps them open for a successor.
-    `local` says that only this machine can reach the sockets, and that it needs no secret.
+    If it is `insecure`, all peers that can reach them are accepted.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Acceptor:
         certificate: Certificate | None,
         *,
         inherited: bool,
-        local: bool,
+        insecure: bool,
     ) -> None:
         self.certificate = certificate
         #: The accepted connections that are open.
@@ -69,7 +70,10 @@ class Acceptor:
         self._sockets = sockets
         self._ssl_context = ssl_context
         self._inherited = inherited
-        self._local = local
+        #: Whether clients and operators need no credential, because only this machine can reach them.
+        #: Operators have a port of their own, where `authenticate` isn't called.
+        self._open_to_operators = not (insecure or hub.secret or hub.tokens)
+        self._open_to_clients = self._open_to_operators and hub.authenticate is None
         #: Whether only connections that already wait at the sockets are accepted.
         self._stopping = False
         #: The number of accepting tasks.
@@ -164,15 +168,21 @@ class Acceptor:
         try:
             remote, tls = name_of(name), self._tls()
             lane = partial(self._hub.slow_lane.one_of, site_of(remote)) if tls else nullcontext
+            local = self._is_local(sock, routes)
             transport = transport_of(sock, tls, lane)
         except OSError:  # macOS: EINVAL if the peer has reset it already
             sock.close()
         else:
-            local = self._local and remote != UNIX  # a web page can't reach a Unix socket
             serve = partial(serve_transport, routes=routes, local=local, listener=self)
             name = f"trionotify: connection of {remote}"
             assert self._connections is not None
             self._connections.start_soon(serve, self._hub, transport, remote, self.opened, name=name)
+
+    def _is_local(self, sock: socket.socket, routes: Routes) -> bool:
+        """Return whether a request here needs no credential, because only this machine can send it."""
+        if self._open_to_clients or (self._open_to_operators and routes is ADMIN):
+            return is_loopback(sock)
+        return False
 
     def _tls(self) -> ssl.SSLContext | None:
         """The TLS context for the next connection; None without TLS."""

@@ -23,7 +23,7 @@ import trio
 from trionotify.model.addresses import name_of, unix_url
 from trionotify.model.text import texts_of
 
-__all__ = ["BACKLOG", "adopt", "listen_tcp", "listen_unix", "place_of", "take_over"]
+__all__ = ["BACKLOG", "adopt", "is_loopback", "listen_tcp", "listen_unix", "place_of", "take_over"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
@@ -238,8 +238,17 @@ def _in_use() -> OSError:
     return OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
+def is_loopback(sock: socket.socket) -> bool:
+    """Return whether a socket is one of TCP on loopback, so that only this machine can reach it."""
+    return sock.family != _UNIX and _is_loopback(str(sock.getsockname()[0]))
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
 def _check_reach(address: str, public: bool) -> None:
-    if not (public or ipaddress.ip_address(address.partition("%")[0]).is_loopback):
+    if not (public or _is_loopback(address)):
         raise ValueError(
             f"host: everyone can reach {address}, so a secret is needed (--secret FILE); or listen"
             " on 127.0.0.1, or accept every client (--insecure)"

@@ -224,9 +224,9 @@ async def serve(
     `host` for `/clients`, `/nodes`, `/metrics` and the health checks. For TLS, pass `tls_cert` and
     `tls_key`, PEM files that `server.reload()` reads again, or an `ssl_context`.
 
-    Without `secret`, `authenticate` and `insecure`, the `Host` of a request must name this machine (an
-    address, `localhost`, a name without a dot) or be that of an `allow_origin`, unless a `trusted_proxy`
-    passes the request on. This keeps out web pages whose own name leads here (DNS rebinding).
+    Without `secret`, `insecure` and `authenticate` (which isn't asked at `admin_port`), `Host` must name
+    this machine (an address, `localhost`, a name without a dot) or be that of an `allow_origin`, unless
+    a `trusted_proxy` passes the request on. This keeps out pages whose name leads here (DNS rebinding).
 
     Start it with `server = await nursery.start(serve, hub)`. It ends in one of three ways. Cancelled,
     it sends Close frames (1001) within `close_timeout` seconds. After `server.stop()`, it accepts no
@@ -265,7 +265,7 @@ async def serve(
     admin_url, admin_number = place_of(admin[0], tls) if admin else (None, None)
     places = [*[(sock, routes) for sock in listening], *[(sock, ADMIN) for sock in admin]]
     acceptor = Acceptor(
-        hub, places, ssl_context, certificate, inherited=bool(inherited), local=not public
+        hub, places, ssl_context, certificate, inherited=bool(inherited), insecure=insecure
     )
     server = Server(hub, urls, number, admin_url, admin_number, acceptor)
     try:
