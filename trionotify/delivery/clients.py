@@ -208,7 +208,8 @@ class Client:
 
     def expire(self, expires_at: float) -> None:
         """Lower `expires_at` to this if it is later or None. Only the server calls this."""
-        object.__setattr__(self, "expires_at", min(expires_at, self.expires_at or expires_at))
+        until = expires_at if self.expires_at is None else min(expires_at, self.expires_at)
+        object.__setattr__(self, "expires_at", until)
 
     def renew(self, rights: Rights, expires_at: float) -> None:
         """Apply another token's rights from the client's position on. Only the server calls this."""

@@ -199,8 +199,8 @@ class Tokens:
         Raises `Refused` also for a token with another client's id, or with other parameters.
         """
         grant = await self.check(text)
-        granted = client.granted or {}
-        if client.rights is None or (client.rights.issuer, granted["id"]) != (grant.issuer, grant.id):
+        rights, granted = client.rights, client.granted or {}
+        if rights is None or (rights.issuer, granted.get("id")) != (grant.issuer, grant.id):
             raise self._forbidden("token: names another client; open a new connection with it")
         if granted != {**grant.params, "id": grant.id}:
             raise self._forbidden("token: has other parameters; open a new connection with it")
