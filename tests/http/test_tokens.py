@@ -187,6 +187,20 @@ async def test_publishing_beyond_ones_right(
         assert room.hub.broadcast.counts.refused["right"] == 4
 
 
+@pytest.mark.parametrize("key", ["exact.team", "filters", "sql"])
+async def test_a_filter_addresses_nobody(
+    key: str, provider: Provider, tokens: Tokens, autojump_clock: Clock
+) -> None:
+    """A POST with one is refused, because it would go to everyone."""
+    async with open_room(authenticate=tokens) as room:
+        value = {"filters": "[]", "sql": "TRUE"}.get(key, "ops")
+        answer = await Web(room).ask(post(f"/events?{key}={value}", "x", provider.bearer()), "POST")
+        assert (answer.status, room.hub.log.head) == (400, 0)
+        assert answer.json["detail"].startswith(f"{key}: filters are for clients that subscribe")
+        bearer = provider.bearer(team="ops")
+        assert (await Web(room).ask(post("/events?team=ops", "x", bearer), "POST")).status == 200
+
+
 @pytest.mark.parametrize(
     ("scope", "refused", "let_in"),
     [

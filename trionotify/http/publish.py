@@ -109,7 +109,7 @@ async def post(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
     _check_body(request)
     publisher = client.id if client.named else _unnamed(hub, request)
     media = _media(request)
-    _check_keys(hub, request, media)
+    _check_keys(hub, request, media, by_token=client.rights is not None)
     body = await read_body(_most_bytes(hub, media))
     try:
         found = await _understand(hub, request, media, body, client.id if client.named else None)
@@ -124,20 +124,21 @@ async def post(hub: WebHub, request: Request, read_body: ReadBody) -> Answer:
     return Answer.json(answers if media == _BATCH else answers[0])
 
 
-def _check_keys(hub: WebHub, request: Request, media: str) -> None:
+def _check_keys(hub: WebHub, request: Request, media: str, *, by_token: bool) -> None:
     """Raise `Refused` (400) for a key of the query that has no meaning here.
 
-    Such a key may be meant as a recipient, but the event would be published to all. The application's
-    own keys have a meaning to `authenticate` and in a signature. The browser client sends its own query
-    along with its events. `Query` has already checked all keys as those of a connection.
+    It may be meant as a recipient, but the event would be published to all. The application's own keys
+    have a meaning in a token or a signature, and any key to `authenticate`. The browser client sends its
+    query along with events. `Query` has already checked all keys as those of a connection.
     """
-    if hub.authenticate is not None or (hub.secret is not None and "sig" in request.params):
+    signed = hub.secret is not None and "sig" in request.params
+    if not by_token and (signed or hub.authenticate is not None):
         return
     for key in request.params:
         if is_filter(key):
             detail = f"{cut(key)}: filters are for clients that subscribe{_TO_CHOOSE}"
             raise Refused(400, detail, logged=key.partition(".")[0])
-        if key in OURS or key in (hub.allow_params or ()):
+        if by_token or key in OURS or key in (hub.allow_params or ()):
             continue
         if "id" not in request.params or media not in (_STRUCTURED, _BATCH):
             hint = did_you_mean(key, sorted(OF_TEMPLATE | {"audience"}))
