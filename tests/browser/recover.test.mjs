@@ -1,10 +1,12 @@
 // What a client recovers from, and what ends it.
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { createHmac, randomBytes } from "node:crypto";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { promisify } from "node:util";
 
 import { Problem } from "../../trionotify/web/trionotify.js";
 import { FakeStreams, World, freePort, has, scripted, until } from "./world.mjs";
@@ -326,6 +328,15 @@ test("a client that is told to retry does so at once, even where the server aske
   }
 });
 
+test("a listener that hears of the next attempt may ask for it at once", async (t) => {
+  const world = new World(t);
+  const fake = await new FakeStreams().listen(world);
+  fake.answers.push([503, { detail: "soon" }, { "Retry-After": "3600" }]);
+  const client = world.client(fake.url, { transport: "sse" });
+  client.addEventListener("reconnecting", () => client.retry());
+  await until(client, "open", () => client.state === "open");
+});
+
 test("a request that publishes and is never answered is repeated", async (t) => {
   const world = new World(t);
   const fake = await new FakeStreams().listen(world);
@@ -336,6 +347,62 @@ test("a request that publishes and is never answered is repeated", async (t) => 
   assert.equal(fake.log.length, 1);
   // More than two, if an answer took that long.
   assert.ok(fake.requests.filter(({ method }) => method === "POST").length >= 2);
+});
+
+// Closed by a listener, or meanwhile.
+
+for (const [when, script] of [
+  ["it hears of the next attempt", `
+    const client = new Trionotify(url, { transport: "sse", fetch: async () => new Response("", later) });
+    client.addEventListener("reconnecting", () => client.close());
+  `],
+  ["an event is posted", `
+    const fetch = async (_, { method }) => {
+      if (method !== "POST") return new Response("data: " + welcome + "\\n\\n", { headers: { "Content-Type": "text/event-stream" } });
+      client.close();
+      return new Response("", later);
+    };
+    const client = new Trionotify(url, { transport: "sse", fetch });
+    client.publish("x").catch(() => {});
+  `],
+  ["it hears that its token wasn't renewed", `
+    class Socket extends EventTarget {
+      constructor() {
+        super();
+        queueMicrotask(() => this.dispatchEvent(Object.assign(new Event("message"), { data: welcome })));
+      }
+      send() {}
+      close() {}
+    }
+    let calls = 0;
+    const token = () => {
+      if ((calls += 1) > 1) throw new Error("no token today");
+      return "token";
+    };
+    const client = new Trionotify(url, { WebSocket: Socket, token, fetch: async () => Response.json({ ticket: "t" }) });
+    client.addEventListener("error", () => client.close());
+  `],
+]) {
+  test(`a client that is closed while ${when} doesn't keep the program alive`, async () => {
+    const before = `
+      import { Trionotify } from "${new URL("../../trionotify/web/trionotify.js", import.meta.url)}";
+      const url = "https://example.org/events";
+      const welcome = '{"type":"trionotify.welcome","cursor":"e:0","data":{"id":"x","expires_in":1}}';
+      const later = { status: 503, headers: { "Retry-After": "3600" } };
+    `;
+    await promisify(execFile)(process.execPath, ["--input-type=module", "--eval", before + script], { timeout: 120_000 });
+  });
+}
+
+test("a client that is closed when it hears of a gap stays closed", async (t) => {
+  const world = new World(t);
+  const address = await scripted(world, ({ say }) => say("welcome", { id: "x", recovered: false }, { cursor: "e:5" }));
+  const client = world.client(address, { since: "e:1" });
+  client.addEventListener("gap", () => client.close());
+  await until(client, "close", () => client.seen.closes.length === 1);
+  await assert.rejects(client.publish("x"), /this client is closed/);
+  for await (const _ of client) assert.fail("it is closed");
+  assert.deepEqual([client.state, client.seen.opens.length], ["closed", 0]);
 });
 
 // Requests.

@@ -266,6 +266,7 @@ export class Trionotify extends EventTarget {
     } else {
       this.#ignoring = isAhead(cursor, here);
     }
+    if (this.#state === "closed") return; // by a listener for `gap`
     const isOther = this.#transport !== transport;
     this.#transport = transport;
     if (this.#state !== "open" || isOther) {

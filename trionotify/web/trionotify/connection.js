@@ -177,8 +177,9 @@ export class Connection {
       if (ending.quiet) continue;
       const after = Math.max(ending.after ?? 0, dialogue.retryAfter);
       const delay = Math.min(after + backoff.next(), LONGEST);
+      const waited = this.#waits.wait(delay, after > 0); // a listener may already end it
       this.#hooks.lost(ending.error, delay);
-      await this.#waits.wait(delay, after > 0);
+      await waited;
       if (ending.again) this.#target.moveOn();
     }
   }

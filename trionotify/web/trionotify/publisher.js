@@ -166,6 +166,7 @@ export class Publisher {
       // That of the stream, unless it was refused.
       const token = async () => (wasDenied ? undefined : this.#token.last) ?? this.#token.fresh();
       const answer = await this.#requests.post(() => this.#target.postAddress(), token, first.text);
+      if (this.#isStopped) break;
       const renews = this.#target.renews || this.#token.renews;
       /** @type {boolean} */
       const isDenied = "error" in answer && Boolean(answer.isDenied) && renews && !wasDenied;

@@ -101,7 +101,7 @@ export class Renewal {
   /** @param {unknown} cause @param {boolean} again */
   #fail(cause, again) {
     this.#id = null;
-    this.#failed(new Error(`token: not renewed: ${messageOf(cause)}`, { cause }));
     if (again) this.#after(this.#backoff.next());
+    this.#failed(new Error(`token: not renewed: ${messageOf(cause)}`, { cause })); // a listener may close the client
   }
 }
