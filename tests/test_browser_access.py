@@ -245,6 +245,38 @@ async def test_the_page_with_a_secret(host: str, browser: Browser) -> None:
             assert said == ["connected by WebSocket", ""]
 
 
+async def test_the_page_with_a_secret_that_no_header_can_have(browser: Browser) -> None:
+    """The page says so, and takes the next one."""
+    async with open_server(port=0, secret=SECRET) as server:
+        page = await browser.open(f"{server.url}/")
+        await unlock(page, "пароль")
+        error = await page.run(TEXT.format("#locked-error"), wait=True)
+        assert error == "The server doesn't accept it: secrets and tokens consist of ASCII characters."
+        await unlock(page, SECRET.decode())
+        await page.run(IS_OPEN, wait=True)
+
+
+async def test_the_page_that_is_unlocked_while_the_server_is_away(browser: Browser) -> None:
+    """What was typed last counts when the server is back."""
+    before = """
+        window.realFetch = window.fetch;
+        window.fetch = async (...given) => {
+            if (window.isAway) throw new TypeError("Failed to fetch");
+            return realFetch(...given);
+        };
+    """
+    async with open_server(port=0, secret=SECRET) as server:
+        page = await browser.open(f"{server.url}/", before=before)
+        await page.run(IS_SHOWN.format("#unlock"), wait=True)
+        await page.run("window.isAway = true")
+        await unlock(page, "something else")
+        await page.run(f"{STATE}.startsWith('not connected: ')", wait=True)
+        await unlock(page, SECRET.decode())
+        await page.run("window.isAway = false; true")
+        await page.run(IS_OPEN, wait=True)
+        assert not [one for one in browser.complaints if "form" in str(one)]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", FAR_AWAY])
 async def test_the_page_with_a_token(host: str, browser: Browser) -> None:
     """It says why a token is refused, and is the client that a good one names until it is ended."""

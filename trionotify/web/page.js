@@ -56,14 +56,16 @@ async function unlock(reason) {
   find("locked").hidden = false;
   field.focus();
   field.select();
-  await new Promise((/** @type {(value?: unknown) => void} */ resolve) => {
-    find("unlock").addEventListener("submit", (/** @type {Event} */ event) => {
-      event.preventDefault();
-      tryWith(field.value);
-      resolve();
-    }, { once: true });
-  });
+  await new Promise((/** @type {(value?: unknown) => void} */ resolve) => (submitted = resolve));
 }
+
+/** Something was typed. It counts while the server doesn't answer, too. */
+let submitted = () => {};
+find("unlock").addEventListener("submit", (/** @type {Event} */ event) => {
+  event.preventDefault();
+  tryWith(find("secret").value);
+  submitted();
+});
 
 /** Return as soon as the server lets this page in. What fails is told, and tried again. */
 async function enter() {

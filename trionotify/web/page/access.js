@@ -13,6 +13,9 @@ const DAY = 24 * 3600;
 /** Milliseconds that an answer may take. */
 const PATIENCE = 10_000;
 
+/** What a header may have, and so a secret or a token. */
+const SENDABLE = /^[\x20-\x7e]+$/;
+
 /** What the tab's storage says; null where the browser forbids it. @param {(storage: Storage) => any} use */
 function stored(use) {
   try {
@@ -61,6 +64,7 @@ export function ask(path, accept = "application/json", method = "GET") {
  * answer.
  */
 export async function reasonToStayOut() {
+  if (typed && !SENDABLE.test(typed)) return "secrets and tokens consist of ASCII characters";
   const answer = await knock(signed || (isToken() ? "" : `?id=${me.id}`));
   // Without anything typed, a 403 is about the page and not about who looks at it: unless a cookie says who that is.
   if (answer.status === 403 && !typed && !signed) isNamed = (await knock("")).ok;
