@@ -610,6 +610,21 @@ async def test_the_page_with_filters(browser: Browser) -> None:
         assert await page.run(chips) == ["source is /hub"]
 
 
+async def test_the_page_with_filters_in_quick_succession(browser: Browser) -> None:
+    """Each counts, also where the log doesn't go back as far as the page asks."""
+    chips = "[...document.querySelectorAll('#chips span')].map((one) => one.textContent)"
+    async with the_page(browser, max_log_entries=10) as (server, page):
+        for n in range(20):
+            await server.hub.publish(f"{n}", type="order.paid", confirm=True)
+        texts = ("order.", "order.p", "o")
+        fill = (FILL.format(form="filter", field="#value", text=text) for text in texts)
+        await page.run(";".join(fill))
+        await page.run(f"{chips}.length === 3", wait=True)
+        await page.run("for (const one of document.querySelectorAll('#chips button')) one.click()")
+        await page.run(f"{chips}.length === 0 && {ROWS}.length === 10", wait=True)
+        assert await page.run("document.querySelector('#filter-error').textContent") == ""
+
+
 async def test_the_page_with_a_wrong_filter(browser: Browser) -> None:
     """The place is marked and selected, and the stream goes on as it was."""
     async with the_page(browser) as (server, page):

@@ -29,9 +29,18 @@ export class Feed extends EventTarget {
   /**
    * Replace the filters. Rejects with the server's `Problem`, and then nothing has changed.
    * @param {any[]} filters
+   * @returns {Promise<void>}
    */
   async choose(filters) {
-    const cursor = await this.client.setFilters(filters);
+    const { client } = this;
+    /** @type {string} */
+    let cursor;
+    try {
+      cursor = await client.setFilters(filters);
+    } catch (error) {
+      if (client === this.client) throw error;
+      return this.choose(filters); // another client has taken its place
+    }
     this.filters = filters;
     this.#restart(cursor);
   }

@@ -11,6 +11,8 @@ import { inWords, refusal } from "./words.js";
 export class FilterBar {
   /** @type {any[]} */
   #filters = [];
+  /** Changes are made one after the other, each of what the one before it has left. */
+  #last = Promise.resolve();
   #choose;
 
   /** @param {(filters: any[]) => Promise<void>} choose  rejects with what the server says is wrong */
@@ -27,14 +29,13 @@ export class FilterBar {
   /** Add a filter. @param {any} filter */
   async add(filter) {
     const words = inWords(filter);
-    if (this.#filters.some((one) => inWords(one) === words)) return;
-    await this.#change([...this.#filters, filter]);
+    await this.#change((filters) => (filters.some((one) => inWords(one) === words) ? filters : [...filters, filter]));
   }
 
   /** Take all filters away. */
   async clear() {
     find("expression").value = "";
-    await this.#change([]);
+    await this.#change(() => []);
   }
 
   get filters() {
@@ -50,13 +51,22 @@ export class FilterBar {
   /** The expression replaces the one before it; an empty one takes it away. */
   async #apply() {
     const text = find("expression").value.trim();
-    const others = this.#filters.filter((one) => !("sql" in one));
-    if (text || others.length < this.#filters.length) await this.#change(text ? [...others, { sql: text }] : others);
-    else if (find("advanced").hidden) find("value").focus();
+    const isSql = (/** @type {any} */ one) => "sql" in one;
+    if (text || this.#filters.some(isSql)) {
+      await this.#change((filters) => [...filters.filter((one) => !isSql(one)), ...(text ? [{ sql: text }] : [])]);
+    } else if (find("advanced").hidden) {
+      find("value").focus();
+    }
+  }
+
+  /** @param {(filters: any[]) => any[]} changed */
+  #change(changed) {
+    return (this.#last = this.#last.then(() => this.#replace(changed(this.#filters))));
   }
 
   /** @param {any[]} filters */
-  async #change(filters) {
+  async #replace(filters) {
+    if (filters === this.#filters) return;
     const field = find("expression");
     find("filter-error").replaceChildren();
     field.removeAttribute("aria-invalid");
@@ -96,7 +106,7 @@ export class FilterBar {
       const button = element("button", { type: "button", "aria-label": `Remove the filter: ${words}` }, "✕");
       button.addEventListener("click", () => {
         if ("sql" in filter) find("expression").value = "";
-        void this.#change(this.#filters.filter((one) => one !== filter));
+        void this.#change((filters) => filters.filter((one) => one !== filter));
       });
       return element("li", {}, element("span", { title: words }, words), button);
     });
