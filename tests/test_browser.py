@@ -625,6 +625,18 @@ async def test_the_page_with_filters_in_quick_succession(browser: Browser) -> No
         assert await page.run("document.querySelector('#filter-error').textContent") == ""
 
 
+async def test_the_page_with_long_data(browser: Browser) -> None:
+    """An event with as many values as fit is shown as a whole."""
+    numbers = list(range(140_000))
+    async with the_page(browser) as (server, page):
+        await server.hub.publish(json=numbers, type="long", confirm=True)
+        await page.run(f"{ROWS}.length === 1", wait=True)
+        await page.run("document.querySelector('#stream button').click()")
+        assert await page.run("document.querySelector('#drawer').open")
+        data = "document.querySelector('#drawer-data').textContent"
+        assert await page.run(f"JSON.parse({data})") == numbers
+
+
 async def test_the_page_with_a_wrong_filter(browser: Browser) -> None:
     """The place is marked and selected, and the stream goes on as it was."""
     async with the_page(browser) as (server, page):

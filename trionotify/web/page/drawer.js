@@ -129,8 +129,12 @@ function hex(data) {
 
 const TOKENS = /("(?:[^"\\]|\\.)*")(\s*:)?|(-?\d[\d.eE+-]*)|\b(true|false|null)\b/g;
 
+/** The most characters with colours. More elements than these need slow a browser down, or are too many for it. */
+const COLOURED = 100_000;
+
 /** @param {string} text  indented JSON @returns {(Node | string)[]} */
 function coloured(text) {
+  if (text.length > COLOURED) return [text];
   /** @type {(Node | string)[]} */
   const parts = [];
   let done = 0;
