@@ -45,6 +45,30 @@ test("an event that the server could not name is refused before it is sent", asy
   assert.deepEqual([client.seen.data, client.seen.opens.length, client.seen.errors.length], [fine, 1, 0]);
 });
 
+test("an event that waits for the client's id is sent as it was published", async (t) => {
+  const world = new World(t);
+  const heard = [];
+  let greet;
+  const connected = new Promise((resolve) => (greet = resolve));
+  const address = await scripted(world, ({ socket, say }) => {
+    socket.on("message", (text) => {
+      const { id, source, data } = JSON.parse(text);
+      heard.push([source, data]);
+      say("ack", { id, source });
+    });
+    greet(() => say("welcome", { id: "alice" }, { cursor: "e:0" }));
+  });
+  const client = world.client(address, { id: null });
+  const data = [1];
+  const attributes = { source: "/here" };
+  const published = [client.publish(data), client.publish(data, attributes)];
+  data.push(2);
+  attributes.source = "/there";
+  (await connected)();
+  await Promise.all(published);
+  assert.deepEqual(heard, [["/clients/alice", [1]], ["/here", [1]]]);
+});
+
 test("what is refused without an id costs that event only", async (t) => {
   const world = new World(t);
   const { url } = await world.server();

@@ -147,16 +147,17 @@ export class Trionotify extends EventTarget {
       throw new RangeError(`maxUnacknowledged: ${maxUnacknowledged} events already wait for their acknowledgement; await some first, or raise the limit`);
     }
     const id = `${this.#prefix}-${++this.#published}`;
-    const make = () => eventFor(data, { id, ...this.#target.defaults(), ...attributes });
-    let event = make(); // mistakes are told at once
+    const source = attributes?.source;
+    let event = eventFor(data, { id, ...this.#target.defaults(), ...attributes }); // mistakes are told at once
     this.#unacknowledged += 1;
     const { promise: late, reject } = withResolvers();
     const stop = timeout === undefined ? null : later(timeout, () => reject(this.#tooLate(event, timeout)));
     try {
       if (this.id === "") {
-        // The source says who has published it.
+        // The source says who has published it. Whatever else changes meanwhile, the event doesn't.
+        event = JSON.parse(JSON.stringify(event));
         await Promise.race([this.#identified.promise, late]);
-        event = make();
+        event.source = source ?? this.#target.defaults().source;
       }
       return await Promise.race([this.#connection.publish(event), late]);
     } finally {
