@@ -129,6 +129,8 @@ test("401 without a function is the end", async (t) => {
   const client = world.client(url, { params: { ticket: 1 } });
   await until(client, "close", () => client.state === "closed");
   assert.equal(client.seen.closes[0].error.status, 401);
+  // Whoever only iterates now hears of it, too.
+  await assert.rejects(client[Symbol.asyncIterator]().next(), (error) => error instanceof Problem && error.status === 401);
 });
 
 test("what params fails with is told, and so is that it doesn't answer", async (t) => {

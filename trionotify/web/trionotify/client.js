@@ -211,7 +211,7 @@ export class Trionotify extends EventTarget {
   close() {
     if (this.#state === "closed") return;
     this.#connection.close();
-    this.#closed(new Closed(1000, "this client is closed"), null);
+    this.#closed(new Closed(1000, "this client is closed"));
   }
 
   /** @returns {AsyncIterableIterator<Notification>} */
@@ -221,7 +221,7 @@ export class Trionotify extends EventTarget {
       this.#queues.delete(left);
       this.#catchUp();
     });
-    if (this.#state === "closed") queue.end(null);
+    if (this.#state === "closed") queue.end(this.#failure);
     else this.#queues.add(queue);
     return queue;
   }
@@ -316,21 +316,23 @@ export class Trionotify extends EventTarget {
   /** @param {Error} error */
   #over(error) {
     if (this.#shared) this.#connection.close();
-    this.#closed(error, error instanceof Closed && error.code === 1000 ? null : error);
+    this.#closed(error);
   }
 
-  /**
-   * @param {Error} why
-   * @param {Error | null} error
-   */
-  #closed(why, error) {
+  /** Why it is closed, unless that is a normal end. */
+  get #failure() {
+    return this.#error instanceof Closed && this.#error.code === 1000 ? null : this.#error;
+  }
+
+  /** @param {Error} why */
+  #closed(why) {
     this.#state = "closed";
     this.#error = why;
     this.#identified.reject(why);
-    for (const queue of this.#queues) queue.end(error);
+    for (const queue of this.#queues) queue.end(this.#failure);
     this.#queues.clear();
     const { code, reason } = why instanceof Closed ? why : { code: 1006, reason: why.message };
-    this.#tell("close", { code, reason, error });
+    this.#tell("close", { code, reason, error: this.#failure });
   }
 
   /**
