@@ -47,6 +47,9 @@ test("bad options and attributes are named, and nothing is sent", async (t) => {
   assert.throws(say({ probeInterval: 0 }), /^TypeError: probeInterval: /);
   assert.throws(say({ transport: "carrier pigeon" }), /^TypeError: transport: /);
   assert.throws(say({ id: "a" }, `${url}?id=b`), /^TypeError: id: given twice/);
+  assert.throws(say({ params: new URLSearchParams("team=ops") }), /^TypeError: params: must be a plain object, not URLSearchParams$/);
+  assert.throws(say({ params: "team=ops" }), /^TypeError: params: must be a plain object, not String$/);
+  assert.throws(say({ credentials: true }), /^TypeError: credentials: must be one of omit, same-origin, include, not true$/);
   assert.throws(say({}, `${url}?filters=[`), /^TypeError: filters: must be a JSON array of filters: /);
   assert.throws(say({}, "ftp://x/"), /^TypeError: url: must start with http, https, ws or wss, not ftp:$/);
   assert.throws(say({}, "localhost:8765/events"), /not localhost:; did you mean "http:\/\/localhost:8765\/events"\?$/);

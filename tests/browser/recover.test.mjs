@@ -140,13 +140,19 @@ test("what params fails with is told, and so is that it doesn't answer", async (
     () => Promise.reject(new Error("no ticket today")),
     () => new Promise(() => {}),
     () => Promise.reject("a string"),
-    () => ({}),
+    () => new URLSearchParams("team=ops"),
+    () => ({ lag: undefined }),
   ];
   const client = world.client(url, { params: () => answers.shift()(), connectTimeout: 5000 });
   await until(client, "open", () => client.state === "open");
   assert.deepEqual(
     client.seen.losses.map(({ error }) => error.message),
-    ["params: no ticket today", "params: no answer within 5000 ms", "params: a string"],
+    [
+      "params: no ticket today",
+      "params: no answer within 5000 ms",
+      "params: a string",
+      "params: must be a plain object, not URLSearchParams",
+    ],
   );
 });
 

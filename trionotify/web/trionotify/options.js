@@ -68,6 +68,9 @@ export function settingsOf(options) {
   if (!["auto", "websocket", "sse"].includes(settings.transport)) {
     throw new TypeError(`transport: must be one of auto, websocket, sse, not ${JSON.stringify(settings.transport)}`);
   }
+  if (!["omit", "same-origin", "include"].includes(settings.credentials)) {
+    throw new TypeError(`credentials: must be one of omit, same-origin, include, not ${JSON.stringify(settings.credentials)}`);
+  }
   if (settings.transport !== "sse" && settings.WebSocket === undefined) {
     throw new TypeError('WebSocket: missing here; write { WebSocket: ws.WebSocket } with the package ws, or { transport: "sse" }');
   }

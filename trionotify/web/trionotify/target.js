@@ -58,7 +58,7 @@ export class Target {
     this.#query = new URLSearchParams(search);
     this.#keepSigned(this.#query);
     const { params, filters, token } = options;
-    const more = typeof params === "function" ? new URLSearchParams() : queryOf(params ?? {});
+    const more = typeof params === "function" ? new URLSearchParams() : queryOf(plain(params, "params: "));
     this.#keepSigned(more);
     this.#isNamed = token !== undefined || options.id === null;
     /** Whether there may be other credentials the next time. */
@@ -175,7 +175,7 @@ export class Target {
    * @returns {Promise<{ whole: URL, url: URL, held: Filter[] | null }>}
    */
   async address(cursor) {
-    const given = { ...this.#signed, ...(await this.params()) };
+    const given = { ...this.#signed, ...Object.fromEntries(queryOf(plain(await this.params()))) };
     const { wanted } = this;
     const whole = this.#address(given, cursor, wanted);
     if (!wanted.length || whole.href.length <= this.longest) return { whole, url: whole, held: null };
@@ -235,6 +235,17 @@ export class Target {
     }
     return found;
   }
+}
+
+/**
+ * `params` as an object. What a `URLSearchParams` or a `Map` has would be lost.
+ * @param {any} params
+ * @param {string} [prefix]  of the error
+ */
+function plain(params, prefix = "") {
+  if (params === undefined || params === null) return {};
+  if (typeof params === "object" && !(Symbol.iterator in params)) return params;
+  throw new TypeError(`${prefix}must be a plain object, not ${params.constructor?.name ?? typeof params}`);
 }
 
 /** What is given, as a query. @param {Record<string, unknown>} params */
