@@ -842,6 +842,17 @@ AXE = """axe.run(document, { resultTypes: ["violations"] }).then(({ violations }
 ))"""
 
 
+async def test_a_page_whose_url_has_a_password(browser: Browser) -> None:
+    """As in a link to a page behind a proxy. Neither the page nor a client with a relative URL minds."""
+    async with open_server(port=0) as server:
+        url = server.url.replace("//", "//user:password@")
+        page = await browser.open(f"{url}/")
+        await page.run(IS_OPEN, wait=True)
+        page = await connected(browser, url, options="transport: 'sse'")
+        await page.run("client.publish('posted')")
+        assert await has(page, 1) == ["posted"]
+
+
 async def test_no_page(browser: Browser) -> None:
     """With `page=False` there is none, but a few words."""
     async with open_server(port=0, page=False) as server:

@@ -56,7 +56,9 @@ export const hindrance = () =>
  */
 export function ask(path, accept = "application/json", method = "GET") {
   const headers = { Accept: accept, ...(typed && { Authorization: `Bearer ${typed}` }) };
-  return fetch(path, { method, headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+  // The page's own URL may have a user and a password, and a browser fetches no URL that has them.
+  const url = new URL(path, location.origin + location.pathname);
+  return fetch(url, { method, headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
 }
 
 /**

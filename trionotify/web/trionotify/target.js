@@ -254,10 +254,19 @@ function queryOf(params) {
   return new URLSearchParams(given.map(([key, value]) => [key, String(value)]));
 }
 
+/** Where the page is, without a user and a password: a browser fetches no URL that has them. */
+function baseOf() {
+  const page = globalThis.document?.baseURI ?? globalThis.location?.href;
+  if (page === undefined) return undefined;
+  const base = new URL(page);
+  base.username = base.password = "";
+  return base;
+}
+
 /** Where the server is, as a URL of HTTP. @param {string | URL} url */
 function addressOf(url) {
   if (!url) throw new TypeError('url: missing; write, for example, "https://example.org/events"');
-  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+  const base = baseOf();
   let address;
   try {
     address = new URL(url, base);
