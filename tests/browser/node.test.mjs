@@ -59,6 +59,7 @@ test("bad options and attributes are named, and nothing is sent", async (t) => {
     assert.throws(() => new Trionotify(nothing, QUICK), /^TypeError: url: missing; write, for example, "https:/);
   }
   const client = await world.open(url);
+  await assert.rejects(client.publish("x", "order.paid"), /^TypeError: attributes: must be an object, .*, not string$/);
   await assert.rejects(client.publish("x", { Type: "a" }), /^TypeError: attribute name 'Type': /);
   await assert.rejects(client.publish("x", { a: {} }), /^TypeError: a: /);
   await assert.rejects(client.publish("x", { type: "trionotify.ack" }), /^TypeError: type: /);

@@ -142,6 +142,7 @@ export class Trionotify extends EventTarget {
     if (this.#target.isSubscriber) {
       throw new TypeError("role: a subscriber can't publish; leave the role out, or use \"both\"");
     }
+    if (typeof attributes !== "object") throw new TypeError(`attributes: must be an object, such as { type: "order.paid" }, not ${typeof attributes}`);
     const { maxUnacknowledged } = this.#options;
     if (this.#unacknowledged >= maxUnacknowledged) {
       throw new RangeError(`maxUnacknowledged: ${maxUnacknowledged} events already wait for their acknowledgement; await some first, or raise the limit`);
