@@ -253,6 +253,16 @@ test("where no WebSocket gets through, tokens go with Server-Sent Events", async
   assert.deepEqual([client.transport, client.id, client.seen.losses.length], ["sse", "alice", 2]);
 });
 
+test("what answers in place of a server's tickets is named", async (t) => {
+  const world = new World(t);
+  const answers = ["<title>Sign in to the network</title>", "{}", "null"];
+  const fetch = async () => new Response(answers.shift());
+  const client = world.client("http://127.0.0.1:1/a/events", { token: "a", fetch });
+  await until(client, "reconnecting", () => client.seen.losses.length === 3);
+  const told = client.seen.losses.map(({ error }) => error.message);
+  assert.deepEqual([...new Set(told)], ["no trionotify server answers at http://127.0.0.1:1/a/tickets"]);
+});
+
 test("a server without tokens, and mistakes", async (t) => {
   const world = new World(t);
   const { url } = await world.server();

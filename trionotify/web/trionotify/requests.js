@@ -65,7 +65,7 @@ export class Requests {
         if (response.ok && response.body && isStream) return { body: response.body, abort };
         if (response.ok) {
           abort();
-          return { again: true, error: new Error(`no trionotify server answers at ${url.origin}${url.pathname}`) };
+          return notOurs(url);
         }
         return refusal(response);
       });
@@ -83,7 +83,10 @@ export class Requests {
   async ticket(url, token) {
     try {
       return await this.#send(url, { method: "POST", headers: bearer(token) }, async (response) => {
-        if (response.ok) return { ticket: String((await response.json()).ticket) };
+        if (response.ok) {
+          const document = await response.json().catch(() => null);
+          return typeof document?.ticket === "string" ? { ticket: document.ticket } : notOurs(url);
+        }
         if (!NOTHING_THERE.has(response.status)) return refusal(response);
         const detail = `token: there are no tickets at ${url.href}; the server accepts no tokens, or a proxy does not pass this path on`;
         return { again: false, error: new Problem({ status: response.status, detail }) };
@@ -175,6 +178,11 @@ function retryAfter(response) {
 async function refusal(response) {
   const problem = await problemOf(response);
   return { again: passes(problem.status), error: problem, after: retryAfter(response) };
+}
+
+/** Something else answered. @param {URL} url @returns {Ending} */
+function notOurs(url) {
+  return { again: true, error: new Error(`no trionotify server answers at ${url.origin}${url.pathname}`) };
 }
 
 /** There was no answer. @param {URL} url @param {unknown} cause @returns {Ending} */
