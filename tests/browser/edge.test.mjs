@@ -160,6 +160,23 @@ test("filters that are set while the client connects hold", async (t) => {
   }
 });
 
+test("filters that are set while the client is away are not refused with those after them", async (t) => {
+  const world = new World(t);
+  const { url, port } = await world.server();
+  const front = await world.front(port);
+  const client = await world.open(front.url);
+  const writer = await world.open(url);
+  front.cut();
+  await until(client, "reconnecting", () => client.state === "reconnecting");
+  const set = [{ exact: { type: "a" } }, { exact: { type: "b" } }, { nope: 1 }, { nope: 2 }].map((one) => client.setFilters(one));
+  const answers = await Promise.allSettled(set);
+  assert.deepEqual(answers.map(({ status }) => status), ["fulfilled", "fulfilled", "rejected", "rejected"]);
+  assert.match(String(answers[2].reason), /unknown dialect/);
+  for (const type of ["a", "b"]) await writer.publish(type, { type });
+  await has(client, 1);
+  assert.deepEqual([client.seen.data, client.seen.gaps.length], [["b"], 0]);
+});
+
 test("filters that are set while the client connects, and are refused, change nothing", async (t) => {
   const world = new World(t);
   const { url } = await world.server();

@@ -203,12 +203,8 @@ export class Connection {
       this.#target.longest = 0;
       return (ending.quiet = true);
     }
-    if (this.#changes.isWaiting && error instanceof Problem) {
-      // The new filters may be the reason. Those before them were not refused.
-      this.#changes.takeBack(error);
-      return (ending.quiet = true);
-    }
-    return false;
+    // The new filters may be the reason. Those before them were not refused.
+    return error instanceof Problem && this.#changes.takeBackAsked(error) && (ending.quiet = true);
   }
 
   /** One link, from its beginning to its end. @param {Dialogue} dialogue @returns {Promise<Ending>} */

@@ -143,7 +143,24 @@ export class FilterChanges {
   }
 
   /**
-   * A connection that began with the newest filters was refused: go back to those before them.
+   * A connection was refused, perhaps because of the filters that it asked for: go back to those before them, unless there are
+   * newer ones. Whether it asked for any that the server hasn't agreed to.
+   * @param {Error} error
+   */
+  takeBackAsked(error) {
+    const asked = [...this.#waiting].filter(([, { isAsked }]) => isAsked);
+    const [id, change] = asked.pop() ?? [];
+    if (id === undefined) return false;
+    this.#waiting.delete(id);
+    change?.reject(error);
+    const before = asked.at(-1)?.[1];
+    const hasNewer = this.#waiting.size > asked.length;
+    if (!hasNewer) this.#target.wanted = before ? inQuery(before.filters) : this.#agreed;
+    return true;
+  }
+
+  /**
+   * The newest filters are too big: go back to those that hold.
    * @param {Error} error
    */
   takeBack(error) {
