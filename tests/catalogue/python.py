@@ -19,7 +19,7 @@ from trionotify import cesql
 from trionotify.delivery.clients import Client
 from trionotify.errors import check_trio
 from trionotify.model.cloudevents import decode, decode_sent, encode
-from trionotify.model.replies import reply_in
+from trionotify.model.replies import reply_in, reply_of
 from trionotify.settings import FilterLimits
 
 __all__ = ["LANGUAGE", "NOTIFICATIONS", "OPTIONS", "PREDICATES", "names"]
@@ -249,6 +249,7 @@ Lagged("epoch:1", "epoch:5")
 Lagged("epoch:1", "another:5")
 Unreadable("epoch:1", "epoch:5", "not valid JSON")
 reply_in({})
+reply_of(object)
 sign({"id": 7}, b"0123456789abcdef")
 sign({7: "x"}, b"0123456789abcdef")
 sign(7, b"0123456789abcdef")
@@ -349,6 +350,7 @@ def names(directory: Path, kept: ExitStack) -> Mapping[str, Any]:
         "parse": cesql.parse,
         "record": _Record(),
         "reply_in": reply_in,
+        "reply_of": reply_of,
         "server_context": lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
         "ssl": ssl,
         "synchronous": _synchronous,

@@ -14,7 +14,7 @@ import attrs
 import msgspec
 import pytest
 
-from trionotify import Notification
+from trionotify import Exact, Notification
 from trionotify.delivery.entry import Entry, repetition_key
 from trionotify.model import media
 from trionotify.model.attributes import moment_of
@@ -490,3 +490,23 @@ def test_members_of_an_enum_read_as_their_values() -> None:
     assert [made.get(name) for name in ("type", "subject", "k", "n")] == [*["order.paid"] * 3, "3"]
     sent = json.loads(encode(made, None))
     assert [sent[name] for name in ("type", "subject", "k", "n")] == [*["order.paid"] * 3, 3]
+
+
+def test_subclasses_of_plain_types_are_sent_as_these() -> None:
+    """Such as a template engine's text."""
+
+    class Markup(str):
+        __slots__ = ()
+
+    class Level(int):
+        pass
+
+    made = Notification(
+        Markup("d"),
+        type=Markup("t"),
+        extensions={"k": Markup("v"), "n": Level(3)},
+        audience=Exact(id=Markup("a")),
+    )
+    sent = json.loads(encode(made, None, audience=True))
+    assert [sent[name] for name in ("data", "type", "k", "n")] == ["d", "t", "v", 3]
+    assert json.loads(sent["audience"]) == [{"exact": {"id": "a"}}]

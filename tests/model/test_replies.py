@@ -154,6 +154,24 @@ async def test_what_a_session_publishes_is_acknowledged_once(autojump_clock: Clo
         ]
 
 
+async def test_data_of_a_subclass(autojump_clock: Clock) -> None:
+    """Text and numbers of an application's own types are sent as what they are."""
+
+    class Markup(str):
+        __slots__ = ()
+
+    class Level(float):
+        pass
+
+    async def handler(client: Client, message: object) -> object:
+        return [Markup("text"), Level(2.5)] if message == "both" else Markup("text")
+
+    async with open_both(handler=handler) as (_, network):
+        async with network.connect(role="publisher") as client:
+            assert await client.request("one") == "text"
+            assert await client.request("both") == ["text", 2.5]
+
+
 async def test_data_that_json_cannot_hold(autojump_clock: Clock) -> None:
     """It is refused before anything is sent, and the request still waits."""
 

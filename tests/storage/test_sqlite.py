@@ -533,16 +533,24 @@ class Word(str):
     __slots__ = ()
 
 
+class Blob(bytes):
+    """Bytes that MessagePack doesn't know."""
+
+    __slots__ = ()
+
+
 def test_subclasses_of_plain_types_are_stored_as_these(tmp_path: Path) -> None:
     """They are equal, after all."""
     store = open_store(tmp_path / "log.db")
     original = Notification(
         Word("d"), type=Word("t"), subject=Word("s"), extensions={Word("a"): Word("b")}
     )
-    store.append([Entry(original)], 0, 0.0)
-    (found,) = entries(store)
+    store.append([Entry(original), Entry(Notification(Blob(b"d")))], 0, 0.0)
+    found, blob = entries(store)
     assert found.notification == original
     assert type(found.notification.data) is type(found.notification.extensions["a"]) is str
+    assert blob.notification.data == b"d"
+    assert type(blob.notification.data) is bytes
     store.close()
 
 
@@ -563,13 +571,6 @@ class Odd(Exact):
     [
         (lambda client: True, "audience: .* can't be stored; use Exact, "),
         (Odd(id="a"), "audience: .* can't be stored; use Exact, "),
-        (
-            Exact(id="\ud800"),
-            (
-                r"audience: can't be stored: 'utf-8' codec can't encode character '\\ud800'"
-                r" in position 0: surrogates not allowed"
-            ),
-        ),
         (
             AllOf([Exact(id="a"), NOTHING]),
             "audience: can't be stored: NOTHING can't be a part of a JSON filter; leave it out",

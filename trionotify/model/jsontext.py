@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import attrs
 import msgspec
 
-from trionotify.model.text import without_mark
+from trionotify.model.text import without_mark, without_subclass
 
 __all__ = [
     "LONG",
@@ -55,7 +55,8 @@ _read: Any = msgspec.json.Decoder().decode
 _read_members: Any = msgspec.json.Decoder(dict[str, Verbatim]).decode
 _read_items: Any = msgspec.json.Decoder(list[Verbatim]).decode
 _check: Any = msgspec.json.Decoder(Verbatim).decode
-write_json: Callable[[object], bytes] = msgspec.json.Encoder().encode
+
+write_json: Callable[[object], bytes] = msgspec.json.Encoder(enc_hook=without_subclass).encode
 
 
 def read_json(text: str | bytes | Verbatim) -> Any:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable
-from typing import Final, overload
+from collections.abc import Callable, Iterable
+from typing import Any, Final, overload
 
 __all__ = [
     "FORBIDDEN",
@@ -23,6 +23,7 @@ __all__ = [
     "memory_of",
     "texts_of",
     "without_mark",
+    "without_subclass",
 ]
 
 #: The most characters of an `id`, and of a `to`.
@@ -89,6 +90,26 @@ def without_mark(text: str | bytes) -> str | bytes: ...
 def without_mark(text: str | bytes) -> str | bytes:
     """Remove a byte order mark from the start of the text."""
     return text.removeprefix(_MARK) if isinstance(text, str) else text.removeprefix(codecs.BOM_UTF8)
+
+
+def without_subclass(value: object) -> object:
+    """Return text, bytes or a number of a subclass as Python's own type.
+
+    msgspec writes no other. Raises TypeError for anything else.
+    """
+    for kind, convert in _CONVERT.items():
+        if isinstance(value, kind):
+            return convert(value)
+    raise TypeError(f"JSON has no values of type {type(value).__name__}")
+
+
+#: (Not the types themselves, which would ask the subclass.)
+_CONVERT: Final[dict[type, Callable[[Any], object]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+}
 
 
 def decoded(data: bytes) -> str:

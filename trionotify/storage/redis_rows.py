@@ -14,6 +14,7 @@ import attrs
 import msgspec
 
 from trionotify.errors import StoreError
+from trionotify.model.text import without_subclass
 from trionotify.storage.rows import content_of, entry_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["Stored", "chained", "key_of", "payload_of"]
 #: The bytes of the process, and those of both together.
 _PROCESS: Final = 8
 _HEAD: Final = 16
-_encode: Final = msgspec.msgpack.Encoder().encode
+_encode: Final = msgspec.msgpack.Encoder(enc_hook=without_subclass).encode
 _decode: Final = msgspec.msgpack.Decoder(list[Any]).decode
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import sys
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 from zlib import crc32
 
 import msgspec
@@ -21,10 +21,8 @@ from trionotify.model.filters import from_json
 from trionotify.model.jsontext import MAX_DEPTH, check_json, read_json, write_json
 from trionotify.model.notification import NO_EXTENSIONS, Notification
 from trionotify.model.predicates import NOTHING, Wanted, is_value, to_json
+from trionotify.model.text import without_subclass
 from trionotify.settings import FilterLimits
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "COLUMNS",
@@ -102,7 +100,7 @@ def content_of(entry: Entry) -> Row:
     # The rest of a key is the notification's `source` and `id`: see `repetition_key`.
     publisher = None if entry.key is None else cast("tuple[str, str, str]", entry.key)[0]
     audience_json = None if audience is None else audience_text(audience)
-    extensions_json = write_json(_plain(extensions)).decode() if extensions else None
+    extensions_json = write_json(dict(extensions)).decode() if extensions else None
     given = 1 if given else 0
     columns = (entry.origin, publisher, id, given, source, type, time, subject, kind)
     return columns + (audience_json, extensions_json, data)  # noqa: RUF005 - see above
@@ -151,24 +149,9 @@ def is_whole(row: Row) -> bool:
         return False  # values of other types than were written
 
 
-def _without_subclass(value: Any) -> str | int:
-    return int(value) if isinstance(value, int) else str.__str__(value)
-
-
-_ENCODE: Final = msgspec.msgpack.Encoder(enc_hook=_without_subclass).encode
+_ENCODE: Final = msgspec.msgpack.Encoder(enc_hook=without_subclass).encode
 #: Packs a float as in MessagePack.
 _MOMENT: Final = struct.Struct(">d").pack
-
-
-def _plain(extensions: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert values of subclasses of str and int to plain ones, for JSON."""
-    return {
-        name: value if value.__class__ in _JSON else _without_subclass(value)
-        for name, value in extensions.items()
-    }
-
-
-_JSON: Final = frozenset({str, int, bool})
 
 
 def audience_text(audience: Wanted) -> str:
