@@ -40,6 +40,8 @@ await entered("http://test", extra_headers=[("a b", "x")])
 await entered("http://test", extra_headers={"X": "a"})
 await entered("http://test", extra_headers=["X: a"])
 await entered("http://test", open_stream=5)
+await entered("http://test", open_stream=lambda: None)
+await entered("http://test", open_stream=nothing)
 await entered("https://test", ssl_context=True)
 await entered("http://test", ssl_context=context)
 await entered("http://test", max_buffered=0)
@@ -197,6 +199,7 @@ def names() -> Mapping[str, Any]:
         "lost": _lost,
         "losing": _losing,
         "forever": trio.sleep_forever,
+        "nothing": trio.lowlevel.checkpoint,
         "Refused": Refused,
         "context": ssl.create_default_context(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -523,6 +524,50 @@ async def test_params_fail(autojump_clock: Clock, caplog: pytest.LogCaptureFixtu
             network.cut()
             with pytest.raises(Refused, match="go away"):
                 await anext(client)
+
+
+async def test_a_function_for_streams_that_fails(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one for params: at first entering raises it, later the client tries again."""
+    async with open_both() as (hub, network):
+        errors: list[Exception | None] = [KeyError("tunnel")]
+
+        async def dial() -> trio.abc.Stream:
+            if error := errors.pop(0):
+                raise error
+            return await network.dial()
+
+        with pytest.raises(KeyError, match="tunnel"):
+            async with connect("http://test", open_stream=dial):
+                raise AssertionError("it was entered")
+        errors += [None, ValueError("tunnel"), OSError("no"), None, Refused(403, "go away")]
+        async with connect("http://test", open_stream=dial) as client:
+            network.cut()
+            await hub.publish("1")
+            assert await take(client, 1) == ["1"]
+            assert "open_stream: the function raised ValueError('tunnel')" in caplog.text
+            network.cut()
+            with pytest.raises(Refused, match="go away"):
+                await anext(client)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: None, "open_stream: must be an async function; write async def open_stream()"),
+        (
+            trio.lowlevel.checkpoint,
+            "open_stream: the function must return a trio.abc.Stream, not NoneType",
+        ),
+    ],
+)
+async def test_a_function_for_streams_that_gives_none(
+    made: Any, words: str, autojump_clock: Clock
+) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(words)}$"):
+        async with connect("http://test", open_stream=made):
+            raise AssertionError("it was entered")
 
 
 @pytest.mark.parametrize(

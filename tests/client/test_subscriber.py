@@ -481,3 +481,5 @@ async def test_names_for_filters(autojump_clock: Clock) -> None:
                         await client.subscribe()
                     with pytest.raises(ValueError, match="filters: given twice"):
                         await client.subscribe([], filter=[])
+                    with pytest.raises(ValueError, match="sql: line 1, column 7"):
+                        await client.subscribe(sql="type =")

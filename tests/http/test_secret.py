@@ -303,6 +303,14 @@ def test_signing_with_wrong_types(arguments: tuple[Any, ...], words: str) -> Non
         sign(params, secret, **({"expires_in": rest[0]} if rest else {}))
 
 
+@pytest.mark.parametrize(
+    ("params", "name"), [({"a": "\ud800"}, "a"), ({"\ud800": "a"}, "params"), ("a=\ud800", "params")]
+)
+def test_signing_what_has_no_bytes(params: Any, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: must not contain the character '\\ud800'$"):
+        sign(params, KEY)
+
+
 @pytest.mark.parametrize("text", [b"fifteen letters", b"the good one, long enough\nx\n"])
 def test_what_could_be_guessed(text: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """It is taken, with a warning."""

@@ -99,6 +99,8 @@ def test_they_are_values() -> None:
         (Exact, ValueError, "Exact: needs at least one attribute"),
         (lambda: Exact(type=""), ValueError, "type: must not be empty"),
         (lambda: Exact(type=5), TypeError, "type: must be str, not int"),
+        (lambda: Exact(type="\ud800"), ValueError, r"type: must not contain the character '\\ud800'"),
+        (lambda: Sql("'\ud800'"), ValueError, r"sql: must not contain the character '\\ud800'"),
         (
             lambda: Prefix({"": "x"}),
             ValueError,

@@ -9,6 +9,7 @@ way.
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
 import socket
@@ -21,8 +22,9 @@ import attrs
 import trio
 
 from trionotify.model.addresses import unix_path, unix_url
+from trionotify.model.text import check_unicode
 
-__all__ = ["Endpoint", "OpenStream", "Unreachable"]
+__all__ = ["Endpoint", "OpenStream", "Unopened", "Unreachable"]
 
 OpenStream = Callable[[], Awaitable[trio.abc.Stream]]
 
@@ -44,6 +46,14 @@ class Unreachable(OSError):
     def __init__(self, endpoint: Endpoint, why: str, advice: str = "") -> None:
         super().__init__(f"{endpoint}: {why}{advice}")
         self.why = why
+
+
+class Unopened(Exception):
+    """The application's own function `open_stream` raised `error`, which isn't an OSError."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @attrs.frozen(kw_only=True)
@@ -100,9 +110,9 @@ class Endpoint:
         """Open a stream to the server, with TLS if the URL asks for it. Put a deadline around it.
 
         `open_stream` makes the stream below TLS in place of the URL, `ssl_context` replaces the default
-        one. Raises OSError that names the URL.
+        one. Raises OSError that names the URL, and `Unopened`.
         """
-        stream = await (self._connect() if open_stream is None else open_stream())
+        stream = await (self._connect() if open_stream is None else _opened_by(open_stream))
         if self.scheme != "https":
             return stream
         context = ssl_context or ssl.create_default_context()
@@ -149,8 +159,25 @@ class Endpoint:
             raise Unreachable(self, why, hint) from error
 
 
+async def _opened_by(open_stream: OpenStream) -> trio.abc.Stream:
+    try:
+        opening = open_stream()
+        if not inspect.isawaitable(opening):
+            raise TypeError("open_stream: must be an async function; write async def open_stream()")
+        stream = await opening
+        if not hasattr(stream, "receive_some"):
+            kind = type(stream).__name__
+            raise TypeError(f"open_stream: the function must return a trio.abc.Stream, not {kind}")
+    except OSError:
+        raise
+    except Exception as error:  # the application's own function may raise anything
+        raise Unopened(error) from error
+    return stream
+
+
 def _split(url: str) -> SplitResult:
     """Split an HTTP or WebSocket URL. Raises ValueError that says what to write."""
+    check_unicode("url", url)
     try:
         split = urlsplit(url)
     except ValueError as error:

@@ -33,7 +33,7 @@ import trio
 import trio_websocket
 
 from trionotify.client.backoff import Backoff, capped, retry_after
-from trionotify.client.endpoint import Unreachable
+from trionotify.client.endpoint import Unopened, Unreachable
 from trionotify.client.link import Event, Link, Unread, open_link
 from trionotify.errors import CloseCode, Closed, Refused, TrionotifyError, quoted
 from trionotify.model.cloudevents import AUTHENTICATE, encode
@@ -115,7 +115,8 @@ async def stay_connected(
     """Keep `part` connected until this is cancelled; then say goodbye.
 
     The first connection of an eager part is reported to `task_status`. Errors before it are raised, as
-    OSError, `Refused`, `Closed` or the exception of the function `params`, once each server was tried.
+    OSError, `Refused`, `Closed` or the exception of an application's function, once all servers were
+    tried.
     With `keep_trying` only errors that don't pass by themselves are raised. Whenever a connection can't
     be made, or ends by itself, the next server is tried.
     """
@@ -172,8 +173,7 @@ async def _attempt(part: Part, target: Target, opened: Callable[[], None], backo
         asked = "token"
         token = await target.bearer()
     except Exception as error:  # the application's own function may raise anything
-        logger.warning("%s: the function raised %s", asked, quoted(error))
-        return Ending(error, again=not isinstance(error, TrionotifyError))
+        return _of_function(asked, error)
     try:
         query = part.query(given)
     except (Refused, TypeError, ValueError) as unusable:
@@ -185,6 +185,8 @@ async def _attempt(part: Part, target: Target, opened: Callable[[], None], backo
             part.welcomed(link.welcome)
             opened()
             endings.append(await _converse(part, link, target, backoff))
+    except* Unopened as group:
+        endings.append(_of_function("open_stream", _first(group).error))
     except* trio_websocket.ConnectionRejected as group:
         endings.append(_of_answer(_first(group)))
     except* trio_websocket.ConnectionClosed as group:
@@ -279,6 +281,12 @@ async def _renew(part: Part, target: Target, left: object) -> None:
             logger.warning("token: not renewed: %s", quoted(error))
             return
         left = answer.get("expires_in")
+
+
+def _of_function(name: str, error: Exception) -> Ending:
+    """Return the ending for an exception of the application's own function `name`."""
+    logger.warning("%s: the function raised %s", name, quoted(error))
+    return Ending(error, again=not isinstance(error, TrionotifyError))
 
 
 def _of_close(reason: trio_websocket.CloseReason | None, after: float = 0.0) -> Ending:

@@ -20,7 +20,7 @@ import trio
 from trionotify.client.publisher import Publisher
 from trionotify.client.reconnect import stay_connected
 from trionotify.client.subscriber import Subscriber
-from trionotify.client.target import AskParams, AskToken, Target, filters_of
+from trionotify.client.target import AskParams, AskToken, Target, check_sql, filters_of
 from trionotify.durations import Duration, seconds_of
 from trionotify.errors import check_trio
 from trionotify.model.cursor import Since, written_since
@@ -99,7 +99,10 @@ class Remote:
                 "filters: must be a predicate or a JSON array of filters; [] means everything"
             )
         wanted = [] if chosen is None else filters_of(chosen)
-        return await subscriber.choose(wanted if sql is None else filters_of([*wanted, {"sql": sql}]))
+        if sql is not None:
+            check_sql(sql)
+            wanted = [*wanted, {"sql": sql}]
+        return await subscriber.choose(wanted)
 
     async def publish(  # noqa: ASYNC128 - the outbox calls `started`
         self,
@@ -203,7 +206,7 @@ async def connect(
       reached, the client continues at the next one, with the same cursor.
     - `extra_headers` go with each handshake. `ssl_context` is for `https`, in place of the default one.
     - `open_stream()` opens a stream to the server instead of the URL's, such as a tunnel, or a stream in
-      memory.
+      memory. An exception that it raises has the same effect as one of the function `params`.
 
     The query. Give each key only once, here or in the URL.
 

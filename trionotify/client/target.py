@@ -24,8 +24,9 @@ from trionotify.model.cursor import SPELLINGS
 from trionotify.model.filters import check_filter, from_json
 from trionotify.model.jsontext import write_json
 from trionotify.model.keys import UNSIGNED
-from trionotify.model.predicates import AllOf, Predicate, to_json
+from trionotify.model.predicates import AllOf, Predicate, Sql, to_json
 from trionotify.model.query import Filters, Query, parse_query
+from trionotify.model.text import check_unicode
 from trionotify.settings import FilterLimits, duration
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "AskParams",
     "AskToken",
     "Target",
+    "check_sql",
     "filters_key",
     "filters_of",
     "predicate_in",
@@ -83,6 +85,14 @@ def filters_of(wanted: object) -> list[Any]:
     except ValueError as error:
         raise ValueError(f"filters: {error}") from None
     return found if isinstance(found, list) else [found]
+
+
+def check_sql(sql: str) -> None:
+    """Raise TypeError or ValueError that begins with `sql` if it isn't a filter in CloudEvents SQL."""
+    try:
+        Sql(sql)
+    except ValueError as error:
+        raise ValueError(f"sql: {str(error).removeprefix('sql: ')}") from None
 
 
 def filters_key(params: Mapping[str, str]) -> str:
@@ -364,6 +374,8 @@ def _merged(
 def _said_wanted(filters: object, sql: str | None, *, signed: bool) -> dict[str, str]:
     """Return the arguments `filters` and `sql` as query keys. They can only narrow a signed query."""
     wanted = None if filters is None else filters_of(filters)
+    if sql is not None:
+        check_sql(sql)
     if signed and sql is not None:
         wanted, sql = [*(wanted or []), {"sql": sql}], None
     said = {} if sql is None else {"sql": sql}
@@ -379,6 +391,9 @@ def _check(query: Mapping[str, str]) -> None:
             "echo: must not be 0, because this client publishes over a connection of its own; compare"
             " `source` instead"
         )
+    for name, value in query.items():
+        check_unicode("params", name)
+        check_unicode(name, value)
     try:
         Query.of(query, limits=_ANY_SIZE, subprotocol=SUBPROTOCOL)
     except Refused as refused:

@@ -30,7 +30,7 @@ from trionotify.durations import seconds_of
 from trionotify.errors import Refused, cut, quoted
 from trionotify.model.keys import UNSIGNED
 from trionotify.model.query import Query, parse_query
-from trionotify.model.text import check_seconds, without_mark
+from trionotify.model.text import check_seconds, check_unicode, without_mark
 
 if TYPE_CHECKING:
     from trionotify.http.messages import Request
@@ -197,6 +197,8 @@ def sign(
     if a server would refuse the query.
     """
     key = _signing_key(_secret_itself(secret))
+    if isinstance(params, str):
+        check_unicode("params", params)
     seconds = seconds_of("expires_in", expires_in)
     if not 0 < seconds <= _LONGEST:
         raise ValueError(
@@ -241,6 +243,8 @@ def _checked(params: Mapping[str, str]) -> dict[str, str]:
             raise TypeError(
                 f"params: {cut(name)} must be str, not {type(value).__name__}; write {str(value)!r:.80}"
             )
+        check_unicode("params", name)
+        check_unicode(cut(name), value)
     return dict(params)
 
 

@@ -21,6 +21,7 @@ import attrs
 
 from trionotify import cesql
 from trionotify.errors import cut, hint_of, quoted
+from trionotify.model.text import check_unicode
 
 __all__ = [
     "EVERYTHING",
@@ -104,7 +105,7 @@ class OnAttributes(Predicate):
 
         In an audience they are the query's parameters, which may have any name; those of a filter
         are checked when it is registered. Raises TypeError or ValueError if a name or a value isn't
-        text or is empty, or if there are none.
+        text, is empty, or has a lone surrogate, or if there are none.
         """
         pairs = {**(mapping or {}), **attributes}
         if not pairs:
@@ -118,6 +119,7 @@ class OnAttributes(Predicate):
                 raise TypeError(f"{cut(name)}: must be str, not {type(value).__name__}")
             if not value:
                 raise ValueError(f"{cut(name)}: must not be empty")
+            check_unicode(cut(name), value)
         self.__attrs_init__(tuple(sorted(pairs.items())))
 
     def __call__(self, subject: Subject) -> bool:
@@ -221,6 +223,7 @@ class Sql(Predicate):
     def __init__(self, source: str) -> None:
         if not isinstance(source, str):
             raise TypeError(f"sql: must be str, not {type(source).__name__}")
+        check_unicode("sql", source)
         self.__attrs_init__(source, cesql.parse(source))
 
     def __call__(self, subject: Subject) -> bool:

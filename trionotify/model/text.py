@@ -18,6 +18,7 @@ __all__ = [
     "MAX_ID",
     "check_id",
     "check_seconds",
+    "check_unicode",
     "decoded",
     "decoded_memory",
     "memory_of",
@@ -60,6 +61,14 @@ def check_seconds(name: str, moment: float) -> None:
         raise ValueError(
             f"{name}: must be in seconds since 1970, not in milliseconds, so {moment:g} is too large"
         )
+
+
+def check_unicode(name: str, text: str) -> None:
+    """Raise ValueError if `text` has a lone surrogate, which UTF-8 can't encode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: must not contain the character {text[error.start]!r}") from None
 
 
 def texts_of(name: str, value: object) -> tuple[str, ...]:
