@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from trionotify.errors import quoted
 
-__all__ = ["Duration", "duration_of", "parse_duration", "seconds_of"]
+__all__ = ["Duration", "duration_of", "limit_of", "parse_duration", "seconds_of"]
 
 #: A duration: seconds, a text like `15m` or `90`, or a timedelta.
 Duration: TypeAlias = float | str | timedelta
@@ -48,3 +48,11 @@ def seconds_of(name: str, value: object) -> float:
         return duration_of(value)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
+
+
+def limit_of(name: str, value: object) -> float:
+    """Return the seconds of a `Duration` that may be 0. Raises as `seconds_of` does."""
+    seconds = seconds_of(name, value)
+    if not seconds >= 0:
+        raise ValueError(f"{name}: must be 0 or more seconds, not {value}")
+    return seconds

@@ -29,6 +29,7 @@ __all__ = [
     "check_trio",
     "cut",
     "did_you_mean",
+    "encodable",
     "hint_of",
     "is_token",
     "may_be_sent",
@@ -142,8 +143,13 @@ _DETAIL: Final = 500
 
 
 def shortened(detail: str) -> str:
-    """Cut a detail to `_DETAIL` characters, because it may repeat a peer's text."""
-    return detail if len(detail) <= _DETAIL else f"{detail[:_DETAIL]}…"
+    """Cut a detail to `_DETAIL` characters, which can be encoded; it may repeat a peer's text."""
+    return encodable(detail if len(detail) <= _DETAIL else f"{detail[:_DETAIL]}…")
+
+
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 can't encode, by question marks."""
+    return text.encode(errors="replace").decode()
 
 
 def check_close(code: int, reason: str) -> None:

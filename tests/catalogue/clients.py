@@ -78,6 +78,7 @@ await used(role="both", filters=5)
 await used(role="both", filters=None)
 await used(role="both", left=True)
 await used(role="both", publish="x", extensions=99)
+await used(role="both", ask=-1)
 """
 
 
@@ -119,13 +120,17 @@ async def _heard(script: Any) -> None:
                 await anext(client)
 
 
-async def _used(*, publish: Any = ..., left: bool = False, extensions: int = 0, **options: Any) -> None:
+async def _used(
+    *, publish: Any = ..., left: bool = False, extensions: int = 0, ask: Any = ..., **options: Any
+) -> None:
     """Does with a good connection what can't be done."""
     filters = options.pop("filters", ...)
     async with open_hub() as hub, open_network(hub) as network:
         async with network.connect(**options) as client:
             if filters is not ...:
                 await client.subscribe(filters)
+            elif ask is not ...:
+                await client.request("x", timeout=ask)
             elif publish is None:
                 await anext(client)
             elif publish is not ...:

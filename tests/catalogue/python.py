@@ -273,6 +273,7 @@ await Client("a").send("x")
 await Client("a").send(5)
 await Client("a").publish("x")
 Client("a").reject("x", "why", status=200)
+Client("a").reject("x", 5)
 """
 
 

@@ -169,9 +169,11 @@ async def test_a_deadline_of_nothing_is_the_end(room: Room, autojump_clock: Cloc
     for nonsense in (-1, float("nan")):
         with pytest.raises(ValueError, match="deadline: must be 0 or more seconds"):
             await room.hub.drain(nonsense)
+    with pytest.raises(ValueError, match="deadline: must be a duration in seconds"):
+        await room.hub.drain("soon")
     assert room.hub.ready
     peer = await room.connect()
-    await room.hub.drain(0)
+    await room.hub.drain("0s")
     await room.quiet()
     assert peer.kernel.was_reset
     assert peer.look().close is None

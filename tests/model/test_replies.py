@@ -23,7 +23,7 @@ from tests.fleet.server import free_port
 from tests.network import open_both
 from tests.test_peers import need
 from tests.web import Web, post
-from trionotify import Client, Notification, Refused, connect
+from trionotify import EVERYTHING, Client, Exact, Notification, Refused, connect
 from trionotify.delivery.unanswered import _MAX_REQUESTS
 
 Clock = trio.testing.MockClock
@@ -125,6 +125,9 @@ async def test_a_session_rejects(autojump_clock: Clock) -> None:
                         again()
                 with pytest.raises(ValueError, match="status: must be an HTTP status from 400 to 599"):
                     client.reject(message, "", 200)
+                for mistake in (("", "404"), (5, 404)):
+                    with pytest.raises(TypeError, match="reason and status: must be str and int"):
+                        client.reject(message, *mistake)  # type: ignore[arg-type] # on purpose
                 errors.append(str(message))
 
     async with open_room(session=session) as room:
@@ -134,6 +137,25 @@ async def test_a_session_rejects(autojump_clock: Clock) -> None:
         assert answers(peer) == [("1", 404), ("2", 404)]
         assert own(peer, "error")[0]["data"]["detail"] == "no such room"
     assert len(errors) == 2
+
+
+async def test_a_reason_that_utf_8_cannot_encode(autojump_clock: Clock) -> None:
+    """It may come from a peer's JSON. The client is told all the same, and no error is in between."""
+
+    async def session(client: Client) -> None:
+        while batch := await client.receive_batch():
+            client.reject(batch[0], "no \ud800", 404)
+
+    async with open_room(session=session) as room:
+        peer = await join(room)
+        say(peer, event("1", request=True))
+        await room.quiet()
+        assert own(peer, "error")[0]["data"]["detail"] == "no ?"
+        with pytest.raises(TypeError, match="reason: must be str, not int"):
+            await room.hub.disconnect(Exact(role="both"), 5)  # type: ignore[arg-type] # on purpose
+        assert await room.hub.disconnect(EVERYTHING, "not \ud800") == 1
+        await room.quiet()
+        assert peer.look().close == (4403, "not ?")
 
 
 async def test_what_a_session_publishes_is_acknowledged_once(autojump_clock: Clock) -> None:
@@ -277,6 +299,9 @@ async def test_a_request_outlives_its_connection(autojump_clock: Clock) -> None:
         assert heard[0] == heard[1]
         with pytest.raises(trio.TooSlowError):
             await client.request("y", timeout="3s")
+        for nonsense in (-1, float("nan")):
+            with pytest.raises(ValueError, match="timeout: must be 0 or more seconds"):
+                await client.request("y", timeout=nonsense)
 
 
 async def test_nobody_replies(autojump_clock: Clock) -> None:

@@ -231,7 +231,7 @@ async def test_a_session_and_an_own_record() -> None:
         ("since=nowhere:1", 1008, "since: not everything after nowhere:1 is stil"),
         ("lag=latest", 1008, "lag: latest needs a connection"),
         ("id=stranger", 4401, "id: who is that?"),
-        ("id=mallory", 4403, "id: not you"),
+        ("id=mallory", 4403, "id: not you?"),
         ("id=oops", 1011, "the server failed"),
         ("id=second", 4429, "id: second already has 1 connection, the maximum; close one first"),
     ],
@@ -245,7 +245,7 @@ async def test_refusals(query: str, code: int, words: str, caplog: pytest.LogCap
             case "stranger":
                 raise Refused(401, "id: who is that?")
             case "mallory":
-                raise Refused(403, "id: not you")
+                raise Refused(403, "id: not you\ud800")  # as it may be in a claim
             case "oops":
                 raise ValueError("oops")
         return request.client()

@@ -21,7 +21,7 @@ from trionotify.client.publisher import Publisher
 from trionotify.client.reconnect import stay_connected
 from trionotify.client.subscriber import Subscriber
 from trionotify.client.target import AskParams, AskToken, Target, check_sql, filters_of
-from trionotify.durations import Duration, seconds_of
+from trionotify.durations import Duration, limit_of
 from trionotify.errors import check_trio
 from trionotify.model.cursor import Since, written_since
 from trionotify.model.replies import reply_in
@@ -42,7 +42,8 @@ class Remote:
     `connect` lasts.
 
     Iterate over it for notifications. Each comes once, in order, whatever happens to the connection. If
-    some are lost, `Lagged` is raised in their place.
+    some are lost, `Lagged` is raised in their place. If several tasks iterate, each notification goes to
+    one of them.
     """
 
     def __init__(self, subscriber: Subscriber | None, publisher: Publisher | None) -> None:
@@ -151,8 +152,9 @@ class Remote:
         session that replies, and otherwise what `publish` raises.
         """
         publisher = self._publishing()
+        seconds = limit_of("timeout", timeout)
         id, text = publisher.make(data, self.id, attributes, request=True)
-        with trio.fail_after(seconds_of("timeout", timeout)):
+        with trio.fail_after(seconds):
             return reply_in(await publisher.outbox.ask(id, text))
 
     def _publishing(self) -> Publisher:

@@ -103,7 +103,7 @@ def close_frame(code: int | None, reason: str = "") -> bytes:
 
 def cut_reason(reason: str) -> bytes:
     """Cut a Close reason to the 123 bytes of UTF-8 that fit into a Close frame."""
-    text = reason.encode()[: _LONGEST_CONTROL - 2]
+    text = reason.encode(errors="replace")[: _LONGEST_CONTROL - 2]
     # Cutting may have split a character, but a Close reason must be UTF-8, too (section 5.5.1).
     return text.decode(errors="ignore").encode()
 

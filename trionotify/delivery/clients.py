@@ -310,6 +310,8 @@ class Client:
         `status` is an HTTP status from 400 to 599. A raw client isn't told. Doesn't block. Raises
         ValueError for another status, and for a message that isn't this client's or was answered.
         """
+        if not isinstance(reason, str) or not isinstance(status, int):
+            raise TypeError(f"reason and status: must be str and int, not {reason!r} and {status!r}")
         if not 400 <= status <= 599:
             raise ValueError(f"status: must be an HTTP status from 400 to 599, not {status!r}")
         if self.format != "raw":

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trionotify.delivery.turns import Turn
-from trionotify.errors import CloseCode, quoted
+from trionotify.errors import CloseCode, encodable, quoted
 
 if TYPE_CHECKING:
     from trionotify.delivery.admission import Connection
@@ -110,6 +110,8 @@ async def close_some(connections: Mapping[int, Connection], predicate: Wanted, r
     """Close the connections whose client `predicate` accepts, with 4403: see `Hub.disconnect`."""
     if not callable(predicate):
         raise TypeError(f"predicate: must be a predicate or a callable, not {quoted(predicate)}")
+    if not isinstance(reason, str):
+        raise TypeError(f"reason: must be str, not {type(reason).__name__}")
     await trio.lowlevel.checkpoint()
     found, turn = 0, Turn()
     for key, connection in tuple(connections.items()):
@@ -118,6 +120,6 @@ async def close_some(connections: Mapping[int, Connection], predicate: Wanted, r
         open_ = connections.get(key) is connection and connection.position.joined
         if open_ and predicate(connection.client):
             connection.discard()
-            connection.close(CloseCode.FORBIDDEN, reason)
+            connection.close(CloseCode.FORBIDDEN, encodable(reason))
             found += 1
     return found

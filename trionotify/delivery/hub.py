@@ -40,6 +40,7 @@ from trionotify.delivery.registry import Registry
 from trionotify.delivery.shutdown import Drain, abort_all, say_goodbye
 from trionotify.delivery.subscription import Subscription, not_resumable
 from trionotify.delivery.turns import OPERATORS, Lane
+from trionotify.durations import Duration, limit_of
 from trionotify.errors import CloseCode, Refused
 from trionotify.model.cursor import Cursor, Moment, Since, parse_since
 from trionotify.model.filters import check_filter
@@ -216,7 +217,7 @@ class Hub(ABC):
         """Return the conditions of readiness: the name of each check, and `ok` or the problem."""
         return {"accepting": self.entrance.closed or "ok", "log": self.log.problem or "ok"}
 
-    async def drain(self, deadline: float | None = None) -> None:
+    async def drain(self, deadline: Duration | None = None) -> None:
         """Close all clients in good order, so that they reconnect to a successor.
 
         Immediately, the hub is no longer ready, all its listeners stop accepting, and new requests get a
@@ -229,11 +230,9 @@ class Hub(ABC):
         Returns when the last client has left. Always a checkpoint. Several calls wait for the same end,
         and the earliest deadline applies. If a session calls it, the drain doesn't wait for that
         session, but closes its client, too. Cancelled, the hub stays closed to new connections, and
-        clients that were not sent away yet stay connected. Raises ValueError if `deadline` is below 0.
+        clients not sent away yet stay connected. Raises TypeError or ValueError for a bad `deadline`.
         """
-        seconds = self.settings.drain_timeout if deadline is None else deadline
-        if not seconds >= 0:
-            raise ValueError(f"deadline: must be 0 or more seconds, not {deadline}")
+        seconds = self.settings.drain_timeout if deadline is None else limit_of("deadline", deadline)
         await self._drain.run(seconds)
 
     async def disconnect(self, predicate: Wanted, reason: str = "disconnected") -> int:

@@ -28,6 +28,7 @@ from trionotify import cesql
 from trionotify.connection.session import Handler, Session, handler_session, publishing_session
 from trionotify.delivery.hub import Hub
 from trionotify.delivery.shutdown import say_goodbye
+from trionotify.durations import Duration
 from trionotify.errors import CloseCode, check_trio
 from trionotify.http.messages import Authenticate
 from trionotify.http.routes import ADMIN, ALL, PUBLIC, load_files
@@ -168,7 +169,7 @@ class Server:
     def url(self) -> str:
         return self.urls[0]
 
-    async def drain(self, deadline: float | None = None) -> None:
+    async def drain(self, deadline: Duration | None = None) -> None:
         """Close all clients of the hub in good order, and let `serve` return. See `Hub.drain`."""
         await self.hub.drain(deadline)
 
