@@ -232,6 +232,8 @@ def test_a_socket_file_that_was_left_over(tmp_path: Path) -> None:
     path.write_text("precious")
     with pytest.raises(OSError, match="is a file, not a socket; choose another path"):
         listen_unix(str(path))
+    with pytest.raises(OSError, match="is a directory, not a socket; choose another path"):
+        listen_unix(str(tmp_path))
     assert path.read_text() == "precious"
 
 

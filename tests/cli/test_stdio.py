@@ -101,6 +101,13 @@ def test_the_server_goes_on_without_its_first_reader() -> None:
     [
         ("explain --sql TRUE event.json >/dev/full", 1, "trionotify: stdout: No space left on device\n"),
         ("completion bash >/dev/full", 1, "trionotify: stdout: No space left on device\n"),
+        ("--help >/dev/full", 1, "trionotify: stdout: No space left on device\n"),
+        ("--version >/dev/full", 1, "trionotify: stdout: No space left on device\n"),
+        ("store check --help >/dev/full", 1, "trionotify: stdout: No space left on device\n"),
+        (
+            *("top --once --interval 0.1 --url URL >/dev/full", 1),
+            "trionotify: stdout: No space left on device\n",
+        ),
         ("completion bash | head -1; exit ${PIPESTATUS[0]}", 0, ""),
         ("serve --help | head -1; exit ${PIPESTATUS[0]}", 0, ""),
         ("explain --sql TRUE event.json >&-", 0, ""),

@@ -78,6 +78,11 @@ def test_the_query_behind_a_socket_is_kept() -> None:
     assert made.resource(made.params) == "/events?id=al&team=a%3Fb"
 
 
+def test_a_role_may_be_narrowed() -> None:
+    """The URL of a client that does both serves one that does only one of them."""
+    assert target("http://host/?role=both", said={"role": "subscriber"}).role == "subscriber"
+
+
 def test_an_id_is_made_up_once() -> None:
     """It stays the same for all connections of one client, and is another one for each client."""
     first, second = target("http://host"), target("http://host")
@@ -128,7 +133,14 @@ def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> N
         ({"url": "host:8765"}, ValueError, "url: must start with http, https, ws, wss or unix"),
         ({"url": "http://"}, ValueError, "url: must have a host"),
         ({"url": "http://host:99999"}, ValueError, "url: .*[Pp]ort"),
-        ({"url": "http://al:secret@host"}, ValueError, "url: must not have credentials"),
+        (
+            {"url": "http://al:secret@host"},
+            *(ValueError, "url: must not have credentials; send them in the header Authorization"),
+        ),
+        (
+            {"url": "http://host/?role=publisher", "role": "subscriber"},
+            *(ValueError, "role: given twice; give it once"),
+        ),
         ({"url": "http://host/#top"}, ValueError, "url: a '#'"),
         ({"url": "http://host/?a=1&a=2"}, ValueError, "url: a: given twice; give it once"),
         (

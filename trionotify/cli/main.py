@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, BinaryIO, Final
 
 import click
@@ -15,7 +17,7 @@ from trionotify.cli.client import filter_options, predicate_of
 from trionotify.cli.config import DURATION, FILE, in_one_line, name_variables
 from trionotify.cli.publish import publish
 from trionotify.cli.serve import serve
-from trionotify.cli.stdio import Failure, Mistake, keep_numbers, show
+from trionotify.cli.stdio import Failure, Mistake, keep_numbers, let_go_of_stdout, show
 from trionotify.cli.subscribe import subscribe
 from trionotify.cli.top import top
 from trionotify.delivery.explain import explain as explain_predicate
@@ -56,7 +58,16 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         keep_numbers()
-        return super().main(*args, **extra)
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            # click writes a help and the version to stdout by itself.
+            *_, (frame, _) = walk_tb(error.__traceback__)
+            if frame.f_code is not click.echo.__code__:
+                raise
+            let_go_of_stdout()
+            Failure(f"stdout: {error.strerror}").show()
+            sys.exit(Failure.exit_code)
 
 
 @click.group(cls=_Commands)

@@ -18,6 +18,7 @@ import trio
 from trionotify.cli.client import URL, headers_of, run, secret_option
 from trionotify.cli.config import Duration
 from trionotify.cli.fetch import fetch
+from trionotify.cli.stdio import let_go_of_stdout
 from trionotify.errors import Refused, TrionotifyError
 from trionotify.model.jsontext import read_json
 
@@ -127,7 +128,12 @@ async def watch(
     before = await _read(url, extra_headers)
     if once or not sys.stdout.isatty():
         await trio.sleep(interval)
-        console.print(render(url, Picture.of(before, await _read(url, extra_headers)), history))
+        picture = Picture.of(before, await _read(url, extra_headers))
+        try:
+            console.print(render(url, picture, history))
+        except OSError as error:
+            let_go_of_stdout()
+            raise OSError(f"stdout: {error.strerror}") from None
         return 0
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:

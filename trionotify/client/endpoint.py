@@ -195,7 +195,10 @@ def _split(url: str) -> SplitResult:
         port = split.netloc.rpartition(":")[2]
         raise ValueError(f"url: must have a port from 0 to 65535, not {port!r}") from None
     if split.username is not None:
-        raise ValueError("url: must not have credentials; put them into extra_headers, as Authorization")
+        raise ValueError(
+            "url: must not have credentials; send them in the header Authorization (extra_headers in"
+            " Python, --secret on the command line)"
+        )
     if "#" in url:
         raise ValueError("url: a '#' must be written as %23")
     return split

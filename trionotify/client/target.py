@@ -361,7 +361,7 @@ def _merged(
         for name, value in source.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"{name}: must be str, not {value!r}")
-            if name == "role" and ("sig" in merged or merged.get(name) == value):
+            if name == "role" and ("sig" in merged or merged.get(name) in (value, "both")):
                 merged[name] = value  # the server knows which roles were signed
                 continue
             if name in merged:

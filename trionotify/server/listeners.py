@@ -194,7 +194,8 @@ def listen_unix(path: str) -> socket.socket:
             else:
                 raise _in_use()
         elif os.path.lexists(path):
-            raise OSError(f"unix: {path} is a file, not a socket; choose another path")
+            kind = "directory" if os.path.isdir(path) else "file"
+            raise OSError(f"unix: {path} is a {kind}, not a socket; choose another path")
         sock.bind(path)
         _listen(sock)
     except OSError as error:
