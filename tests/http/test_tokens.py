@@ -618,6 +618,8 @@ async def test_disconnecting(provider: Provider, tokens: Tokens, autojump_clock:
             assert (await delete(everyone, admin)).status == 400
         with pytest.raises(TypeError, match=r"^predicate: must be "):
             await room.hub.disconnect("alice")  # type: ignore[arg-type] # a mistake on purpose
+        with pytest.raises(TypeError, match=r"^predicate: must be a plain function"):
+            await room.hub.disconnect(trio.sleep)
         assert (await delete("?exact.idd=alice&x=y", admin)).status == 400
         for number in (1, 0):  # she hasn't answered the Close frame yet
             assert (await delete("?exact.id=alice", admin)).json == {"disconnected": number}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -383,3 +387,37 @@ def test_what_was_read_can_be_read_again() -> None:
         ValueError, match="max_filter_depth: filters may be nested at most 32 levels deep"
     ):
         from_json([deepest, {"all": [deepest]}])
+
+
+async def _waits(subject: object) -> bool:
+    return False
+
+
+def _yields(subject: object) -> Iterator[bool]:
+    yield False
+
+
+class _Waits:
+    async def __call__(self, subject: object) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("function", [_waits, _yields, _Waits(), partial(_waits)])
+def test_what_would_always_be_true(function: Any) -> None:
+    """Nothing awaits a result, so an async function would let everything pass."""
+    words = "must be a plain function, but .* is async or has a yield"
+    for make in (Not, check_filter, lambda part: Exact(a="b") & part, lambda part: AnyOf([part])):
+        with pytest.raises(TypeError, match=f"predicate: {words}"):
+            make(function)
+    with pytest.raises(TypeError, match=f"audience: {words}"):
+        Notification("x", audience=function)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_copies_of_predicates(again: Callable[[Predicate], Predicate]) -> None:
+    """They mean the same, also in JSON."""
+    assert again(EVERYTHING) is EVERYTHING
+    assert again(NOTHING) is NOTHING
+    predicate = Exact(a="b") & ~Sql("EXISTS c") | Prefix(a="d")
+    assert again(predicate) == predicate
+    assert to_json(again(predicate)) == to_json(predicate)

@@ -20,6 +20,7 @@ import trio
 
 from trionotify.delivery.turns import Turn
 from trionotify.errors import CloseCode, encodable, quoted
+from trionotify.model.predicates import check_plain
 
 if TYPE_CHECKING:
     from trionotify.delivery.admission import Connection
@@ -110,6 +111,7 @@ async def close_some(connections: Mapping[int, Connection], predicate: Wanted, r
     """Close the connections whose client `predicate` accepts, with 4403: see `Hub.disconnect`."""
     if not callable(predicate):
         raise TypeError(f"predicate: must be a predicate or a callable, not {quoted(predicate)}")
+    check_plain(predicate)
     if not isinstance(reason, str):
         raise TypeError(f"reason: must be str, not {type(reason).__name__}")
     await trio.lowlevel.checkpoint()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 import attrs
 
-from trionotify.errors import hint_of, quoted
+from trionotify.errors import quoted
 from trionotify.model.attributes import (
     ATTRIBUTES,
     MAX_ATTRIBUTE,
@@ -33,6 +33,7 @@ from trionotify.model.attributes import (
 )
 from trionotify.model.jsontext import check_json
 from trionotify.model.media import read_media
+from trionotify.model.predicates import check_audience
 from trionotify.model.text import memory_of
 
 if TYPE_CHECKING:
@@ -147,11 +148,8 @@ class Notification:
         if self._datacontenttype is not None:
             check_text("datacontenttype", self._datacontenttype)
             _check_json(self.data, self._datacontenttype)
-        if self.audience is not None and not callable(self.audience):
-            raise TypeError(
-                "audience: must be a predicate or a callable of the Client, not"
-                f" {_kind_of(self.audience)}{hint_of(self.audience, audience=True)}"
-            )
+        if self.audience is not None:
+            check_audience(self.audience)
         if self.extensions is not NO_EXTENSIONS:
             _set(self, "extensions", checked_extensions(self.extensions))
 

@@ -14,6 +14,7 @@ it is compared by identity and has no JSON.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import MethodType
 from typing import Any, ClassVar, Final, NoReturn, Protocol
 
@@ -36,7 +37,9 @@ __all__ = [
     "Subject",
     "Suffix",
     "Wanted",
+    "check_audience",
     "check_callable",
+    "check_plain",
     "is_value",
     "key_of",
     "to_json",
@@ -167,6 +170,28 @@ def check_callable(part: object) -> None:
     """Raise TypeError if `part` can't be a predicate."""
     if not callable(part):
         raise TypeError(f"{quoted(part)} is not a predicate or a callable{hint_of(part)}")
+    check_plain(part)
+
+
+def check_plain(function: Callable[..., Any], name: str = "predicate") -> None:
+    """Raise TypeError for an async function or a generator, whose result would always count as true."""
+    if isinstance(function, Predicate):
+        return
+    for code in (function, type(function).__call__):
+        if iscoroutinefunction(code) or isasyncgenfunction(code) or isgeneratorfunction(code):
+            raise TypeError(
+                f"{name}: must be a plain function, but {quoted(function)} is async or has a yield"
+            )
+
+
+def check_audience(audience: object) -> None:
+    """Raise TypeError if `audience` can't be one."""
+    if not callable(audience):
+        raise TypeError(
+            "audience: must be a predicate or a callable of the Client, not"
+            f" {type(audience).__name__}{hint_of(audience, audience=True)}"
+        )
+    check_plain(audience, "audience")
 
 
 @attrs.frozen(eq=False)
@@ -233,6 +258,9 @@ class Sql(Predicate):
     def __repr__(self) -> str:
         return f"Sql({self.source!r})"
 
+    def __reduce__(self) -> tuple[type[Sql], tuple[str]]:
+        return Sql, (self.source,)
+
 
 @attrs.frozen(eq=False)
 class _Constant(Predicate):
@@ -245,6 +273,9 @@ class _Constant(Predicate):
 
     def __repr__(self) -> str:
         return "EVERYTHING" if self.answer else "NOTHING"
+
+    def __reduce__(self) -> str:
+        return repr(self)  # a copy is the constant itself
 
 
 #: Matches every notification. It is the filter of a client without one. Its JSON is the empty list.
