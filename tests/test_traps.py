@@ -420,6 +420,7 @@ class Plain:
             "ssl_context: must be an ssl.SSLContext, not bool",
         ),
         ({"sockets": [7]}, TypeError, "sockets: must be listening sockets of `socket`, not int"),
+        ({"sockets": 7}, TypeError, "sockets: must be a list of listening sockets, not int"),
         ({"max_log_age": "soon"}, ValueError, "max_log_age: must be a duration in seconds, like 90"),
         ({"max_log_age": "0s"}, ValueError, "max_log_age: must be greater than 0, not 0"),
         (

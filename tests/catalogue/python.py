@@ -234,6 +234,7 @@ await enter(open_server(unix="DIR/missing/socket"))
 await enter(open_server(unix="DIR/" + "x" * 200))
 await enter(open_server(sockets=[5]))
 await enter(open_server(sockets=[deaf_socket()]))
+await enter(open_server(sockets=deaf_socket()))
 open_server().hub
 open_server().__enter__()
 repr(open_server())

@@ -281,6 +281,13 @@ async def test_a_subscriptions_predicate_that_raises(
     async with room.hub.subscribe(lambda notification: True) as notifications:
         await room.hub.publish("y")
         assert (await anext(notifications)).data == "y"
+    # Not even this one is taken for the end of the subscription.
+    sender, _ = trio.open_memory_channel[None](1)
+    sender.close()
+    async with room.hub.subscribe(lambda notification: sender.send_nowait(None)) as notifications:
+        await room.hub.publish("z")
+        with pytest.raises(trio.ClosedResourceError):
+            await anext(notifications)
 
 
 async def test_publishing_a_record(room: Room, autojump_clock: trio.testing.MockClock) -> None:

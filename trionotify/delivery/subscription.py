@@ -247,6 +247,8 @@ class Subscription:
             after, upto = self._reader.skip(lost)
             raise Lagged(self._broadcast.cursor(after), self._broadcast.cursor(upto)) from None
         except trio.ClosedResourceError:
+            if self._reader.position.joined and not self._broadcast.over:
+                raise  # the predicate's
             raise StopAsyncIteration from None
 
     @property

@@ -206,6 +206,11 @@ def listen_unix(path: str) -> socket.socket:
 
 def take_over(sockets: Iterable[socket.socket], undo: contextlib.ExitStack) -> list[socket.socket]:
     """Check that these are sockets, and let `undo` close them. Raises TypeError for anything else."""
+    if not isinstance(sockets, Iterable):
+        hint = "; write [sock]" if isinstance(sockets, socket.socket) else ""
+        raise TypeError(
+            f"sockets: must be a list of listening sockets, not {type(sockets).__name__}{hint}"
+        )
     taken = []
     for sock in sockets:
         if not isinstance(sock, socket.socket):
