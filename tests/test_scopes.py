@@ -92,6 +92,17 @@ async def test_what_ends_a_program_in_a_session_ends_the_block_bare(error: BaseE
     assert caught.value is error
 
 
+@pytest.mark.parametrize("make", opened())
+async def test_what_is_entered_twice_says_so(make: Callable[[int | None], Any]) -> None:
+    async with open_server(port=0) as server:
+        opening = make(server.port)
+        async with opening:
+            pass
+        with pytest.raises(RuntimeError, match=r"\(\) was entered already; call it once for each"):
+            async with opening:
+                raise AssertionError("it was entered")
+
+
 async def test_a_server_that_cannot_listen_raises_bare() -> None:
     """The documented OSError can be caught by `except OSError`."""
     async with open_server(port=0) as server:

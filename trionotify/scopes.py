@@ -30,9 +30,13 @@ class Opening(AbstractAsyncContextManager[T_co, bool | None], Generic[T_co]):
     def __init__(self, manager: AbstractAsyncContextManager[T_co, bool | None], name: str) -> None:
         self._manager = manager
         self._name = name
+        self._entered = False
 
     async def __aenter__(self) -> T_co:
         """Run the function up to its `yield`; return what it yields."""
+        if self._entered:
+            raise RuntimeError(f"{self._name}() was entered already; call it once for each `async with`")
+        self._entered = True
         return await self._manager.__aenter__()
 
     async def __aexit__(

@@ -28,6 +28,7 @@ await on_hub(lambda hub: hub.subscribe(since="yesterday"))
 await on_hub(lambda hub: enter(hub.subscribe(since="nope:1")))
 await on_hub(lambda hub: anext(hub.subscribe()))
 await on_hub(twice_entered)
+await hub_entered_twice()
 await on_hub(twice_waiting)
 await on_hub(after_its_end)
 await after_hub(lambda hub: hub.publish("x"))
@@ -58,6 +59,13 @@ async def _after_hub(use: Callable[[Hub], Any]) -> Any:
 async def _enter(subscription: Any) -> None:
     async with subscription:
         pass
+
+
+async def _hub_entered_twice() -> None:
+    opening = open_hub()
+    async with opening:
+        pass
+    await _enter(opening)
 
 
 async def _twice_entered(hub: Hub) -> None:
@@ -97,6 +105,7 @@ def names() -> Mapping[str, Any]:
         "enter": _enter,
         "fails": _fails,
         "twice_entered": _twice_entered,
+        "hub_entered_twice": _hub_entered_twice,
         "twice_waiting": _twice_waiting,
         "ANY": AnyOf([Suffix(type="x"), Not(Exact(type="t"))]),
         "SQL": Sql("type = 'a' AND id = 'b'"),

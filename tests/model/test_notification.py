@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import attrs
 import msgspec
@@ -76,6 +77,7 @@ def test_it_is_immutable() -> None:
         ({"id": ""}, ValueError, "id: must not be empty"),
         ({"id": 1.5}, TypeError, "id: must be str"),
         ({"id": 5}, TypeError, "id: must be str"),
+        ({"id": UUID(int=1 << 122).int}, TypeError, "id: must be str"),
         (
             {"time": "yesterday"},
             ValueError,

@@ -81,6 +81,7 @@ RESERVED_TYPE: Final = "trionotify."
 _PREFIX: Final = secrets.token_hex(6)
 # It starts above the numbers that applications use, so an `id` given as int is noticed as a mistake.
 _FIRST: Final = 1 << 62
+_LAST: Final = 1 << 63  # a UUID's number is above it
 _count: Final = itertools.count(_FIRST).__next__
 
 NO_EXTENSIONS: Final[Mapping[str, ExtensionValue]] = MappingProxyType({})
@@ -141,7 +142,7 @@ class Notification:
             check_text("source", self.source)
             if subject is not None:
                 check_text("subject", subject)
-        if not (self._id.__class__ is int and self._id >= _FIRST):
+        if not (self._id.__class__ is int and _FIRST <= self._id < _LAST):
             check_text("id", self._id)
         if not (self._time.__class__ is float and 0.0 <= self._time < _END_OF_TIME):
             _set(self, "_time", checked_time(self._time))
