@@ -11,7 +11,8 @@ from tests.conftest import cancel_at_every_await
 from tests.redis_nodes import connected, data, open_nodes, open_proxy, publish, recovered, until
 from tests.redis_server import DEADLINE, open_redis
 from trionotify import StoreError, open_hub
-from trionotify.storage import redis_link, redis_log
+from trionotify.storage import redis_checks, redis_link, redis_log
+from trionotify.storage.redis_checks import Checks
 from trionotify.storage.redis_log import RedisLog
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -79,6 +80,19 @@ async def test_a_client_that_is_ahead_is_waited_for(
 
                 proxy.silent = None
             await publish(one.hub, "c")
+
+
+def test_checks_of_many_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are read, those at the end of the log and the last that were read stay known."""
+    monkeypatch.setattr(redis_checks, "_BLOCKS", 20)
+    checks = Checks()
+    end = 1_000_000
+    for offset in range(end - 10_000, end + 1):
+        checks.note(offset, "abcdef01")
+    for offset in range(0, 900_000, 1000):
+        checks.note(offset, "abcdef01")
+    assert checks.find(899_000) == checks.find(end) == checks.find(end - 10_000) == "xabcdef01"
+    assert checks.find(0) is None
 
 
 async def test_what_is_replicated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,11 @@ from typing import Final
 
 __all__ = ["Checks"]
 
-#: Offsets in a block, and how many blocks are kept. The oldest is dropped first.
+#: Offsets in a block, and how many blocks are kept. The least recently used one is dropped first, but
+#: none of those at the end of the log.
 _BLOCK: Final = 1024
 _BLOCKS: Final = 4096
+_NEWEST: Final = 16
 _UNKNOWN: Final = -1
 #: Hexadecimal digits of the chain in a cursor. Two histories agree by chance once in 2^32.
 _DIGITS: Final = 8
@@ -27,11 +29,12 @@ class Checks:
     def note(self, offset: int, chain: str) -> bool:
         """Remember the chain at an offset. Return False if a different one is known there."""
         number, at = divmod(offset, _BLOCK)
-        block = self._blocks.get(number)
-        if block is None:
-            block = self._blocks[number] = array("q", [_UNKNOWN]) * _BLOCK
-            if len(self._blocks) > _BLOCKS:
-                del self._blocks[next(iter(self._blocks))]
+        block = self._blocks.pop(number, None) or array("q", [_UNKNOWN]) * _BLOCK
+        self._blocks[number] = block
+        if len(self._blocks) > _BLOCKS:
+            # Live readers need the newest, also while nothing is published.
+            newest = max(self._blocks)
+            del self._blocks[next(each for each in self._blocks if each <= newest - _NEWEST)]
         check = int(chain[:_DIGITS], 16)
         known = block[at]
         block[at] = check
