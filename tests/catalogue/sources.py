@@ -22,7 +22,7 @@ PACKAGE: Final = Path(trionotify.__file__).parent
 NOT_MESSAGES: Final = {
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|PRAGMA|BEGIN)\b": "SQL",
     r"(journal_mode|synchronous|\w+) = \S+$": "a PRAGMA of SQLite",
-    r"(?s).*redis\.call\(|#!lua|if epoch ": "a script for Redis",
+    r"(?s).*redis\.(call|acl_check_cmd)\(|#!lua|if epoch ": "a script for Redis",
     r"READONLY ": "an error of Redis",
     r"\n\?start:": "the grammar of CloudEvents SQL",
     r"(dict|tuple|list|Literal)\[": "a type",

@@ -17,6 +17,7 @@ import trustme
 from tests.fleet.server import free_port
 from tests.redis_server import DEADLINE, RedisServer, open_redis
 from trionotify import StoreError, open_hub
+from trionotify.storage import redis_scripts, redis_store
 from trionotify.storage.redis_address import RedisAddress
 from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_rows import chained
@@ -174,13 +175,51 @@ async def test_a_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert "falsch" not in caplog.text
 
 
-@pytest.mark.parametrize("lacking", ["-role", "-hmget", "resetkeys"])
-async def test_a_user_that_lacks_a_right(lacking: str, tmp_path: Path) -> None:
-    """It says what to give it, also if a script lacks it."""
+async def test_a_user_that_lacks_a_right(tmp_path: Path) -> None:
+    """It says what to give it, before anything is written."""
     async with open_redis(tmp_path) as server:
-        await server.command("ACL", "SETUSER", "me", "on", "nopass", "~trionotify:*", "+@all", lacking)
+        await server.command("ACL", "SETUSER", "me", "on", "nopass", "~trionotify:*", "+@all")
+        called = set(re.findall(r"redis\.call\('(\w+)'", "".join(redis_scripts.ALL)))
+        for command in sorted(called | {"ROLE", "EVALSHA", "XREAD", "SET", "GETDEL", "WAIT"}):
+            await server.command("ACL", "SETUSER", "me", f"-{command}")
+            with pytest.raises(StoreError, match=r"says: NOPERM .*; give this user the rights that"):
+                async with open_hub(
+                    store=f"redis://me:x@127.0.0.1:{server.port}", durability="replicated"
+                ):
+                    raise AssertionError(f"it must not open without {command}")
+            await server.command("ACL", "SETUSER", "me", f"+{command}")
+        await server.command("ACL", "SETUSER", "me", "resetkeys")
         with pytest.raises(StoreError, match=r"says: NOPERM .*; give this user the rights that"):
             async with open_hub(store=f"redis://me:x@127.0.0.1:{server.port}"):
+                raise AssertionError("it must not open")
+        assert await server.command("DBSIZE") == 0
+
+
+async def test_a_user_that_loses_a_right(tmp_path: Path) -> None:
+    """It says what to give it, also if a script lacks it."""
+    async with open_redis(tmp_path) as server:
+        await server.command("ACL", "SETUSER", "me", "on", "nopass", "~trionotify:*", "+@all")
+        store = RedisStore(RedisAddress.parse(f"redis://me:x@127.0.0.1:{server.port}"))
+        async with store.connect() as session:
+            await server.command("ACL", "SETUSER", "me", "-hmget")
+            with pytest.raises(Refusal, match=r"says: NOPERM .*; give this user the rights that"):
+                await beat(session)
+
+
+async def test_a_redis_that_is_no_sentinel(tmp_path: Path) -> None:
+    """It says so."""
+    async with open_redis(tmp_path) as server:
+        with pytest.raises(StoreError, match=rf"127.0.0.1:{server.port} is not a Sentinel; name"):
+            async with open_hub(store=f"redis+sentinel://127.0.0.1:{server.port}/main"):
+                raise AssertionError("it must not open")
+
+
+async def test_a_redis_without_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for more of what it doesn't understand, so the time is up."""
+    monkeypatch.setattr(redis_store, "CONNECT_TIMEOUT", 0.5)
+    async with open_redis(tmp_path) as server:
+        with pytest.raises(StoreError, match="if Redis has no TLS there, write redis://"):
+            async with open_hub(store=f"rediss://127.0.0.1:{server.port}"):
                 raise AssertionError("it must not open")
 
 

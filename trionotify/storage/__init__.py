@@ -57,7 +57,7 @@ async def open_log(
         raise ValueError(f"durability: must be one of {', '.join(known)}, not {durability!r}")
     if address is not None:
         check_installed()
-        redis = RedisStore(address, fsynced=durability == "fsynced")
+        redis = RedisStore(address, durability)
         return await RedisLog.open(redis, durability, settings, node_name)
     kind, _, path = store.partition(":")
     if store == "memory:":

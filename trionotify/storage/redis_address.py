@@ -90,6 +90,8 @@ class RedisAddress:
             password=unquote(password) or _password("password_file", query),
             sentinel_password=_password("sentinel_password_file", query),
         )
+        if found.replicas == 0:
+            raise ValueError("store: replicas: must be 1 or more")
         if not _HUB.fullmatch(found.hub):
             raise ValueError("store: hub: must be 1 to 64 of the letters, digits and . _ -")
         if scheme == "unix":
@@ -136,7 +138,7 @@ def _host(place: str, default: int) -> tuple[str, int]:
         host, port = split.hostname, split.port
     except ValueError:
         host, port = None, None
-    if not host:
+    if not host or port == 0:
         raise ValueError(f"store: must have HOST or HOST:PORT; write {_NEEDED}")
     return host, port or default
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ALL", "APPEND", "BEAT", "EVICT", "FIND", "RENEW"]
+__all__ = ["ALL", "APPEND", "BEAT", "EVICT", "FIND", "RENEW", "RIGHTS"]
 
 _META: Final = """
 local LOG, META, IDS = KEYS[1], KEYS[2], KEYS[3]
@@ -183,4 +183,24 @@ return {text(found), there}
 """
 )
 
-ALL: Final = (APPEND, EVICT, BEAT, RENEW, FIND)
+#: KEYS[4] is `nodes`. ARGV: a key of the shelf, and the durability. It runs none of the commands that it
+#: lists, because a script that fails in the middle would leave the log damaged.
+RIGHTS: Final = """
+local LOG, META, IDS, NODES, SHELF = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
+local commands = {
+  {'xadd', LOG, '1-0', 'e', ''}, {'xtrim', LOG, 'MINID', '1'}, {'xlen', LOG}, {'del', LOG},
+  {'xrange', LOG, '-', '+'}, {'xread', 'BLOCK', '1', 'STREAMS', LOG, '1'},
+  {'hmget', META, 'epoch'}, {'hset', META, 'epoch', ''},
+  {'hlen', IDS}, {'hget', IDS, ''}, {'hset', IDS, '', ''}, {'hdel', IDS, ''}, {'del', IDS},
+  {'hlen', NODES}, {'hgetall', NODES}, {'hset', NODES, '', ''}, {'hdel', NODES, ''},
+  {'time'}, {'set', SHELF, '', 'EX', '1'}, {'getdel', SHELF},
+}
+if ARGV[2] == 'replicated' then commands[#commands + 1] = {'wait', '1', '1'} end
+for _, command in ipairs(commands) do
+  if not redis.acl_check_cmd(unpack(command)) then
+    return redis.error_reply('NOPERM this user may not run "' .. command[1] .. '"')
+  end
+end
+"""
+
+ALL: Final = (APPEND, EVICT, BEAT, RENEW, FIND, RIGHTS)

@@ -196,6 +196,10 @@ class Session:
         """Give the log a new epoch, unless its epoch is no longer `epoch`."""
         await self._run(self._reads, redis_scripts.RENEW, 3, epoch, new)
 
+    async def check_rights(self, durability: str) -> None:
+        """Raise `Refusal` if the user may not run a command that the log needs later."""
+        await self._run(self._reads, redis_scripts.RIGHTS, 4, self.address.key("shelf:"), durability)
+
     # --- what nodes put down for each other: `Shelf` ---
 
     async def put(self, key: str, value: bytes, seconds: int) -> None:
@@ -228,8 +232,8 @@ class RedisStore:
     """Finds the primary and connects. Its only state is the address."""
 
     address: RedisAddress
-    #: Whether a server must be able to say that it has written to its disk.
-    fsynced: bool = False
+    #: What it must be able to confirm.
+    durability: str = "primary"
 
     def __attrs_post_init__(self) -> None:
         # Importing takes a while on a busy machine. It must not count as Redis being slow.
@@ -244,7 +248,10 @@ class RedisStore:
             with trio.move_on_after(CONNECT_TIMEOUT) as patience:
                 session = await self._open(nursery)
             if patience.cancelled_caught:
-                raise Unanswered(f"{self.address}: no answer within {CONNECT_TIMEOUT:g} seconds")
+                reason = f"{self.address}: no answer within {CONNECT_TIMEOUT:g} seconds"
+                if self.address.scheme == "rediss":
+                    reason += "; if Redis has no TLS there, write redis://"
+                raise Unanswered(reason)
             yield session
             nursery.cancel_scope.cancel()
 
@@ -261,7 +268,7 @@ class RedisStore:
             role, *_ = cast("list[Any]", await first.create_request(b"ROLE", decode=True))
             if role != "master":
                 raise Refusal(self.address, "READONLY", f"READONLY this server is a {role}")
-            if self.fsynced:
+            if self.durability == "fsynced":
                 await self._check_fsync(first)
             requests = {
                 script: first.create_request(b"SCRIPT LOAD", script, decode=False)
@@ -270,7 +277,9 @@ class RedisStore:
             scripts: dict[str, Any] = {script: await request for script, request in requests.items()}
         find = self._primary if self.address.service else None
         appends, reads, tail = connections
-        return Session(self.address, appends, reads, tail, scripts, place, find)
+        session = Session(self.address, appends, reads, tail, scripts, place, find)
+        await session.check_rights(self.durability)
+        return session
 
     async def _check_fsync(self, connection: BaseConnection) -> None:
         try:
@@ -341,13 +350,18 @@ class RedisStore:
 
     async def _ask_sentinel(self, host: str, port: int, server: str) -> Any:
         from coredis.connection import TCPConnection, TCPLocation  # noqa: PLC0415 - as above
+        from coredis.exceptions import UnknownCommandError  # noqa: PLC0415 - as above
 
         sentinel = TCPConnection(TCPLocation(host, port), password=self.address.sentinel_password)
         async with open_nursery() as nursery:
             await self._start(nursery, sentinel, server)
             with faults(self.address, server):
                 request = b"SENTINEL GET-MASTER-ADDR-BY-NAME"
-                found = await sentinel.create_request(request, self.address.service, decode=True)
+                try:
+                    found = await sentinel.create_request(request, self.address.service, decode=True)
+                except UnknownCommandError:
+                    fix = "is not a Sentinel; name its port, which is usually 26379, or write redis://"
+                    raise StoreError(503, f"{self.address}: {host}:{port} {fix}") from None
             nursery.cancel_scope.cancel()
         return found
 
