@@ -91,6 +91,18 @@ async def test_eviction(limits: Limits, tmp_path: Path) -> None:
         assert (await beat(session, state.start - 1)).there is None
 
 
+async def test_the_stream_is_deleted_before_an_append(tmp_path: Path) -> None:
+    """What was in it takes up no room any more, and can be published again."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        await beat(session)
+        narrow = Limits(1000, 35, 1e9)
+        await session.append("epoch", narrow, rows(b"a", b"b") + rows(b"c", key=b"k"))
+        await server.command("DEL", "trionotify:{trionotify}:log")
+        assert await session.append("epoch", narrow, rows(b"c", key=b"k")) == (3, 10, [None])
+        assert await session.append("epoch", narrow, rows(b"d")) == (3, 20, [None])
+        assert [row.offset for row in await session.page(3, 9)] == [4, 5]
+
+
 async def test_another_epoch_is_refused(tmp_path: Path) -> None:
     """Nothing is appended; and an epoch is renewed only once."""
     async with open_redis(tmp_path) as server, store_of(server).connect() as session:

@@ -37,6 +37,13 @@ local function facts(row)
   local chain, at, size, key = string.match(row[2][4], '^(%x+) (%d+) (%d+) (.*)$')
   return chain, tonumber(at), tonumber(size), key
 end
+-- Another program may have deleted the stream, or Redis may have evicted it.
+local function begin_empty()
+  if start == top or redis.call('XLEN', LOG) > 0 then return false end
+  start, edge, bytes = top, chain, 0
+  redis.call('DEL', IDS)
+  return true
+end
 local function keep()
   redis.call('HSET', META, 'epoch', epoch, 'top', text(top), 'chain', chain, 'start', text(start),
     'edge', edge, 'bytes', text(bytes), 'moment', text(now))
@@ -79,6 +86,7 @@ APPEND: Final = (
     + _EVICT
     + """
 if epoch ~= ARGV[1] then return redis.error_reply('EPOCH ' .. (epoch or 'none')) end
+begin_empty()
 local found, count, at = {'', ''}, 0, text(now)
 for i = 5, #ARGV, 3 do
   local payload, size, key = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -127,9 +135,7 @@ if not epoch then
   redis.call('HSET', META, 'epoch', epoch)
   redis.call('DEL', LOG, IDS)
   keep()
-elseif start < top and redis.call('XLEN', LOG) == 0 then
-  start, edge, bytes = top, chain, 0
-  redis.call('DEL', IDS)
+elseif begin_empty() then
   keep()
 end
 if ARGV[4] == '' then
