@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -26,6 +29,8 @@ from tests.redis_nodes import (
 from tests.redis_server import DEADLINE, IMPATIENT, RedisServer, open_redis, open_sentinel
 from trionotify import Lagged, StoreError
 from trionotify.storage import redis_link, redis_scripts, redis_store
+from trionotify.storage.redis_errors import Unanswered
+from trionotify.storage.redis_rows import Stored
 
 pytestmark = pytest.mark.usefixtures("patient")
 
@@ -292,6 +297,64 @@ async def test_a_node_is_parted_from_redis(tmp_path: Path) -> None:
                 await until(lambda peer=peer: data(peer)[-1] == "c")
                 assert data(peer) == ["a", "b", "c"]
             assert await recovered(one, cursor) == "true"
+
+
+async def test_a_slow_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If entries don't arrive in time, fewer are asked for, by the tail and by those who read pages."""
+
+    def slow(read: Callable[..., Awaitable[list[Stored]]]) -> Callable[..., Awaitable[list[Stored]]]:
+        async def read_slowly(*arguments: Any, **options: Any) -> list[Stored]:
+            rows = await read(*arguments, **options)
+            if len(rows) > 2:
+                raise Unanswered("it took too long")
+            return rows
+
+        return read_slowly
+
+    for name in ("tail", "page"):
+        monkeypatch.setattr(redis_store.Session, name, slow(getattr(redis_store.Session, name)))
+    texts = [f"{number}" for number in range(20)]
+    async with open_redis(tmp_path) as server, open_proxy(server.port) as proxy:
+        async with open_nodes(f"redis://127.0.0.1:{proxy.port}", server.url) as (one, two):
+            peer = await connected(one, "/?format=cloudevents")
+            proxy.part()
+            await until(lambda: not one.hub.ready)
+            for text in texts:
+                await publish(two.hub, text)
+            proxy.parted = False
+            await until(lambda: data(peer) == texts)
+        async with open_nodes(server.url) as (three,):
+            link = three.hub.log._link
+            with trio.fail_after(DEADLINE):
+                while True:
+                    with suppress(StoreError):
+                        await three.hub.log.load(0)
+                        break
+                    await until(lambda: link.session)
+            assert three.hub.log.read(0, 9)[0].offset == 1
+
+
+async def test_a_node_that_has_not_read_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It isn't ready, even if its heartbeats are answered."""
+    beats, evict = 0, redis_store.Session.evict
+
+    async def count(*arguments: Any) -> None:
+        nonlocal beats
+        await evict(*arguments)
+        beats += 1
+
+    monkeypatch.setattr(redis_store.Session, "evict", count)
+    async with open_redis(tmp_path) as server, open_proxy(server.port) as proxy:
+        async with open_nodes(f"redis://127.0.0.1:{proxy.port}") as (one,):
+            await until(lambda: one.hub.ready)
+            proxy.part()
+            await until(lambda: not one.hub.ready)
+            proxy.silent, beats = b"XREAD", 0
+            proxy.parted = False
+            await until(lambda: beats > 3)
+            assert not one.hub.ready
+            proxy.silent = None
+            await until(lambda: one.hub.ready)
 
 
 async def test_all_connections_break_at_once(tmp_path: Path) -> None:

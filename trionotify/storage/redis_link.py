@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import secrets
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -32,12 +33,13 @@ from trionotify.storage.redis_rows import chained
 from trionotify.storage.refusals import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from trionotify.delivery.entry import Entry
     from trionotify.storage.redis_in_flight import InFlight
     from trionotify.storage.redis_nodes import Identity
+    from trionotify.storage.redis_rows import Stored
     from trionotify.storage.redis_store import Limits, Session, State
 
 __all__ = ["SERIOUS", "Batch", "Beginning", "RedisLink", "Store", "new_epoch"]
@@ -108,6 +110,10 @@ class RedisLink:
         self._chain = state.chain
         #: The tail waits for Redis, not for the broadcast.
         self._reading = False
+        #: The tail has read in this session.
+        self._has_read = False
+        #: The most entries to ask for at a time: fewer after Redis took too long to send them.
+        self._most = _GROUP
         #: When the tail last had all entries, on Trio's clock.
         self._current_at = trio.current_time()
         self._store = store
@@ -137,10 +143,22 @@ class RedisLink:
         self.problem.note(error)
         self._scope.cancel()
 
-    def at_a_time(self, most: int = _GROUP) -> int:
-        """Return how many entries to read at a time, so that their bytes are not too many on average."""
-        count = self._at - self.start
-        return max(1, min(most, _BYTES * count // (self.size + 1))) if count > 0 else most
+    async def read(self, most: int, ask: Callable[[int], Awaitable[list[Stored]]]) -> list[Stored]:
+        """Return the entries for which `ask` asks, at most `most`. Raises `StoreError`.
+
+        On average, their bytes are not too many. If the link is too slow for them all the same, fewer
+        are asked for the next time.
+        """
+        count, most = self._at - self.start, min(most, self._most)
+        if count > 0:
+            most = max(1, min(most, _BYTES * count // (self.size + 1)))
+        try:
+            rows = await ask(most)
+        except Unanswered:
+            self._most = max(1, most // 4)
+            raise
+        self._most = min(2 * self._most, _GROUP)
+        return rows
 
     def said(self) -> bytes:
         """Return what this node registers about itself."""
@@ -194,6 +212,7 @@ class RedisLink:
 
     async def _use(self, session: Session) -> None:
         """Read entries and renew the lease, until the session fails."""
+        self._has_read = False
         with trio.CancelScope() as self._scope:
             try:
                 async with open_nursery() as nursery:
@@ -208,10 +227,10 @@ class RedisLink:
                 raise
 
     async def _follow(self, session: Session) -> None:
-        seconds = _AT_ONCE
         while True:
             self._reading = True
-            rows = await session.tail(self._at, self.at_a_time(), seconds)
+            seconds = _BLOCK if self._has_read else _AT_ONCE
+            rows = await self.read(_GROUP, partial(session.tail, self._at, seconds=seconds))
             self._reading = False
             batch, turn = Batch([], [], []), Turn()
             numbers = [row.number(self.me.process) for row in rows]
@@ -235,9 +254,9 @@ class RedisLink:
                 await self.send_batch.send(batch)
                 self._at, self._chain = at, chain
                 self._in_flight.remove(numbers)
-            if seconds == _AT_ONCE:
+            if not self._has_read:
                 self.problem.solved()  # not earlier, because there may be something that can't be read
-                seconds = _BLOCK
+                self._has_read = True
 
     async def _keep_beating(self, session: Session) -> None:
         silent_at: tuple[int, int] | None = None
@@ -254,7 +273,8 @@ class RedisLink:
                 continue
             if not self._continues(state, at, chain):
                 raise StoreError(503, f"{self._store.address}: the log is not the one that was read")
-            self.problem.solved()
+            if self._has_read:
+                self.problem.solved()
             stuck = self._reading and at == self._at < state.top
             # Bytes that arrive are progress: a large page takes its time on a slow link.
             here = (at, session.tail_bytes) if stuck else None

@@ -230,7 +230,7 @@ class RedisLog:
 
     async def _page(self, after: int) -> None:
         pages, checks = self._pages, self._checks
-        rows = await self._link.connected().page(after, self._link.at_a_time(_PAGE))
+        rows = await self._link.read(_PAGE, partial(self._link.connected().page, after))
         # Parsing their audiences may take long.
         entries = await trio.to_thread.run_sync(self._all_restored, rows)
         if pages is not self._pages:
