@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from hypothesis import given
@@ -402,7 +403,9 @@ class _Waits:
         return False
 
 
-@pytest.mark.parametrize("function", [_waits, _yields, _Waits(), partial(_waits)])
+@pytest.mark.parametrize(
+    "function", [_waits, _yields, _Waits(), _Waits().__call__, partial(_waits), partial(_Waits())]
+)
 def test_what_would_always_be_true(function: Any) -> None:
     """Nothing awaits a result, so an async function would let everything pass."""
     words = "must be a plain function, but .* is async or has a yield"
@@ -411,6 +414,13 @@ def test_what_would_always_be_true(function: Any) -> None:
             make(function)
     with pytest.raises(TypeError, match=f"audience: {words}"):
         Notification("x", audience=function)
+
+
+@pytest.mark.parametrize("function", [partial(bool), bool, {}.get, Mock(), MagicMock(spec=_yields)])
+def test_what_has_a_result(function: Any) -> None:
+    """Any other callable is taken, also one that imitates a function."""
+    check_filter(function)
+    assert Notification("x", audience=function).audience is function
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
