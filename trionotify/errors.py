@@ -196,6 +196,9 @@ def check_headers(headers: object, reserved: frozenset[str]) -> tuple[tuple[str,
         match header:
             case (str(name), str(value)):
                 found.append((name, value))
+            case (name, value):  # without their text, which may be a secret
+                kinds = f"({type(name).__name__}, {type(value).__name__})"
+                raise TypeError(f"headers: must be pairs of str, not {kinds}")
             case _:
                 raise TypeError(f"headers: must be pairs of str, not {type(header).__name__}")
         if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):

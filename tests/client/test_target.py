@@ -205,7 +205,11 @@ def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> N
             TypeError,
             "extra_headers: must be pairs of str, not dict; write",
         ),
-        ({"extra_headers": [("X", 5)]}, TypeError, "extra_headers: must be pairs of str, not tuple"),
+        (
+            {"extra_headers": [["X", 5]]},
+            TypeError,
+            r"extra_headers: must be pairs of str, not \(str, int\)",
+        ),
         ({"extra_headers": ["X: a"]}, TypeError, "extra_headers: must be pairs of str, not str"),
         ({"extra_headers": 5}, TypeError, "extra_headers: must be pairs of str, not int"),
         ({"open_stream": 5}, TypeError, "open_stream: must be a function, not int"),
