@@ -692,12 +692,13 @@ async def test_a_closed_hub_refuses_with_503() -> None:
         ({}, 403, 403),
         ({"authenticate": Request.client}, 200, 403),
         ({"authenticate": Request.client, "insecure": True}, 200, 200),
+        ({"authenticate": Request.client, "host": "0.0.0.0"}, 200, 200),
         ({"authenticate": Tokens(secret_issuer())}, 200, 401),
         ({"secret": b"0123456789abcdef0123456789abcdef"}, 200, 401),
     ],
 )
 async def test_a_page_whose_name_leads_here(options: Any, public: int, admin: int) -> None:
-    """It isn't answered at a port where everyone would be an operator."""
+    """It isn't answered at a port where everyone on this machine would be an operator."""
     async with open_server(port=0, admin_port=0, **options) as server:
         for port, path, name, status in (
             (server.port, "/trionotify.js", "evil.example", public),

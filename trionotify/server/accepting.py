@@ -87,7 +87,7 @@ class Acceptor:
         for sock, routes in self._sockets:
             prepare(sock)
             name = f"trionotify: accepting at {place_of(sock, self._tls() is not None)[0]}"
-            helpers.start_soon(self._accept, sock, routes, name=name)
+            helpers.start_soon(self._accept, sock, routes, self._is_local(sock, routes), name=name)
 
     def stop_accepting(self) -> None:
         """Accept only the connections that already wait, so that each gets an answer.
@@ -122,7 +122,7 @@ class Acceptor:
         self.close_sockets()
         self._exhaustion.close()
 
-    async def _accept(self, listener: socket.socket, routes: Routes) -> None:
+    async def _accept(self, listener: socket.socket, routes: Routes, local: bool) -> None:
         """Accept until the socket is closed or, when stopping, until no connection waits there."""
         last_ones = BACKLOG
         for number in itertools.count(1):
@@ -145,7 +145,7 @@ class Acceptor:
                 await trio.lowlevel.checkpoint()
                 continue
             self._exhaustion.over()
-            self._serve_in_a_task(sock, name, routes)
+            self._serve_in_a_task(sock, name, routes, local)
             if number % _ACCEPTS == 0:
                 await trio.lowlevel.checkpoint()
             if last_ones <= 0:
@@ -163,12 +163,11 @@ class Acceptor:
         elif not await self._exhaustion.refuse(listener):
             await trio.sleep(_PAUSE)
 
-    def _serve_in_a_task(self, sock: socket.socket, name: Any, routes: Routes) -> None:
+    def _serve_in_a_task(self, sock: socket.socket, name: Any, routes: Routes, local: bool) -> None:
         """Serve a connection in a task that raises nothing."""
         try:
             remote, tls = name_of(name), self._tls()
             lane = partial(self._hub.slow_lane.one_of, site_of(remote)) if tls else nullcontext
-            local = self._is_local(sock, routes)
             transport = transport_of(sock, tls, lane)
         except OSError:  # macOS: EINVAL if the peer has reset it already
             sock.close()
@@ -178,10 +177,10 @@ class Acceptor:
             assert self._connections is not None
             self._connections.start_soon(serve, self._hub, transport, remote, self.opened, name=name)
 
-    def _is_local(self, sock: socket.socket, routes: Routes) -> bool:
+    def _is_local(self, listener: socket.socket, routes: Routes) -> bool:
         """Return whether a request here needs no credential, because only this machine can send it."""
         if self._open_to_clients or (self._open_to_operators and routes is ADMIN):
-            return is_loopback(sock)
+            return is_loopback(listener)
         return False
 
     def _tls(self) -> ssl.SSLContext | None:
