@@ -193,7 +193,7 @@ def _check(context: click.Context, option: click.Option, path: str, key: str, va
     if not strings if option.multiple else several:
         needed = "an array of strings" if option.multiple else "a single value"
         raise Mistake(f"{path}: {key}: must be {needed}, not {value!r}")
-    if isinstance(value, float) and isinstance(option.type, click.IntRange):
+    if isinstance(value, float) and isinstance(option.type, click.IntRange) and not value.is_integer():
         raise Mistake(f"{path}: {key}: must be a whole number, not {value!r}")  # click cuts it off
     try:
         option.type_cast_value(context, value)
