@@ -41,11 +41,6 @@ class Rate:
         self._due: dict[str, float] = {}
         self._most = _KEPT
 
-    @property
-    def limited(self) -> bool:
-        """Whether there is a limit."""
-        return self._interval is not None
-
     def wait(self, key: str) -> float:
         """Return the seconds until this key may act again. 0 means at once."""
         if self._interval is None:
@@ -72,6 +67,8 @@ class Rates:
         self.of_publishing: bool = (
             settings.publish_rate_per_id is not None or settings.publish_rate_per_address is not None
         )
+        #: Whether there is one on connections.
+        self.of_connecting: bool = settings.connection_rate_per_address is not None
         self._publishes_of_id = Rate(settings.publish_rate_per_id, burst)
         self._publishes_of_address = Rate(settings.publish_rate_per_address, burst)
         self._connections = Rate(settings.connection_rate_per_address, burst)
@@ -97,7 +94,7 @@ class Rates:
 
     def check_connection(self, remote: str) -> None:
         """Count a connection from this address, or raise `Refused` (429)."""
-        if not self._connections.limited:
+        if not self.of_connecting:
             return
         site = site_of(remote)
         if seconds := self._connections.wait(site):

@@ -279,9 +279,9 @@ class Conversation:
 
     def _check_rate(self, request: Request) -> None:
         """Count a connection, or raise `Refused` (429). One with the secret has no limits."""
-        secret = self._hub.secret
-        if secret is None or not secret.is_borne_by(request):
-            self._hub.rates.check_connection(self._remote)
+        rates, secret = self._hub.rates, self._hub.secret
+        if rates.of_connecting and not (secret is not None and secret.is_borne_by(request)):
+            rates.check_connection(self._remote)
 
     async def _open_websocket(self, request: Request) -> ClientConnection:
         if self._routes is ADMIN:
