@@ -143,7 +143,7 @@ _DETAIL: Final = 500
 
 
 def shortened(detail: str) -> str:
-    """Cut a detail to `_DETAIL` characters, which can be encoded; it may repeat a peer's text."""
+    """Cut a detail to `_DETAIL` characters that can be encoded. It may repeat a peer's text."""
     return encodable(detail if len(detail) <= _DETAIL else f"{detail[:_DETAIL]}…")
 
 
