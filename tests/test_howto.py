@@ -206,6 +206,27 @@ def test_the_hook_of_certbot(authority: trustme.CA, tmp_path: Path) -> None:
         assert shown(port, authority) not in (first, None)
 
 
+def test_a_services_user_reaches_the_certificate() -> None:
+    """In the directory that the guide to systemd makes, the secret is still for root alone."""
+    need(os.getuid() == 0, "only root can run a command as another user")
+    user, group = "10001", "10002"
+    (directory,) = re.findall(r"^install .*$", "".join(blocks("systemd.md", "sh")), re.MULTILINE)
+    (hook,) = [text for text in blocks("tls.md", "sh") if text.startswith("#!/bin/sh")]
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made)
+        root.chmod(0o755)
+        for name in ("fullchain.pem", "privkey.pem"):
+            (root / name).write_text(name)
+        copy = hook.replace("-g ssl-cert", f"-g {group}").replace("systemctl", ": systemctl")
+        script = f"{directory}\n{copy}".replace("/etc/trionotify", str(root / "etc"))
+        environment = {**os.environ, "RENEWED_LINEAGE": made}
+        subprocess.run(["sh", "-c", script], env=environment, timeout=120, check=True)
+        reader = ["setpriv", "--reuid", user, "--regid", user, "--groups", group, "cat"]
+        for name, readable in (("fullchain.pem", True), ("privkey.pem", True), ("secret", False)):
+            done = subprocess.run([*reader, root / "etc" / name], capture_output=True, check=False)
+            assert (done.returncode == 0) is readable, done.stderr
+
+
 # --- the container ---
 
 
