@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import ssl
 
 import pytest
 import trio
 import trio.testing
 
+from tests.connection.test_tls import PATIENCE, Peer
 from trionotify.server.exhaustion import Exhaustion
 
 Clock = trio.testing.MockClock
@@ -68,4 +70,25 @@ async def test_a_connection_is_refused_by_the_reserve() -> None:
                 assert answer.startswith(b"HTTP/1.1 503 ")
                 assert b"Retry-After: 5\r\n" in answer
     exhaustion.close()
+    exhaustion.close()
+
+
+async def test_a_refusal_over_tls_is_only_an_end() -> None:
+    """A plain answer would mean that the server speaks no TLS, and its users would look there."""
+    exhaustion = Exhaustion()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        with socket.create_connection(listener.getsockname()) as sock:
+            peer = Peer(sock)
+            with trio.fail_after(PATIENCE):
+                async with trio.open_nursery() as nursery:
+
+                    @nursery.start_soon
+                    async def refuse() -> None:
+                        await trio.lowlevel.wait_readable(listener)
+                        assert await exhaustion.refuse(listener, tls=True)
+
+                    with pytest.raises(ssl.SSLEOFError):
+                        await peer.shake_hands()
+            assert peer.ends == ["end"]
     exhaustion.close()

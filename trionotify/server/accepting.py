@@ -160,7 +160,7 @@ class Acceptor:
         if self._hub.entrance.drop_unserved():
             for _ in range(2):  # after the second one the dropped task has released its descriptor
                 await trio.lowlevel.checkpoint()
-        elif not await self._exhaustion.refuse(listener):
+        elif not await self._exhaustion.refuse(listener, tls=self._tls() is not None):
             await trio.sleep(_PAUSE)
 
     def _serve_in_a_task(self, sock: socket.socket, name: Any, routes: Routes, local: bool) -> None:

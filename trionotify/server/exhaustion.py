@@ -59,11 +59,12 @@ class Exhaustion:
             with contextlib.suppress(OSError):
                 self._reserve = os.open(os.devnull, os.O_RDONLY)
 
-    async def refuse(self, listener: socket.socket) -> bool:
+    async def refuse(self, listener: socket.socket, *, tls: bool = False) -> bool:
         """Accept one connection with the reserve, answer 503 and close it; return False if that fails.
 
         It waits a moment for the request, because to a client that still writes, an answer and the end
-        look like a lost connection. A checkpoint only if it accepted one.
+        look like a lost connection. Over TLS there is no answer, because a plain one would tell the
+        client that this server speaks no TLS. A checkpoint only if it accepted one.
         """
         self.over()
         self.close()
@@ -78,7 +79,8 @@ class Exhaustion:
             with trio.move_on_after(_PATIENCE):
                 await trio.lowlevel.wait_readable(sock)
             with contextlib.suppress(OSError):
-                sock.send(_REFUSAL)  # over TLS this is garbage, but the client at least sees the end
+                if not tls:
+                    sock.send(_REFUSAL)
                 sock.shutdown(socket.SHUT_WR)
                 sock.recv(_READ)
         finally:
