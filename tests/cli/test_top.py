@@ -64,6 +64,27 @@ async def test_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert "published" in capsys.readouterr().out
 
 
+async def test_a_terminal_without_these_characters(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    """It shows something in their place, because the figures are what counts."""
+    async with open_room() as room:
+        await room.connect("/")
+        readings = [figures(room.hub) | {"at": 100.0}]
+        await room.hub.publish("hello", confirm=True)
+        readings.append(figures(room.hub) | {"at": 110.0})
+
+    async def read(url: str, extra_headers: object) -> Any:
+        await trio.lowlevel.checkpoint()
+        return readings.pop(0)
+
+    written = io.BytesIO()
+    monkeypatch.setattr(top, "_read", read)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", write_through=True))
+    assert await watch("http://test", 1, once=True) == 0
+    assert b"? 0.1 ms" in written.getvalue()
+
+
 async def test_a_servers_clock_that_is_set(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ Two readings of `/metrics` make one picture (`Picture`, a pure function of both)
 
 from __future__ import annotations
 
+import io
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -123,6 +124,9 @@ async def watch(
         from rich.live import Live  # noqa: PLC0415 - as above
     except ImportError:
         raise TrionotifyError(_MISSING) from None
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Some terminals have no bars, such as those in Latin-1. They show a question mark instead.
+        sys.stdout.reconfigure(errors="replace")
     console = Console()
     history: deque[float] = deque(maxlen=_HISTORY)
     before = await _read(url, extra_headers)
