@@ -303,7 +303,8 @@ class RedisStore:
             for channel in vars(connection).values():
                 if isinstance(channel, (MemoryObjectSendStream, MemoryObjectReceiveStream)):
                     channel.close()
-            await trio.lowlevel.checkpoint_if_cancelled()  # coredis raises its own error then
+            # After a cancellation, coredis raises an error of its own.
+            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC102 - it raises Cancelled, or nothing
             raise
 
     def _connection(self, place: tuple[str, int] | None) -> BaseConnection:
