@@ -18,7 +18,7 @@ import click
 import trio
 
 from trionotify.cli.config import FILE
-from trionotify.cli.stdio import Mistake, output_number, say, unread
+from trionotify.cli.stdio import Failure, Mistake, output_number, say, unread
 from trionotify.client.remote import Remote, connect
 from trionotify.errors import TrionotifyError
 from trionotify.http.secret import Secret
@@ -157,9 +157,9 @@ async def _until_signal(work: Callable[[], Awaitable[int]], ends_unread: bool) -
                 if ends_unread:
                     nursery.start_soon(unread, output_number(), nursery.cancel_scope.cancel)
                 code = await work()
-            except Mistake as mistake:
-                mistake.show()
-                code = mistake.exit_code
+            except Failure as failure:
+                failure.show()
+                code = failure.exit_code
             except _REASONS as error:
                 say(f"trionotify: {error}")
                 code = 1

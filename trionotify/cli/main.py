@@ -17,7 +17,7 @@ from trionotify.cli.client import filter_options, predicate_of
 from trionotify.cli.config import DURATION, FILE, in_one_line, name_variables
 from trionotify.cli.publish import publish
 from trionotify.cli.serve import serve
-from trionotify.cli.stdio import Failure, Mistake, keep_numbers, let_go_of_stdout, show
+from trionotify.cli.stdio import Failure, Mistake, keep_numbers, show, stdout_failed
 from trionotify.cli.subscribe import subscribe
 from trionotify.cli.top import top
 from trionotify.delivery.explain import explain as explain_predicate
@@ -65,9 +65,9 @@ class _Commands(click.Group):
             *_, (frame, _) = walk_tb(error.__traceback__)
             if frame.f_code is not click.echo.__code__:
                 raise
-            let_go_of_stdout()
-            Failure(f"stdout: {error.strerror}").show()
-            sys.exit(Failure.exit_code)
+            failure = stdout_failed(error)
+            failure.show()
+            sys.exit(failure.exit_code)
 
 
 @click.group(cls=_Commands)

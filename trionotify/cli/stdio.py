@@ -28,6 +28,7 @@ __all__ = [
     "output_number",
     "say",
     "show",
+    "stdout_failed",
     "unread",
 ]
 
@@ -77,8 +78,13 @@ def show(text: str) -> None:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        let_go_of_stdout()
-        raise Failure(f"stdout: {error.strerror}") from None
+        raise stdout_failed(error) from None
+
+
+def stdout_failed(error: OSError) -> Failure:
+    """Discard what stdout doesn't take; return the failure to report."""
+    let_go_of_stdout()
+    return Failure(f"stdout: {error.strerror}")
 
 
 def let_go_of_stdout() -> None:

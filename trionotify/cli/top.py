@@ -19,7 +19,7 @@ import trio
 from trionotify.cli.client import URL, headers_of, run, secret_option
 from trionotify.cli.config import Duration
 from trionotify.cli.fetch import fetch
-from trionotify.cli.stdio import let_go_of_stdout
+from trionotify.cli.stdio import stdout_failed
 from trionotify.errors import Refused, TrionotifyError
 from trionotify.model.jsontext import read_json
 
@@ -136,8 +136,7 @@ async def watch(
         try:
             console.print(render(url, picture, history))
         except OSError as error:
-            let_go_of_stdout()
-            raise OSError(f"stdout: {error.strerror}") from None
+            raise stdout_failed(error) from None
         return 0
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
