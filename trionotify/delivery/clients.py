@@ -25,7 +25,7 @@ from trionotify.delivery.fields import (
     copied,
 )
 from trionotify.delivery.unanswered import Unanswered
-from trionotify.errors import CloseCode, Disconnected, check_close, problem_document, quoted
+from trionotify.errors import CloseCode, Disconnected, check_close, encodable, problem_document, quoted
 from trionotify.model.filters import check_filter
 from trionotify.model.jsontext import write_json
 from trionotify.model.notification import Notification
@@ -408,7 +408,7 @@ class Client:
             return
         link = self._connection()
         link.discard()
-        link.close(code, reason.encode(errors="replace").decode())
+        link.close(code, encodable(reason))
 
     def connect(self, hub: Hub, link: Link | None) -> None:
         """Tie the record to its connection, or untie it (None). Only the server calls this.

@@ -15,7 +15,7 @@ import attrs
 
 from trionotify.connection.formats import chosen
 from trionotify.delivery.clients import Client
-from trionotify.errors import Refused, problem_document, reason_of
+from trionotify.errors import Refused, encodable, problem_document, reason_of
 from trionotify.http.authorities import parse_authority
 from trionotify.model.filters import DEFAULT_LIMITS
 from trionotify.model.jsontext import write_json
@@ -259,8 +259,7 @@ _CHALLENGE: Final = ("WWW-Authenticate", 'Bearer realm="trionotify"')
 
 def problem(refused: Refused, *, close: bool) -> Answer:
     """The answer to a refused request: a problem document."""
-    # An application's text may have characters that UTF-8 can't encode.
-    document = problem_document(refused.status, refused.detail.encode(errors="replace").decode())
+    document = problem_document(refused.status, encodable(refused.detail))
     body, headers = _line_of(document), (*NO_STORE, *refused.headers)
     if refused.status == 401 and not any(name.lower() == "www-authenticate" for name, _ in headers):
         headers = (*headers, _CHALLENGE)

@@ -8,8 +8,8 @@ A `TicketStore` keeps the grant of each ticket, under the ticket's hash. A serve
 memory. Servers that share a log keep them where the log is, so a ticket of one server is valid at each,
 and still only once.
 
-The room for tickets is limited. If there is no more, the client that takes up most of it loses its
-oldest ticket, so nobody can take it all, however many tickets they get.
+The room for tickets is limited. When it is full, the client that takes up most of it loses its oldest
+ticket, so no client can keep the others out.
 """
 
 from __future__ import annotations
