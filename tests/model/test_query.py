@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
@@ -202,3 +203,17 @@ def test_a_query_has_at_most_so_many_parameters() -> None:
         assert len(parse_query("&".join([*[f"a{number}" for number in range(255)], last]))) == 256
         with pytest.raises(Refused, match="Max number of fields exceeded"):
             parse_query("&".join([*[f"a{number}" for number in range(256)], last]))
+
+
+def test_names_that_come_once_are_not_kept() -> None:
+    """Equal names are one object, and those of a stranger's requests don't stay in memory."""
+    one, two = (next(iter(parse_query(f"team={at}"))) for at in range(2))
+    assert one is two
+    tracemalloc.start()
+    try:
+        for at in range(20_000):
+            Query.of(parse_query(f"key{at}=v&exact.name{at}=v"))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1 << 20

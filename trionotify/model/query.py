@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from functools import lru_cache
-from sys import intern
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
@@ -49,6 +48,9 @@ _SHORT: Final = 256
 _KEPT: Final = 256
 #: The most parameters of a query.
 _MOST: Final = 256
+#: Returns the same object for equal names, which thousands of clients have. (`sys.intern` would keep
+#: every name of every request for ever in Python 3.12.)
+_shared: Final = lru_cache(maxsize=256)(str)
 
 
 def parse_query(text: str) -> Mapping[str, str]:
@@ -65,8 +67,7 @@ def _parse(text: str) -> Mapping[str, str]:
             pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST)
         except ValueError as error:  # UnicodeDecodeError included
             raise _bad(f"query: can't be read: {error}", "query") from None
-    # Thousands of clients have the same keys. One text for each is enough.
-    params = {intern(key): value for key, value in pairs}
+    params = {_shared(key): value for key, value in pairs}
     if len(params) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
@@ -198,7 +199,7 @@ def _part(key: str, value: str, limits: FilterLimits) -> Predicate:
     kind, dot, name = key.partition(".")
     try:
         if dot:
-            found = ON_ATTRIBUTES[kind]({intern(name): value})
+            found = ON_ATTRIBUTES[kind]({_shared(name): value})
             check_filter(found)
             return found
         return from_json({"sql": value} if key == "sql" else value, limits)
