@@ -104,12 +104,9 @@ class Keepalive(ABC):
     def _check_arrival(self, incoming: Incoming, now: float) -> Verdict:
         """End a client whose message arrives byte by byte, because it holds part of a shared budget."""
         held, received = self._arrived
-        if (
-            not incoming.held
-            or not self.reading
-            or incoming.received != received
-            or abs(incoming.held - held) >= _PROGRESS
-        ):
+        if not incoming.held:
+            self._arrived_at = now  # nothing else, because this is nearly every client at every check
+        elif not self.reading or incoming.received != received or abs(incoming.held - held) >= _PROGRESS:
             self._arrived, self._arrived_at = (incoming.held, incoming.received), now
         elif now - self._arrived_at >= self.settings.stall_timeout:
             return Close(CloseCode.POLICY_VIOLATION, "a message arrived too slowly")
