@@ -454,6 +454,40 @@ async def test_what_is_asked_about_the_whole_server(room: Room, autojump_clock: 
         assert answer.json["detail"] == "request target: * is only for OPTIONS"
 
 
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        *[("GET", target) for target in ("livez", "?x=1", "test:80", "ftp://test/livez", "x", "*x")],
+        *[("OPTIONS", "livez"), ("CONNECT", "test:443"), ("TRACE", "livez"), ("POST", "events")],
+    ],
+)
+async def test_what_is_no_target(method: str, target: str, room: Room, autojump_clock: Clock) -> None:
+    """RFC 9112, section 3.2: a path that starts with a slash, or a URL. A star is for OPTIONS alone."""
+    web = Web(room)
+    answer = await web.ask(get(target, method=method), method)
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    assert answer.json["detail"] == "request target: must be a path that starts with /, or a URL"
+
+
+async def test_answers_in_json_are_lines(room: Room, autojump_clock: Clock) -> None:
+    """So a shell's prompt begins on the next one."""
+    await room.connect("/?id=a")
+    for request, method in (
+        (get("/clients"), "GET"),
+        (get("/clients?limit=0"), "GET"),
+        (get("/clients?exact.id=b", method="DELETE"), "DELETE"),
+        (get("/nodes"), "GET"),
+        (get("/metrics", "Accept: application/json"), "GET"),
+        (get("/nowhere"), "GET"),
+        (post("/events", "x"), "POST"),
+        (post("/events", "[]", "Content-Type: application/cloudevents-batch+json"), "POST"),
+    ):
+        answer = await Web(room).ask(request, method)
+        assert answer.headers["content-type"] in ("application/json", "application/problem+json")
+        assert answer.body.endswith((b"}\n", b"]\n"))
+        assert answer.body.count(b"\n") == 1
+
+
 @pytest.mark.parametrize("page", [True, False])
 @pytest.mark.parametrize(
     ("accept", "kind"),

@@ -28,7 +28,7 @@ _MAX_BYTES: Final = 1 << 18
 
 
 async def roster(hub: Hub, params: Mapping[str, str]) -> bytes:
-    """Return a page as JSON: at most `limit` clients, from those behind the key `after`.
+    """Return a page as a line of JSON: at most `limit` clients, from those behind the key `after`.
 
     If clients have long filters, the page ends earlier, at 256 KiB. `next` is
     the `after` of the next page, None on the last. Raises `Refused` (400) for other values. A checkpoint
@@ -50,7 +50,8 @@ async def roster(hub: Hub, params: Mapping[str, str]) -> bytes:
             size += len(entries[-1])
     more = bool(found) and found[-1][0] > last
     following = write_json(last if more else None)
-    return b'{"total":%d,"clients":[%b],"next":%b}' % (len(hub.clients), b",".join(entries), following)
+    page = (len(hub.clients), b",".join(entries), following)
+    return b'{"total":%d,"clients":[%b],"next":%b}\n' % page
 
 
 async def disconnect(hub: Hub, params: Mapping[str, str]) -> int:

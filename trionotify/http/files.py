@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from trionotify.http.messages import Answer, ReadBody, Request, takes_gzip
+from trionotify.http.messages import Answer, ReadBody, Request
+from trionotify.http.negotiation import has_already, takes_gzip
 
 if TYPE_CHECKING:
     from trionotify.http.web_hub import WebHub
@@ -93,7 +94,6 @@ _HEADERS: Final = (
     ("Cache-Control", "no-cache"),
     ("Content-Security-Policy", _POLICY),
     ("Referrer-Policy", "no-referrer"),
-    ("Vary", "Accept-Encoding"),
 )
 
 
@@ -103,11 +103,13 @@ class File:
 
     name: str
     content_type: str
+    #: The request's headers by which the answer is chosen.
+    vary: tuple[str, ...] = ("Accept-Encoding",)
 
     def __call__(self, hub: WebHub, request: Request, _: ReadBody) -> Answer:
         found = _contents(self.name)
-        headers = (("ETag", found.tag), *_HEADERS)
-        if found.tag in request.tokens("if-none-match"):
+        headers = (("ETag", found.tag), *_HEADERS, ("Vary", ", ".join(self.vary)))
+        if has_already(request, found.tag):
             return Answer(304, headers=headers)
         if takes_gzip(request):
             zipped = (("Content-Encoding", "gzip"), *headers)
@@ -131,7 +133,7 @@ def _modules() -> list[str]:
 
 
 _SCRIPT: Final = "text/javascript; charset=utf-8"
-PAGE: Final = File("page.html", "text/html; charset=utf-8")
+PAGE: Final = File("page.html", "text/html; charset=utf-8", ("Accept", "Accept-Encoding"))
 #: By path.
 FILES: Final = {
     **{f"/{name}": File(name, _SCRIPT) for name in (*_JOINED, *_modules())},

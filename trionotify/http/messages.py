@@ -7,7 +7,7 @@ answers into bytes, and `routes` finds the handler. There is no I/O and no state
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import unquote
 
@@ -34,7 +34,6 @@ __all__ = [
     "Request",
     "client_of",
     "nothing_at",
-    "preferred",
     "problem",
     "request_of",
 ]
@@ -179,6 +178,10 @@ def request_of(
         if not host:
             raise Refused(400, "request target: must have a host", logged="request target")
         authority, target = _authority("request target", host), f"/{path}{mark}{query}"
+    elif not target.startswith("/") and target != "*":
+        raise Refused(
+            400, "request target: must be a path that starts with /, or a URL", logged="request target"
+        )
     path, _, query = target.partition("?")
     version = head.http_version
     return Request(
@@ -264,44 +267,3 @@ def problem(refused: Refused, *, close: bool) -> Answer:
     if refused.status == 401 and not any(name.lower() == "www-authenticate" for name, _ in headers):
         headers = (*headers, _CHALLENGE)
     return Answer(refused.status, body, "application/problem+json", headers, close)
-
-
-#: The most items of an `Accept` that are read. Browsers send ten, but thousands fit into a head.
-_ACCEPTED: Final = 100
-
-
-def preferred(accept: str | None, offered: Sequence[str]) -> str | None:
-    """The media type in `offered` that a header `Accept` prefers; None if it accepts none of them.
-
-    It follows RFC 9110, section 12.5.1, but ignores parameters other than `q`. Among equals, the first
-    one wins. An empty header counts as a missing one, which accepts the first.
-    """
-    if accept is None or not accept.strip():
-        return offered[0]
-    items = accept.split(",", _ACCEPTED)[:_ACCEPTED]
-    weights = {kind: weight for kind, weight in map(_weighed, items) if kind}
-
-    def liking(kind: str) -> float:
-        wildcards = (kind, kind.partition("/")[0] + "/*", "*/*")
-        return next((weights[name] for name in wildcards if name in weights), 0.0)
-
-    best = max(offered, key=liking)
-    return best if liking(best) > 0 else None
-
-
-def takes_gzip(request: Request) -> bool:
-    """Return whether the client accepts an answer compressed with gzip."""
-    accepted = (request.header("accept-encoding") or "").strip()
-    return bool(accepted and preferred(accepted, ("gzip",)))
-
-
-def _weighed(item: str) -> tuple[str, float]:
-    kind, *parameters = [part.strip().lower() for part in item.split(";")]
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return kind, float(value)
-            except ValueError:
-                return kind, 0.0
-    return kind, 1.0

@@ -31,7 +31,8 @@ from trionotify.errors import Refused
 from trionotify.http.access import admit
 from trionotify.http.connection import HttpConnection
 from trionotify.http.handshake import check_upgrade, switching_protocols, wants_upgrade
-from trionotify.http.messages import Answer, Request, preferred, problem, request_of
+from trionotify.http.messages import Answer, Request, problem, request_of
+from trionotify.http.negotiation import preferred
 from trionotify.http.routes import ADMIN, Routes, respond
 from trionotify.http.stream_requests import stream_head, stream_request, takes_zipped_stream
 from trionotify.model.addresses import neighbourhood, site_of

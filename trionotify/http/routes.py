@@ -16,8 +16,9 @@ from trionotify.errors import Refused
 from trionotify.http.access import admit, admit_operator
 from trionotify.http.clients_page import disconnect, roster
 from trionotify.http.files import FILES, PAGE, load_files
-from trionotify.http.messages import NO_STORE, Answer, ReadBody, Request, nothing_at, preferred
+from trionotify.http.messages import NO_STORE, Answer, ReadBody, Request, nothing_at
 from trionotify.http.metrics import CONTENT_TYPE, figures, render
+from trionotify.http.negotiation import preferred
 from trionotify.http.publish import post
 from trionotify.http.tickets import LIFETIME, issue
 from trionotify.http.tokens import METADATA

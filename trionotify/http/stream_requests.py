@@ -8,7 +8,8 @@ import attrs
 
 from trionotify.connection.stream import FIELDS, NDJSON, SSE_TYPE, ZIPPED
 from trionotify.errors import Refused
-from trionotify.http.messages import Answer, takes_gzip
+from trionotify.http.messages import Answer
+from trionotify.http.negotiation import takes_gzip
 
 if TYPE_CHECKING:
     from trionotify.http.messages import Request
