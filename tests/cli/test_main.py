@@ -163,7 +163,7 @@ def test_it_says_all_addresses() -> None:
         (["top", "--interval=0.01s"], "--interval: must be at least 0.1, not 0.01s", 2),
         (["--port=0", "--max-filter-depth=101"], "--max-filter-depth: 101 is not in the range", 2),
         (["--port=0", "--max-batch=few"], "--max-batch: 'few' is not a valid integer.", 2),
-        (["--unix=/nowhere/at/all.sock"], "trionotify: /nowhere/at/all.sock: No such file", 1),
+        (["--unix=/nowhere/at/all.sock"], "trionotify: unix: /nowhere/at/all.sock: No such file", 1),
         (
             [f"--unix=/tmp/{'x' * 200}"],
             f"trionotify: unix: /tmp/{'x' * 200}: AF_UNIX path too long; choose a shorter path",
@@ -209,11 +209,16 @@ def test_a_wrong_variable_is_named(variable: str) -> None:
 def test_a_misspelt_variable() -> None:
     """Is told, with the nearest that there is; those that Kubernetes makes for a service aren't."""
     kubernetes = {"TRIONOTIFY_SERVICE_HOST": "10.0.0.1", "TRIONOTIFY_PORT_8765_TCP": "tcp://10.0.0.1:1"}
-    with running("--port=0", TRIONOTIFY_PROT="1", TRIONOTIFY_URL="x", **kubernetes) as (process, _):
+    wrong = {"TRIONOTIFY_PROT": "1", "TRIONOTIFY_NO_PAGE": "1", "TRIONOTIFY_NO_COMPRESSION": "yes"}
+    with running("--port=0", TRIONOTIFY_URL="x", **wrong, **kubernetes) as (process, _):
         process.terminate()
         lines = process.communicate(timeout=120)[1].splitlines()
     told = [line.partition("WARNING ")[2] for line in lines if "WARNING" in line]
-    assert told == ["TRIONOTIFY_PROT: unknown option; did you mean TRIONOTIFY_PORT?"]
+    assert told == [
+        "TRIONOTIFY_NO_COMPRESSION: unknown option; set TRIONOTIFY_COMPRESSION=false",
+        "TRIONOTIFY_NO_PAGE: unknown option; set TRIONOTIFY_PAGE=false",
+        "TRIONOTIFY_PROT: unknown option; did you mean TRIONOTIFY_PORT?",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRIONOTIFY_PORT", "tcp://10.0.0.1:8765")
         assert (

@@ -85,13 +85,15 @@ def check_listening(
         _check_kind("ssl_context", ssl_context, (ssl.SSLContext,), "an ssl.SSLContext")
 
 
-def check_paths(**paths: object) -> None:
-    """Raise TypeError for a value that is neither None nor a path, ValueError for an empty one."""
+def check_paths(**paths: Any) -> None:
+    """Raise TypeError for a value that is neither None nor a path, ValueError for one of no file."""
     for name, path in paths.items():
         if path is not None:
             _check_kind(name, path, (str, os.PathLike), "a path")
             if path == "":
                 raise ValueError(f"{name}: must not be empty")
+            if "\0" in os.fsdecode(path):
+                raise ValueError(f"{name}: must not contain the character {chr(0)!r}")
 
 
 def _check_kind(name: str, value: object, kinds: tuple[type, ...], needed: str) -> None:

@@ -23,7 +23,17 @@ import trio
 from trionotify.model.addresses import name_of, unix_url
 from trionotify.model.text import texts_of
 
-__all__ = ["BACKLOG", "adopt", "is_loopback", "listen_tcp", "listen_unix", "place_of", "take_over"]
+__all__ = [
+    "BACKLOG",
+    "adopt",
+    "forget_unix",
+    "is_listening",
+    "is_loopback",
+    "listen_tcp",
+    "listen_unix",
+    "place_of",
+    "take_over",
+]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
@@ -38,24 +48,32 @@ _WILDCARDS: Final[Mapping[int, str]] = {socket.AF_INET: "0.0.0.0", socket.AF_INE
 _ATTEMPTS: Final = 10
 #: A family, and the argument of `bind`.
 _Address = tuple[int, tuple[Any, ...]]
-#: What to do about errors of `bind`.
-_HINTS: Final = {
-    errno.EADDRINUSE: (
-        "stop the program that listens there, or choose another place with --port, --host or --unix"
-    ),
-    errno.EADDRNOTAVAIL: "choose an address of this machine",
-    errno.EACCES: "choose a port above 1023, or a path where the server's user may write",
+#: What to do about errors of `bind` for a port, in front of the option's name.
+_PORT_HINTS: Final = {
+    errno.EADDRINUSE: "stop the program that listens there, or choose another port with",
+    errno.EACCES: "give the process CAP_NET_BIND_SERVICE, or choose a port above 1023 with",
+}
+#: The same for the path of a Unix socket.
+_PATH_HINTS: Final = {
+    errno.EADDRINUSE: "stop the server that listens there, or choose another path",
+    errno.EACCES: "choose a path where the server's user may write",
     errno.ENOENT: "create the directory, or choose another path",
 }
 
 
 async def listen_tcp(
-    hosts: str | Iterable[str], port: int, public: bool, *, reuse_port: bool = False
+    hosts: str | Iterable[str],
+    port: int,
+    public: bool,
+    *,
+    reuse_port: bool = False,
+    option: str = "port",
 ) -> list[socket.socket]:
     """Listen at every address of these hosts that this machine has, all at the same port.
 
     `::` includes all IPv4 addresses, unless an IPv4 address is given, too. Port 0 means any free port.
-    With `reuse_port`, other processes that say so, too, may listen at the same port. A checkpoint.
+    With `reuse_port`, other processes that say so, too, may listen at the same port. `option` is the
+    name of the option with the port, for errors. A checkpoint.
     Raises OSError if it can't listen there. Raises TypeError or ValueError for an invalid host, or for
     one that other machines can reach if it isn't `public`.
     """
@@ -67,21 +85,21 @@ async def listen_tcp(
     for _, name in names:
         _check_reach(str(name[0]), public)
     for attempt in itertools.count(1):
-        lacking: list[OSError] = []
+        lacking: list[tuple[str, OSError]] = []
         try:
-            sockets = _listen_at(names, port, lacking, reuse_port)
+            sockets = _listen_at(names, port, lacking, reuse_port, option)
         except OSError as error:
             # A free port at one address may be in use at another. With port 0, try another one.
             if port or error.errno != errno.EADDRINUSE or attempt == _ATTEMPTS:
                 raise
         else:
             break
-    for absent in lacking:
+    for place, absent in lacking:
         logger.warning(
             "host: not listening at %s: %s",
-            absent.filename,
+            place,
             absent.strerror,
-            extra={"event": "not_at", "address": absent.filename, "reason": absent.strerror},
+            extra={"event": "not_at", "address": place, "reason": absent.strerror},
         )
     return sockets
 
@@ -100,7 +118,9 @@ async def _addresses(hosts: str | Iterable[str], port: int) -> list[_Address]:
             )
         except (socket.gaierror, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            raise OSError(f"host: {host} was not found: {why}") from None
+            raise OSError(
+                f"host: {host} was not found: {why}; give an address of this machine, or a name of one"
+            ) from None
         found += [(family, name) for family, _, _, _, name in infos]
     everywhere = {family for family, name in found if name[0] == _WILDCARDS.get(family)}
     return [
@@ -111,9 +131,13 @@ async def _addresses(hosts: str | Iterable[str], port: int) -> list[_Address]:
 
 
 def _listen_at(
-    names: Iterable[_Address], port: int, lacking: list[OSError], reuse_port: bool
+    names: Iterable[_Address],
+    port: int,
+    lacking: list[tuple[str, OSError]],
+    reuse_port: bool,
+    option: str,
 ) -> list[socket.socket]:
-    """Listen at all of them. Errors for addresses that this machine lacks go into `lacking`."""
+    """Listen at all of them. Addresses that this machine lacks go into `lacking`, with their errors."""
     waiting = deque(names)
     only_ipv6 = any(family == socket.AF_INET for family, _ in waiting)
     sockets: list[socket.socket] = []
@@ -127,16 +151,17 @@ def _listen_at(
                 sock, is_both = _bound(family, (name[0], chosen, *name[2:]), both, reuse_port)
                 sockets.append(sock)
             except OSError as error:
-                explained = _explained(error, name_of((name[0], chosen)))
+                place = name_of((name[0], chosen))
                 if error.errno not in _LACKING:
-                    raise explained from None
-                lacking.append(explained)
+                    raise _port_error(error, place, option) from None
+                lacking.append((place, error))
                 is_both = False
             if both and not is_both:
                 # There is no IPv6, or a socket can't serve both. So IPv4 gets a socket of its own.
                 waiting.append((socket.AF_INET, (_WILDCARDS[socket.AF_INET], port)))
         if not sockets:
-            raise lacking[0]
+            place, absent = lacking[0]
+            raise _port_error(absent, place, option)
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -200,8 +225,15 @@ def listen_unix(path: str) -> socket.socket:
         _listen(sock)
     except OSError as error:
         sock.close()
-        raise _explained(error, path) from None
+        raise _path_error(error, path) from None
     return sock
+
+
+def forget_unix(path: str | os.PathLike[str], file: os.stat_result) -> None:
+    """Remove the file of a socket of ours, unless another server has replaced it meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(path), file):
+            os.unlink(path)
 
 
 def take_over(sockets: Iterable[socket.socket], undo: contextlib.ExitStack) -> list[socket.socket]:
@@ -223,13 +255,18 @@ def take_over(sockets: Iterable[socket.socket], undo: contextlib.ExitStack) -> l
 def adopt(sockets: Iterable[socket.socket], public: bool) -> None:
     """Prepare sockets that listen already. Raises ValueError for one that can't be served."""
     for sock in sockets:
-        if sock.type != socket.SOCK_STREAM or not sock.getsockopt(
-            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
-        ):
+        if not is_listening(sock):
             raise ValueError(f"sockets: {sock!r} is not listening; call its listen() first")
         if sock.family != _UNIX:
-            _check_reach(str(sock.getsockname()[0]), public)
+            _check_reach(str(sock.getsockname()[0]), public, "sockets")
         sock.setblocking(False)
+
+
+def is_listening(sock: socket.socket) -> bool:
+    """Return whether a socket accepts connections of TCP, or of a Unix socket of the same kind."""
+    if sock.type != socket.SOCK_STREAM or sock.family not in (*_WILDCARDS, _UNIX):
+        return False
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def place_of(sock: socket.socket, tls: bool) -> tuple[str, int | None]:
@@ -253,10 +290,10 @@ def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def _check_reach(address: str, public: bool) -> None:
+def _check_reach(address: str, public: bool, option: str = "host") -> None:
     if not (public or _is_loopback(address)):
         raise ValueError(
-            f"host: everyone can reach {address}, so a secret is needed (--secret FILE); or listen"
+            f"{option}: everyone can reach {address}, so a secret is needed (--secret FILE); or listen"
             " on 127.0.0.1, or accept every client (--insecure)"
         )
 
@@ -266,9 +303,19 @@ def _listen(sock: socket.socket) -> None:
     sock.listen(BACKLOG)
 
 
-def _explained(error: OSError, place: str) -> OSError:
-    if error.errno is None:
+def _port_error(error: OSError, place: str, option: str) -> OSError:
+    """Return the error of a host and a port with the option at fault in front, and the fix behind."""
+    hint = _PORT_HINTS.get(error.errno or 0)
+    if hint is None:
+        option, hint = "host", "choose an address of this machine with"
+    fix = f"{hint} --{option.replace('_', '-')}"
+    return OSError(error.errno, f"{option}: {place}: {error.strerror}; {fix}")
+
+
+def _path_error(error: OSError, path: str) -> OSError:
+    """Return the error of a Unix socket, in the same form."""
+    if error.errno is None:  # of this module, or of Python for a path that is too long
         text = str(error)
-        return error if place in text else OSError(f"unix: {place}: {text}; choose a shorter path")
-    hint = f"; {_HINTS[error.errno]}" if error.errno in _HINTS else ""
-    return OSError(error.errno, f"{error.strerror}{hint}", place)
+        return error if path in text else OSError(f"unix: {path}: {text}; choose a shorter path")
+    hint = _PATH_HINTS.get(error.errno, "choose another path")
+    return OSError(error.errno, f"unix: {path}: {error.strerror}; {hint}")

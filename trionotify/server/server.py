@@ -17,7 +17,6 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Unpack, cast
 
@@ -40,7 +39,7 @@ from trionotify.server.accepting import Acceptor
 from trionotify.server.attach import serve_attached
 from trionotify.server.certificates import certificate_of
 from trionotify.server.checks import check_hub, check_listening, check_names, check_paths, check_serving
-from trionotify.server.listeners import adopt, listen_tcp, listen_unix, place_of, take_over
+from trionotify.server.listeners import adopt, forget_unix, listen_tcp, listen_unix, place_of, take_over
 from trionotify.server.options import HubOptions, SettingsOptions
 from trionotify.settings import Settings
 from trionotify.storage import Durability, open_log
@@ -253,11 +252,14 @@ async def serve(
         elif unix is not None:
             listening = [listen_unix(os.fspath(unix))]
             file = os.stat(unix)
+            undo.callback(forget_unix, unix, file)
         else:
             listening = await listen_tcp(host, port, public, reuse_port=reuse_port)
         for sock in listening:
             undo.callback(sock.close)
-        admin = [] if admin_port is None else await listen_tcp(host, admin_port, public)
+        admin: list[socket.socket] = []
+        if admin_port is not None:
+            admin = await listen_tcp(host, admin_port, public, option="admin_port")
         undo.pop_all()
     tls = ssl_context is not None or certificate is not None
     routes = ALL if admin_port is None else PUBLIC
@@ -283,9 +285,7 @@ async def serve(
     finally:
         acceptor.close()
         if unix is not None and not inherited:
-            with suppress(FileNotFoundError):  # another server may have replaced the file meanwhile
-                if os.path.samestat(os.stat(unix), file):
-                    os.unlink(unix)
+            forget_unix(unix, file)
 
 
 @opening
