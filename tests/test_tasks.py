@@ -24,7 +24,7 @@ NAMED = re.findall(r"^\| `(trionotify(?:\.connect)?: [^`]+)` \|", PAGE, re.MULTI
 TRIOS = ("trio.", "trio._", "trio_websocket.")
 #: Those that are there only for a moment, or in another process.
 ELSEWHERE = {
-    "trionotify: second signal",
+    *("trionotify: signals", "trionotify: watchdog"),
     *("trionotify: link to the log", "trionotify: connection to Redis"),
     *("trionotify: tail of the log", "trionotify: heartbeat of the log"),
     "trionotify: primary of the log",

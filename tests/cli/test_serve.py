@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -9,8 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 import trionotify
-from tests.cli.test_main import COMMAND, run, running
-from tests.cli.test_pubsub import file, until
+from tests.cli.test_main import run, running
+from tests.cli.test_pubsub import until
 from tests.conftest import raw_client
 from trionotify.cli.serve import serve
 from trionotify.server.certificates import Certificate
@@ -102,6 +102,27 @@ def test_what_is_no_certificate(at_fault: str, authority: trustme.CA, tmp_path: 
     else:
         {"cert": cert, "key": key}[at_fault].unlink()
     with pytest.raises(ValueError, match=words):
+        Certificate(cert, key)
+
+
+@pytest.mark.parametrize("kind", trustme.KeyType)
+def test_a_key_of_another_certificate(
+    kind: trustme.KeyType, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, whatever its kind. A file that goes while it is read is no traceback either."""
+    cert, key = issue(authority, tmp_path)
+    other = tmp_path / "other.pem"
+    authority.issue_cert("localhost", key_type=kind).private_key_pem.write_to_path(other)
+    with pytest.raises(
+        ValueError, match=rf"^tls_key: {other} is not the key of the certificate in {cert}"
+    ):
+        Certificate(cert, other)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", fail)
+    with pytest.raises(ValueError, match=rf"^tls_cert: {cert} and {key} can't be read: Too many open"):
         Certificate(cert, key)
 
 
@@ -226,7 +247,7 @@ def test_a_socket_file_that_was_left_over(tmp_path: Path) -> None:
     with running("--unix", str(path)) as (process, _):
         done = run("--unix", str(path))
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"trionotify: {path}: Address already in use; stop the program")
+        assert done.stderr.startswith(f"trionotify: unix: {path}: Address already in use; stop the")
         assert path.is_socket()
     path.unlink(missing_ok=True)
     path.write_text("precious")
@@ -249,7 +270,7 @@ def test_a_socket_of_a_server_that_hangs(tmp_path: Path) -> None:
                 early.setblocking(False)
                 early.connect(path)
         done = run("--unix", path)
-        assert done.stderr.startswith(f"trionotify: {path}: Address already in use")
+        assert done.stderr.startswith(f"trionotify: unix: {path}: Address already in use")
 
 
 def test_a_path_that_is_too_long(tmp_path: Path) -> None:
@@ -298,123 +319,6 @@ def test_a_name_that_nobody_has() -> None:
     done = run("--port=0", "--host=nowhere.invalid")
     assert done.stderr.startswith("trionotify: host: nowhere.invalid was not found: ")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-
-
-# --- systemd ---
-
-
-@contextmanager
-def activated(
-    listener: socket.socket, *arguments: str, pid: str = "", fds: str = "1"
-) -> Iterator[subprocess.Popen[str]]:
-    """A server that finds a socket at number 3, as systemd leaves it there."""
-    script = (
-        "import os, sys; os.dup2(int(sys.argv[1]), 3); os.closerange(4, 1024);"
-        "os.environ['LISTEN_FDS'] = sys.argv[2];"
-        "os.environ['LISTEN_PID'] = sys.argv[3] or str(os.getpid()); os.execv(sys.argv[4], sys.argv[4:])"
-    )
-    handed = (str(listener.fileno()), fds, pid)
-    with subprocess.Popen(
-        [sys.executable, "-c", script, *handed, *COMMAND, *arguments],
-        pass_fds=[listener.fileno()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def test_a_socket_that_systemd_opened() -> None:
-    """Is served, whatever the options say; who waits there when one server ends is the next one's."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        with activated(listener, "--port=1") as process:
-            assert (
-                file(process.stdout).readline() == f"trionotify: listening on http://127.0.0.1:{port}\n"
-            )
-            assert run("publish", "--url", f"http://127.0.0.1:{port}", "x").returncode == 0
-            process.terminate()
-            assert process.wait(timeout=120) == 0
-        with socket.create_connection(("127.0.0.1", port)) as early:
-            early.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            with activated(listener) as process:
-                file(process.stdout).readline()
-                assert early.recv(100).startswith(b"HTTP/1.1 200")
-
-
-def test_a_unix_socket_that_systemd_opened(tmp_path: Path) -> None:
-    """Stays where it is."""
-    path = tmp_path / "hub.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        with activated(listener) as process:
-            assert file(process.stdout).readline() == f"trionotify: listening on unix:{path}\n"
-            process.terminate()
-            assert process.wait(timeout=120) == 0
-        assert path.is_socket()
-
-
-def test_sockets_that_are_not_for_us() -> None:
-    """Those of another process are left alone; what isn't one, or anyone can reach, is refused."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with activated(listener, "--port=0", pid="1") as process:
-            line = file(process.stdout).readline()
-            assert line.startswith("trionotify: listening on http://127.0.0.1:")
-            assert not line.endswith(f":{listener.getsockname()[1]}\n")
-        for fds, words in [
-            ("many", "must be a number, not 'many'"),
-            ("²", "must be a number, not '²'"),
-            ("1000", "file descriptor 4 is not a socket: Bad file descriptor"),
-        ]:
-            with activated(listener, fds=fds) as process:
-                said = process.communicate(timeout=120)[1]
-                assert said == f"trionotify: LISTEN_FDS: {words}\n"
-        with activated(listener, "--port=0", fds="") as process:
-            assert file(process.stdout).readline().startswith("trionotify: listening on ")
-    with socket.create_server(("0.0.0.0", 0)) as listener:
-        with activated(listener) as process:
-            assert "host: everyone can reach 0.0.0.0" in process.communicate(timeout=120)[1]
-            assert process.returncode == 1
-        with activated(listener, "--insecure") as process:
-            assert "http://0.0.0.0:" in file(process.stdout).readline()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
-        with activated(listener) as process:
-            assert "is not listening; call its listen() first" in process.communicate(timeout=120)[1]
-
-
-def test_what_systemd_is_told(tmp_path: Path) -> None:
-    """Ready, reloading, ready again, stopping: in this order, and each when it is true."""
-    path = tmp_path / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(path))
-        manager.settimeout(120)
-        with running("--port=0", NOTIFY_SOCKET=str(path)) as (process, url):
-            assert manager.recv(1000) == b"READY=1"
-            assert run("publish", "--url", url, "x").returncode == 0
-            process.send_signal(signal.SIGHUP)
-            assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
-            assert manager.recv(1000) == b"READY=1"
-            process.terminate()
-            assert manager.recv(1000) == b"STOPPING=1"
-            assert process.wait(timeout=120) == 0
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has sockets without files")
-def test_a_service_manager_without_a_file() -> None:
-    """An abstract socket is found; one that has gone is only a warning."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(f"\0trionotify-{os.getpid()}")
-        manager.settimeout(120)
-        with running("--port=0", NOTIFY_SOCKET=f"@trionotify-{os.getpid()}") as (process, _):
-            assert manager.recv(1000) == b"READY=1"
-    with running("--port=0", NOTIFY_SOCKET="/nowhere/at/all") as (process, _):
-        process.terminate()
-        assert "NOTIFY_SOCKET: can't notify the service manager" in process.communicate(timeout=120)[1]
-        assert process.returncode == 0
 
 
 #: Runs the server in a session of its own, on the terminal that is named.

@@ -1,9 +1,6 @@
-"""`serve`: the server as a process. Signals, the service manager and exit codes belong here.
+"""`serve`: its options, the checks of the process before it serves, and the exit code.
 
-SIGTERM, SIGINT    drain, then end; a second one ends it at once
-SIGHUP             read the files of the secret and the certificate again; if it is the terminal that
-                   hung up, drain, then end
-SIGUSR1, SIGUSR2   nothing
+`process` has what happens while it serves.
 """
 
 from __future__ import annotations
@@ -11,9 +8,7 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
-import signal
-from collections.abc import AsyncIterator, Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -32,28 +27,22 @@ from trionotify.cli.config import (
 )
 from trionotify.cli.logging import FORMATS, LEVELS, configure
 from trionotify.cli.memory import give_memory_back
-from trionotify.cli.stdio import Mistake, Terminal, let_go_of_stdout, say
-from trionotify.cli.systemd import inherited_sockets, notify, notify_reloading
+from trionotify.cli.process import ignore_signals, serve_until_signal
+from trionotify.cli.stdio import Mistake, Terminal, say
+from trionotify.cli.systemd import inherited_sockets
 from trionotify.cli.tokens import take_tokens, tokens_options
-from trionotify.delivery.hub import Hub
 from trionotify.errors import StoreError
-from trionotify.server.server import DEFAULT_HOST, DEFAULT_PORT, Server, open_server
-from trionotify.settings import OTHER_FILES, Settings, file_limit, raise_file_limit
-from trionotify.storage import DURABILITIES, shown
-from trionotify.version import __version__
+from trionotify.server.server import DEFAULT_HOST, DEFAULT_PORT
+from trionotify.settings import Settings, raise_file_limit
+from trionotify.storage import DURABILITIES
 
 __all__ = ["serve"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
 _MISTAKES: Final = (OSError, ValueError, TypeError, StoreError)
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 #: The sources of options, by increasing precedence.
 _SOURCES: Final = (ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT, ParameterSource.COMMANDLINE)
-#: Windows has no such signals.
-_RELOADING: Final = getattr(signal, "SIGHUP", None)
-#: Signals that would end a process that doesn't handle them.
-_MEANINGLESS: Final = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -254,11 +243,7 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     flush = configure(log_format, log_level)
     for line in misspelt_variables(cast("click.Group", click.get_current_context().find_root().command)):
         logger.warning("%s", line, extra={"event": "misspelt_variable", "reason": line})
-    # While the server starts and ends, there is nothing to read again, and the signal must not end it.
-    before = _ignore_reloading()
-    terminal = Terminal(ignored=_RELOADING is None or before is signal.SIG_IGN)
-    for number in _MEANINGLESS:
-        signal.signal(number, signal.SIG_IGN)
+    terminal = Terminal(ignored=ignore_signals())
     options = {name: value for name, value in given.items() if value is not None}
     if not options["allow_params"]:
         del options["allow_params"]
@@ -277,7 +262,7 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
     listening = trio.Event()
     try:
         options["sockets"] = inherited_sockets()
-        code = trio.run(_serve, options, listening, terminal)
+        code = trio.run(serve_until_signal, options, listening, terminal)
     except (*_MISTAKES, ExceptionGroup) as error:
         leaves = _leaves(error)
         if listening.is_set() or not all(isinstance(leaf, _MISTAKES) for leaf in leaves):
@@ -288,14 +273,6 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
             say(f"trionotify: {with_its_place(_in_short(leaf))}")
         raise SystemExit(1) from None
     raise SystemExit(code)
-
-
-def _ignore_reloading() -> Any:
-    """Ignore the signal that reloads files; return its previous handler.
-
-    The kernel then drops the signal.
-    """
-    return None if _RELOADING is None else signal.signal(_RELOADING, signal.SIG_IGN)
 
 
 def _check_place() -> None:
@@ -322,116 +299,7 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 def _in_short(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    """Return the error without its number."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return str(error)
-
-
-async def _serve(options: dict[str, Any], listening: trio.Event, terminal: Terminal) -> int:
-    """Serve until a signal; return the exit code."""
-    forced: list[int] = []
-    handled = _ENDING if _RELOADING is None else (*_ENDING, _RELOADING)
-    with trio.open_signal_receiver(*handled) as signals:
-        async with trio.open_nursery() as nursery:
-            async with open_server(**options) as server:
-                listening.set()
-                _announce(server, options)
-                _warn_of_few_descriptors(server.hub.settings)
-                notify("READY=1")
-                number = await _next_ending(signals, partial(_reload, server), terminal)
-                _ignore_reloading()
-                name = signal.Signals(number).name
-                why = (
-                    "the terminal is gone"
-                    if number == _RELOADING
-                    else "a second signal ends the server at once"
-                )
-                logger.info("%s; %s", name, why, extra={"event": "stopping", "signal": name})
-                notify("STOPPING=1")
-                watch = partial(_abort_at_second, signals, server.hub, nursery.cancel_scope, forced)  # noqa: ASYNC111 - it watches while the server stops
-                nursery.start_soon(watch, name="trionotify: second signal")
-                await server.drain()
-            nursery.cancel_scope.cancel()
-    # The exit code that a shell gives to a process killed by a signal.
-    return 128 + forced[0] if forced else 0
-
-
-async def _next_ending(
-    signals: AsyncIterator[int],
-    reload: Callable[[], None] | None = None,
-    terminal: Terminal | None = None,
-) -> int:
-    """Wait for a signal that ends the server. At SIGHUP, call `reload`.
-
-    SIGHUP also ends the server if its `terminal` is gone.
-    """
-    async for number in signals:
-        if number in _ENDING or (terminal is not None and terminal.is_gone()):
-            return number
-        if reload is not None:
-            reload()
-    raise AssertionError("the receiver of signals never ends")
-
-
-def _announce(server: Server, options: dict[str, Any]) -> None:
-    """Print where the server listens. It listens even if that can't be printed."""
-    try:
-        for url in server.urls:
-            click.echo(f"trionotify: listening on {url}")
-    except OSError as error:
-        let_go_of_stdout()
-        logger.warning("stdout: %s; listening on %s", error.strerror, ", ".join(server.urls))
-    store, hub = shown(options["store"]), server.hub
-    known: dict[str, Any] = {"version": __version__, "url": server.url, "store": store}
-    known |= {"admin_url": server.admin_url, "secret": hub.secret is not None}
-    logger.info(
-        "started version %s; store %s; open to %s%s",
-        known["version"],
-        store,
-        hub.open_to,
-        f"; clients, metrics and health checks at {server.admin_url}" if server.admin_url else "",
-        extra={"event": "started", **known},
-    )
-
-
-def _warn_of_few_descriptors(settings: Settings) -> None:
-    """Warn if the process has fewer descriptors than `max_connections` needs."""
-    wanted = settings.max_connections + settings.max_half_open + OTHER_FILES
-    limit = file_limit()
-    if wanted > limit:
-        logger.warning(
-            "max_connections and max_half_open: the server may need %d open files, but the process"
-            " may have %d; raise that limit (ulimit -n, LimitNOFILE) or lower the two options",
-            wanted,
-            limit,
-            extra={"event": "few_descriptors", "wanted": wanted, "limit": limit},
-        )
-
-
-def _reload(server: Server) -> None:
-    notify_reloading()
-    try:
-        read = server.reload()
-    except ValueError as error:
-        logger.error(
-            "SIGHUP: %s; the files read before remain in use",
-            error,
-            extra={"event": "reload_failed", "reason": str(error)},
-        )
-    else:
-        logger.info(
-            "SIGHUP: %s",
-            f"read these files again: {', '.join(read)}" if read else "there are no files to read again",
-            extra={"event": "reloaded", "read": read},
-        )
-    notify("READY=1")
-
-
-async def _abort_at_second(
-    signals: AsyncIterator[int], hub: Hub, scope: trio.CancelScope, forced: list[int]
-) -> None:
-    forced.append(await _next_ending(signals))
-    name = signal.Signals(forced[0]).name
-    logger.info("%s: stopping at once", name, extra={"event": "forced", "signal": name})
-    hub.abort()
-    scope.cancel()

@@ -17,6 +17,9 @@ __all__ = ["Certificate", "certificate_of"]
 #: The protocols for ALPN. The server speaks only HTTP/1.1.
 _PROTOCOLS: Final = ("http/1.1",)
 
+#: What OpenSSL says about the key of another certificate, of the same kind or of another one.
+_MISMATCHES: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+
 
 class Certificate:
     """A certificate's file (with intermediate certificates), its key's file, and a context with both.
@@ -50,7 +53,7 @@ class Certificate:
         try:
             context.load_cert_chain(self._cert, self._key, password=self._refuse_encrypted)
         except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
+            if error.reason in _MISMATCHES:
                 raise ValueError(
                     f"tls_key: {self._key} is not the key of the certificate in {self._cert}"
                 ) from None
@@ -58,6 +61,10 @@ class Certificate:
             raise ValueError(
                 f"tls_cert: {' and '.join(self.paths)} {verb} not a certificate and its key in PEM:"
                 f" {error.reason or 'nothing was found'}"
+            ) from None
+        except OSError as error:  # since then, a file has gone, or the process has no descriptor left
+            raise ValueError(
+                f"tls_cert: {' and '.join(self.paths)} can't be read: {error.strerror}"
             ) from None
         return context
 
