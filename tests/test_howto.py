@@ -19,16 +19,20 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 import trustme
+import yaml
 from cryptography.hazmat.primitives import serialization
 
 from tests.cli.test_main import run, running
 from tests.cli.test_serve import authority, issue, shown
 from tests.fleet.server import free_port
 from tests.test_peers import need
+from trionotify.cli.serve import serve
+from trionotify.http.routes import ADMIN
 from trionotify.server.certificates import Certificate
 from trionotify.settings import Settings
 
@@ -82,6 +86,16 @@ def test_the_units(changes: dict[str, str], tmp_path: Path) -> None:
     command = ["systemd-analyze", "verify", *(str(tmp_path / name) for name in units)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_units_watchdog() -> None:
+    """It waits for long, and a trace of the fault stays. The server sees what it reads in /proc."""
+    for unit in ("trionotify.service", "trionotify@.service"):
+        (seconds,) = values(unit, "WatchdogSec")
+        assert int(seconds) >= 30
+        assert "PYTHONFAULTHANDLER=1" in values(unit, "Environment")
+        assert values(unit, "ProcSubset") == []
+        assert values(unit, "StartLimitIntervalSec") == ["0"]
 
 
 def test_the_units_patience() -> None:
@@ -371,6 +385,62 @@ def test_the_images_options(built: Path) -> None:
         os.kill(inside, signal.SIGTERM)
         _, err = process.communicate(timeout=120)
         assert json.loads(err.splitlines()[0])["level"] == "info"
+
+
+def yaml_of(page: str) -> list[Any]:
+    return [yaml.safe_load(text) for text in blocks(page, "yaml")]
+
+
+@pytest.mark.parametrize("page", ["container.md", "many-nodes.md"])
+def test_the_pods(page: str) -> None:
+    """They have what they mount, the image finds it there, and nothing else has to be mounted in it."""
+    (found,) = [each for each in yaml_of(page) if "services" not in each]
+    pod = found["spec"]["template"]["spec"] if "kind" in found else found
+    image = dockerfile()
+    (container,) = pod["containers"]
+    places = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert places.keys() == volumes.keys()
+    (item,) = volumes["secret"]["secret"]["items"]
+    secret = f"{places['secret']['mountPath']}/{item['path']}"
+    assert f"--secret={secret}" in image.words("ENTRYPOINT")
+    # The token of a service account would go below /run/secrets, which is read-only.
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    if "log" in places:
+        assert image.of("VOLUME") == [places["log"]["mountPath"]]
+    assert [port["containerPort"] for port in container["ports"]] == [int(image.of("EXPOSE")[0])]
+    for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+        assert container[probe]["httpGet"] == {"path": path, "port": int(image.of("EXPOSE")[0])}
+        assert path in ADMIN
+    for variable in container.get("env", ()):
+        assert variable["name"].removeprefix("TRIONOTIFY_").lower() in {
+            param.name for param in serve.params
+        }
+    assert (
+        pod["terminationGracePeriodSeconds"] >= Settings().drain_timeout + 2 * Settings().close_timeout
+    )
+
+
+@pytest.mark.parametrize("page", ["container.md", "many-nodes.md"])
+def test_the_compositions(page: str) -> None:
+    """Each service has the secret where the image looks for it, its volumes, and time to drain."""
+    (found,) = [each for each in yaml_of(page) if "services" in each]
+    service = found["services"]["trionotify"]
+    assert service["build"]["dockerfile"] == "docs/howto/Dockerfile"
+    (secret,) = service["secrets"]
+    assert secret in found["secrets"]
+    assert f"--secret=/run/secrets/{secret}" in dockerfile().words("ENTRYPOINT")
+    named = {
+        volume.partition(":")[0]
+        for each in found["services"].values()
+        for volume in each.get("volumes", ())
+    }
+    assert named == found["volumes"].keys()
+    patience = int(service["stop_grace_period"].removesuffix("s"))
+    assert patience >= Settings().drain_timeout + 2 * Settings().close_timeout
+    for name in service.get("environment", {}):
+        assert name.removeprefix("TRIONOTIFY_").lower() in {param.name for param in serve.params}
 
 
 def test_the_port_of_a_kubernetes_service() -> None:
