@@ -40,6 +40,8 @@ serve --store sqlite:DIR/missing/log.db
 serve --allow-origin example.org
 serve --config DIR/missing.toml
 serve --config DIR/utf16.toml
+serve --config DIR/latin1.toml
+serve --config DIR/path.toml
 serve --config DIR/no.toml
 serve --config DIR/option.toml
 serve --config DIR/table.toml
@@ -52,7 +54,7 @@ serve --config DIR/fraction.toml
 serve --config DIR/origin.toml
 TRIONOTIFY_PORT=tcp://10.0.0.1:80 serve
 TRIONOTIFY_ALLOW_ORIGIN=nowhere serve --port 0
-TRIONOTIFY_PROT=1 serve --port 0 --host=
+TRIONOTIFY_PROT=1 TRIONOTIFY_NO_PAGE=1 serve --port 0 --host=
 LISTEN_PID=PID LISTEN_FDS=x serve --port 0
 LISTEN_PID=PID LISTEN_FDS=1 serve --port 0
 publish --url nowhere x

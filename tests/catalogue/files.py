@@ -29,11 +29,13 @@ def prepare(directory: Path) -> None:
         "single.toml": "port = [1]",
         "value.toml": "max_log_age = 'soon'",
         "fraction.toml": "port = 1.5",
+        "path.toml": "unix = 1",
         "origin.toml": "allow_origin = 'example.org'\nport = 0",
     }
     for name, text in texts.items():
         (directory / name).write_text(text)
     (directory / "utf16.toml").write_text("port = 1", encoding="utf-16")
+    (directory / "latin1.toml").write_text("unix = 'é'", encoding="latin-1")
     _certificates(directory)
     store = open_store(directory / "log.db")
     add(store, "one", "two", "three")

@@ -47,7 +47,22 @@ from trionotify.settings import Settings
         ("secret = 'nowhere'", "trionotify.toml: secret: nowhere can't be read: No such file"),
         ("tls_key = 'nowhere'", "trionotify.toml: tls_key: needs tls_cert"),
         ("port = ", "Invalid value (at line 1, column 8)"),
-        ("# \xff", "can't decode byte 0xff"),
+        ("# \xff", "trionotify.toml: line 1 is not UTF-8; save the file as UTF-8"),
+        ("max_log_age = 1\r\nunix = '\xe9'", "trionotify.toml: line 2 is not UTF-8"),
+        (
+            "\xff\xfep\x00",
+            "trionotify.toml: starts with the byte order mark of UTF-16; save it as UTF-8",
+        ),
+        ("page = true\npage = true", "trionotify.toml: Cannot overwrite a value (at line 2, column 12)"),
+        ("[unix]\n[unix]", "trionotify.toml: Cannot declare ('unix',) twice (at line 2, column 6)"),
+        ("[unix]\nx = 1", "unix: must be a single value, not {'x': 1}"),
+        ("[[allow_origin]]", "allow_origin: must be an array of strings, not [{}]"),
+        ("port = 2026-01-01", "port: must be text or a number, not datetime.date(2026, 1, 1)"),
+        ("max_batch = 12:00:00", "max_batch: must be text or a number, not datetime.time(12, 0)"),
+        ("unix = 1", "unix: must be a path in quotes, not 1"),
+        ("secret = 1.5", "secret: must be a path in quotes, not 1.5"),
+        ('tls_cert = "\\u0000x"', "tls_cert: must not contain the character '\\x00'"),
+        ("no_page = true", "unknown option 'no_page'; did you mean 'page'?"),
     ],
 )
 def test_a_mistake_is_one_line(text: str, words: str, tmp_path: Path) -> None:
@@ -62,11 +77,17 @@ def test_a_mistake_is_one_line(text: str, words: str, tmp_path: Path) -> None:
     assert words in line
 
 
-def test_there_is_no_file() -> None:
-    """It says so."""
+def test_there_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, and which variable names it."""
     done = run("--config", "nowhere.toml")
     assert done.stderr == "trionotify: config: nowhere.toml can't be read: No such file or directory\n"
     assert done.returncode == 2
+    done = run("--config", str(tmp_path))
+    assert done.stderr == f"trionotify: config: {tmp_path} can't be read: Is a directory\n"
+    monkeypatch.setenv("TRIONOTIFY_CONFIG", "nowhere.toml")
+    done = run("serve")
+    words = "trionotify: TRIONOTIFY_CONFIG: nowhere.toml can't be read: No such file or directory\n"
+    assert (done.returncode, done.stderr) == (2, words)
 
 
 def test_what_comes_first(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import socket
 import sys
 from contextlib import suppress
 from io import StringIO
+from pathlib import Path
 
 import pytest
 import trio
@@ -20,7 +21,7 @@ from tests.cli.test_main import running
 from tests.conftest import open_room
 from tests.web import Web, get
 from trionotify import Client
-from trionotify.cli.logging import JsonFormatter, Writer
+from trionotify.cli.logging import FORMATS, JsonFormatter, TextFormatter, Writer
 
 
 def line(**given: object) -> dict[str, object]:
@@ -54,6 +55,103 @@ def test_what_cannot_be_seen_is_escaped() -> None:
     assert text.isprintable()
     assert json.loads(text)["id"] == id
     assert "👨" in text
+
+
+class Odd:
+    """A value of another library."""
+
+    def __init__(self, text: str | None = None) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        if self._text is None:
+            raise LookupError("no text")
+        return self._text
+
+
+DEEP: list[object] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (Odd("<odd>"), "<odd>"),
+        ({1: {2}, "x": [Odd("a"), "ü"]}, "{1: {2}, 'x': [a, 'ü']}"),
+        ("x\udce9", "x\\udce9"),
+        ("\ud83d", "\\ud83d"),
+        (float("nan"), None),
+        (float("inf"), None),
+        (b"\xff", "/w=="),
+        (0.5, 0.5),
+    ],
+)
+def test_a_value_that_json_does_not_have(value: object, written: object) -> None:
+    """Is written as its text, and nothing else in the line changes."""
+    found = line(created=0, extra=value, seconds=1.5)
+    assert found == {
+        "time": "1970-01-01T00:00:00.000Z",
+        "level": "info",
+        "logger": "n",
+        "message": "ü\n!",
+        "extra": written,
+        "seconds": 1.5,
+    }
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"msg": "%d", "args": ("x",)},
+        {"msg": "%s %s", "args": ("x",)},
+        {"msg": "%s", "args": (Odd(),)},
+        {"msg": "m", "extra": Odd()},
+        {"msg": "m", "extra": DEEP},
+    ],
+)
+def test_a_record_that_cannot_be_formatted(
+    kind: str, given: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is one line as well, which says where it came from; a library's mistake breaks no log."""
+    reader, writer = os.pipe()
+    handler = Writer(writer)
+    handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter())
+    place = {"name": "lib", "levelname": "INFO", "pathname": "/lib/x.py", "lineno": 7}
+    handler.emit(logging.makeLogRecord({**place, **given}))
+    handler.flush()
+    text = os.read(reader, 10_000).decode()
+    os.close(reader)
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    assert not any(capsys.readouterr())
+    if kind == "json":
+        found = json.loads(text)
+        assert found["message"].startswith("/lib/x.py:7: a message of lib can't be formatted: ")
+        assert found["level"] == "warning"
+    elif "extra" not in given:
+        assert "WARNING /lib/x.py:7: a message of lib can't be formatted: " in text
+
+
+def test_a_warning_is_a_line(tmp_path: Path) -> None:
+    """Python's own warnings are in the log, too, in its format."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import warnings\n"
+        "import trionotify.cli.serve as serve\n"
+        "configure = serve.configure\n"
+        "def warn(*given):\n"
+        "    flush = configure(*given)\n"
+        "    warnings.warn('beware', UserWarning)\n"
+        "    return flush\n"
+        "serve.configure = warn\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    with running("--port=0", "--log-format=json", PYTHONPATH=path) as (process, _):
+        process.terminate()
+        lines = [json.loads(text) for text in process.communicate(timeout=120)[1].splitlines()]
+    (found,) = [each for each in lines if each["logger"] == "py.warnings"]
+    assert "UserWarning: beware" in found["message"]
 
 
 def test_an_exception_is_in_it() -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from datetime import date, time
 from typing import Any, Final
 
 import click
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 _PREFIX: Final = "TRIONOTIFY_"
+#: The beginning of an option that turns another one off, such as --no-page, which has no variable.
+_NEGATION: Final = "NO_"
 #: The key of the file's path in a context's `meta`.
 _PATH: Final = "trionotify.config"
 #: The similarity from which a variable counts as a misspelt option.
@@ -59,13 +62,20 @@ class Duration(click.ParamType[float]):
 
 
 class _File(click.Path):
-    """A path, which is not empty, as one from a shell's variable that isn't set would be."""
+    """A path, which is not empty, as one from a shell's variable that isn't set would be.
+
+    A number from a file isn't one either, because it would mean a file descriptor.
+    """
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
         if value == "":
             self.fail("must not be empty", param, ctx)
+        if not isinstance(value, str | os.PathLike):
+            self.fail(f"must be a path in quotes, not {value!r}", param, ctx)
+        if "\0" in os.fsdecode(value):
+            self.fail("must not contain the character '\\x00'", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -96,6 +106,10 @@ def misspelt_variables(group: click.Group) -> Iterator[str]:
     known = [name.removeprefix(_PREFIX) for option in _options(group) for name in _variables(option)]
     for name in sorted(os.environ):
         if name.startswith(_PREFIX) and (rest := name.removeprefix(_PREFIX)) not in known:
+            positive = rest.removeprefix(_NEGATION)
+            if positive != rest and positive in known:
+                yield f"{name}: unknown option; set {_PREFIX}{positive}=false"
+                continue
             for near in difflib.get_close_matches(rest, known, 1, _LIKE):
                 yield f"{name}: unknown option; did you mean {_PREFIX}{near}?"
 
@@ -163,7 +177,7 @@ def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
         with open(path, "rb") as file:
             found = tomllib.loads(decoded(file.read()))
     except OSError as error:
-        raise Mistake(f"config: {path} can't be read: {error.strerror}") from None
+        raise Mistake(with_its_place(f"config: {path} can't be read: {error.strerror}")) from None
     except ValueError as error:  # of TOML, or of UTF-8
         raise Mistake(f"{path}: {error}") from None
     known = {
@@ -185,7 +199,7 @@ def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
 
 def _check(context: click.Context, option: click.Option, path: str, key: str, value: Any) -> None:
     """Raise `Mistake` if the option can't have this value, before other code reads it."""
-    if isinstance(value, bool) != option.is_flag:
+    if isinstance(value, bool) != option.is_flag or isinstance(value, date | time):
         needed = "must be true or false" if option.is_flag else "must be text or a number"
         raise Mistake(f"{path}: {key}: {needed}, not {value!r}")
     strings = isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -30,6 +30,8 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
+#: The errors of writing a value that JSON doesn't have.
+_NOT_JSON: Final = (TypeError, ValueError, RecursionError)
 #: Bytes of unwritten lines. 10,000 clients that leave at once need about as many.
 _MAX_WAITING: Final = 1 << 22
 #: Seconds in which lines gather. Waking the thread for each of them would take as long as making it.
@@ -53,10 +55,23 @@ class JsonFormatter(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _OWN}
         if record.exc_info:
             line["exception"] = record.exc_text or self.formatException(record.exc_info)
-        text = write_json(line).decode()
+        try:
+            text = write_json(line).decode()
+        except _NOT_JSON:
+            text = write_json({name: _plain(value) for name, value in line.items()}).decode()
         # A client's `id` may have characters that reorder a line on a terminal, or end it for some
         # readers.
         return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _plain(value: object) -> object:
+    """Return the value, or its text if JSON has no such value: a path that isn't Unicode, an object."""
+    try:
+        write_json(value)
+    except _NOT_JSON:
+        text = value if isinstance(value, str) else repr(value)
+        return text.encode(errors="backslashreplace").decode()
+    return value
 
 
 def _visible(character: str) -> str:
@@ -100,10 +115,11 @@ class Writer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the record for the thread, or drop it if there is no room. Doesn't block."""
         try:
-            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
-        except Exception:  # as in `logging`, because an argument's own `__str__` may raise anything
-            self.handleError(record)
-            return
+            text = self.format(record)
+        except Exception as error:  # an argument's own `__str__` may raise anything
+            # `Handler.handleError` would write lines of a traceback in between, and wait for stderr.
+            text = self.format(_unwritable(record, error))
+        line = f"{text}\n".encode(errors="backslashreplace")
         with self._changed:
             if self._waiting + len(line) > self._max_waiting:
                 self._dropped += 1
@@ -143,9 +159,19 @@ class Writer(logging.Handler):
 
 
 def _missing(lines: int) -> logging.LogRecord:
-    known: dict[str, Any] = {"name": "trionotify", "levelno": logging.WARNING, "levelname": "WARNING"}
     message = f"{lines} lines of this log are missing here, because stderr was not read"
-    return logging.makeLogRecord({**known, "msg": message, "event": "dropped", "lines": lines})
+    return _warning(message, event="dropped", lines=lines)
+
+
+def _unwritable(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
+    """The record of one that can't be formatted, which a library may log by mistake."""
+    place = f"{record.pathname}:{record.lineno}"
+    return _warning(f"{place}: a message of {record.name} can't be formatted: {type(error).__name__}")
+
+
+def _warning(message: str, **known: Any) -> logging.LogRecord:
+    ours = {"name": "trionotify", "levelno": logging.WARNING, "levelname": "WARNING"}
+    return logging.makeLogRecord({**ours, "msg": message, **known})
 
 
 def configure(format: str, level: str) -> Callable[[], None]:
@@ -161,4 +187,5 @@ def configure(format: str, level: str) -> Callable[[], None]:
     # Neither format shows these, and each takes time for every record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(handlers=[handler], level=level.upper())
+    logging.captureWarnings(capture=True)
     return handler.flush

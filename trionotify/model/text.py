@@ -125,7 +125,11 @@ def decoded(data: bytes) -> str:
     """Decode a file in UTF-8, without its byte order mark. Raises ValueError for another encoding."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError("starts with the byte order mark of UTF-16; save it as UTF-8")
-    return without_mark(data).decode()
+    try:
+        return without_mark(data).decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not UTF-8; save the file as UTF-8") from None
 
 
 def decoded_memory(data: bytes) -> int:
