@@ -6,7 +6,9 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import attrs
@@ -25,9 +27,11 @@ from trionotify.http.claims import Grant
 from trionotify.http.tickets import MemoryTickets, SharedTickets, issue, redeem
 from trionotify.storage import redis_link
 
+RIGHTS = json.dumps({"subscribe": [[]], "publish": [[]], "admin": False, "issuer": ""})
+
 
 def grant_of(id: str) -> Grant:
-    return Grant("https://i", id, {}, "{}", 1e9)
+    return Grant("https://i", id, {}, RIGHTS, 1e9)
 
 
 GRANT = grant_of("al")
@@ -54,8 +58,7 @@ async def test_it_lasts_no_longer_than_its_token(
     """Nor does it begin earlier."""
     provider = Provider()
     issuer = provider.trusted(tmp_path / "keys")
-    rights = json.dumps({"subscribe": [[]], "publish": [[]], "admin": False, "issuer": ""})
-    grant = Grant(issuer.issuer, "al", {}, rights, 4e9)
+    grant = Grant(issuer.issuer, "al", {}, RIGHTS, 4e9)
     store = MemoryTickets()
     async with open_room(authenticate=Tokens(issuer, tickets=store)) as room:
         for given, status in ((grant, 200), (attrs.evolve(grant, **moment), 401)):
@@ -167,6 +170,7 @@ class Shelf:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
         self.away = False
+        self.asked = 0
 
     async def put(self, key: str, value: bytes, seconds: int) -> None:
         await self._arrive()
@@ -176,6 +180,11 @@ class Shelf:
         await self._arrive()
         return self.kept.pop(key, None)
 
+    async def missing(self, keys: Sequence[str]) -> list[str]:
+        self.asked += 1
+        await self._arrive()
+        return [key for key in keys if key not in self.kept]
+
     async def _arrive(self) -> None:
         await trio.lowlevel.checkpoint()
         if self.away:
@@ -183,8 +192,8 @@ class Shelf:
 
 
 async def test_on_a_shelf(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
-    """There is a limit to what a server issues at a time; what another version has put there counts for
-    nothing; and when it is away, that is said, without its place."""
+    """There is a limit to what a server issues at a time; and when it is away, that is said, without its
+    place."""
     shelf = Shelf()
     store = SharedTickets(shelf)
     ticket = await issue(store, GRANT)
@@ -198,15 +207,91 @@ async def test_on_a_shelf(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
         await issue(store, grant_of("di"))
     await trio.sleep(30)
     ticket = await issue(store, GRANT)
-    for strange in (b'{"issuer": "https://i", "else": 1}', b"x"):
-        shelf.kept = dict.fromkeys(shelf.kept, strange)
-        assert await redeem(store, ticket) is None
     shelf.away = True
     for attempt in (issue(store, GRANT), redeem(store, ticket)):
         with pytest.raises(Refused, match="503: tickets: the log that keeps them") as refused:
             await attempt
         assert "secret" not in refused.value.detail
         assert refused.value.headers == (("Retry-After", "5"),)
+
+
+async def test_used_ones_make_room(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
+    """At once here, and when they are needed those that were used at other servers."""
+    shelf = Shelf()
+    monkeypatch.setattr(module, "_MAX_SHARED", 3 * SIZE)
+    here, there = SharedTickets(shelf), SharedTickets(shelf)
+    for number in range(10):
+        grant = grant_of(f"{number:02}")
+        assert await redeem(here, await issue(here, grant)) == grant
+    assert (shelf.asked, here._room._sum) == (0, 0)
+    for number in range(9):
+        grant = grant_of(f"{number:02}")
+        ticket = await issue(here, grant)
+        assert await redeem(there, ticket) == grant
+        if number % 3 == 2:
+            await trio.sleep(1)
+    assert shelf.asked == 2
+    kept = [await issue(here, grant_of(f"{number:02}")) for number in range(3)]
+    for _ in range(5):
+        with pytest.raises(Refused, match="503: tickets: too many"):
+            await issue(here, GRANT)
+    assert shelf.asked == 3
+    assert [(await redeem(there, ticket) or GRANT).id for ticket in kept] == ["00", "01", "02"]
+    await trio.sleep(1)
+    shelf.away = True
+    with pytest.raises(Refused, match="503: tickets: the log that keeps them"):
+        await issue(here, GRANT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scope": "narrow"},
+        {"id": 5},
+        {"id": ""},
+        {"issuer": ["https://i"]},
+        {"params": None},
+        {"params": {"team": 1}},
+        {"rights": {"subscribe": []}},
+        {"rights": "{}"},
+        {"rights": "[]"},
+        {"rights": "x"},
+        {"rights": RIGHTS.replace("false", '"false"')},
+        {"rights": RIGHTS.replace("{", '{"presence": [], ', 1)},
+        {"rights": RIGHTS.replace("[[]]", '[[{"near": {"type": "t"}}]]', 1)},
+        {"expires_at": "2030-01-01T00:00:00Z"},
+        {"expires_at": None},
+        {"expires_at": 1e15},
+        {"not_before": float("nan")},
+        b"x",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"[" * 100_000,
+    ],
+)
+async def test_one_of_another_version(
+    change: dict[str, Any] | bytes,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: Clock,
+) -> None:
+    """It is refused, even if only one member is unknown, and the log says why."""
+    shelf = Shelf()
+    issuer = Provider().trusted(tmp_path / "keys")
+    async with open_room(authenticate=Tokens(issuer, tickets=SharedTickets(shelf))) as room:
+        grant = Grant(issuer.issuer, "al", {}, RIGHTS, 4e9)
+        for given, status in ((grant.to_json(), 101), (change, 401)):
+            ticket = await issue(SharedTickets(shelf), grant)
+            made = given
+            if isinstance(given, dict):
+                made = json.dumps({**json.loads(grant.to_json()), **given}).encode()
+            shelf.kept = dict.fromkeys(shelf.kept, made)
+            assert (await room.connect(f"/?ticket={ticket}")).status == status
+        assert room.hub.broadcast.counts.refused == {"token_ticket": 1}
+    (record,) = (one for one in caplog.records if getattr(one, "event", "") == "ticket_unreadable")
+    assert record.getMessage().startswith("a ticket can't be read, because another version")
+    assert ticket not in caplog.text
 
 
 async def ask_for_one(room: Room, bearer: str) -> Answered:

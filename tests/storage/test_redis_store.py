@@ -409,3 +409,6 @@ async def test_what_nodes_put_down_for_each_other(tmp_path: Path) -> None:
         assert key == "trionotify:{trionotify}:shelf:a"
         assert 0 < await server.command("PTTL", key) <= 3_600_000
         assert (await session.take("a"), await session.take("a")) == (b"x", None)
+        await session.put("b", b"y", 3600)
+        assert await session.missing(["a", "b", "c"]) == ["a", "c"]
+        assert await session.missing([]) == []

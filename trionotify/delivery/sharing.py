@@ -20,6 +20,9 @@ class Shelf(Protocol):
     async def take(self, key: str) -> bytes | None:
         """Remove and return the value of `key`. Only the first caller gets it, all others None."""
 
+    async def missing(self, keys: Sequence[str]) -> list[str]:
+        """Return those of these keys that have no value."""
+
 
 class Shared(Protocol):
     """The interface that the hub needs of a log that may be shared."""

@@ -26,6 +26,7 @@ from trionotify.errors import quoted
 from trionotify.http.jws import BadToken
 from trionotify.model.filters import from_json
 from trionotify.model.predicates import EVERYTHING, NOTHING, AnyOf, Wanted
+from trionotify.model.text import LAST_SECOND, check_id
 
 __all__ = ["SCOPES", "Grant", "claim_at", "grants_of", "rights_of"]
 
@@ -33,6 +34,8 @@ _NAME: Final = "trionotify"
 SCOPES: Final = ("trionotify:subscribe", "trionotify:publish", "trionotify:admin")
 _MEMBERS: Final = frozenset({"subscribe", "publish", "params"})
 _LISTED: Final = ", ".join(sorted(_MEMBERS))
+#: Members of rights in JSON.
+_OF_RIGHTS: Final = frozenset({"subscribe", "publish", "admin", "issuer"})
 #: Members of an `authorization_details` that RFC 9396 itself defines.
 _OF_DETAILS: Final = frozenset({"type", "locations", "actions", "datatypes", "identifier", "privileges"})
 
@@ -68,8 +71,25 @@ class Grant:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """Read what `to_json` has written."""
-        return cls(**json.loads(data))
+        """Read what `to_json` has written. Raises ValueError for anything else.
+
+        Another version may have members that limit the grant, so an unknown one is not ignored.
+        """
+        try:
+            grant = cls(**json.loads(data))
+            check_id("id", grant.id)
+            rights_of(grant.rights)
+            texts = (grant.issuer, *grant.params, *grant.params.values())
+            times = (grant.not_before, grant.expires_at)
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise ValueError(f"not a grant of this version: {type(error).__name__}") from None
+        if not (all(isinstance(each, str) for each in texts) and all(map(_is_moment, times))):
+            raise ValueError("not a grant of this version: wrong types")
+        return grant
+
+
+def _is_moment(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= LAST_SECOND
 
 
 def grants_of(
@@ -146,6 +166,8 @@ def rights_of(text: str) -> Rights:
     So clients with equal rights share one group. Raises ValueError for invalid filters.
     """
     found = json.loads(text)
+    if found.keys() != _OF_RIGHTS or not isinstance(found["admin"], bool):
+        raise ValueError("rights: must have the members " + ", ".join(sorted(_OF_RIGHTS)))
     return Rights(_any(found["subscribe"]), _any(found["publish"]), found["admin"], found["issuer"])
 
 

@@ -15,9 +15,12 @@ ticket, so no client can keep the others out.
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import secrets
 from collections import Counter
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -33,12 +36,17 @@ if TYPE_CHECKING:
 
 __all__ = ["LIFETIME", "MemoryTickets", "SharedTickets", "TicketStore", "issue", "redeem"]
 
+logger: logging.Logger = logging.getLogger("trionotify")
+
 #: Seconds.
 LIFETIME: Final = 30
 #: Tickets in the memory of one server.
 _MAX_TICKETS: Final = 10_000
 #: Bytes of the tickets that one server issues within their lifetime, where it shares them.
 _MAX_SHARED: Final = 16 << 20
+#: The most tickets, and how many seconds apart, that a server without room asks about at once.
+_ASKED: Final = 4096
+_ASK_INTERVAL: Final = 1.0
 _BYTES: Final = 24
 _RETRY: Final = (("Retry-After", "5"),)
 
@@ -73,13 +81,21 @@ class _Room:
         self._sum = 0
         self._sums: Counter[tuple[str, str]] = Counter()
 
-    def enter(self, key: str, kept: _Kept) -> list[str]:
-        """Keep a ticket; return the keys of those that had to make room. Raises `Refused` (503)."""
+    def has_room(self, size: int) -> bool:
+        """Return whether a ticket of this size needs no other one's room."""
         now = trio.current_time()
         while self._kept and (first := next(iter(self._kept.items())))[1].until <= now:
             self.leave(first[0])
+        return self._sum + size <= self._most
+
+    def oldest(self, count: int) -> list[str]:
+        """Return the keys of at most `count` tickets, the oldest first."""
+        return list(islice(self._kept, count))
+
+    def enter(self, key: str, kept: _Kept) -> list[str]:
+        """Keep a ticket; return the keys of those that had to make room. Raises `Refused` (503)."""
         gone: list[str] = []
-        while self._sum + kept.size > self._most:
+        while not self.has_room(kept.size):
             gone.append(self._least_needed(kept))
             self.leave(gone[-1])
         self._kept[key] = kept
@@ -125,15 +141,21 @@ class MemoryTickets:
 class SharedTickets:
     """The tickets of all servers that share a log, on the log's `Shelf`.
 
-    A server doesn't see which of its tickets are used at others, so it counts all that aren't over.
+    A server limits the room of those that it has issued. It isn't told which of them are used at other
+    servers, so it asks when there seems to be no room left.
     """
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._room = _Room(_MAX_SHARED)
+        self._asking = trio.Lock()
+        #: When it asked last, on Trio's clock.
+        self._asked_at = -math.inf
 
     async def put(self, key: str, value: bytes, seconds: int) -> None:
         until, size = trio.current_time() + seconds, len(key) + len(value)
+        if not self._room.has_room(size):
+            await self._forget_used()
         gone = self._room.enter(key, _Kept(_owner_of(value), until, size))
         with _away():
             for other in gone:
@@ -142,7 +164,20 @@ class SharedTickets:
 
     async def take(self, key: str) -> bytes | None:
         with _away():
-            return await self._shelf.take(key)
+            found = await self._shelf.take(key)
+        self._room.leave(key)
+        return found
+
+    async def _forget_used(self) -> None:
+        """Release the room of tickets that were used elsewhere."""
+        async with self._asking:
+            now = trio.current_time()
+            if now - self._asked_at < _ASK_INTERVAL:
+                return
+            self._asked_at = now
+            with _away():
+                for key in await self._shelf.missing(self._room.oldest(_ASKED)):
+                    self._room.leave(key)
 
 
 def _owner_of(value: bytes) -> tuple[str, str]:
@@ -172,7 +207,12 @@ async def redeem(store: TicketStore, ticket: str) -> Grant | None:
     found = await store.take(_key(ticket))
     try:
         return None if found is None else Grant.from_json(found)
-    except (TypeError, ValueError):  # a server of another version has issued it
+    except ValueError as error:
+        logger.warning(
+            "a ticket can't be read, because another version of the server has issued it: %s",
+            error,
+            extra={"event": "ticket_unreadable", "reason": str(error)},
+        )
         return None
 
 

@@ -33,7 +33,7 @@ from trionotify.storage.redis_rows import chained
 from trionotify.storage.refusals import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from trionotify.delivery.entry import Entry
@@ -186,6 +186,9 @@ class RedisLink:
 
     async def take(self, key: str) -> bytes | None:
         return await self.connected().take(key)
+
+    async def missing(self, keys: Sequence[str]) -> list[str]:
+        return await self.connected().missing(keys)
 
     # --- sessions ---
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ALL", "APPEND", "BEAT", "EVICT", "FIND", "RENEW", "RIGHTS"]
+__all__ = ["ALL", "APPEND", "BEAT", "EVICT", "FIND", "MISSING", "RENEW", "RIGHTS"]
 
 _META: Final = """
 local LOG, META, IDS = KEYS[1], KEYS[2], KEYS[3]
@@ -189,6 +189,15 @@ return {text(found), there}
 """
 )
 
+#: ARGV: keys of the shelf. Returns the numbers of those that don't exist.
+MISSING: Final = """
+local missing = {}
+for i, key in ipairs(ARGV) do
+  if redis.call('EXISTS', key) == 0 then missing[#missing + 1] = i end
+end
+return missing
+"""
+
 #: KEYS[4] is `nodes`. ARGV: a key of the shelf, and the durability. It runs none of the commands that it
 #: lists, because a script that fails in the middle would leave the log damaged.
 RIGHTS: Final = """
@@ -199,7 +208,7 @@ local commands = {
   {'hmget', META, 'epoch'}, {'hset', META, 'epoch', ''},
   {'hlen', IDS}, {'hget', IDS, ''}, {'hset', IDS, '', ''}, {'hdel', IDS, ''}, {'del', IDS},
   {'hlen', NODES}, {'hgetall', NODES}, {'hset', NODES, '', ''}, {'hdel', NODES, ''},
-  {'time'}, {'set', SHELF, '', 'EX', '1'}, {'getdel', SHELF},
+  {'time'}, {'set', SHELF, '', 'EX', '1'}, {'getdel', SHELF}, {'exists', SHELF},
 }
 if ARGV[2] == 'replicated' then commands[#commands + 1] = {'wait', '1', '1'} end
 for _, command in ipairs(commands) do
@@ -209,4 +218,4 @@ for _, command in ipairs(commands) do
 end
 """
 
-ALL: Final = (APPEND, EVICT, BEAT, RENEW, FIND, RIGHTS)
+ALL: Final = (APPEND, EVICT, BEAT, RENEW, FIND, MISSING, RIGHTS)

@@ -16,7 +16,7 @@ import importlib
 import importlib.util
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -210,6 +210,12 @@ class Session:
         """Remove and return a value. Only the first caller gets it, all others None."""
         found: bytes | None = await self._ask(self._reads, b"GETDEL", self.address.key(f"shelf:{key}"))
         return found
+
+    async def missing(self, keys: Sequence[str]) -> list[str]:
+        """Return those of these keys that have no value."""
+        names = [self.address.key(f"shelf:{key}") for key in keys]
+        found = await self._run(self._reads, redis_scripts.MISSING, 0, *names)
+        return [keys[number - 1] for number in found]
 
     # --- requests ---
 
