@@ -28,6 +28,7 @@ from trionotify.delivery.unanswered import Unanswered
 from trionotify.errors import CloseCode, Disconnected, check_close, encodable, problem_document, quoted
 from trionotify.model.filters import check_filter
 from trionotify.model.jsontext import write_json
+from trionotify.model.keys import CREDENTIALS
 from trionotify.model.notification import Notification
 from trionotify.model.predicates import EVERYTHING, NOTHING, AllOf, AnyOf, Wanted, key_of
 from trionotify.model.replies import acknowledged, reply_of
@@ -115,6 +116,8 @@ class Client:
     rights: Rights | None = attrs.field(default=None, init=False, on_setattr=_free)
     #: The id and the parameters that come from its token. None: it has no token.
     granted: Mapping[str, str] | None = attrs.field(default=None, init=False, on_setattr=_free)
+    #: Whether the application has set `expires_at`, so that another token doesn't change it.
+    keeps_expiry: bool = attrs.field(default=False, init=False, on_setattr=_free)
     #: Whether it has the server's secret, so that no rates apply to it.
     exempt: bool = attrs.field(default=False, init=False, on_setattr=_free)
     #: The widest filter that `authenticate` allows, whatever the client asks for.
@@ -122,7 +125,7 @@ class Client:
     #: None if it was never given a filter, and therefore wants everything.
     _predicates: tuple[Wanted, ...] | None = attrs.field(default=None, init=False, on_setattr=_free)
     _link: Link | None = attrs.field(default=None, init=False, on_setattr=_free)
-    _received: deque[Message] | None = attrs.field(default=None, init=False, on_setattr=_free)
+    received: deque[Message] | None = attrs.field(default=None, init=False, on_setattr=_free)
     #: Whether a task waits for messages.
     _busy: bool = attrs.field(default=False, init=False, on_setattr=_free)
     #: The task of its connection, in which its session runs.
@@ -214,7 +217,7 @@ class Client:
     def renew(self, rights: Rights, expires_at: float) -> None:
         """Apply another token's rights from the client's position on. Only the server calls this."""
         self.rights = rights
-        _set(self, "expires_at", expires_at)
+        _set(self, "expires_at", self.expires_at if self.keeps_expiry else expires_at)
         self._refilter(self._predicates)
 
     def may_receive(self, notification: Notification) -> bool:
@@ -228,9 +231,9 @@ class Client:
 
     def get(self, name: str) -> str | None:
         """Return the query's parameter `name`, as audiences see it. `id` and `role` always exist."""
-        if name == "id":
-            return self.id
-        return self.role if name == "role" else self.params.get(name)
+        if name in ("id", "role"):
+            return self.id if name == "id" else self.role
+        return None if name in CREDENTIALS else self.params.get(name)
 
     def __aiter__(self) -> Self:
         return self
@@ -242,15 +245,15 @@ class Client:
         `trio.BusyResourceError` if another task waits for one.
         """
         self.accept()
-        if not self._received:
+        if not self.received:
             self._be_busy()
             try:
-                self._received = deque(await self._connection().receive()) or None
+                self.received = deque(await self._connection().receive()) or None
             finally:
                 _set(self, "_busy", False)
-            if not self._received:
+            if not self.received:
                 raise StopAsyncIteration
-        message = self._received.popleft()
+        message = self.received.popleft()
         if not isinstance(message, Notification):
             return message
         data = "" if message.data is None else message.data
@@ -267,9 +270,9 @@ class Client:
         self.accept()
         self._be_busy()
         try:
-            if self._received:
+            if self.received:
                 await trio.lowlevel.checkpoint()
-                batch, self._received = list(self._received or ()), None
+                batch, self.received = list(self.received or ()), None
             else:
                 batch = await self._connection().receive()
         finally:
@@ -383,9 +386,9 @@ class Client:
         A `Notification` is published as it is, and acknowledged if the client speaks CloudEvents. All
         messages go into the channel together. Waits, and checkpoints, only while the channel is full,
         for acknowledgements, and for a turn to check a long text. If it is cancelled before they are in
-        the channel, none was published. Raises `Disconnected` if the client is gone,
-        `trio.ClosedResourceError` if the hub is closed, and ValueError if a message contradicts the
-        query's `datacontenttype`.
+        the channel, none was published. Raises `Disconnected` if the client is gone or its authorization
+        ends before that, `trio.ClosedResourceError` if the hub is closed, and ValueError if a message
+        contradicts the query's `datacontenttype`.
         """
         try:
             await self._connection().publish(messages)
@@ -403,7 +406,7 @@ class Client:
         that must not be sent, and `Disconnected` if the client was never connected.
         """
         check_close(code, reason)
-        self._received = None
+        self.received = None
         if self._link is None and self.hub is not None:
             return
         link = self._connection()
@@ -411,10 +414,7 @@ class Client:
         link.close(code, encodable(reason))
 
     def connect(self, hub: Hub, link: Link | None) -> None:
-        """Tie the record to its connection, or untie it (None). Only the server calls this.
-
-        Raises ValueError if it already has a connection.
-        """
+        """Tie the record to its connection, or untie it (None). Only the server calls this."""
         if link is not None and self._link is not None:
             raise ValueError(
                 f"client {self.id!r} is already connected; make a new Client for each connection"

@@ -18,7 +18,16 @@ from trionotify.model.cursor import SPELLINGS
 from trionotify.model.filters import ON_ATTRIBUTES
 from trionotify.model.text import texts_of
 
-__all__ = ["OF_TEMPLATE", "OURS", "TICKET", "UNSIGNED", "allowed_params", "check_keys", "is_filter"]
+__all__ = [
+    "CREDENTIALS",
+    "OF_TEMPLATE",
+    "OURS",
+    "TICKET",
+    "UNSIGNED",
+    "allowed_params",
+    "check_keys",
+    "is_filter",
+]
 
 #: Keys of a publisher's query that are attributes of its notifications; a `POST` has `audience` besides.
 OF_TEMPLATE: Final = frozenset({"type", "subject", "source", "datacontenttype", "to"})
@@ -29,6 +38,9 @@ OURS: Final = OF_TEMPLATE | {
 }
 #: The key of a ticket, which stands for a token in a URL, once.
 TICKET: Final = "ticket"
+#: The keys whose values let a client in. Audiences don't see them, because a publisher could find out a
+#: value by trying, and use it.
+CREDENTIALS: Final = frozenset({"sig", TICKET})
 #: Wrong keys, and the keys that they mean.
 _MISNOMERS: Final[Mapping[str, str]] = {
     "filter": "filters",
