@@ -11,8 +11,13 @@ import pytest
 import trio
 import trio.testing
 
+from tests.conftest import open_room
+from trionotify import Client, Disconnected, Exact
 from trionotify.delivery import expiry
+from trionotify.delivery.entry import Entry
 from trionotify.delivery.expiry import Expiry
+from trionotify.delivery.memory_log import MemoryLog
+from trionotify.delivery.publish_queue import Inbox
 
 Clock = trio.testing.MockClock
 
@@ -45,7 +50,7 @@ class Connections(dict[int, Any]):
             assert (code, reason) == (4401, "expired")
             self.ended[key] = trio.current_time()
 
-        self[key] = SimpleNamespace(close=end, discard=lambda: None)
+        self[key] = SimpleNamespace(revoke=end)
 
 
 @pytest.fixture
@@ -175,3 +180,55 @@ async def test_nothing_is_kept_of_those_that_left(
     await trio.sleep(30)
     assert set(connections.ended) == set(range(0, 100, 3))
     assert (expiring._due, expiring._last) == ([], {})
+
+
+async def test_what_a_session_has_not_got_yet(autojump_clock: Clock) -> None:
+    """Once its client is disconnected, an application's session gets no more, and publishes nothing."""
+    got: list[object] = []
+    gate = trio.Event()
+
+    async def session(client: Client) -> None:
+        async for message in client:
+            got.append(message)
+            await gate.wait()
+            try:
+                await client.publish(message)
+            except Disconnected as error:
+                got.append(str(error))
+
+    async with open_room(session=session) as room:
+        peer = await room.connect("/?id=al&role=both")
+        peer.say("1", "2", "3")
+        await room.quiet()
+        assert await room.hub.disconnect(Exact(id="al")) == 1
+        gate.set()
+        await room.quiet()
+        why = "the client's authorization has ended, so nothing more of it is published"
+        assert (got, room.hub.log.head, peer.look().close) == (["1", why], 0, (4403, "disconnected"))
+
+
+@pytest.mark.parametrize("end", [True, False])
+async def test_what_waits_for_room(
+    end: bool, monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    """If the channel is full when its client is disconnected, it isn't published; else it is."""
+    gate, take = trio.Event(), MemoryLog.take
+
+    async def held(log: MemoryLog, inbox: Inbox) -> tuple[list[Entry], list[Entry]]:
+        await gate.wait()
+        return await take(log, inbox)
+
+    async with open_room(max_waiting=1) as room:
+        monkeypatch.setattr(MemoryLog, "take", held)
+        await room.hub.publish("0")  # taken already
+        await room.quiet()
+        peer = await room.connect("/?id=al&role=publisher")
+        for text in ("1", "2"):
+            peer.say(text)
+            await room.quiet()
+        if end:
+            assert await room.hub.disconnect(Exact(id="al")) == 1
+        gate.set()
+        await room.quiet()
+        entries = room.hub.log.read(0, 10)
+        assert [entry.data for entry in entries] == (["0", "1"] if end else ["0", "1", "2"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import trio
 import trio.testing
 
-from trionotify import Notification
-from trionotify.delivery.entry import Entry
+from trionotify import Disconnected, Notification
+from trionotify.delivery.entry import Entry, Sender
 from trionotify.delivery.publish_queue import Inbox
 
 
@@ -50,6 +52,33 @@ async def test_a_cancelled_publisher_published_nothing() -> None:
         await inbox.put(entries(1))
     assert scope.cancelled_caught
     assert len(await inbox.take_all()) == 1
+
+
+async def test_a_sender_whose_authorization_ends() -> None:
+    """Its lists are left out when their turn comes, and nothing more of it gets in."""
+    inbox = Inbox(1, 1000)
+    good, bad = SimpleNamespace(revoked=False), SimpleNamespace(revoked=False)
+    await inbox.put(entries(1), bad)
+    ended: list[str] = []
+
+    async def put(name: str, sender: Sender) -> None:
+        try:
+            await inbox.put(entries(1, name), sender)
+        except Disconnected as error:
+            ended.append(f"{name}: {error}")
+
+    async with trio.open_nursery() as nursery:
+        for name, sender in (("1", bad), ("2", good), ("3", bad), ("4", good)):
+            nursery.start_soon(put, name, sender)
+            await trio.testing.wait_all_tasks_blocked()
+        bad.revoked = True
+        taken = [entry.data for _ in range(3) for entry in await inbox.take_all()]
+        assert taken == ["", "2", "4"]
+    assert [text[:2] for text in sorted(ended)] == ["1:", "3:"]
+    with pytest.raises(Disconnected, match="the client's authorization has ended"):
+        await inbox.put(entries(1), bad)
+    await inbox.put(entries(1), good)
+    assert inbox.count == 1
 
 
 async def test_waiting_until_all_is_dealt_with() -> None:

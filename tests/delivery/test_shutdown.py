@@ -23,7 +23,7 @@ from trionotify.connection.frames import close_frame, message_frame
 from trionotify.delivery import broadcast as broadcast_module
 from trionotify.delivery import shutdown as drain_module
 from trionotify.delivery import turns as turns_module
-from trionotify.delivery.entry import Entry
+from trionotify.delivery.entry import Entry, Sender
 from trionotify.delivery.hub import _AT_THE_DOOR
 from trionotify.http.serving import serve_transport
 
@@ -514,8 +514,8 @@ class Program:
         self._said = 0
         put = room.hub.inbox.put
 
-        async def spy(entries: list[Entry]) -> None:
-            await put(entries)
+        async def spy(entries: list[Entry], sender: Sender | None = None) -> None:
+            await put(entries, sender)
             self.accepted += entries
 
         room.hub.inbox.put = spy  # type: ignore[method-assign] # to see what is accepted, and when

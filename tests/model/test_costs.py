@@ -18,7 +18,7 @@ from tests.kernel import FakeKernel, upgrade
 from tests.web import Web, post
 from trionotify import AnyOf, Exact, Notification, Prefix, Sql
 from trionotify.delivery import turns as turns_module
-from trionotify.delivery.entry import Entry
+from trionotify.delivery.entry import Entry, Sender
 from trionotify.http.serving import serve_transport
 from trionotify.model.costs import ALLOWANCE, CHEAP, price_of, time_of
 from trionotify.model.index import PredicateIndex
@@ -180,13 +180,13 @@ async def test_who_comes_behind_the_judgement(leaving: int, room: Room, autojump
     peers = [await room.connect(f"/?team=red&n={number}") for number in range(3)]
     put, late = room.hub.inbox.put, FakeKernel()
 
-    async def meanwhile(entries: list[Entry]) -> None:
+    async def meanwhile(entries: list[Entry], sender: Sender | None = None) -> None:
         for peer in peers[:leaving]:
             peer.kernel.hang_up()
         late.feed(upgrade("/?team=red"))
         room.nursery.start_soon(serve_transport, room.hub, late, "test:2")
         await trio.testing.wait_all_tasks_blocked()
-        await put(entries)
+        await put(entries, sender)
 
     room.hub.inbox.put = meanwhile  # type: ignore[method-assign] # to let something happen just then
     receipt = await room.hub.publish("one", audience=Prefix(team="r"), confirm=True)

@@ -78,6 +78,8 @@ class Connection(ABC):
     lag: str = attrs.field(default="", init=False)
     #: The number of messages in a row that were not events.
     bad: int = attrs.field(default=0, init=False)
+    #: Whether the client's authorization has ended, so that nothing more of it may be published.
+    revoked: bool = attrs.field(default=False, init=False)
     #: Around the whole connection if it runs in an application's task.
     scope: trio.CancelScope | None = attrs.field(default=None, init=False)
     #: The cached value of `site`.
@@ -100,6 +102,16 @@ class Connection(ABC):
     @abstractmethod
     def discard(self) -> None:
         """Drop messages that were received and not understood yet. Doesn't block."""
+
+    def revoke(self, code: int, reason: str) -> None:
+        """Close the connection because the client's authorization has ended. Doesn't block.
+
+        Only what is in the channel already is still published.
+        """
+        self.revoked = True
+        self.client.received = None
+        self.discard()
+        self.close(code, reason)
 
     @abstractmethod
     def abort(self, reason: str = "") -> None:

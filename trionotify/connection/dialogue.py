@@ -231,7 +231,7 @@ async def publish(peer: Connection, messages: tuple[Message, ...]) -> None:
             if not answers:
                 raise
             told.append(_unpublished(peer, message, refusal))
-    receipts = await intake.publish(entries, peer.site)
+    receipts = await intake.publish(entries, peer.site, peer)
     if answers or durable:
         told += _answers(peer, entries, receipts)
     if told:
@@ -289,11 +289,12 @@ async def _permitted(
         else:
             found.append(message)
     if peer.format.name == "raw":
-        # The client isn't read meanwhile. If it is closed meanwhile, the earlier messages are still
-        # published.
+        # The client isn't read meanwhile. If it leaves meanwhile, or is sent away, the earlier messages
+        # are still published, unless it was revoked.
         while (seconds := rates.wait(client)) and peer.position.joined:  # noqa: ASYNC110 - nobody says when it leaves
             await trio.sleep(min(seconds, _LOOK))
-        rates.take(client, len(found))
+        if not peer.revoked:
+            rates.take(client, len(found))
     return tuple(found)
 
 

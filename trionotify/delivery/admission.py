@@ -63,8 +63,8 @@ class Connection(Protocol):
     def announce_end(self, clients: int) -> None:
         """Tell one of `clients` clients that the server goes down."""
 
-    def discard(self) -> None:
-        """Drop messages that were received and not understood yet."""
+    def revoke(self, code: int, reason: str) -> None:
+        """Close it because the client's authorization has ended, and publish nothing more of it."""
 
     def close(self, code: int | None, reason: str = "") -> None:
         """Queue a Close frame, behind which nothing is sent."""

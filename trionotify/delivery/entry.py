@@ -6,11 +6,12 @@ what is cached with it, such as its encoded frames while it is young.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import trio
 
+from trionotify.errors import Disconnected
 from trionotify.model.costs import weight_of
 from trionotify.model.receipt import Receipt
 
@@ -19,7 +20,19 @@ if TYPE_CHECKING:
 
     from trionotify.model.notification import Data, Notification
 
-__all__ = ["Entry", "Pending", "repetition_key"]
+__all__ = ["Entry", "Pending", "Sender", "authorization_ended", "repetition_key"]
+
+
+class Sender(Protocol):
+    """A connection that publishes what its client sends."""
+
+    #: Whether the client's authorization has ended, so that nothing more of it may be published.
+    revoked: bool
+
+
+def authorization_ended() -> Disconnected:
+    """Return the error of a sender that is revoked."""
+    return Disconnected("the client's authorization has ended, so nothing more of it is published")
 
 
 @attrs.define(eq=False)

@@ -90,8 +90,7 @@ class Expiry:
                 continue  # it was added again
             del self._last[key]
             if key in self._connections:
-                self._connections[key].discard()
-                self._connections[key].close(CloseCode.UNAUTHORIZED, "expired")
+                self._connections[key].revoke(CloseCode.UNAUTHORIZED, "expired")
                 ended += 1
                 if ended % _TURN == 0:
                     await trio.lowlevel.checkpoint()
@@ -121,7 +120,6 @@ async def close_some(connections: Mapping[int, Connection], predicate: Wanted, r
             await turn.pass_on()
         open_ = connections.get(key) is connection and connection.position.joined
         if open_ and predicate(connection.client):
-            connection.discard()
-            connection.close(CloseCode.FORBIDDEN, encodable(reason))
+            connection.revoke(CloseCode.FORBIDDEN, encodable(reason))
             found += 1
     return found

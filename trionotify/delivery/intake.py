@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trionotify.delivery.entry import Entry, Pending, repetition_key
+from trionotify.delivery.entry import Entry, Pending, Sender, repetition_key
 
 if TYPE_CHECKING:
     from trionotify.delivery.audience import Audiences
@@ -56,19 +56,20 @@ class Intake:
             raise refusal
         return entry
 
-    async def publish(self, entries: list[Entry], site: str) -> list[Pending | None]:
+    async def publish(
+        self, entries: list[Entry], site: str, sender: Sender | None = None
+    ) -> list[Pending | None]:
         """Put the entries into the channel together; return their receipts in the same order.
 
         Waits while the channel is full, and until each entry with a `pending` is broadcast or refused.
         It is a checkpoint only when it waits, or when it takes more than a turn to find the audiences'
         clients; publishers of one `site` do that one after the other. Cancelled before the entries are
-        in the channel, it has published none of them; after that, all. Raises
-        `trio.ClosedResourceError` if the hub is closed.
+        in the channel, it has published none of them; after that, all. Raises as `Inbox.put` does.
         """
         receipts = [entry.pending for entry in entries]
         if chosen := [entry for entry in entries if entry.template.audience is not None]:
             await self._audiences.judge(chosen, site)
-        await self._inbox.put(entries)
+        await self._inbox.put(entries, sender)
         for pending in receipts:
             if pending is not None and not pending.done.is_set():
                 await pending.done.wait()

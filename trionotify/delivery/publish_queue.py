@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 import trio
 
-from trionotify.delivery.entry import Entry
+from trionotify.delivery.entry import Entry, Sender, authorization_ended
 
 __all__ = ["Inbox"]
 
@@ -24,11 +24,11 @@ _PATIENCE: Final = 10
 
 @attrs.define(eq=False)
 class _Publisher:
-    """A task that waits in `put`, with its entries."""
+    """A task that waits in `put` until its entries are in the channel (`served`)."""
 
     task: trio.lowlevel.Task
     entries: list[Entry]
-    #: Whether the list is in the channel.
+    sender: Sender | None
     served: bool = False
 
 
@@ -57,22 +57,21 @@ class Inbox:
         """Whether the next publisher must wait. A single list may exceed the bounds, not a second."""
         return self.count >= self._max_count or self._bytes >= self._max_bytes
 
-    async def put(self, entries: list[Entry]) -> None:
+    async def put(self, entries: list[Entry], sender: Sender | None = None) -> None:
         """Put a whole list in. Waits while the channel is full, and is a checkpoint only then.
 
         Returns at once if the list is empty. Cancelled, it has put nothing in. Raises
-        `trio.ClosedResourceError` after `close`.
+        `trio.ClosedResourceError` after `close`, and `Disconnected` for a `sender` that is revoked.
         """
+        if sender is not None and sender.revoked:
+            raise authorization_ended()
         if entries and self._must_wait():
-            await self._wait_in_line(entries)
+            await self._wait_in_line(entries, sender)
         elif entries:
             self._insert(entries)
 
     def put_nowait(self, entries: list[Entry]) -> None:
-        """Put a whole list in. Raises `trio.WouldBlock` if it is full, or if others wait in line.
-
-        Raises `trio.ClosedResourceError` after `close`.
-        """
+        """Put a whole list in. Raises `trio.WouldBlock` instead of waiting, otherwise as `put` does."""
         if self._must_wait():
             raise trio.WouldBlock
         self._insert(entries)
@@ -82,13 +81,13 @@ class Inbox:
             raise trio.ClosedResourceError("the hub is closed")
         return self.full or bool(self._line)
 
-    async def _wait_in_line(self, entries: list[Entry]) -> None:
+    async def _wait_in_line(self, entries: list[Entry], sender: Sender | None) -> None:
         """Wait until `_serve_line` has put `entries` in.
 
         A publisher is woken after it was served, as in Trio's own channel. So no other task can take
         its place in between, and none is woken in vain.
         """
-        publisher = _Publisher(trio.lowlevel.current_task(), entries)
+        publisher = _Publisher(trio.lowlevel.current_task(), entries, sender)
 
         def give_up(_: object) -> trio.lowlevel.Abort:
             del self._line[publisher]
@@ -97,14 +96,14 @@ class Inbox:
         self._line[publisher] = None
         await trio.lowlevel.wait_task_rescheduled(give_up)
         if not publisher.served:
-            raise trio.ClosedResourceError("the hub is closed")
+            raise trio.ClosedResourceError("the hub is closed") if self.closed else authorization_ended()
 
     def _serve_line(self) -> None:
         """Put in the waiting lists, in order, while there is room. If closed, wake all publishers."""
         while self._line and (self.closed or not self.full):
             publisher = next(iter(self._line))
             del self._line[publisher]
-            if not self.closed:
+            if not (self.closed or (publisher.sender and publisher.sender.revoked)):
                 self._insert(publisher.entries)
                 publisher.served = True
             trio.lowlevel.reschedule(publisher.task)
