@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock as Clock
 
-from tests.conftest import open_room
+from tests.conftest import open_room, stop_the_time
 from tests.web import Web, get, post
-from trionotify import Settings
+from trionotify import Client, Exact, Settings
 from trionotify.delivery import rates as module
 from trionotify.delivery.rates import Rate
 
@@ -119,6 +121,61 @@ async def test_a_raw_client_that_leaves_meanwhile(autojump_clock: Clock) -> None
         client.close(4000)
         await trio.sleep(10)
         assert len(room.hub.clients) == 0
+
+
+async def test_a_raw_client_whose_authorization_ends(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    """What the rate holds back then is never published, and what it had let through stays."""
+    now = stop_the_time(monkeypatch)
+    options: dict[str, Any] = {"publish_rate_per_id": 0.01, "rate_burst": 100, "ping_interval": 1e6}
+    for end in ("disconnected", "expired"):
+        async with open_room(
+            **options, authenticate=lambda request: Client("al", role="publisher", expires_at=now + 5)
+        ) as room:
+            peer = await room.connect("/")
+            for number in range(3):
+                peer.say(f"{number}")
+                await room.quiet()
+            assert room.hub.log.head == 1
+            if end == "disconnected":
+                assert await room.hub.disconnect(Exact(id="al")) == 1
+            else:
+                monkeypatch.setattr("time.time", lambda: now + 5)
+            await trio.sleep(1000)
+            code = 4403 if end == "disconnected" else 4401
+            assert (peer.look().close, room.hub.log.head) == ((code, end), 1)
+            assert len(room.hub.clients) == 0
+            monkeypatch.setattr("time.time", lambda: now)
+
+
+async def test_a_raw_client_that_is_sent_away(autojump_clock: Clock) -> None:
+    """By a drain, which loses nothing that was received."""
+    options: dict[str, Any] = {"publish_rate_per_id": 0.01, "rate_burst": 100, "ping_interval": 1e6}
+    async with open_room(**options) as room:
+        peer = await room.connect("/?role=publisher&id=al")
+        for number in range(2):
+            peer.say(f"{number}")
+            await room.quiet()
+        assert room.hub.log.head == 1
+        await room.hub.drain(20)
+        assert (peer.look().close or [0])[0] == 1012
+        assert room.hub.log.head == 2
+
+
+@pytest.mark.parametrize("burst", [1, 3, 10])
+@pytest.mark.parametrize("per_second", [0.3, 3, 7, 10, 1000])
+async def test_a_burst_is_exact(per_second: float, burst: float, mock_clock: Clock) -> None:
+    """Whatever the clock shows: rounding takes nothing away, and gives nothing."""
+    for start in (0.0, 12_345.678, 987_654.321):
+        mock_clock.jump(max(0.0, start - trio.current_time()))
+        rate, count = Rate(per_second, burst), 0
+        while not rate.wait("a"):
+            rate.take("a")
+            count += 1
+        assert count == max(1, math.floor(per_second * burst + 1e-9))
+        mock_clock.jump(1 / per_second)
+        assert rate.wait("a") == 0
 
 
 async def test_connections(autojump_clock: Clock) -> None:

@@ -25,6 +25,8 @@ __all__ = ["Rate", "Rates"]
 
 #: Above this number of entries, those that have caught up are deleted.
 _KEPT: Final = 1000
+#: Seconds by which rounding may make something seem too early.
+_ROUNDING: Final = 1e-6
 
 
 class Rate:
@@ -45,7 +47,8 @@ class Rate:
         """Return the seconds until this key may act again. 0 means at once."""
         if self._interval is None:
             return 0.0
-        return max(0.0, self._due.get(key, 0.0) - self._burst - trio.current_time())
+        left = self._due.get(key, 0.0) - self._burst - trio.current_time()
+        return left if left > _ROUNDING else 0.0
 
     def take(self, key: str, count: int = 1) -> None:
         """Count that this key has acted `count` times. Doesn't block."""
