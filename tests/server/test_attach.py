@@ -271,6 +271,38 @@ async def test_who_connects_too_often() -> None:
         assert hub.broadcast.counts.refused == {"rate_connection": 1}
 
 
+async def test_connecting_too_often_comes_before_authentication() -> None:
+    """As at the server's own port: guesses count, and `authenticate` isn't called for too many."""
+    asked: list[str] = []
+
+    def authenticate(request: Request) -> Client:
+        asked.append(request.params["id"])
+        raise Refused(401, "no")
+
+    options: dict[str, Any] = {"connection_rate_per_address": 0.001, "rate_burst": 2000}
+    async with application(authenticate=authenticate, **options) as (_, port):
+        codes = []
+        for number in range(4):
+            async with raw_client(port, f"/?id={number}") as client:
+                codes.append((await client.until(lambda peer: peer.close)).close)
+        assert [code for code, _ in filter(None, codes)] == [4401, 4401, 4429, 4429]
+        assert asked == ["0", "1"]
+
+
+async def test_a_client_whose_time_is_over() -> None:
+    """It is refused, also if the application passes it itself."""
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+
+        async def handler(request: WebSocketRequest) -> None:
+            await hub.attach(await request.accept(), Client("al", expires_at=1.0))
+
+        server = await nursery.start(partial(serve_websocket, handler, "127.0.0.1", 0, None))
+        async with raw_client(server.port) as client:
+            code, reason = (await client.until(lambda peer: peer.close)).close or (0, "")
+            assert (code, reason[:11]) == (4401, "expires_at:")
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_session_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     """1011 for that one."""
 

@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from trionotify.model.notification import Notification
     from trionotify.model.query import Query
 
-__all__ = ["admit", "admit_operator", "check_publish"]
+__all__ = ["admit", "admit_operator", "check_publish", "check_rate"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
@@ -107,7 +108,9 @@ async def admit(hub: WebHub, request: Request, client: Client | None = None) -> 
     An application that has identified the client already passes it as `client`.
     """
     try:
-        return await (_identify(hub, request) if client is None else _known(hub, request, client))
+        found = await (_identify(hub, request) if client is None else _known(hub, request, client))
+        _check_expiry(found[0])
+        return found
     except Refused:
         raise
     except StoreError as error:
@@ -137,6 +140,24 @@ async def admit(hub: WebHub, request: Request, client: Client | None = None) -> 
         raise rest from None
 
 
+def _check_expiry(client: Client) -> None:
+    """Raise `Refused` (401) for a client whose time is over, perhaps since it was identified."""
+    if client.expires_at is not None and time.time() >= client.expires_at:
+        raise Refused(
+            401, "expires_at: the client's authorization has expired; get a new one", logged="expires_at"
+        )
+
+
+def check_rate(hub: WebHub, request: Request) -> None:
+    """Count a connection of the request's address, or raise `Refused` (429).
+
+    This comes before the client is identified, so that guesses count, too. A request with the secret has
+    no limits.
+    """
+    if hub.rates.of_connecting and not (hub.secret is not None and hub.secret.is_borne_by(request)):
+        hub.rates.check_connection(request.remote)
+
+
 async def admit_operator(hub: WebHub, request: Request) -> None:
     """Return if the request has an operator's rights; raises `Refused` otherwise.
 
@@ -155,8 +176,10 @@ async def admit_operator(hub: WebHub, request: Request) -> None:
 async def check_publish(hub: WebHub, client: Client, notifications: list[Notification]) -> None:
     """Return if the request's `client` may publish all of these now.
 
-    Raises `Refused`, 403 or 429. A checkpoint whenever it takes more than a turn.
+    Raises `Refused`: 401 if its time ended while the body arrived, 403 or 429. A checkpoint whenever it
+    takes more than a turn.
     """
+    _check_expiry(client)
     if client.rights is not None:
         turn = Turn(partial(hub.crowd.turn, site_of(client.remote)))
         for notification in notifications:

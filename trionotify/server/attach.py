@@ -22,7 +22,7 @@ from trionotify.connection.frames import cut_reason
 from trionotify.delivery.log import Damaged, Evicted
 from trionotify.delivery.subscription import Reader
 from trionotify.errors import CloseCode, Disconnected, Refused, StoreError
-from trionotify.http.access import admit
+from trionotify.http.access import admit, check_rate
 from trionotify.http.messages import Request
 from trionotify.model.addresses import name_of
 from trionotify.model.query import Query, parse_query
@@ -50,9 +50,11 @@ _CODES: Final[Mapping[int, CloseCode]] = {
 async def serve_attached(hub: WebHub, websocket: AcceptedWebSocket, client: Client | None) -> None:
     """Serve `websocket` until it is over: see `Hub.attach`."""
     path, _, query_text = (websocket.path or "/").partition("?")
-    remote = _name_of(websocket.remote)
+    remote = (client.remote if client else "") or _name_of(websocket.remote)
     try:
         request = _request(hub, websocket, path, query_text, remote)
+        hub.entrance.check_room()
+        check_rate(hub, request)
         client, query = await admit(hub, request, client)
         if query.lag == "latest":
             raise Refused(
@@ -63,8 +65,6 @@ async def serve_attached(hub: WebHub, websocket: AcceptedWebSocket, client: Clie
         # No checkpoint from here until the client has entered.
         hub.entrance.check_room()
         hub.quotas.check(client)
-        if not client.exempt:
-            hub.rates.check_connection(client.remote)
         offset, recovered = hub.start(query)
     except Refused as refused:
         log_refusal(remote, refused)
