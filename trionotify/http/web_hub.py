@@ -123,7 +123,8 @@ class WebHub(Hub):
         grant = await self.tokens.renew(client, token)
         if key in self.connections:
             client.renew(grant.allowed, grant.expires_at)
-            self.expiry.add(key, grant.expires_at)
+            if client.expires_at is not None:
+                self.expiry.add(key, client.expires_at)
 
     @property
     def open_to(self) -> str:
