@@ -48,6 +48,7 @@ class FakeKernel:
     """
 
     half_closes = True
+    encrypted = False
     unacknowledged = None
 
     def __init__(self, credit: int | None = None, *, synchronous: bool = True) -> None:

@@ -440,6 +440,7 @@ class Acknowledging:
     """As over TCP, where it is known that the peer makes progress."""
 
     half_closes = True
+    encrypted = False
 
     def __init__(self, transport: TlsTransport) -> None:
         self.receive_some, self.send_eof = transport.receive_some, transport.send_eof

@@ -156,8 +156,8 @@ def _whole(least: int, most: int | None) -> click.IntRange:
     "--trusted-proxy",
     multiple=True,
     metavar="NETWORK",
-    help="Trust X-Forwarded-For from these peers: an address, a network, or unix. May be given several"
-    " times.  [default: none]",
+    help="Trust X-Forwarded-For and X-Forwarded-Proto from these peers: an address, a network, or unix."
+    " May be given several times.  [default: none]",
 )
 @click.option(
     "--admin-port",

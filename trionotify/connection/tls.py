@@ -89,6 +89,8 @@ class TlsTransport(SocketTransport):
         *("_received", "_unsent", "_repeated"),
     )
 
+    encrypted = True
+
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, lane: Lane = nullcontext) -> None:
         super().__init__(sock)
         self._lane = lane

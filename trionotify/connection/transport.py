@@ -51,6 +51,8 @@ class Transport(Protocol):
     synchronous: bool
     #: Whether `send_eof` tells the peer that we have closed.
     half_closes: bool
+    #: Whether the bytes go over TLS.
+    encrypted: bool
 
     def send(self, data: Sendable, /) -> int:
         """Pass on what can go out at once. Raises BlockingIOError if nothing can."""
@@ -97,6 +99,7 @@ class SocketTransport:
 
     synchronous = True
     half_closes = True
+    encrypted = False
     send: Callable[[Sendable], int]
 
     def __init__(self, sock: socket.socket) -> None:
@@ -215,6 +218,7 @@ class StreamTransport:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self.half_closes: bool = isinstance(stream, trio.abc.HalfCloseableStream)
+        self.encrypted: bool = isinstance(stream, trio.SSLStream)
         self._reset = False
         #: The scopes of tasks that wait for the stream. A reset cancels them.
         self._waiting: set[trio.CancelScope] = set()

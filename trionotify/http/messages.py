@@ -53,7 +53,8 @@ class Request:
     `path` is percent-decoded and without the query, which is in `params`. `headers` are in order, with
     names in lower case. `remote` is the peer's address as text. `format` is set if the transport leaves
     the client no choice. `authority` is the host that the request is for, perhaps with a port, in lower
-    case. It comes from an absolute target, or else from the header `Host`.
+    case. It comes from an absolute target, or else from the header `Host`. `secure` says whether the
+    request came over TLS, to this server or to a trusted proxy in front of it.
     """
 
     method: str
@@ -64,6 +65,7 @@ class Request:
     http_version: str = "1.1"
     format: str | None = None
     authority: str = ""
+    secure: bool = False
     _limits: FilterLimits = DEFAULT_LIMITS
     _subprotocols: tuple[str, ...] = ()
     #: The application's own keys of the query, if only these are allowed.
@@ -166,6 +168,8 @@ def request_of(
     limits: FilterLimits,
     subprotocols: tuple[str, ...] = (),
     allowed: frozenset[str] | None = None,
+    *,
+    secure: bool = False,
 ) -> Request:
     """The `Request` for a parsed head. Raises `Refused` (400) for an invalid target or `Host`."""
     authority = _authority("Host", next((value for name, value in head.headers if name == "host"), ""))
@@ -193,6 +197,7 @@ def request_of(
         # A higher minor version than the server's counts as the server's (RFC 9110, section 6.2).
         http_version="1.1" if version.startswith("1.") and version > "1.1" else version,
         authority=authority,
+        secure=secure,
         limits=limits,
         subprotocols=subprotocols,
         allowed=allowed,

@@ -42,6 +42,7 @@ _MAX_AGE: Final = "7200"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 #: A WebSocket's origin is that of its page.
 _PAGES_OF: Final = {"ws": "http", "wss": "https"}
+_SECURE: Final = "https"
 _NULL: Final = "null"
 _ANY: Final = "*"
 
@@ -105,7 +106,7 @@ class Origins:
     def check(self, request: Request) -> None:
         """Raise `Refused` (403) if the page that sends the request isn't allowed."""
         text = request.header("origin")
-        if text is None or self.allows(text, request.authority):
+        if text is None or self.allows(text, request.authority, request.secure):
             return
         if parse_origin(text) is None:
             raise Refused(
@@ -120,17 +121,20 @@ class Origins:
             logged=f"Origin: start the server with --allow-origin {text}",
         )
 
-    def allows(self, origin: str, authority: str) -> bool:
-        """Return whether this origin is allowed, or is the server's own at `authority`."""
+    def allows(self, origin: str, authority: str, secure: bool = False) -> bool:
+        """Return whether this origin is allowed, or is the server's own at `authority`.
+
+        With `secure`, the server's own origin is that of https.
+        """
         found = parse_origin(origin)
         if found is None:
             return False
-        return self._any or self._names(found) or _is_at(found, authority)
+        return self._any or self._names(found) or _is_at(found, authority, secure)
 
-    def trusts(self, origin: str, authority: str) -> bool:
+    def trusts(self, origin: str, authority: str, secure: bool = False) -> bool:
         """Return whether this origin may send credentials: the server's own, or allowed by name."""
         found = parse_origin(origin)
-        return found is not None and (self._trusts(found) or _is_at(found, authority))
+        return found is not None and (self._trusts(found) or _is_at(found, authority, secure))
 
     def _trusts(self, origin: Origin) -> bool:
         """Return whether it is one site's, and allowed by name."""
@@ -166,9 +170,11 @@ class Origins:
 
     def fields(self, request: Request) -> tuple[tuple[str, str], ...]:
         """Return the headers that let an allowed page read the answer; none for other clients."""
-        return self.fields_for(request.header("origin"), request.authority)
+        return self.fields_for(request.header("origin"), request.authority, request.secure)
 
-    def fields_for(self, origin: str | None, authority: str) -> tuple[tuple[str, str], ...]:
+    def fields_for(
+        self, origin: str | None, authority: str, secure: bool = False
+    ) -> tuple[tuple[str, str], ...]:
         """Return the headers of `fields` for an `Origin` and `Host`, even if the request is invalid.
 
         Raises nothing for any text.
@@ -176,7 +182,7 @@ class Origins:
         if origin is None:
             return ()
         found, vary = parse_origin(origin), ("Vary", "Origin")
-        if found is None or not self.allows(origin, authority):
+        if found is None or not self.allows(origin, authority, secure):
             return (vary,)
         return (
             ("Access-Control-Allow-Origin", origin),
@@ -192,7 +198,7 @@ class Origins:
         CloudEvent in binary mode has one for each attribute.
         """
         origin = request.header("origin")
-        if origin is None or not self.allows(origin, request.authority):
+        if origin is None or not self.allows(origin, request.authority, request.secure):
             return ()
         asked = request.tokens("access-control-request-headers")[:_ASKED]
         asked = [name for name in asked if is_token(name)]
@@ -207,12 +213,14 @@ class Origins:
         )
 
 
-def _is_at(origin: Origin, authority: str) -> bool:
+def _is_at(origin: Origin, authority: str, secure: bool) -> bool:
     """Return whether `authority` is the host and port of the page's origin.
 
-    The scheme is ignored, because it may be that of a proxy in front of the server.
+    If the request is `secure`, the page must have come over TLS, too. Without TLS, anyone on the way can
+    change the page and its cookies. Otherwise the scheme is ignored, because a proxy in front of the
+    server may have TLS.
     """
-    if origin.scheme not in _DEFAULT_PORTS:
+    if origin.scheme not in _DEFAULT_PORTS or (secure and origin.scheme != _SECURE):
         return False
     try:
         return Origin.of(origin.scheme, parse_authority(authority)) == origin

@@ -28,7 +28,7 @@ from trionotify.connection.transport import Transport, linger
 from trionotify.connection.websocket import WebSocketConnection
 from trionotify.delivery.admission import RETRY_AFTER, Place, Stage
 from trionotify.errors import Refused
-from trionotify.http.access import admit
+from trionotify.http.access import admit, check_rate
 from trionotify.http.connection import HttpConnection
 from trionotify.http.handshake import check_upgrade, switching_protocols, wants_upgrade
 from trionotify.http.messages import Answer, Request, problem, request_of
@@ -258,19 +258,27 @@ class Conversation:
             head = await self._http.read_head()
             hub = self._hub
             request = request_of(
-                head, self._remote, hub.filter_limits, hub.subprotocols, hub.allow_params
+                head,
+                self._remote,
+                hub.filter_limits,
+                hub.subprotocols,
+                hub.allow_params,
+                secure=self._transport.encrypted,
             )
         except Refused:
             # A page can read the reason only with CORS headers, which don't need a complete head.
             origin, host = self._http.raw_field(b"origin"), self._http.raw_field(b"host")
-            self._fields = self._hub.origins.fields_for(origin, host or "")
+            secure = self._transport.encrypted
+            self._fields = self._hub.origins.fields_for(origin, host or "", secure)
             raise
+        proxies = self._hub.proxies
+        self._remote = proxies.client(self._peer, request.header("x-forwarded-for"))
+        secure = request.secure or proxies.has_tls(self._peer, request.header("x-forwarded-proto"))
+        if (self._remote, secure) != (self._peer, request.secure):
+            request = attrs.evolve(request, remote=self._remote, secure=secure)
         self._fields = self._hub.origins.fields(request)
         if request.http_version not in _VERSIONS:
             raise Refused(505, f"HTTP/{request.http_version} is not supported; use 1.1 or 1.0")
-        self._remote = self._hub.proxies.client(self._peer, request.header("x-forwarded-for"))
-        if self._remote != self._peer:
-            request = attrs.evolve(request, remote=self._remote)
         return request
 
     def _wants_stream(self, request: Request) -> str | None:
@@ -278,18 +286,12 @@ class Conversation:
             return None
         return preferred(request.header("accept"), STREAMS)
 
-    def _check_rate(self, request: Request) -> None:
-        """Count a connection, or raise `Refused` (429). One with the secret has no limits."""
-        rates, secret = self._hub.rates, self._hub.secret
-        if rates.of_connecting and not (secret is not None and secret.is_borne_by(request)):
-            rates.check_connection(self._remote)
-
     async def _open_websocket(self, request: Request) -> ClientConnection:
         if self._routes is ADMIN:
             raise Refused(404, "clients connect at the server's other port", logged="the wrong port")
         check_upgrade(request)
         self._hub.entrance.check_room()
-        self._check_rate(request)
+        check_rate(self._hub, request)
         client, query = await admit(self._hub, request)
         # No checkpoint from here, so that what the head promises still holds when the client joins.
         self._hub.entrance.check_room()
@@ -310,7 +312,7 @@ class Conversation:
 
     async def _open_stream(self, request: Request, kind: str) -> Answer | ClientConnection:
         self._hub.entrance.check_room()
-        self._check_rate(request)
+        check_rate(self._hub, request)
         client, query = await admit(self._hub, stream_request(request, kind))
         self._hub.entrance.check_room()
         chunked = request.http_version == "1.1"

@@ -171,9 +171,17 @@ class Tokens:
                 raise self._unauthorized("ticket", "ticket: unknown, expired or used; get a new one")
             return found
         if token is None and self._cookie is not None:
-            token = _cookie_of(request, self._cookie)
-            if token is not None:
+            cookies = _cookies_of(request, self._cookie)
+            if cookies:
                 self._check_origin(request, origins)
+            if len(cookies) > 1:
+                raise self._refused(
+                    400,
+                    "invalid_request",
+                    "cookie: given with different values, and another page may have set one; delete the"
+                    " cookies of this site, and give the cookie a name that starts with __Host-",
+                )
+            token = next(iter(cookies), None)
         return None if token is None else await self.check(token)
 
     async def check(self, text: str) -> Grant:
@@ -247,7 +255,7 @@ class Tokens:
         if origin is None and reads:
             good = request.header("sec-fetch-site") in (None, "same-origin", "none")
         else:
-            good = origin is not None and origins.trusts(origin, request.authority)
+            good = origin is not None and origins.trusts(origin, request.authority, request.secure)
         if not good:
             other = "; this request has no Origin, so send Authorization" if origin is None else ""
             refused = self._forbidden(
@@ -320,17 +328,20 @@ def _restrict(client: Client, before: Client) -> None:
     """Limit the application's own client as `before`, which its token made, unless it has limits."""
     if client.rights is None:
         client.rights, client.granted = before.rights, before.granted
+    client.keeps_expiry = client.expires_at is not None
     if client.expires_at is None and before.expires_at is not None:
         client.expire(before.expires_at)
 
 
-def _cookie_of(request: Request, name: str) -> str | None:
-    """The value of a cookie (RFC 6265, section 5.4), None for an empty one, as a logout may leave it.
+def _cookies_of(request: Request, name: str) -> set[str]:
+    """The values of the cookies with this name (RFC 6265, section 5.4), without empty ones.
 
-    Of several with one name, it is the first.
+    A logout may leave an empty one. Browsers say nothing about the page that has set a cookie, and sort
+    the cookies of one name by what it chose. So if there are several, none of them can be trusted.
     """
+    found = set()
     for pair in (request.header("cookie") or "").split(";"):
-        found, mark, value = pair.strip().partition("=")
-        if mark and found == name:
-            return value.strip('"') or None
-    return None
+        key, mark, value = pair.strip().partition("=")
+        if mark and key == name:
+            found.add(value.strip('"'))
+    return found - {""}

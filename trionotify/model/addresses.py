@@ -103,6 +103,11 @@ class Proxies:
                 break
         return found
 
+    def has_tls(self, peer: str, proto: str | None) -> bool:
+        """Return whether a trusted proxy says in `X-Forwarded-Proto` that its client uses TLS."""
+        schemes = () if proto is None else [item.strip().lower() for item in proto.split(",")]
+        return "https" in schemes and self.trusts(peer)
+
     def trusts(self, peer: str) -> bool:
         """Return whether `peer` is a trusted proxy."""
         if peer == UNIX:
