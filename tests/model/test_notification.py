@@ -265,7 +265,8 @@ def test_weight_bounds_what_is_held(given: dict[str, Any]) -> None:
         held = (tracemalloc.get_traced_memory()[0] - before) / 100
     finally:
         tracemalloc.stop()
-    assert held <= entries[0].size <= 2 * held + 1024
+    # (A text takes 8 bytes less from Python 3.12 on.)
+    assert held <= entries[0].size <= 2 * held + 1536
 
 
 def _kept(number: str, given: dict[str, Any]) -> Entry:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import attrs
 
 from trionotify.errors import cut, quoted
+from trionotify.model.jsontext import check_depth
 
 __all__ = ["ALGORITHMS", "BadToken", "Key", "Token", "key_of_jwk", "key_of_secret"]
 
@@ -197,8 +198,9 @@ def _decoded(text: str) -> bytes:
 
 def _members(data: bytes, where: str) -> dict[str, Any]:
     try:
+        check_depth(data)
         found = _JSON.decode(data.decode())
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         # The parser's own message may repeat the text.
         why = str(error) if isinstance(error, _Twice) else "not valid JSON in UTF-8"
         raise BadToken("malformed", f"{where}: {why}") from None

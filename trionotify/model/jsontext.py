@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Container, Iterator, Mapping, Set
 from datetime import date, time
 from itertools import accumulate
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn
 
 import attrs
 import msgspec
@@ -28,6 +28,7 @@ __all__ = [
     "TooLong",
     "TooMany",
     "Verbatim",
+    "check_depth",
     "check_json",
     "cut_items",
     "json_text",
@@ -63,7 +64,9 @@ def read_json(text: str | bytes | Verbatim) -> Any:
     """Parse a JSON text. Raises ValueError that names the fault and where it is."""
     if isinstance(text, Verbatim):
         return _guarded(_read, text)  # a part of what was looked at already
-    return _not_deep(_guarded(_read, text), text)
+    value = _guarded(_read, text)
+    check_depth(text)
+    return value
 
 
 def read_members(text: str | bytes, max_depth: int = MAX_DEPTH + 1) -> dict[str, Verbatim]:
@@ -72,7 +75,8 @@ def read_members(text: str | bytes, max_depth: int = MAX_DEPTH + 1) -> dict[str,
     Each may be as deep as a text, because the limit of an event applies to its data.
     """
     members: dict[str, Verbatim] = _guarded(_members_of, without_mark(text))
-    return _not_deep(members, text, max_depth)
+    check_depth(text, max_depth)
+    return members
 
 
 def _members_of(text: str | bytes) -> Any:
@@ -98,7 +102,8 @@ def check_json(text: str | bytes) -> None:
     """
     if text != without_mark(text):
         raise ValueError("not valid JSON: it starts with a byte order mark")
-    _not_deep(_guarded(_check, text), text)
+    _guarded(_check, text)
+    check_depth(text)
 
 
 def json_text(value: object) -> str:
@@ -257,18 +262,14 @@ def _guarded(read: Any, text: object) -> Any:
         raise ValueError("not valid JSON: not UTF-8") from None
 
 
-Value = TypeVar("Value")
-
-
-def _not_deep(value: Value, text: str | bytes, most: int = MAX_DEPTH) -> Value:
-    """Return the `value` of `text`. Raises ValueError if it is nested too deep."""
+def check_depth(text: str | bytes, most: int = MAX_DEPTH) -> None:
+    """Raise ValueError if a JSON text is nested more than `most` levels deep."""
     if isinstance(text, str):
         brackets = text.count("[") + text.count("{")
     else:
         brackets = text.count(b"[") + text.count(b"{")
     if brackets > most and _depth(text.encode() if isinstance(text, str) else text) > most:
         raise ValueError(f"not valid JSON: {_TOO_DEEP}")
-    return value
 
 
 def _depth(text: bytes) -> int:

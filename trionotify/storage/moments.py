@@ -28,8 +28,9 @@ STEP_BYTES: Final = 16 << 20
 
 _SIZES: Final = "SELECT offset, size FROM entries WHERE offset > ? AND offset <= ? ORDER BY offset"
 _MOVE: Final = (
-    "UPDATE entries SET moment = max(?1, moment + ?2),"
-    " crc = moved_checksum(crc, moment, max(?1, moment + ?2)) WHERE offset >= ?3 AND offset <= ?4"
+    "UPDATE entries SET moment = max(:floor, moment + :by),"
+    " crc = moved_checksum(crc, moment, max(:floor, moment + :by))"
+    " WHERE offset >= :first AND offset <= :last"
 )
 
 
@@ -68,7 +69,7 @@ def step(connection: sqlite3.Connection, extent: Extent, move: Move) -> tuple[Ex
             extent = attrs.evolve(extent, moment=min(extent.moment, move.floor))
         return extent, None
     first, last = _some(connection, after, upto, newest=not move.down)
-    connection.execute(_MOVE, (move.floor, move.by, first, last))
+    connection.execute(_MOVE, {"floor": move.floor, "by": move.by, "first": first, "last": last})
     if last == extent.head:
         extent = attrs.evolve(extent, moment=max(move.floor, extent.moment + move.by))
     rest = attrs.evolve(move, after=last) if move.down else attrs.evolve(move, upto=first - 1)
