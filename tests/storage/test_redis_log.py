@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+import trionotify.storage
 from tests.conftest import cancel_at_every_await
+from tests.fake_redis import FakeRedis
 from tests.redis_nodes import connected, data, open_nodes, open_proxy, publish, recovered, until
 from tests.redis_server import DEADLINE, open_redis
-from trionotify import StoreError, open_hub
+from trionotify import Notification, Settings, StoreError, open_hub
+from trionotify.delivery.entry import Entry
+from trionotify.delivery.publish_queue import Inbox
 from trionotify.storage import redis_checks, redis_link, redis_log
 from trionotify.storage.redis_checks import Checks
 from trionotify.storage.redis_log import RedisLog
@@ -185,3 +193,62 @@ async def test_opening_can_be_cancelled(tmp_path: Path) -> None:
         async with open_hub(store=server.url) as hub:
             with trio.fail_after(DEADLINE):
                 await hub.publish("b")
+
+
+class Failing(FakeRedis):
+    """A Redis that has lost its newest entry whenever a node connects."""
+
+    def connect(self) -> AbstractAsyncContextManager[Any]:
+        self.promote(1)
+        return super().connect()
+
+
+async def test_the_log_changes_while_it_is_opened(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found when it was opened is lost before the first session; the hub opens all the same."""
+    redis = FakeRedis(Random(0))
+    monkeypatch.setattr(trionotify.storage, "RedisStore", lambda address, durability: redis)
+    async with open_hub(store="redis://fake") as hub:
+        for text in "abc":
+            await hub.publish(text)
+    redis = Failing(Random(0), redis.primary)
+    with trio.fail_after(120):
+        async with open_hub(store="redis://fake") as hub:
+            await until(lambda: hub.ready)
+            assert hub.log.renewed == "fake: has lost notifications that were delivered already"
+            await hub.publish("d")
+
+
+async def test_it_ends_while_others_publish(autojump_clock: trio.testing.MockClock) -> None:
+    """The tail waits for a broadcast that is busy. That is no error at the end."""
+    redis, inbox = FakeRedis(Random(0)), Inbox(4, 1000)
+    one, two = [await RedisLog.open(redis, "primary", Settings(), name) for name in ("one", "two")]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(two.run, Inbox(4, 1000))
+        async with trio.open_nursery() as ends:
+            await ends.start(one.run, inbox)
+            await two._commit([Entry(Notification("a"))])
+            await until(lambda: one._link.send_batch.statistics().tasks_waiting_send)
+            inbox.close_to_publishers()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_slow_broadcast_holds_publishers_back(autojump_clock: trio.testing.MockClock) -> None:
+    """Redis takes more than the broadcast does; the rest must not gather in memory."""
+    log, inbox = await RedisLog.open(FakeRedis(Random(0)), "primary", Settings(), "one"), Inbox(4, 9999)
+
+    async def publish_on() -> None:
+        for _ in range(100):
+            inbox.put_nowait([Entry(Notification("a"))])
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(log.run, inbox)
+        with pytest.raises(trio.WouldBlock):
+            await publish_on()
+        with trio.fail_after(120):
+            while log.head < 6:  # two in flight, and four that wait
+                await log.take(inbox)
+        assert not inbox.full
+        nursery.cancel_scope.cancel()

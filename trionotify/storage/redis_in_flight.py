@@ -7,7 +7,6 @@ the remaining entries were appended, and their publishers are told so.
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 import trio
@@ -31,16 +30,18 @@ class InFlight:
 
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}
-        self._numbers = itertools.count(1)
+        #: The highest number given.
+        self.newest: int = 0
         #: Entries with these numbers must not be handed out before the event is set.
         self._unconfirmed: dict[int, trio.Event] = {}
-        self._emptied = trio.Event()
+        self._removed = trio.Event()
         #: Called with the number of entries that were refused. The log sets it to `Inbox.settle`.
         self.settle: Callable[[int], object] = int
 
     def add(self, entries: list[Entry]) -> dict[int, Entry]:
         """Number each entry, and return them by number."""
-        sent = dict(zip(self._numbers, entries, strict=False))
+        sent = dict(enumerate(entries, self.newest + 1))
+        self.newest += len(sent)
         self._entries.update(sent)
         return sent
 
@@ -69,21 +70,21 @@ class InFlight:
         """Forget these, which were handed out."""
         for number in numbers:
             self._entries.pop(number, None)  # type: ignore[arg-type] # as above
-        self._emptied.set()
+        self._removed.set()
 
     def refuse(self, numbers: Iterable[int], error: StoreError | None) -> None:
         """Refuse these with `error`. With None, tell their publishers that the outcome is unknown."""
         entries = [entry for number in numbers if (entry := self._entries.pop(number, None))]
         refuse(entries, error)
         self.settle(len(entries))
-        self._emptied.set()
+        self._removed.set()
 
     def refuse_all(self, error: StoreError) -> None:
         """Refuse all entries with `error`."""
         self.refuse(list(self._entries), error)
 
-    async def empty(self) -> None:
-        """Wait until nothing is in flight."""
-        while self._entries:
-            self._emptied = trio.Event()
-            await self._emptied.wait()
+    async def read(self, upto: int) -> None:
+        """Wait until no entry with a number up to this one is in flight."""
+        while self._entries and next(iter(self._entries)) <= upto:
+            self._removed = trio.Event()
+            await self._removed.wait()

@@ -94,6 +94,8 @@ class RedisLink:
         self.me = me
         #: None while it isn't connected.
         self.session: Session | None = None
+        #: Set once the first session has begun or failed, or waits for the broadcast to begin again.
+        self.tried: trio.Event = trio.Event()
         #: Why nothing can be published, and why the log last began again.
         self.problem: Problem = Problem()
         self.renewed: str | None = None
@@ -192,15 +194,14 @@ class RedisLink:
 
     # --- sessions ---
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self) -> None:
         """Stay connected until cancelled. Raises nothing else."""
         while True:
             try:
                 async with self._store.connect() as session:
                     await self._join(session)
                     self.session = session
-                    task_status.started()
-                    task_status = trio.TASK_STATUS_IGNORED
+                    self.tried.set()
                     await self._use(session)
             except* StoreError as group:  # the tail and the heartbeat may fail at once
                 self.problem.note(_first(group))
@@ -209,8 +210,7 @@ class RedisLink:
                 self._in_flight.refuse_all(
                     Unanswered(self.problem.text or f"{self._store.address}: the connection was lost")
                 )
-            task_status.started()
-            task_status = trio.TASK_STATUS_IGNORED
+            self.tried.set()
             await trio.sleep(_PAUSE)
 
     async def _use(self, session: Session) -> None:
@@ -338,6 +338,7 @@ class RedisLink:
         logger.error("%s; clients are told, and reload their state", why, extra=said)
         if renewed:
             self.renewed = why
+        self.tried.set()  # the broadcast, which must take this, starts only then
         await self.send_batch.send(Beginning(state))
         self.epoch, self._at, self._chain = state.epoch, state.top, state.chain
         self._current_at = trio.current_time()

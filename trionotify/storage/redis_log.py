@@ -294,20 +294,27 @@ class RedisLog:
         """Append published entries, and read the log, until the inbox is closed and empty."""
         self._in_flight.settle = inbox.settle
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._link.run, name="trionotify: link to the log")
+            nursery.start_soon(self._link.run, name="trionotify: link to the log")
+            await self._link.tried.wait()
             task_status.started()
             with self._link.send_batch:
                 entries: list[Entry] = []
+                before = 0
                 while True:
+                    # While the broadcast is busy, publishers are held back. At most two groups are in
+                    # flight: this one and the one before.
+                    await self._in_flight.read(before)
                     try:
                         entries = await inbox.take_all(hoped=len(entries))
                     except trio.EndOfChannel:
                         break
+                    before = self._in_flight.newest
                     for start in range(0, len(entries), _GROUP):
                         await self._commit(entries[start : start + _GROUP])
-                await self._in_flight.empty()
+                await self._in_flight.read(self._in_flight.newest)
                 await self._link.leave()
-            nursery.cancel_scope.cancel()
+                # Before the channel is closed, in which the tail may wait for the broadcast.
+                nursery.cancel_scope.cancel()
 
     async def _commit(self, entries: list[Entry]) -> None:
         """Send a group to Redis. The tail takes it from there."""
