@@ -44,6 +44,26 @@ async def test_two_tasks_on_one_subscription(autojump_clock: Clock) -> None:
     assert found == ["x"]
 
 
+async def test_two_tasks_enter_one_subscription(autojump_clock: Clock) -> None:
+    """One of them is refused, even if neither had entered it when the other began to."""
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        subscription = hub.subscribe()
+        refused: list[RuntimeError] = []
+
+        async def read() -> None:
+            try:
+                async with subscription as notifications:
+                    assert (await anext(notifications)).data == "x"
+            except RuntimeError as error:
+                refused.append(error)
+
+        nursery.start_soon(read)
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        await hub.publish("x")
+    assert len(refused) == 1
+
+
 async def test_a_subscription_entered_again_begins_anew(autojump_clock: Clock) -> None:
     """Nothing is left of what it had looked up before; while it is in use, it can't be entered."""
     async with open_hub() as hub:

@@ -198,10 +198,6 @@ class Subscription:
         can't be read.
         """
         broadcast, since = self._broadcast, self._since
-        if self._reader.position.joined:
-            raise RuntimeError(
-                "this subscription is in use; call hub.subscribe() once for each `async with`"
-            )
         offset: int | None = None
         await trio.lowlevel.checkpoint()
         if isinstance(since, Moment):
@@ -212,6 +208,10 @@ class Subscription:
                 await broadcast.log.look_up(since)
                 if broadcast.resume(since) is None:
                     raise not_resumable(since)
+        if self._reader.position.joined:  # perhaps by another task, during one of these waits
+            raise RuntimeError(
+                "this subscription is in use; call hub.subscribe() once for each `async with`"
+            )
         self._reader.begin(broadcast.taken if offset is None else offset)
         self._entered = True
         return self
