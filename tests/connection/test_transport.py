@@ -8,8 +8,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 
 import pytest
 import trio
+import trio.testing
 
 from tests.connection.test_tls import open_pair
+from tests.kernel import upgrade
+from trionotify import open_hub
 from trionotify.connection.tls import prepare, transport_of
 from trionotify.connection.transport import SocketTransport, StreamTransport, Transport, Woken
 
@@ -108,3 +111,61 @@ async def test_a_reader_over_tls() -> None:
             transport.wake_reader()
         peer.sock.send(data[7:])
         assert await transport.receive_some() == b"later"
+
+
+class RaisingStream(trio.abc.HalfCloseableStream):
+    """An application's own stream, of which one method raises at its n-th call."""
+
+    def __init__(self, stream: trio.StapledStream, method: str, number: int) -> None:
+        self._stream = stream
+        self._method = method
+        self._left = number
+
+    def _called(self, method: str) -> None:
+        self._left -= method == self._method
+        if method == self._method and self._left == 0:
+            raise RuntimeError(method)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._called("send_all")
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        self._called("receive_some")
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def send_eof(self) -> None:
+        self._called("send_eof")
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        self._called("aclose")
+        await self._stream.aclose()
+
+
+@pytest.mark.parametrize(
+    ("method", "number"),
+    [
+        *(("receive_some", 1), ("receive_some", 2), ("receive_some", 3)),
+        *(("send_all", 1), ("send_all", 2), ("send_eof", 1), ("aclose", 1)),
+    ],
+)
+async def test_a_stream_that_raises(
+    method: str, number: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whatever it raises, and wherever, that ends its own connection, and `handle` raises nothing."""
+    async with open_hub() as hub:
+        ours, theirs = trio.testing.memory_stream_pair()
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(hub.handle, RaisingStream(ours, method, number))
+                await theirs.send_all(upgrade("/"))
+                await trio.testing.wait_all_tasks_blocked()
+                with suppress(trio.BrokenResourceError):  # it may have ended already
+                    await theirs.send_all(b"\x88\x80mask")  # a Close frame
+                    await theirs.send_eof()
+        assert not hub.connections
+        assert await hub.publish("x", confirm=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from trionotify.connection.failures import log_unread
+from trionotify.connection.failures import log_failed, log_unread
 from trionotify.delivery.log import Damaged, Evicted, NotLoaded
 from trionotify.errors import CloseCode, Disconnected, StoreError
 
@@ -126,5 +126,9 @@ class CatchUp:
         except StoreError as error:
             log_unread(connection.client, error)
             connection.close(CloseCode.TRY_AGAIN_LATER, "the log can't be read")
+        except Exception:
+            # The boundary, because an application's own stream may raise anything.
+            log_failed(connection.client.remote)
+            connection.abort()
         finally:
             self._running = False

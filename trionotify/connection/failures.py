@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trionotify.delivery.clients import Client
     from trionotify.errors import StoreError
 
-__all__ = ["log_failing", "log_leaving", "log_refusal", "log_unread"]
+__all__ = ["log_failed", "log_failing", "log_leaving", "log_refusal", "log_unread"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
@@ -33,6 +33,15 @@ def log_refusal(remote: str, refused: Refused) -> None:
             "status": refused.status,
             "reason": refused.logged,
         },
+    )
+
+
+def log_failed(remote: str) -> None:
+    """Log the exception that is being handled, which has cost a connection."""
+    logger.exception(
+        "the connection of %s failed",
+        remote,
+        extra={"event": "connection_failed", "remote": remote},
     )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trionotify.connection.base import blame
+from trionotify.connection.failures import log_failed
 from trionotify.connection.transport import StreamTransport, Transport
 from trionotify.errors import CloseCode
 from trionotify.http.requests import Conversation
@@ -74,17 +75,14 @@ async def serve_transport(
         logger.debug("%s left before it was connected", remote)
     except Exception:
         # The last resort: whatever is wrong with one connection, the others go on.
-        logger.exception(
-            "the connection of %s failed",
-            remote,
-            extra={"event": "connection_failed", "remote": remote},
-        )
+        log_failed(remote)
     finally:
         if connection is not None:
             opened.discard(connection)
         transport.reset()  # does nothing to one that was closed in good order
         if not transport.synchronous:  # the stream is still open
-            with trio.move_on_after(0, shield=True):  # at once, even if a task waits for it
+            # At once, even if a task waits for it, and whatever an application's own stream raises.
+            with trio.move_on_after(0, shield=True), suppress(Exception):
                 await transport.aclose()
 
 
@@ -131,11 +129,13 @@ class _Goodbye:
         if code == CloseCode.GOING_AWAY:
             connection.announce_end(len(self._hub.connections))
         connection.close(code)
-        if not connection.wire.over:
-            # One of the places for a shield, which has a deadline.
-            with trio.move_on_after(self._hub.settings.close_timeout, shield=True):
-                await connection.aclose()
-        connection.leave()
+        try:
+            if not connection.wire.over:
+                # One of the places for a shield, which has a deadline.
+                with trio.move_on_after(self._hub.settings.close_timeout, shield=True):
+                    await connection.aclose()
+        finally:  # an application's own stream may raise anything
+            connection.leave()
         if rest is not error and rest is not None:
             raise rest from None
         return rest is None
