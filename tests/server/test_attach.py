@@ -488,6 +488,21 @@ async def test_it_is_cut_off_at_the_deadline(autojump_clock: trio.testing.MockCl
         assert websockets[1].closed == 1012
 
 
+async def test_a_peer_that_stalls(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is dropped, and the log says why."""
+    caplog.set_level(logging.INFO, "trionotify")
+    async with open_hub(stall_timeout=5) as hub, trio.open_nursery() as nursery:
+        nursery.start_soon(hub.attach, SlowWebSocket("/"))
+        await trio.testing.wait_all_tasks_blocked()
+        await hub.publish("1", confirm=True)
+        await trio.sleep(6)
+        assert not hub.connections
+    (left,) = [vars(record) for record in caplog.records if vars(record).get("event") == "left"]
+    assert (left["code"], left["reason"]) == (1013, "stalled")
+
+
 async def test_what_it_can_not_do_it_refuses() -> None:
     """The lag policy `latest` belongs to the Wire."""
     async with application() as (_, port), raw_client(port, "/?lag=latest") as client:

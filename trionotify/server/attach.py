@@ -180,8 +180,8 @@ class _AttachedConnection(Connection):
                 if message is not None:
                     with trio.fail_after(self.hub.settings.stall_timeout):
                         await self._write(message)
-        except trio.TooSlowError:
-            self.close(CloseCode.TRY_AGAIN_LATER, "stalled")
+        except trio.TooSlowError:  # so the write that was cut off has closed the connection
+            self.code, self.reason = CloseCode.TRY_AGAIN_LATER, "stalled"
         except (Disconnected, trio.ClosedResourceError):
             self.close(CloseCode.NORMAL)
         except StoreError as error:
@@ -260,8 +260,7 @@ class _AttachedConnection(Connection):
             self._over = True
             raise Disconnected("the connection is closed") from None
         except trio.Cancelled:
-            self.torn = True
-            self.close(CloseCode.GOING_AWAY)
+            self.abort()  # half a frame may be out
             raise
 
     def discard(self) -> None:
