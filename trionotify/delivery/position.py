@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trionotify.delivery.log import Log
     from trionotify.model.costs import Price
 
-__all__ = ["Chunk", "Encode", "Group", "Narrow", "Outlet", "Position", "Reading"]
+__all__ = ["Chunk", "Encode", "Group", "Narrow", "Outlet", "Position", "Reading", "takes_nothing"]
 
 #: Makes an entry's frame in one format. Functions compare by identity, which is how groups form.
 Encode = Callable[["Entry"], bytes]
@@ -101,7 +101,8 @@ class Reading(Protocol):
         """Send what was chosen, although the predicate changes. The new one begins at the cursor."""
 
 
-def _takes_nothing(_: bytes) -> int:
+def takes_nothing(_: bytes) -> int:
+    """The `send` of a reader that takes no bytes, or has left."""
     raise BlockingIOError
 
 
@@ -142,7 +143,7 @@ class Position:
 
     def forget_outlet(self) -> None:
         """Release the outlet of a position that has left for good."""
-        self.outlet, self.send, self.predicate = NO_OUTLET, _takes_nothing, NOTHING
+        self.outlet, self.send, self.predicate = NO_OUTLET, takes_nothing, NOTHING
 
     def wants(self, entry: Entry) -> bool:
         """Return whether its predicate selects the entry. If it raises, tell the outlet and say no."""

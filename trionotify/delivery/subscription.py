@@ -16,7 +16,7 @@ import trio
 from trionotify.delivery.entry import Entry
 from trionotify.delivery.history import wants
 from trionotify.delivery.log import Damaged, Evicted, NotLoaded
-from trionotify.delivery.position import Position, Sendable
+from trionotify.delivery.position import Position, Sendable, takes_nothing
 from trionotify.delivery.turns import Turn
 from trionotify.errors import Lagged, StoreError
 from trionotify.model.cursor import Cursor, Moment
@@ -40,10 +40,6 @@ def not_resumable(cursor: Cursor) -> ValueError:
     return ValueError(f"can't resume at {cursor}, because it is no longer in the log")
 
 
-def _takes_nothing(_: bytes) -> int:
-    raise BlockingIOError
-
-
 class Reader:
     """Reads the notifications that a position wants. One task at a time may call `next`.
 
@@ -54,7 +50,7 @@ class Reader:
 
     def __init__(self, broadcast: Broadcast, predicate: Wanted, client: Client | None = None) -> None:
         self._broadcast = broadcast
-        self.position: Position = Position(self, predicate, None, _takes_nothing, client)
+        self.position: Position = Position(self, predicate, None, takes_nothing, client)
         self._woken = trio.Event()
         #: Whether a task is in `next`.
         self._busy = False
