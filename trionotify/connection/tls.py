@@ -158,16 +158,6 @@ class TlsTransport(SocketTransport):
                 raise trio.BrokenResourceError(str(error)) from error
             await super().wait_writable()
 
-    async def send_some(self, data: Sendable) -> int:
-        while True:
-            await self.wait_writable()
-            try:
-                return self._send(data)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise trio.BrokenResourceError(str(error)) from error
-
     # --- in ---
 
     def receive_nowait(self) -> bytes:

@@ -12,7 +12,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -127,7 +127,7 @@ class SocketTransport:
             except BlockingIOError:
                 continue
             except OSError as error:
-                _broken(error)
+                raise trio.BrokenResourceError(str(error)) from error
 
     @property
     def unacknowledged(self) -> int | None:
@@ -152,7 +152,7 @@ class SocketTransport:
         except BlockingIOError:
             raise
         except OSError as error:
-            _broken(error)
+            raise trio.BrokenResourceError(str(error)) from error
 
     async def receive_some(self) -> bytes:
         # Almost all connections wait here almost all the time. So what this frame and its callers
@@ -174,7 +174,7 @@ class SocketTransport:
             except BlockingIOError:
                 continue
             except OSError as error:
-                _broken(error)
+                raise trio.BrokenResourceError(str(error)) from error
 
     def wake_reader(self) -> None:
         if self._sock.fileno() >= 0:
@@ -189,7 +189,7 @@ class SocketTransport:
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
-            _broken(error)
+            raise trio.BrokenResourceError(str(error)) from error
         await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:
@@ -278,10 +278,6 @@ class StreamTransport:
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def _broken(error: OSError) -> NoReturn:
-    raise trio.BrokenResourceError(str(error)) from error
 
 
 async def linger(transport: Transport, patience: float) -> None:
