@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from trionotify.connection.frames import Framing, Nothing
+from trionotify.connection.frames import Framing
 from trionotify.model.cloudevents import encode, encode_own
 from trionotify.model.notification import Data, Notification
 
@@ -30,7 +30,6 @@ __all__ = [
     "SSE",
     "SSE_UNCHUNKED",
     "EventsFormat",
-    "Nothing",
     "RawEventsFormat",
     "stream_formats",
     "unchunked",

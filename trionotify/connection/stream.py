@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import attrs
 
 from trionotify.connection.connection import ClientConnection
+from trionotify.connection.frames import Nothing
 from trionotify.connection.incoming import Incoming
 from trionotify.connection.keepalive import SignsOfLife
-from trionotify.connection.sse import LINES, LINES_UNCHUNKED, SSE, SSE_UNCHUNKED, Nothing
+from trionotify.connection.sse import LINES, LINES_UNCHUNKED, SSE, SSE_UNCHUNKED
 from trionotify.connection.wire import Wire
 from trionotify.connection.zipped import HEADER, LINES_ZIPPED, SSE_ZIPPED
 from trionotify.model.media import NOSNIFF
