@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from trionotify.durations import Duration, duration_of
+from trionotify.durations import Duration, duration_of, seconds_of
 
 __all__ = ["OTHER_FILES", "FilterLimits", "Settings", "duration", "file_limit", "raise_file_limit"]
 
@@ -91,11 +91,7 @@ def _read_duration(value: Duration) -> Any:
 
 
 def _check_duration(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    try:
-        seconds = duration_of(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{attribute.name}: {error}") from None
-    if not seconds > 0:
+    if not seconds_of(attribute.name, value) > 0:
         raise ValueError(f"{attribute.name}: must be greater than 0, not {value}")
 
 
