@@ -61,7 +61,7 @@ def check_attribute_name(name: object) -> str:
     CloudEvents 1.0, "Attribute Naming Convention": lower-case ASCII letters and digits.
     """
     if not isinstance(name, str):
-        raise TypeError(f"attribute name: must be str, not {_kind_of(name)}")
+        raise TypeError(f"attribute name: must be str, not {type(name).__name__}")
     if len(name) > MAX_NAME:
         raise ValueError(
             f"attribute name {quoted(name)}: must have at most {MAX_NAME} characters, not {len(name)}"
@@ -78,7 +78,7 @@ def check_attribute_name(name: object) -> str:
 def check_text(name: str, value: object) -> None:
     """Raise TypeError or ValueError, beginning with `name`, if `value` can't be an attribute's text."""
     if not isinstance(value, str):
-        raise TypeError(f"{name}: must be str, not {_kind_of(value)}")
+        raise TypeError(f"{name}: must be str, not {type(value).__name__}")
     if not value:
         raise ValueError(f"{name}: must not be empty")
     if len(value) > MAX_ATTRIBUTE:
@@ -126,7 +126,7 @@ def checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
     """Return an immutable copy of `values`. Raises TypeError or ValueError that begins with a name."""
     if not isinstance(values, Mapping):
         raise TypeError(
-            f"extensions: must be a mapping like {{'tenant': 'acme'}}, not {_kind_of(values)}"
+            f"extensions: must be a mapping like {{'tenant': 'acme'}}, not {type(values).__name__}"
         )
     for name, value in values.items():
         check_attribute_name(name)
@@ -139,7 +139,7 @@ def checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
         elif isinstance(value, str):
             check_text(name, value)
         elif not isinstance(value, int):
-            raise TypeError(f"{name}: must be str, int or bool, not {_kind_of(value)}")
+            raise TypeError(f"{name}: must be str, int or bool, not {type(value).__name__}")
         elif not -(2**31) <= value < 2**31:
             raise ValueError(f"{name}: must fit 32 bits (CloudEvents Integer), not {quoted(value)}")
         if name == "expirytime":
@@ -164,21 +164,17 @@ def joined_extensions(extensions: object, keywords: dict[str, Any]) -> dict[str,
     """Merge both kinds of extensions. Raises TypeError for a name that is in both."""
     if not isinstance(extensions, Mapping):
         raise TypeError(
-            f"extensions: must be a mapping like {{'tenant': 'acme'}}, not {_kind_of(extensions)}"
+            f"extensions: must be a mapping like {{'tenant': 'acme'}}, not {type(extensions).__name__}"
         )
     for name in keywords.keys() & extensions.keys():
         raise TypeError(f"{name}: given twice, as a keyword and in extensions; give it once")
     return {**extensions, **keywords}
 
 
-def _kind_of(value: object) -> str:
-    return type(value).__name__
-
-
 def _check_to(to: object) -> None:
     """Raise TypeError or ValueError, with the fix, if `to` isn't the id of one client."""
     if not isinstance(to, str):
-        raise TypeError(f"to: must be str, the id of one client, not {_kind_of(to)}{_fix_of(to)}")
+        raise TypeError(f"to: must be str, the id of one client, not {type(to).__name__}{_fix_of(to)}")
     check_id("to", to)
 
 

@@ -408,7 +408,7 @@ def _check_data(data: object) -> None:
             raise ValueError(f"data: can't be encoded as UTF-8: {error}") from None
     elif not isinstance(data, bytes | None):
         hint = "" if isinstance(data, bytearray | memoryview) else "; to publish it as JSON, use json="
-        raise TypeError(f"data: must be str, bytes or None, not {_kind_of(data)}{hint}")
+        raise TypeError(f"data: must be str, bytes or None, not {type(data).__name__}{hint}")
 
 
 def _check_json(data: object, kind: str) -> None:
@@ -433,7 +433,3 @@ def _text_of(id: int | str | bytes) -> str:
 
 def _bytes_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
-
-
-def _kind_of(value: object) -> str:
-    return type(value).__name__
