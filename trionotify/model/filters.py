@@ -43,7 +43,7 @@ AUDIENCE: Final = '[{"exact":{"team":"ops"}}]'
 _FILTERS: Final = '[{"exact":{"type":"order.paid"}}]'
 
 #: The dialects that are conditions on attributes, by their names.
-ON_ATTRIBUTES: Final[dict[str, type[OnAttributes]]] = {
+ON_ATTRIBUTES: Final[dict[str, type[Exact] | type[Prefix] | type[Suffix]]] = {
     "exact": Exact,
     "prefix": Prefix,
     "suffix": Suffix,

@@ -32,6 +32,7 @@ import attrs
 
 from trionotify.model.attributes import ATTRIBUTES
 from trionotify.model.costs import Price, price_of
+from trionotify.model.filters import ON_ATTRIBUTES
 from trionotify.model.multimap import Bags
 from trionotify.model.notification import Notification
 from trionotify.model.predicates import (
@@ -89,11 +90,6 @@ class _Shelf(Generic[Member]):
 
 _KINDS: Final = (Exact, Prefix, Suffix)
 _BUILT_IN: Final = (*_KINDS, AllOf, AnyOf, Sql, type(NOTHING))
-_BY_NAME: Final[dict[str, type[Exact] | type[Prefix] | type[Suffix]]] = {
-    "exact": Exact,
-    "prefix": Prefix,
-    "suffix": Suffix,
-}
 
 
 class PredicateIndex(Generic[Member]):
@@ -206,7 +202,7 @@ class PredicateIndex(Generic[Member]):
             case Sql():
                 conditions = predicate.expression.conditions()
                 found = [
-                    tuple(_anchor(_BY_NAME[c.kind], c.name, t) for t in c.texts) for c in conditions
+                    tuple(_anchor(ON_ATTRIBUTES[c.kind], c.name, t) for t in c.texts) for c in conditions
                 ]
                 return min(found, key=self._crowd) if found else None
             case AllOf():
