@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from trionotify.model.notification import Notification
     from trionotify.model.predicates import Wanted
     from trionotify.model.query import Query
-    from trionotify.settings import FilterLimits
 
 __all__ = ["Connection", "blame"]
 
@@ -145,11 +144,6 @@ class Connection(ABC):
         await self.hub.crowd.turn(self.site)
 
     # --- the dialogue of events ---
-
-    @property
-    def filter_limits(self) -> FilterLimits:
-        """The limits on the size of the client's filters."""
-        return self.hub.filter_limits
 
     @property
     def template(self) -> Notification:

@@ -60,7 +60,7 @@ async def understand(peer: Connection, unread: deque[str | bytes], found: list[M
     checkpoint if it takes more than a turn, and for a slow message.
     """
     otherwise = given_attributes(peer.client.params)
-    read_audience = partial(audience_of, limits=peer.filter_limits)
+    read_audience = partial(audience_of, limits=peer.hub.filter_limits)
     turn = Turn(peer.pass_on)
     while unread:
         if turn.over:
@@ -128,7 +128,7 @@ def _subscribe(peer: Connection, event: Notification) -> None:
     too long for a URL also apply to what the client has missed.
     """
     try:
-        limit = peer.filter_limits.max_filter_bytes
+        limit = peer.hub.filter_limits.max_filter_bytes
         if isinstance(event.data, str) and len(event.data.encode()) > limit + _AROUND:
             raise ValueError(f"max_filter_bytes: filters may have at most {limit} bytes")
         read = read_json(event.data) if isinstance(event.data, str) else None
@@ -136,7 +136,7 @@ def _subscribe(peer: Connection, event: Notification) -> None:
         filters = data.get("filters")
         if not isinstance(filters, list):
             raise ValueError('data: must be {"filters": [...]}, a JSON array of filters')
-        predicate = from_json(filters, peer.filter_limits)
+        predicate = from_json(filters, peer.hub.filter_limits)
         cursor = _place(data)
     except ValueError as error:
         raise NotAnEvent(str(error), event.id) from None
