@@ -28,13 +28,18 @@ if TYPE_CHECKING:
     from trionotify.delivery.position import Position
     from trionotify.settings import Settings
 
-__all__ = ["RETRY_AFTER", "Connection", "Entrance", "Listener", "Place", "Stage"]
+__all__ = ["RETRY_AFTER", "Connection", "Entrance", "Listener", "Place", "Stage", "unavailable"]
 
 #: Seconds for half-open connections when the entrance closes.
 _LAST_CALL: Final = 1.0
 
 #: The headers of a refusal that is temporary.
 RETRY_AFTER: Final = (("Retry-After", "5"),)
+
+
+def unavailable(detail: str, logged: str) -> Refused:
+    """Return the refusal (503) of a request that may succeed a little later."""
+    return Refused(503, detail, logged=logged, headers=RETRY_AFTER)
 
 
 class Connection(Protocol):
@@ -206,15 +211,13 @@ class Entrance:
     def check_open(self) -> None:
         """Raise `Refused` (503) if the entrance is closed."""
         if self.closed:
-            raise Refused(
-                503, "the server is shutting down", logged="shutting down", headers=RETRY_AFTER
-            )
+            raise unavailable("the server is shutting down", logged="shutting down")
 
     def check_room(self) -> None:
         """Raise `Refused` (503) if the entrance is closed or there are `max_connections` already."""
         self.check_open()
         if len(self._connections) >= self._settings.max_connections:
-            raise Refused(503, "the server is full; try again later", logged="full", headers=RETRY_AFTER)
+            raise unavailable("the server is full; try again later", logged="full")
 
     @property
     def half_open(self) -> int:

@@ -13,7 +13,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
-from trionotify.delivery.admission import RETRY_AFTER
+from trionotify.delivery.admission import unavailable
 from trionotify.delivery.clients import Client
 from trionotify.delivery.faults import log_fault
 from trionotify.delivery.turns import Turn
@@ -120,11 +120,8 @@ async def admit(hub: WebHub, request: Request, client: Client | None = None) -> 
             error,
             extra={"event": "request_failed", "remote": request.remote, "reason": str(error)},
         )
-        raise Refused(
-            503,
-            "the log can't be read at the moment; try again later",
-            logged="the log can't be read",
-            headers=RETRY_AFTER,
+        raise unavailable(
+            "the log can't be read at the moment; try again later", logged="the log can't be read"
         ) from None
     except Exception as error:
         # If it left a nursery of the application, it is in a group.

@@ -29,7 +29,7 @@ from urllib.parse import unquote
 
 import trio
 
-from trionotify.delivery.admission import RETRY_AFTER
+from trionotify.delivery.admission import RETRY_AFTER, unavailable
 from trionotify.delivery.audience import Audiences
 from trionotify.delivery.entry import Entry, Pending
 from trionotify.delivery.turns import Turn
@@ -435,6 +435,4 @@ async def _publish(
         headers = RETRY_AFTER if error.status == 503 else ()
         raise Refused(error.status, error.told, headers=headers, logged="the log") from None
     except trio.ClosedResourceError:
-        raise Refused(
-            503, "the server is shutting down", logged="shutting down", headers=RETRY_AFTER
-        ) from None
+        raise unavailable("the server is shutting down", logged="shutting down") from None

@@ -26,7 +26,7 @@ from trionotify.connection.failures import log_refusal
 from trionotify.connection.stream import STREAMS, StreamConnection
 from trionotify.connection.transport import Transport, linger
 from trionotify.connection.websocket import WebSocketConnection
-from trionotify.delivery.admission import RETRY_AFTER, Place, Stage
+from trionotify.delivery.admission import Place, Stage, unavailable
 from trionotify.errors import Refused
 from trionotify.http.access import admit, check_rate
 from trionotify.http.connection import HttpConnection
@@ -51,11 +51,9 @@ logger: logging.Logger = logging.getLogger("trionotify")
 _VERSIONS: Final = ("1.0", "1.1")
 _READS: Final = ("GET", "HEAD")
 
-_TOO_MUCH: Final = Refused(
-    503,
+_TOO_MUCH: Final = unavailable(
     "too many bodies and messages are arriving at once; send it again, with the same id",
     logged="too much is arriving",
-    headers=RETRY_AFTER,
 )
 
 
@@ -217,11 +215,8 @@ class Conversation:
                 error,
                 extra={"event": "request_failed", "remote": self._remote, "reason": str(error)},
             )
-            raise Refused(
-                503,
-                "the server is out of resources; try again later",
-                logged="out of resources",
-                headers=RETRY_AFTER,
+            raise unavailable(
+                "the server is out of resources; try again later", logged="out of resources"
             ) from None
 
     def _refusal(self, refused: Refused, close: bool) -> Answer:
@@ -244,11 +239,8 @@ class Conversation:
         if self._http.body_to_come:
             return self._late()
         seconds = f"{self._hub.settings.request_timeout:g} seconds"
-        return Refused(
-            503,
-            f"the request was not processed within {seconds}; try again",
-            logged="not processed in time",
-            headers=RETRY_AFTER,
+        return unavailable(
+            f"the request was not processed within {seconds}; try again", logged="not processed in time"
         )
 
     async def _read(self) -> Request:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import trio
 
+from trionotify.delivery.admission import RETRY_AFTER, unavailable
 from trionotify.errors import Refused, StoreError
 from trionotify.http.claims import Grant
 
@@ -48,7 +49,6 @@ _MAX_SHARED: Final = 16 << 20
 _ASKED: Final = 4096
 _ASK_INTERVAL: Final = 1.0
 _BYTES: Final = 24
-_RETRY: Final = (("Retry-After", "5"),)
 
 
 class TicketStore(Protocol):
@@ -121,7 +121,7 @@ class _Room:
         for key, kept in self._kept.items():
             if kept.owner == worst:
                 return key
-        raise Refused(503, "tickets: too many are unused; try again later", headers=_RETRY)
+        raise Refused(503, "tickets: too many are unused; try again later", headers=RETRY_AFTER)
 
 
 class MemoryTickets:
@@ -192,7 +192,7 @@ def _away() -> Iterator[None]:
         yield
     except StoreError:
         detail = "tickets: the log that keeps them is not available; try again later"
-        raise Refused(503, detail, headers=_RETRY, logged="tickets: the log is away") from None
+        raise unavailable(detail, logged="tickets: the log is away") from None
 
 
 async def issue(store: TicketStore, grant: Grant) -> str:
