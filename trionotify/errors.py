@@ -32,6 +32,7 @@ __all__ = [
     "encodable",
     "hint_of",
     "is_token",
+    "leaves",
     "may_be_sent",
     "problem_document",
     "quoted",
@@ -75,6 +76,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown `name`, which suggests the nearest known one."""
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def leaves(error: BaseException) -> list[Any]:
+    """Return the exceptions in a group of groups, or the exception itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in leaves(inner)]
 
 
 def check_trio(name: str) -> None:

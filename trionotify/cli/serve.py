@@ -31,7 +31,7 @@ from trionotify.cli.process import ignore_signals, serve_until_signal
 from trionotify.cli.stdio import Mistake, Terminal, say
 from trionotify.cli.systemd import inherited_sockets
 from trionotify.cli.tokens import take_tokens, tokens_options
-from trionotify.errors import StoreError
+from trionotify.errors import StoreError, leaves
 from trionotify.server.server import DEFAULT_HOST, DEFAULT_PORT
 from trionotify.settings import Settings, raise_file_limit
 from trionotify.storage import DURABILITIES
@@ -264,12 +264,12 @@ def serve(log_format: str, log_level: str, **given: Any) -> None:
         options["sockets"] = inherited_sockets()
         code = trio.run(serve_until_signal, options, listening, terminal)
     except (*_MISTAKES, ExceptionGroup) as error:
-        leaves = _leaves(error)
-        if listening.is_set() or not all(isinstance(leaf, _MISTAKES) for leaf in leaves):
+        found = leaves(error)
+        if listening.is_set() or not all(isinstance(leaf, _MISTAKES) for leaf in found):
             raise
         # For invalid options, or an address that can't be used, one line is enough, without a traceback.
         flush()
-        for leaf in leaves:
+        for leaf in found:
             say(f"trionotify: {with_its_place(_in_short(leaf))}")
         raise SystemExit(1) from None
     raise SystemExit(code)
@@ -290,12 +290,6 @@ def _check_place() -> None:
     for name in ("host", "port"):
         if weight("unix") and weight(name) >= weight("unix"):
             raise Mistake(f"--unix: must not be combined with --{name}; leave out one of them")
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
 
 
 def _in_short(error: BaseException) -> str:

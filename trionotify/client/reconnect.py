@@ -35,7 +35,7 @@ import trio_websocket
 from trionotify.client.backoff import Backoff, capped, retry_after
 from trionotify.client.endpoint import Unopened, Unreachable
 from trionotify.client.link import Event, Link, Unread, open_link
-from trionotify.errors import CloseCode, Closed, Refused, TrionotifyError, quoted
+from trionotify.errors import CloseCode, Closed, Refused, TrionotifyError, leaves, quoted
 from trionotify.model.cloudevents import AUTHENTICATE, encode
 from trionotify.model.jsontext import read_json, write_json
 from trionotify.model.notification import Notification
@@ -186,22 +186,22 @@ async def _attempt(part: Part, target: Target, opened: Callable[[], None], backo
             opened()
             endings.append(await _converse(part, link, target, backoff))
     except* Unopened as group:
-        endings.append(_of_function("open_stream", _first(group).error))
+        endings.append(_of_function("open_stream", leaves(group)[0].error))
     except* trio_websocket.ConnectionRejected as group:
-        endings.append(_of_answer(_first(group)))
+        endings.append(_of_answer(leaves(group)[0]))
     except* trio_websocket.ConnectionClosed as group:
-        endings.append(_of_close(_first(group).reason))
+        endings.append(_of_close(leaves(group)[0].reason))
     except* (Closed, Refused) as group:
-        endings.append(Ending(_first(group), again=False))
+        endings.append(Ending(leaves(group)[0], again=False))
     except* OSError as group:
-        endings.append(Ending(_first(group), again=True))
+        endings.append(Ending(leaves(group)[0], again=True))
     except* Exception as group:
         # trio-websocket's parser may raise anything about a peer that speaks no HTTP. Later it would be
         # a fault of ours.
         if met:
             raise
         stranger = Closed(
-            CloseCode.PROTOCOL_ERROR, f"{target} is not a WebSocket server: {_first(group)}"
+            CloseCode.PROTOCOL_ERROR, f"{target} is not a WebSocket server: {leaves(group)[0]}"
         )
         endings.append(Ending(stranger, again=False))
     return endings[0]
@@ -349,11 +349,3 @@ def _in_short(error: Exception) -> str:
     if isinstance(error, Refused):
         text = f"refused: {error.status} {error.logged}"
     return text if text.isprintable() else ascii(text)
-
-
-def _first(group: BaseExceptionGroup[Any]) -> Any:
-    """The first exception in a group of groups."""
-    error: Any = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

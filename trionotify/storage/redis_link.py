@@ -25,7 +25,7 @@ import attrs
 import trio
 
 from trionotify.delivery.turns import Turn
-from trionotify.errors import StoreError
+from trionotify.errors import StoreError, leaves
 from trionotify.scopes import open_nursery
 from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_nodes import LEASE, Node
@@ -204,7 +204,7 @@ class RedisLink:
                     self.tried.set()
                     await self._use(session)
             except* StoreError as group:  # the tail and the heartbeat may fail at once
-                self.problem.note(_first(group))
+                self.problem.note(leaves(group)[0])
             finally:
                 self.session = None
                 self._in_flight.refuse_all(
@@ -226,7 +226,7 @@ class RedisLink:
                     nursery.start_soon(self._keep_asking, session, name="trionotify: primary of the log")
             except* StoreError as group:
                 # Others will only see that the connections have ended.
-                self.problem.note(_first(group))
+                self.problem.note(leaves(group)[0])
                 raise
 
     async def _follow(self, session: Session) -> None:
@@ -342,12 +342,6 @@ class RedisLink:
         await self.send_batch.send(Beginning(state))
         self.epoch, self._at, self._chain = state.epoch, state.top, state.chain
         self._current_at = trio.current_time()
-
-
-def _first(group: BaseExceptionGroup[StoreError]) -> StoreError:
-    """Return the first exception in a group of groups."""
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def new_epoch() -> str:
