@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -154,9 +155,7 @@ async def _warning(hub: WebHub, request: Request, media: str, found: list[Notifi
         return None
     if _is_binary(request) or not Audiences.is_for_all(found[0]):
         return None
-    if len(data) <= LONG:
-        return _NOT_ADDRESSED if _has_to(data) else None
-    async with hub.slow_lane.one_of(site_of(request.remote)):
+    async with _lane(hub, request, len(data) > LONG):
         return _NOT_ADDRESSED if _has_to(data) else None
 
 
@@ -235,7 +234,8 @@ async def _understand(
     field, otherwise = request.header("content-type"), given_attributes(request.params)
     kind = None if media in _MEANINGLESS else field
     if (audience := request.params.get("audience")) is not None:
-        otherwise["audience"] = await _audience(hub, request, audience)
+        async with _lane(hub, request, len(audience) > SLOW):
+            otherwise["audience"] = audience_of(audience, hub.filter_limits)
     if media == _BATCH:
         found = await _batch(hub, site_of(request.remote), body, otherwise)
     elif media == _STRUCTURED:
@@ -248,10 +248,8 @@ async def _understand(
             logged="Content-Type",
         )
     elif _is_binary(request):
-        if len(body) > LONG or len(request.header(_AUDIENCE) or "") > SLOW:
-            async with hub.slow_lane.one_of(site_of(request.remote)):
-                found = [_binary(hub, request, otherwise, kind, body)]
-        else:
+        slow = len(body) > LONG or len(request.header(_AUDIENCE) or "") > SLOW
+        async with _lane(hub, request, slow):
             found = [_binary(hub, request, otherwise, kind, body)]
     elif len(body) > LONG:
         async with hub.slow_lane.one_of(site_of(request.remote)):
@@ -269,12 +267,9 @@ async def _understand(
     return found
 
 
-async def _audience(hub: WebHub, request: Request, text: str) -> Any:
-    """The audience in the query. A checkpoint if parsing takes more than a turn."""
-    if len(text) <= SLOW:
-        return audience_of(text, hub.filter_limits)
-    async with hub.slow_lane.one_of(site_of(request.remote)):
-        return audience_of(text, hub.filter_limits)
+def _lane(hub: WebHub, request: Request, slow: bool) -> AbstractAsyncContextManager[None]:
+    """The slow lane, for work that may take more than a turn; otherwise nothing."""
+    return hub.slow_lane.one_of(site_of(request.remote)) if slow else nullcontext()
 
 
 async def _batch(
