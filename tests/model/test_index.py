@@ -46,6 +46,18 @@ events = st.builds(
 )
 
 
+def match(
+    index: PredicateIndex[Any], subject: Any, errors: dict[Any, Exception] | None = None
+) -> list[Any]:
+    """The members whose predicate holds; without `errors`, none may raise."""
+    raised: dict[Any, Exception] = {} if errors is None else errors
+    found = []
+    for filed in index.candidates(subject):
+        found += index.holding(filed, subject, raised)
+    assert errors is not None or not raised
+    return found
+
+
 @given(st.lists(predicates, max_size=12), st.lists(st.integers(0, 11)), st.lists(events, max_size=4))
 def test_same_as_evaluating_everything(
     registered: list[Any], removed: list[int], seen: list[Notification]
@@ -60,7 +72,7 @@ def test_same_as_evaluating_everything(
             index.remove(left.pop(member), member)
     for event in seen:
         expected = [member for member, predicate in left.items() if predicate(event)]
-        assert sorted(index.match(event)) == expected
+        assert sorted(match(index, event)) == expected
     for member, predicate in left.items():
         index.remove(predicate, member)
     assert not index._filed
@@ -100,7 +112,7 @@ def test_cost_follows_what_matches(make: Any) -> None:
     for i in range(1000):
         index.add(make(i), i)
     subject = Counted(type="t", id="nothing like it")
-    assert index.match(subject) == []
+    assert match(index, subject) == []
     assert subject.asked < 10
 
 
@@ -110,10 +122,8 @@ def test_one_that_raises_holds_for_nobody_and_is_named() -> None:
     index.add(lambda event: 1 / 0, "broken")
     index.add(EVERYTHING, "fine")
     errors: dict[str, Exception] = {}
-    assert index.match(Notification(), errors) == ["fine"]
+    assert match(index, Notification(), errors) == ["fine"]
     assert isinstance(errors["broken"], ZeroDivisionError)
-    with pytest.raises(ZeroDivisionError):
-        index.match(Notification())
 
 
 def test_a_subclass_of_a_predicate_is_always_asked() -> None:
@@ -125,10 +135,10 @@ def test_a_subclass_of_a_predicate_is_always_asked() -> None:
 
     index: PredicateIndex[str] = PredicateIndex()
     index.add(Anything(type="t"), "a")
-    assert index.match(Notification(type="u")) == ["a"]
+    assert match(index, Notification(type="u")) == ["a"]
     (filed,) = index._filed.values()
     index.remove(filed.predicate, "a")
-    assert index.match(Notification(type="u")) == []
+    assert match(index, Notification(type="u")) == []
 
 
 def test_names_that_no_notification_has_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +157,7 @@ def test_names_that_no_notification_has_cost_nothing(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Notification, "get", counted)
     event = Notification(subject="ab", extensions={"to": "al", "name7": "v"})
-    assert sorted(index.match(event)) == [-1, 7, 7, 7]
+    assert sorted(match(index, event)) == [-1, 7, 7, 7]
     assert len(asked) < 10
 
 
@@ -179,7 +189,7 @@ def test_a_predicate_may_change_what_is_registered(other: Any) -> None:
     index.add(once, "once")
     index.add(kick, "kick")
     index.add(other, "other")
-    assert index.match(Notification(subject="s")) == ["kick"]
+    assert match(index, Notification(subject="s")) == ["kick"]
 
 
 def test_candidates_are_a_snapshot() -> None:
@@ -192,13 +202,13 @@ def test_candidates_are_a_snapshot() -> None:
     index.add(Exact(subject="no"), "no")
     event = Notification(subject="ss")
     found = index.candidates(event)
-    assert [(filed.certain, list(index.holding(filed, event))) for filed in found] == [
+    assert [(filed.certain, list(index.holding(filed, event, {}))) for filed in found] == [
         (True, ["exact"]),
         (False, ["maybe", "too"]),
     ]
     index.remove(maybe, "maybe")
     index.remove(Exact(subject="ss"), "exact")
-    assert [list(index.holding(filed, event)) for filed in found] == [[], ["too"]]
+    assert [list(index.holding(filed, event, {})) for filed in found] == [[], ["too"]]
 
 
 @pytest.mark.parametrize("size", [MAX_ANCHOR - 1, MAX_ANCHOR, MAX_ANCHOR + 1, 4000])
@@ -211,8 +221,8 @@ def test_long_prefixes_and_suffixes(size: int) -> None:
     if size <= MAX_PATTERN // 2:
         index.add(Sql(f"subject LIKE '{text}b%'"), "Prefix")
         index.add(Sql(f"subject LIKE '%b{text}'"), "Suffix")
-    assert set(index.match(Notification(subject=text + "b"))) == {"Prefix"}
-    assert set(index.match(Notification(subject="b" + text))) == {"Suffix"}
-    assert index.match(Notification(subject=text + "c")) == []
-    assert index.match(Notification(subject="c" + text)) == []
+    assert set(match(index, Notification(subject=text + "b"))) == {"Prefix"}
+    assert set(match(index, Notification(subject="b" + text))) == {"Suffix"}
+    assert match(index, Notification(subject=text + "c")) == []
+    assert match(index, Notification(subject="c" + text)) == []
     assert max(index._shelves[Prefix]["subject"].lengths) <= MAX_ANCHOR

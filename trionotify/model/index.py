@@ -131,35 +131,23 @@ class PredicateIndex(Generic[Member]):
             del self._filed[key]
             self._unfile(filed)
 
-    def match(self, subject: Subject, errors: dict[Member, Exception] | None = None) -> list[Member]:
-        """Return the members whose predicate holds for `subject`, each once per predicate.
-
-        A predicate that raises holds for no member. Its members go into `errors` with the exception.
-        Without `errors`, the exception is raised.
-        """
-        found: list[Member] = []
-        for filed in self.candidates(subject):
-            found += self.holding(filed, subject, errors)
-        return found
-
     def members(self, filed: Filed[Member]) -> Iterable[Member]:
         """Return the members registered under one of the candidates; none if it was removed."""
         return self._members.get(filed)
 
     def holding(
-        self, filed: Filed[Member], subject: Subject, errors: dict[Member, Exception] | None = None
+        self, filed: Filed[Member], subject: Subject, errors: dict[Member, Exception]
     ) -> Iterable[Member]:
-        """Return the current members of one of the candidates, if its predicate holds. See `match`.
+        """Return the current members of one of the candidates, if its predicate holds for `subject`.
 
-        Returns no members if it was removed since it was found.
+        Returns no members if it was removed since it was found. If it raises, it holds for none, and its
+        members go into `errors` with the exception.
         """
         if not filed.certain:
             try:
                 if not filed.predicate(subject):
                     return ()
             except Exception as error:  # an application's own callable may raise anything
-                if errors is None:
-                    raise
                 errors.update(dict.fromkeys(self._members.get(filed), error))
                 return ()
         return self._members.get(filed)
