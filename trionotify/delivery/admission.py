@@ -235,11 +235,7 @@ class Entrance:
         return bool(self._places or self._listeners)
 
     def half_opened(
-        self,
-        scope: trio.CancelScope,
-        address: str | None = None,
-        stage: Stage = Stage.HEAD,
-        listener: Listener | None = None,
+        self, scope: trio.CancelScope, address: str | None, stage: Stage, listener: Listener | None
     ) -> AbstractContextManager[Place]:
         """Count a connection as half-open inside the block. If there are too many, drop one of them.
 
