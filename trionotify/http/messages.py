@@ -249,9 +249,9 @@ class Answer:
         return reason_of(self.status)
 
     @classmethod
-    def json(cls, value: object, status: int = 200) -> Self:
+    def json(cls, value: object) -> Self:
         """Return an answer with a value as JSON, which caches must not store."""
-        return cls(status, _line_of(value), "application/json", NO_STORE)
+        return cls(200, _line_of(value), "application/json", NO_STORE)
 
 
 def _line_of(value: object) -> bytes:

@@ -135,14 +135,11 @@ async def _ready(hub: WebHub, request: Request, _: ReadBody) -> Answer:
 async def _metrics(hub: WebHub, request: Request, _: ReadBody) -> Answer:
     """Serve metrics, one request at a time, because each counts all clients."""
     await admit_operator(hub, request)
+    kinds = ("text/plain", "application/json")
     async with hub.slow_lane.one_of(OPERATORS):
-        return _figures(hub, request)
-
-
-def _figures(hub: WebHub, request: Request) -> Answer:
-    if preferred(request.header("accept"), ("text/plain", "application/json")) == "application/json":
-        return Answer.json(figures(hub))
-    return Answer(200, render(hub), CONTENT_TYPE, NO_STORE)
+        if preferred(request.header("accept"), kinds) == "application/json":
+            return Answer.json(figures(hub))
+        return Answer(200, render(hub), CONTENT_TYPE, NO_STORE)
 
 
 async def _is_operator(hub: WebHub, request: Request) -> bool:
