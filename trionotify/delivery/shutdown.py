@@ -25,8 +25,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -134,19 +133,13 @@ class Drain:
         """See `Hub.drain`."""
         self._hub.entrance.stop_accepting("draining: not accepting new connections")
         caller = self._hub.clients.in_session()
-        with self._left_out(caller):
-            await self._run(seconds, in_session=caller is not None)
-
-    @contextmanager
-    def _left_out(self, caller: Client | None) -> Iterator[None]:
-        """Don't wait for `caller` while its session is in here."""
         if caller is None:
-            yield
+            await self._run(seconds, in_session=False)
             return
         self._waiting.append(caller)
         self._hub.entrance.left.unpark_all()
         try:
-            yield
+            await self._run(seconds, in_session=True)
         finally:
             self._waiting.remove(caller)
 
