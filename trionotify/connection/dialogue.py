@@ -34,7 +34,7 @@ from trionotify.model.filters import from_json
 from trionotify.model.jsontext import LONG, read_json
 from trionotify.model.notification import RESERVED_TYPE, Notification
 from trionotify.model.query import given_attributes
-from trionotify.model.receipt import Receipt
+from trionotify.model.replies import acknowledged
 
 if TYPE_CHECKING:
     from trionotify.connection.base import Connection
@@ -251,7 +251,9 @@ def _answers(
         elif pending.error:
             yield _unpublished(peer, entry.notification, pending.error)
         elif pending.cursor:
-            yield _acknowledgement(peer, entry.notification, pending.result())
+            # The cursor is only in `data`, because it is the event's, not the client's.
+            data = acknowledged(entry.notification, pending.result().members())
+            yield peer.format.say("ack", data, None)
 
 
 async def _check_slowly(peer: Connection, message: str | bytes) -> None:
@@ -304,14 +306,3 @@ def _unpublished(peer: Connection, event: Notification, error: Exception) -> str
     if isinstance(error, StoreError):
         return _problem(peer, error.status, error.told, id)
     return _problem(peer, HTTPStatus.BAD_REQUEST, str(error), id)
-
-
-def _acknowledgement(peer: Connection, event: Notification, receipt: Receipt) -> str | None:
-    """Acknowledge an event. The cursor is only in `data`, because it is the event's, not the
-    client's."""
-    data = {
-        "source": event.source,
-        "id": event.id,
-        **receipt.members(),
-    }
-    return peer.format.say("ack", data, None)
