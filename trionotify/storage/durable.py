@@ -41,7 +41,7 @@ from trionotify.storage.backups import Backups
 from trionotify.storage.clock import LogClock
 from trionotify.storage.control import serve_control
 from trionotify.storage.damage import Losses
-from trionotify.storage.pages import Loading, Pages
+from trionotify.storage.pages import Pages
 from trionotify.storage.recovery import clock_of
 from trionotify.storage.refusals import Problem, only_here, refuse
 from trionotify.storage.sqlite import Durability, SqliteStore
@@ -89,7 +89,6 @@ class DurableLog(Alone):
         self._clock = clock or LogClock()
         self._pages = Pages(_PAGES_BYTES)
         self._losses = Losses()
-        self._loading = Loading()
         #: The newest offset that the broadcast has handed out. Entries up to it may be evicted.
         self._upto = tail.head
         self._thread = trio.CapacityLimiter(1)
@@ -214,24 +213,18 @@ class DurableLog(Alone):
         Several tasks that want the same page load it once. It may be evicted afterwards, so the
         caller must read again.
         """
-        start = max(after - after % _PAGE, self.start)
-        await self._loading.once(start, partial(self._load, start, after))
-
-    async def _load(self, start: int, after: int) -> None:
-        async with self._loader:
-            await self._page(start)
-            if not self._pages.find(after, 1):
-                # The page was limited by its bytes, or another page covers its start.
-                await self._page(after)
+        await self._pages.load(max(after - after % _PAGE, self.start), after, self._page)
 
     async def _page(self, after: int) -> None:
-        try:
-            rows = await self._in_thread(self._store.read, after, _PAGE, _PAGE_BYTES)
-        except Damaged as damage:
-            self._lose(damage.after, damage.upto)
-            return
-        # Parsing audiences may take seconds, so it happens neither in Trio's thread nor in the store's.
-        entries = await self._beside(_all_restored, self._store, rows)
+        async with self._loader:
+            try:
+                rows = await self._in_thread(self._store.read, after, _PAGE, _PAGE_BYTES)
+            except Damaged as damage:
+                self._lose(damage.after, damage.upto)
+                return
+            # Parsing audiences may take seconds, so it happens neither in Trio's thread nor in the
+            # store's.
+            entries = await self._beside(_all_restored, self._store, rows)
         if entries:  # else they were evicted meanwhile
             self._pages.add(after, entries)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from trionotify.delivery.entry import Entry
 
-__all__ = ["Loading", "Pages"]
+__all__ = ["Pages"]
 
 #: An entry beside its frames, one for each format.
 _FRAMES: Final = 3
@@ -31,6 +31,26 @@ class Pages:
         self._pages: dict[int, list[Entry]] = {}
         self._starts: list[int] = []
         self._bytes = 0
+        #: The pages that are being loaded, by the same offsets.
+        self._loading: dict[int, trio.Event] = {}
+
+    async def load(self, start: int, after: int, read: Callable[[int], Awaitable[None]]) -> None:
+        """Load the page behind `start`, which should have the entry behind `after`. A checkpoint.
+
+        `read(offset)` reads the page behind an offset and adds it. Tasks that want a page that is being
+        loaded wait for it. Raises what `read` raises, but not in these tasks, which must look again.
+        """
+        if start in self._loading:
+            await self._loading[start].wait()
+            return
+        self._loading[start] = trio.Event()
+        try:
+            await read(start)
+            if not self.find(after, 1):
+                # The page was limited by its bytes, or another page covers its start.
+                await read(after)
+        finally:
+            self._loading.pop(start).set()
 
     def add(self, after: int, entries: list[Entry]) -> None:
         """Add the entries behind `after`, at least one."""
@@ -56,28 +76,6 @@ class Pages:
     def _drop(self, start: int) -> None:
         self._starts.remove(start)
         self._bytes -= _weight(self._pages.pop(start))
-
-
-class Loading:
-    """The pages that are being loaded. Created by the log; any task may wait for one."""
-
-    def __init__(self) -> None:
-        #: By the offset behind which the page begins.
-        self._events: dict[int, trio.Event] = {}
-
-    async def once(self, start: int, load: Callable[[], Awaitable[None]]) -> None:
-        """Call `load` for the page at `start`, or wait for the call in progress. A checkpoint.
-
-        Raises what `load` raises. Tasks that only wait don't get its exception, and must read again.
-        """
-        if start in self._events:
-            await self._events[start].wait()
-            return
-        self._events[start] = trio.Event()
-        try:
-            await load()
-        finally:
-            self._events.pop(start).set()
 
 
 def _weight(entries: list[Entry]) -> int:

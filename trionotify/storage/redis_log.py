@@ -42,7 +42,7 @@ from trionotify.delivery.log import Evicted, NotLoaded
 from trionotify.delivery.memory_log import MemoryLog
 from trionotify.delivery.renewal import BeganAgain, Left
 from trionotify.errors import StoreError
-from trionotify.storage.pages import Loading, Pages
+from trionotify.storage.pages import Pages
 from trionotify.storage.redis_checks import Checks
 from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_in_flight import InFlight
@@ -101,7 +101,6 @@ class RedisLog:
         self._in_flight = InFlight()
         self._link = RedisLink(store, state, self._me, self._limits, self._in_flight)
         self.shelf: Shelf | None = self._link
-        self._loading = Loading()
         #: Set when the broadcast has advanced.
         self._moved = trio.Event()
         self._begin(state)
@@ -220,13 +219,7 @@ class RedisLog:
         Several tasks that want the same page load it once. The page may be evicted afterwards, so the
         caller must read again.
         """
-        start = max(after - after % _PAGE, self.start)
-        await self._loading.once(start, partial(self._load, start, after))
-
-    async def _load(self, start: int, after: int) -> None:
-        await self._page(start)
-        if after >= self.start and not self._pages.find(after, 1):
-            await self._page(after)  # the page was cut short by its bytes
+        await self._pages.load(max(after - after % _PAGE, self.start), after, self._page)
 
     async def _page(self, after: int) -> None:
         pages, checks = self._pages, self._checks
