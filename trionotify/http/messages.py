@@ -166,8 +166,8 @@ def request_of(
     head: Head,
     remote: str,
     limits: FilterLimits,
-    subprotocols: tuple[str, ...] = (),
-    allowed: frozenset[str] | None = None,
+    subprotocols: tuple[str, ...],
+    allowed: frozenset[str] | None,
     *,
     secure: bool = False,
 ) -> Request:

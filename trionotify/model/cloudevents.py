@@ -63,7 +63,6 @@ MAX_MEMBERS: Final = 100
 _SOURCE: Final = "/trionotify"
 #: The most different audiences of maximum length in a batch.
 _MAX_AUDIENCES: Final = 32
-_NO_DEFAULTS: Final[Mapping[str, str]] = MappingProxyType({})
 _REQUIRED: Final = ("specversion", "id", "source", "type")
 _DATA: Final = ("data", "data_base64")
 _FIELDS: Final = ("id", "source", "type", "subject", "time", "datacontenttype")
@@ -85,18 +84,13 @@ class TooMuch(NotAnEvent):
     """An event is valid, but exceeds a limit together with those before it."""
 
 
-def decode(
-    text: str | bytes,
-    limits: FilterLimits = DEFAULT_LIMITS,
-    defaults: Mapping[str, str] = _NO_DEFAULTS,
-) -> Notification:
+def decode(text: str | bytes) -> Notification:
     """Parse an event in JSON. Raises NotAnEvent that names the fault.
 
-    Attributes that the event doesn't have come from `defaults`.
     The attribute `audience`, a JSON array of filters as a string, becomes the notification's audience;
     `cursor` is the server's to say, and is dropped.
     """
-    return read_event(text).notification(partial(audience_of, limits=limits), defaults)
+    return read_event(text).notification(partial(audience_of, limits=DEFAULT_LIMITS), {})
 
 
 def read_event(text: str | bytes) -> Draft:
@@ -137,7 +131,7 @@ class Draft:
         return bool(type == AUTHENTICATE)
 
     def notification(
-        self, read_audience: Callable[[object], Any], defaults: Mapping[str, Any] = _NO_DEFAULTS
+        self, read_audience: Callable[[object], Any], defaults: Mapping[str, Any]
     ) -> Notification:
         """Return the notification, with its audience parsed by `read_audience`. Raises NotAnEvent.
 
