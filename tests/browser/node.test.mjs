@@ -55,6 +55,11 @@ test("bad options and attributes are named, and nothing is sent", async (t) => {
   assert.throws(say({}, "localhost:8765/events"), /not localhost:; did you mean "http:\/\/localhost:8765\/events"\?$/);
   assert.throws(say({}, "/events"), /^TypeError: url: "\/events" is not a complete URL, and there is no page .*; write, for example, "https:/);
   assert.throws(say({}, `${url}events?exact.subject=#17`), /^TypeError: url: a '#' must be written as %23$/);
+  for (const user of ["al:secret@", "al@"]) {
+    for (const scheme of ["http", "wss"]) assert.throws(say({}, `${scheme}://${user}127.0.0.1:1/`), /^TypeError: url: must not have a user or a password/);
+  }
+  assert.throws(say({ params: { team: ["ops"] } }), /^TypeError: team: must be a string, a number or a boolean, not object$/);
+  assert.throws(say({ since: new Date() }), /^TypeError: since: must be a string, a number or a boolean, not object$/);
   for (const nothing of [undefined, ""]) {
     assert.throws(() => new Trionotify(nothing, QUICK), /^TypeError: url: missing; write, for example, "https:/);
   }
@@ -273,6 +278,70 @@ test("an iterator is bounded, and loses nothing", async (t) => {
   assert.deepEqual(client.seen.data.slice(96), numbers(30, 100));
 });
 
+test("a full iteration holds up neither the listeners nor other iterations", async (t) => {
+  const world = new World(t);
+  const { url } = await world.server();
+  const writer = await world.open(url);
+  const client = await world.open(url, { maxBuffered: 10 });
+  const [slow, other] = [client[Symbol.asyncIterator](), client[Symbol.asyncIterator]()];
+  const take = async (iterator, until) => {
+    const got = [];
+    for await (const { data } of iterator) {
+      got.push(data);
+      if (data === until) break;
+    }
+    return got;
+  };
+  const taken = take(other, 94);
+  await publishAll(writer, numbers(95));
+  await has(client, 95);
+  assert.deepEqual([client.seen.data, await taken], [numbers(95), numbers(95)]);
+  // Whoever resumes at the client's cursor misses nothing that is still to be taken.
+  assert.equal(client.cursor, client.seen.notifications[9].cursor);
+  const rest = take(slow, "end");
+  await client.publish("end");
+  assert.deepEqual(await rest, [...numbers(95), "end"]);
+  await has(client, 96);
+  assert.deepEqual([client.seen.data, client.seen.gaps.length], [[...numbers(95), "end"], 0]);
+  assert.equal(client.cursor, client.seen.notifications[95].cursor);
+});
+
+test("what the log dropped before a slow iteration came to it is lost to that iteration alone", async (t) => {
+  const world = new World(t);
+  const { url } = await world.server({ options: ["--max-log-entries", "20"] });
+  const writer = await world.open(url);
+  const client = await world.open(url, { maxBuffered: 10 });
+  const slow = client[Symbol.asyncIterator]();
+  for (const n of numbers(50)) {
+    await writer.publish(n);
+    await has(client, n + 1);
+  }
+  const got = [];
+  while (got.length < 10) got.push((await slow.next()).value.data);
+  await until(client, "gap", () => client.seen.gaps.length > 0);
+  const { cursor: last } = client.seen.notifications[9];
+  assert.deepEqual(client.seen.gaps.map(({ from, to }) => [from, to]), [[last, client.seen.notifications[49].cursor]]);
+  await writer.publish("end");
+  const { value } = await slow.next();
+  assert.deepEqual([got, value.data, value.gap.from], [numbers(10), "end", last]);
+  await has(client, 51);
+  assert.deepEqual([client.seen.data, client.seen.notifications[50].gap], [[...numbers(50), "end"], null]);
+});
+
+test("an iteration that is full and has missed nothing costs no connection", async (t) => {
+  const world = new World(t);
+  const { port } = await world.server();
+  const front = await world.front(port);
+  const client = await world.open(front.url, { maxBuffered: 3 });
+  const iterator = client[Symbol.asyncIterator]();
+  for (let round = 0; round < 3; round += 1) {
+    await publishAll(client, numbers(3));
+    await has(client, 3 * round + 3);
+    for (const n of numbers(3)) assert.equal((await iterator.next()).value.data, n);
+  }
+  assert.equal(front.handshakes, 1);
+});
+
 test("iteration ends with the client, when all was taken", async (t) => {
   const world = new World(t);
   const { url } = await world.server();
@@ -383,6 +452,20 @@ test("a laptop that wakes up looks after its connection at once", async (t) => {
   await has(client, 10);
   assert.deepEqual(client.seen.data, numbers(10));
   assert.equal(client.seen.gaps.length, 0);
+});
+
+test("a stream that was silent for too long while the laptop slept is replaced at once", async (t) => {
+  const world = new World(t);
+  const { url, port } = await world.server();
+  const front = await world.front(port);
+  const writer = await world.open(url);
+  // One of the clocks stands still in sleep.
+  const client = await world.open(front.url, { transport: "sse", probeInterval: 100, streamTimeout: 1_800_000 });
+  front.die();
+  await publishAll(writer, numbers(10));
+  setBack(t, Date, 3600_000);
+  await has(client, 10);
+  assert.deepEqual([client.seen.data, client.seen.losses.length], [numbers(10), 0]);
 });
 
 test("whatever the time of day is set to, a connection that has died is noticed", async (t) => {

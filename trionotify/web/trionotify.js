@@ -8,7 +8,7 @@
  *
  * Its modules are in the folder `trionotify`, one noun each:
  *
- *     client                what an application sees: its place in the stream, events, iterations (`queue`)
+ *     client                what an application sees: events, iterations (`queue`), and where each is in the stream (`place`)
  *     └── connection        stays connected and resumes, with its parts:
  *         ├── target        where to connect, and with which query
  *         ├── socket_link   one WebSocket

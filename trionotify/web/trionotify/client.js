@@ -1,22 +1,20 @@
 /**
- * The client: what an application sees. Its place in the stream, its events, its iterations.
+ * The client: what an application sees. Its places in the stream, its events, its iterations.
  *
- * There are two cursors. The next connection begins behind the connection's. Behind the application's is what was not handed
- * out yet. They differ while an iteration is full, or while a tab was asleep: then what comes is ignored, and the connection
- * is wound back to where the application is. So the server's log is the only buffer that matters, and everything comes
- * once, in order.
+ * The next connection begins behind the connection's cursor. What was handed out is another matter: the listeners have a `Place` in the
+ * stream, and so does each iteration. When one of them is behind and has room again, the connection is wound back to it.
  *
  * Always true: what comes in one turn of the event loop is handed out in that turn, and a promise that was given is settled,
  * at the latest by `close()`.
  */
 
 import { Connection } from "./connection.js";
-import { isAhead, sameEpoch } from "./cursor.js";
+import { isAhead } from "./cursor.js";
 import { Closed, Problem } from "./errors.js";
 import { eventFor, kindOf, randomId } from "./event.js";
 import { asArray } from "./filters.js";
-import { Notification } from "./notification.js";
 import { settingsOf } from "./options.js";
+import { Place } from "./place.js";
 import { Queue } from "./queue.js";
 import { Tabs } from "./tabs.js";
 import { Target } from "./target.js";
@@ -24,6 +22,7 @@ import { later, withResolvers } from "./time.js";
 
 /**
  * @typedef {import("./event.js").CloudEvent} CloudEvent
+ * @typedef {import("./notification.js").Notification} Notification
  * @typedef {import("../trionotify.d.ts").Attributes} Attributes
  * @typedef {import("../trionotify.d.ts").Filter} Filter
  * @typedef {import("../trionotify.d.ts").Loss} Loss
@@ -56,12 +55,8 @@ export class Trionotify extends EventTarget {
   #state = "connecting";
   /** @type {Transport | null} */
   #transport = null;
-  /** Everything up to here was handed out. @type {string | undefined} */
-  #cursor;
-  /** Nothing that comes is taken until the connection is wound back to `#cursor`. */
-  #ignoring = false;
-  /** What was lost since the last notification. @type {Loss | null} */
-  #gap = null;
+  /** Where the listeners are. */
+  #place = new Place();
   /** @type {Set<Queue>} */
   #queues = new Set();
   /** Why it is closed. @type {Error} */
@@ -86,7 +81,7 @@ export class Trionotify extends EventTarget {
       lost: this.#lost.bind(this),
       over: this.#over.bind(this),
       failed: (/** @type {Error} */ error) => this.#tell("error", { error }),
-      cursor: () => this.#cursor,
+      cursor: () => this.#place.cursor,
       alone: () => (this.#shared = false),
     };
     this.#shared = Boolean(options.share) && Tabs.possible;
@@ -116,9 +111,9 @@ export class Trionotify extends EventTarget {
     return this.#shared;
   }
 
-  /** Resume after this: the `since` of another client. Undefined before the first connection. */
+  /** Resume after this: the `since` of another client. All iterations have come at least this far. Undefined before the first connection. */
   get cursor() {
-    return this.#cursor;
+    return lowest(this.#places)?.cursor;
   }
 
   /**
@@ -217,14 +212,16 @@ export class Trionotify extends EventTarget {
 
   /** @returns {AsyncIterableIterator<Notification>} */
   [Symbol.asyncIterator]() {
-    const taken = () => this.#catchUp();
-    const queue = new Queue(this.#options.maxBuffered, taken, (left) => {
-      this.#queues.delete(left);
-      this.#catchUp();
-    });
+    const taken = (/** @type {Queue} */ { place, hasRoom }) => place.isBehind && hasRoom && this.#catchUp();
+    const queue = new Queue(this.#options.maxBuffered, new Place(this.#place), taken, (left) => this.#queues.delete(left));
     if (this.#state === "closed") queue.end(this.#failure);
     else this.#queues.add(queue);
     return queue;
+  }
+
+  /** That of the listeners, and those of the iterations. */
+  get #places() {
+    return [this.#place, ...[...this.#queues].map(({ place }) => place)];
   }
 
   /**
@@ -232,77 +229,56 @@ export class Trionotify extends EventTarget {
    * @param {Transport} transport
    */
   #hear(event, transport) {
-    const { cursor } = event;
+    if (this.#state === "closed") return;
     const kind = kindOf(event);
     if (kind === "welcome") return this.#welcomed(event, transport);
-    if (this.#ignoring || this.#state === "closed") return;
-    // A tab that shares a connection may see it wound back for another tab.
-    if (this.#shared && cursor !== undefined && !isAhead(cursor, this.#cursor)) return;
     if (kind === null) return this.#give(event);
-    if (kind === "gap") this.#lose(event.data?.from, cursor ?? this.#cursor);
-    this.#cursor = cursor ?? this.#cursor;
+    const places = this.#places.filter((place) => place.isNext(event));
+    if (kind === "gap") return this.#lose(places.map((place) => place.lose(event.data?.from, event.cursor)));
+    for (const place of places) place.cursor = event.cursor ?? place.cursor;
   }
 
   /**
-   * @param {CloudEvent} event
+   * @param {CloudEvent} welcome
    * @param {Transport} transport
    */
-  #welcomed({ cursor, data, since }, transport) {
-    const here = this.#cursor;
-    const begin = here ?? this.#target.since;
+  #welcomed(welcome, transport) {
+    const { data } = welcome;
+    const first = this.#target.since;
     this.#target.id = String(data?.id ?? this.id);
     this.#identified.resolve(null);
-    if (here === undefined && begin !== undefined && since !== begin) {
+    if (this.#place.cursor === undefined && first !== undefined && welcome.since !== first) {
       // The connection is another tab's, too, and began elsewhere. What comes before it is wound back means nothing for this tab's place.
-      this.#ignoring = true;
-      return this.#connection.rewind(begin, true);
+      for (const place of this.#places) place.isBehind = true;
+      return this.#connection.rewind(first, true);
     }
-    const isLost = data?.recovered === false && since === begin;
-    if (here === undefined ? data?.recovered === false : cursor !== here && (isLost || !sameEpoch(cursor, here))) {
-      this.#ignoring = false;
-      this.#lose(begin, cursor);
-      this.#cursor = cursor;
-    } else if (here === undefined) {
-      this.#ignoring = false;
-      this.#cursor = cursor;
-    } else {
-      this.#ignoring = isAhead(cursor, here);
-    }
+    this.#lose(this.#places.flatMap((place) => place.begin(welcome, first) ?? []));
     if (this.#state === "closed") return; // by a listener for `gap`
     const isOther = this.#transport !== transport;
     this.#transport = transport;
     if (this.#state !== "open" || isOther) {
       this.#state = "open";
-      this.#tell("open", { id: this.id, cursor: this.#cursor, recovered: data?.recovered, transport });
+      this.#tell("open", { id: this.id, cursor: this.#place.cursor, recovered: data?.recovered, transport });
     }
     this.#catchUp();
   }
 
   /** @param {CloudEvent} event */
   #give(event) {
-    const notification = new Notification(event, this.#gap);
-    this.#gap = null;
-    this.#cursor = event.cursor ?? this.#cursor;
-    for (const queue of this.#queues) {
-      queue.put(notification);
-      this.#ignoring ||= queue.isFull;
-    }
-    this.#tell("notification", { notification });
+    for (const queue of this.#queues) queue.hear(event);
+    if (this.#place.isNext(event)) this.#tell("notification", { notification: this.#place.take(event) });
   }
 
-  /**
-   * @param {string | undefined} from
-   * @param {string} to
-   */
-  #lose(from, to) {
-    this.#gap = { from: this.#gap?.from ?? from ?? null, to };
-    this.#tell("gap", { from: from ?? null, to });
+  /** @param {Loss[]} losses  at one moment, that of the listeners first if there is one */
+  #lose([loss]) {
+    if (loss) this.#tell("gap", loss);
   }
 
-  /** If the iterations have room again, go back to where they are. */
+  /** Go back to the place that is furthest behind, of those that have room. */
   #catchUp() {
-    if (!this.#ignoring || this.#cursor === undefined || this.#state === "closed") return;
-    if ([...this.#queues].every((queue) => queue.hasRoom)) this.#connection.rewind(this.#cursor);
+    const ready = [...this.#queues].filter(({ hasRoom }) => hasRoom).map(({ place }) => place);
+    const last = lowest([this.#place, ...ready].filter(({ isBehind }) => isBehind));
+    if (last?.cursor !== undefined && this.#state !== "closed") this.#connection.rewind(last.cursor);
   }
 
   /**
@@ -343,4 +319,9 @@ export class Trionotify extends EventTarget {
   #tell(type, properties) {
     this.dispatchEvent(new ClientEvent(type, properties));
   }
+}
+
+/** The one that is behind all others. @param {Place[]} places @returns {Place | undefined} */
+function lowest([first, ...others]) {
+  return first && others.reduce((one, other) => (isAhead(one.cursor, other.cursor) ? other : one), first);
 }

@@ -1,14 +1,18 @@
 /**
  * The queue of one `for await`: what was handed out to it, and what it hasn't taken yet.
  *
- * It is bounded. When it is full its client takes nothing more, and the server's log is the buffer: the connection is wound
- * back to where the iteration is as soon as half of the queue is free.
+ * It is bounded. When something comes while it is full, its place in the stream stays behind, and the server's log is the buffer: the
+ * connection is wound back to this place as soon as half of the queue is free. Nothing else waits for it meanwhile.
  */
 
-/** @typedef {import("./notification.js").Notification} Notification */
+/**
+ * @typedef {import("./event.js").CloudEvent} CloudEvent
+ * @typedef {import("./notification.js").Notification} Notification
+ * @typedef {import("./place.js").Place} Place
+ */
 
 /**
- * What one `for await` has not taken yet. It is bounded: when it is full, its client takes no more.
+ * What one `for await` has not taken yet.
  *
  * @implements {AsyncIterableIterator<Notification>}
  */
@@ -23,25 +27,30 @@ export class Queue {
 
   /**
    * @param {number} limit
+   * @param {Place} place  where it is in the stream
    * @param {(queue: Queue) => void} taken
    * @param {(queue: Queue) => void} left
    */
-  constructor(limit, taken, left) {
+  constructor(limit, place, taken, left) {
     this.limit = limit;
+    this.place = place;
     this.taken = taken;
     this.left = left;
-  }
-
-  get isFull() {
-    return this.#items.length >= this.limit;
   }
 
   get hasRoom() {
     return this.#items.length <= this.limit / 2;
   }
 
+  /** @param {CloudEvent} event */
+  hear(event) {
+    if (!this.place.isNext(event)) return;
+    if (this.#items.length >= this.limit) this.place.isBehind = true;
+    else this.#put(this.place.take(event));
+  }
+
   /** @param {Notification} item */
-  put(item) {
+  #put(item) {
     const taker = this.#takers.shift();
     if (taker) taker.resolve({ value: item, done: false });
     else this.#items.push(item);
