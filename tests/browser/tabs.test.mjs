@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Closed } from "../../trionotify/web/trionotify.js";
+import { Closed, Problem } from "../../trionotify/web/trionotify.js";
 import { withResolvers } from "../../trionotify/web/trionotify/time.js";
 import { World, has, scripted, until } from "./world.mjs";
 
@@ -263,4 +263,78 @@ test("tabs share only what was signed for the same one", async (t) => {
   assert.equal(await opened(""), 8);
   assert.equal(await opened("", { params: () => ({ id: "alice" }) }), 9);
   assert.equal(await opened("", { id: null }), 10);
+});
+
+test("errors are the same in the tab that leads and in those that follow", async (t) => {
+  new Origin(t);
+  const world = new World(t);
+  const sockets = [];
+  const url = await scripted(world, ({ socket, say }) => {
+    sockets.push(socket);
+    say("welcome", { id: "x", role: "both" }, { cursor: "e:1" });
+    say("error", { id: "nobody's", status: 429, detail: "slow down" });
+  });
+  class SignedOut extends Closed {
+    constructor() {
+      super(4000, "signed out");
+      this.name = "SignedOut";
+      this.user = { id: "al" };
+      this.page = () => "not for JSON";
+      this.itself = this;
+    }
+  }
+  const answers = [
+    () => ({}),
+    () => Promise.reject(new TypeError("no ticket", { cause: new DOMException("too late", "TimeoutError") })),
+    () => Promise.reject("a string"),
+    () => Promise.reject(new SignedOut()),
+  ];
+  const tabs = [];
+  while (tabs.length < 2) tabs.push(world.client(url, { share: true, params: () => answers.shift()() }));
+  for (const tab of tabs) {
+    await until(tab, "error", () => tab.seen.errors.length > 0);
+    await assert.rejects(tab.setFilters({ exact: { type: "\ud83d" } }), { name: "TypeError", message: /^filters: must not contain half/ });
+    await assert.rejects(tab.setFilters({ exact: { type: "\ud83d" } }), TypeError);
+  }
+  for (const socket of sockets) socket.close(1012, "restart");
+  for (const tab of tabs) {
+    await isOver(tab);
+    const { errors, losses, closes } = tab.seen;
+    assert.deepEqual([errors[0].error instanceof Problem, errors[0].error.status], [true, 429]);
+    const [restart, failed, thrown] = losses.map(({ error }) => error);
+    assert.deepEqual([restart instanceof Closed, restart.code, restart.reason], [true, 1012, "restart"]);
+    assert.deepEqual([failed.message, failed.cause instanceof TypeError, failed.cause.message], ["params: no ticket", true, "no ticket"]);
+    assert.deepEqual([failed.cause.cause instanceof DOMException, failed.cause.cause.name], [true, "TimeoutError"]);
+    assert.equal(thrown.cause, "a string");
+    const [{ code, reason, error }] = closes;
+    assert.deepEqual([code, reason, error instanceof Closed, error.name, error.user], [4000, "signed out", true, "SignedOut", { id: "al" }]);
+    assert.deepEqual([error.message, error.stack.length > 0], ["closed: 4000 signed out", true]);
+  }
+});
+
+test("a tab that opens while the stream is wound back for another one begins where the stream was", async (t) => {
+  new Origin(t);
+  const world = new World(t);
+  const lines = [];
+  const again = withResolvers();
+  const url = await scripted(world, ({ socket, say, query }) => {
+    lines.push((...numbers) => {
+      for (const n of numbers) socket.send(JSON.stringify({ type: "t", id: `${n}`, source: "/s", cursor: `e:${n}`, data: n }));
+    });
+    const since = query.get("since");
+    say("welcome", { id: "x", ...(since && { recovered: true }) }, { cursor: since ?? "e:0" });
+    if (since) again.resolve(since);
+  });
+  const [first, second] = await open(world, url, 2, { maxBuffered: 2 });
+  const iterator = second[Symbol.asyncIterator]();
+  lines[0](1, 2, 3, 4, 5);
+  for (const tab of [first, second]) await has(tab, 5);
+  const take = async () => (await iterator.next()).value.data;
+  assert.deepEqual([await take(), await take(), await again.promise], [1, 2, "e:2"]);
+  const [third] = await open(world, url, 1);
+  assert.equal(third.cursor, "e:5");
+  lines[1](3, 4, 5, 6);
+  for (const tab of [first, second]) await has(tab, 6);
+  await has(third, 1);
+  assert.deepEqual([first.seen.data, second.seen.data, third.seen.data], [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6], [6]]);
 });

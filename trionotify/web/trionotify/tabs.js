@@ -3,7 +3,7 @@
  *
  * The tab that holds a lock (Web Locks) leads: it has the `Connection`, and hands on what comes over a BroadcastChannel. When
  * it is closed or put to sleep, another tab gets the lock. The messages between tabs are `hello` (who leads?), `lead` (the
- * answer), `event`, `lost`, `over`, `behind` (this tab's place is behind the stream's), `retry`, `ask`, `answer` and
+ * answer), `event`, `lost`, `failed`, `over`, `behind` (this tab's place is behind the stream's), `retry`, `ask`, `answer` and
  * `agreed` (to filters). A lock may be faster than a message, so a tab that has just begun to lead may still hear that the leader
  * before it is over.
  *
@@ -203,7 +203,10 @@ export class Tabs {
           this.#hooks.lost(error, delay);
         },
         over: (error) => this.#over(error),
-        failed: (error) => this.#hooks.failed(error),
+        failed: (error) => {
+          this.#say({ kind: "failed", error: packed(error) });
+          this.#hooks.failed(error);
+        },
       },
       cursor,
     );
@@ -250,7 +253,7 @@ export class Tabs {
     const { cursor } = this.#connection ?? {};
     // For a tab that opens now, the stream begins here. Whether this connection was resumed doesn't concern it.
     const welcome = event && { ...event, cursor, since: undefined, data: { ...event.data, recovered: undefined } };
-    this.#say({ kind: "lead", id: this.#target.id, wanted: this.#agreed, welcome, transport });
+    this.#say({ kind: "lead", id: this.#target.id, wanted: this.#agreed, welcome, place: this.#hooks.cursor(), transport });
   }
 
   /** @param {Record<string, any>} said */
@@ -273,13 +276,14 @@ export class Tabs {
     else if (said.from !== this.#leader) return;
     else if (said.kind === "event") this.#hooks.hear(said.event, said.transport);
     else if (said.kind === "lost") this.#hooks.lost(unpacked(said.error), said.delay);
+    else if (said.kind === "failed") this.#hooks.failed(unpacked(said.error));
     else if (said.kind === "over" && (said.to ?? this.#me) === this.#me) this.#end(unpacked(said.error));
     else if (said.kind === "agreed") this.#agreed = said.wanted;
     else if (said.kind === "answer") this.#settle(said);
   }
 
   /** @param {Record<string, any>} said */
-  #follow({ from, id, wanted, welcome, transport }) {
+  #follow({ from, id, wanted, welcome, place, transport }) {
     // Events of this client's id that were published and not acknowledged are known by it.
     if (id) this.#target.id = id;
     this.#agreed = wanted;
@@ -287,7 +291,9 @@ export class Tabs {
       this.#leader = from;
       for (const n of this.#asked.keys()) this.#relay(n);
     }
-    if (welcome) this.#hooks.hear(welcome, transport);
+    // It may be wound back for another tab just now.
+    const begins = this.#hooks.cursor() === undefined && isAhead(place, welcome?.cursor) ? { ...welcome, cursor: place } : welcome;
+    if (welcome) this.#hooks.hear(begins, transport);
   }
 
   /**
@@ -315,10 +321,7 @@ export class Tabs {
     else if (this.#leader) this.#say(said);
   }
 
-  /**
-   * @param {Record<string, any>} said
-   * @returns {Promise<void>}
-   */
+  /** @param {Record<string, any>} said @returns {Promise<void>} */
   async #serve(said) {
     const { from, n, event, filters } = said;
     const connection = this.#connection;
