@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Closed, Problem } from "../../trionotify/web/trionotify.js";
+import { Publisher } from "../../trionotify/web/trionotify/publisher.js";
+import { Waits } from "../../trionotify/web/trionotify/retry.js";
 import { QUICK, World, freePort, has, scripted, until } from "./world.mjs";
 
 /** Arrays inside each other: too deep for the server, which then can't read the event's id. */
@@ -262,6 +264,44 @@ test("filters that are too big are taken back, and innocent events go on", async
     assert.equal(client.seen.data.at(-1), "3");
     assert.notEqual(client.state, "closed");
   }
+});
+
+test("two events with one id and different sources: the one that is refused is rejected", async (t) => {
+  const world = new World(t);
+  const address = await scripted(world, ({ socket, say, count }) => {
+    say("welcome", { id: "x", role: "both" }, { cursor: "e:0" });
+    let heard = 0;
+    socket.on("message", (text) => {
+      const { id, source } = JSON.parse(text);
+      // A problem document names the id alone.
+      if (count === 1) return (heard += 1) === 2 && say("error", { id, status: 400, detail: "no" });
+      if (source === "/b") say("error", { id, status: 400, detail: "no" });
+      else say("ack", { id, source, cursor: "e:1" });
+    });
+  });
+  const client = await world.open(address);
+  const published = ["/a", "/b"].map((source) => client.publish("x", { id: "1", source }));
+  const answers = await Promise.allSettled(published);
+  assert.deepEqual(answers.map(({ status }) => status), ["fulfilled", "rejected"]);
+  assert.equal(answers[1].reason.detail, "no");
+});
+
+test("what a WebSocket takes over is not posted any more", async () => {
+  const waits = new Waits();
+  let posted = 0;
+  const post = async () => {
+    posted += 1;
+    if (posted > 1) return { wanted: 0, written: 0, behind: 0 };
+    publisher.posts = false;
+    setImmediate(() => waits.cut(true));
+    return { again: true, error: new Error("away") };
+  };
+  const [target, token] = [{ renews: false }, { renews: false }];
+  const publisher = new Publisher(target, token, { post }, { firstDelay: 1e6, maxDelay: 1e6 }, waits);
+  publisher.posts = true;
+  publisher.put({ id: "1", source: "/" });
+  await publisher.postAll();
+  assert.deepEqual([posted, publisher.size], [1, 1]);
 });
 
 // Requests.

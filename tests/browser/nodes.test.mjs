@@ -1,10 +1,12 @@
 // The client with several servers that share a log, and with the cursors of such a log.
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import http from "node:http";
 import { test } from "node:test";
 
-import { Trionotify } from "../../trionotify/web/trionotify.js";
+import { Closed, Trionotify } from "../../trionotify/web/trionotify.js";
 import { isAhead, sameEpoch } from "../../trionotify/web/trionotify/cursor.js";
-import { FakeStreams, QUICK, World, has, scripted, until } from "./world.mjs";
+import { FakeStreams, QUICK, World, freePort, has, scripted, until } from "./world.mjs";
 
 test("which of two cursors is ahead", () => {
   const order = ["e:9", "e:10:x0a", "e:11", "e:12:xffffffffffffffff", "e:9007199254740993", "e:9007199254740994:x1"];
@@ -80,6 +82,67 @@ test("what ends for good on one server is not tried on the next", async (t) => {
   const client = await world.open(urls);
   await assert.rejects(client.publish("refuse"), /closed: 1011/);
   assert.deepEqual([client.state, came.length], ["closed", 1]);
+});
+
+/** A server that refuses all requests with that status, and how many there were. */
+async function refusing(world, status) {
+  const found = { asked: 0 };
+  const server = http.createServer((_, response) => {
+    found.asked += 1;
+    response.writeHead(status, { "Content-Type": "application/problem+json" });
+    response.end(JSON.stringify({ detail: `not here: ${status}` }));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  world.ending.push(() => server.close());
+  return Object.assign(found, { url: `http://127.0.0.1:${server.address().port}/` });
+}
+
+for (const transport of ["websocket", "sse"]) {
+  test(`a server that refuses the client ends it only if the others do so too (${transport})`, async (t) => {
+    const world = new World(t);
+    const { url } = await world.server();
+    for (const status of [400, 401, 403, 404, 410]) {
+      const client = await world.open([(await refusing(world, status)).url, url], { transport });
+      assert.deepEqual(client.seen.losses.map(({ error }) => error.status), [status]);
+      await client.publish("x");
+      const all = [await refusing(world, status), await refusing(world, 404)];
+      const nowhere = world.client(all.map((one) => one.url), { transport });
+      await until(nowhere, "close", () => nowhere.state === "closed");
+      assert.equal(nowhere.seen.closes[0].error.detail, "not here: 404");
+      // With a WebSocket, the second request is the question why.
+      assert.deepEqual(all.map(({ asked }) => asked), transport === "sse" ? [1, 1] : [2, 2]);
+    }
+  });
+}
+
+test("one that is away may still take the client that the others refuse", async (t) => {
+  const world = new World(t);
+  const port = await freePort();
+  const refused = await refusing(world, 404);
+  const client = world.client([refused.url, `http://127.0.0.1:${port}/`], { transport: "sse" });
+  await until(client, "reconnecting", () => client.seen.losses.length > 5);
+  await world.server({ port });
+  await until(client, "open", () => client.state === "open");
+  assert.ok(refused.asked > 1);
+});
+
+test("something else in a server's place is no end, if there is another one", async (t) => {
+  const world = new World(t);
+  const other = await scripted(world, ({ socket }) => socket.send("hello"));
+  const { url } = await world.server();
+  await world.open([other, url]);
+});
+
+test("what the application says is the end is not tried on the next server", async (t) => {
+  const world = new World(t);
+  const all = [await refusing(world, 404), await refusing(world, 404)];
+  const params = () => {
+    throw new Closed(4000, "signed out");
+  };
+  const client = world.client(all.map(({ url }) => url), { params });
+  await until(client, "close", () => client.state === "closed");
+  assert.deepEqual([client.seen.closes[0].code, all.map(({ asked }) => asked)], [4000, [0, 0]]);
 });
 
 test("credentials that have expired are no reason to move", async (t) => {

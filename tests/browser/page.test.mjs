@@ -92,6 +92,16 @@ test("an event as a command and as programs", () => {
   assert.match(own.curl, /Authorization: Bearer \$SECRET/);
   assert.match(own.curl, /cloudevents\+json.*\n.*"severity":3/);
   assert.match(own.Python, /trionotify\.sign\(/);
+  // Its name may be a word of the language.
+  const words = toPublish(url, { data: "x", attributes: { type: "a", from: "b", class: 1 }, guard: null });
+  assert.match(words.Python, /client\.publish\("x", type="a", extensions=\{"from": "b", "class": 1\}\)/);
+  // A text may be JSON, and JSON may be a text.
+  const text = toPublish(url, { data: "x", attributes: { datacontenttype: "application/json" }, guard: null });
+  assert.match(text.curl, /Content-Type: application\/json' \\\n  --data-raw '"x"'$/);
+  assert.match(text.JavaScript, /client\.publish\("x", \{ datacontenttype: "application\/json" \}\);/);
+  assert.match(text.Python, /client\.publish\(json="x"\)/);
+  const nothing = toPublish(url, { data: null, attributes: {}, guard: null });
+  assert.match(nothing.curl, /Content-Type: application\/json' \\\n  --data-raw 'null'$/);
   const borne = toPublish(url, { data: "x", attributes: { type: "a" }, guard: "token" });
   assert.match(borne.curl, /-H "Authorization: Bearer \$TOKEN"/);
   assert.match(borne.JavaScript, /new Trionotify\("http:\/\/h\/x\/events", \{ token: getToken \}\);/);

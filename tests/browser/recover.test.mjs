@@ -9,9 +9,19 @@ import { test } from "node:test";
 import { promisify } from "node:util";
 
 import { Problem } from "../../trionotify/web/trionotify.js";
-import { FakeStreams, World, freePort, has, scripted, until } from "./world.mjs";
+import { withResolvers } from "../../trionotify/web/trionotify/time.js";
+import { FakeStreams, World, freePort, has, scripted, setBack, until } from "./world.mjs";
 
 const by = (client, transport) => until(client, "open", () => client.state === "open" && client.transport === transport);
+
+/** What tells a page of the network. */
+function pageOf(t) {
+  const page = new EventTarget();
+  const names = ["addEventListener", "removeEventListener"];
+  for (const name of names) globalThis[name] = page[name].bind(page);
+  t.after(() => names.forEach((name) => delete globalThis[name]));
+  return page;
+}
 
 /** A server with a secret, and what signs with it. */
 async function locked(t, world) {
@@ -141,6 +151,7 @@ test("what params fails with is told, and so is that it doesn't answer", async (
     () => new Promise(() => {}),
     () => Promise.reject("a string"),
     () => new URLSearchParams("team=ops"),
+    () => new Response("{}"),
     () => ({ lag: undefined }),
   ];
   const client = world.client(url, { params: () => answers.shift()(), connectTimeout: 5000 });
@@ -152,6 +163,7 @@ test("what params fails with is told, and so is that it doesn't answer", async (
       "params: no answer within 5000 ms",
       "params: a string",
       "params: must be a plain object, not URLSearchParams",
+      "params: must be a plain object, not Response",
     ],
   );
 });
@@ -334,6 +346,61 @@ test("a client that is told to retry does so at once, even where the server aske
     client.close();
     client.retry();
   }
+});
+
+test("when the network is back, what waits to be posted is posted", async (t) => {
+  const world = new World(t);
+  const page = pageOf(t);
+  const fake = await new FakeStreams().listen(world);
+  const client = await world.open(fake.url, { transport: "sse", firstDelay: 3_600_000, maxDelay: 3_600_000 });
+  fake.answers.push([0]);
+  const posts = () => fake.requests.filter(({ method }) => method === "POST").length;
+  let isPublished = false;
+  const published = client.publish("x").then(() => (isPublished = true));
+  while (posts() === 0) await new Promise(setImmediate);
+  while (!isPublished) {
+    page.dispatchEvent(new Event("online"));
+    await new Promise(setImmediate);
+  }
+  await published;
+  assert.equal(posts(), 2);
+});
+
+test("when the network is back, a token that could not be renewed is renewed", async (t) => {
+  const world = new World(t);
+  const page = pageOf(t);
+  const { promise, resolve } = withResolvers();
+  const address = await scripted(world, ({ socket, say }) => {
+    say("welcome", { id: "x", role: "both", expires_in: 1 }, { cursor: "e:0" });
+    socket.on("message", (text) => {
+      const { type, data } = JSON.parse(text);
+      if (type === "trionotify.authenticate") resolve(data.token);
+    });
+  });
+  const tokens = ["first", null, "next"];
+  const token = async () => {
+    const found = tokens.shift();
+    if (found === null) throw new Error("no network");
+    return found;
+  };
+  const fetch = async () => Response.json({ ticket: "t" });
+  const client = await world.open(address, { token, fetch, firstDelay: 3_600_000, maxDelay: 3_600_000 });
+  client.addEventListener("error", () => page.dispatchEvent(new Event("online")));
+  assert.equal(await promise, "next");
+  assert.equal(client.seen.errors.length, 1);
+});
+
+test("a time that the server asked for may pass while the machine sleeps", async (t) => {
+  const world = new World(t);
+  const page = pageOf(t);
+  const fake = await new FakeStreams().listen(world);
+  fake.answers.push([503, {}, { "Retry-After": "1800" }]);
+  const client = world.client(fake.url, { transport: "sse", probeInterval: 100 });
+  await until(client, "reconnecting", () => client.seen.losses.length === 1);
+  page.dispatchEvent(new Event("online"));
+  assert.equal(fake.requests.length, 1);
+  setBack(t, Date, 1_800_001);
+  await until(client, "open", () => client.state === "open");
 });
 
 test("a listener that hears of the next attempt may ask for it at once", async (t) => {

@@ -16,7 +16,7 @@ import trio.testing
 from tests.conftest import cancel_at_every_await
 from tests.network import open_both, quiet
 from tests.redis_server import DEADLINE, open_redis
-from trionotify import Client, Notification, Prefix, Remote, Request, connect, open_server
+from trionotify import Client, Notification, Prefix, Refused, Remote, Request, connect, open_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +73,28 @@ async def test_no_server_is_there(closed_port: int) -> None:
     with pytest.raises(OSError, match=urls[1]):
         async with connect(urls):
             raise AssertionError("there is nobody")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_a_server_that_refuses(status: int) -> None:
+    """It may have another version or other settings: the next is tried. A refusal by all is raised."""
+
+    def authenticate(request: Request) -> Client:
+        raise Refused(status, "not here")
+
+    async with open_server(port=0, authenticate=authenticate) as strict, open_server(port=0) as server:
+        for urls in ([strict.url, server.url], [server.url, strict.url]):
+            async with connect(urls, id="al") as client:
+                for connection in tuple(server.hub.connections.values()):
+                    connection.abort()
+                with trio.fail_after(DEADLINE):
+                    await client.publish("x")
+                    assert (await anext(client)).data == "x"
+        for keep_trying in (False, True):
+            with pytest.raises(Refused, match="not here") as caught:
+                async with connect([strict.url, strict.url], keep_trying=keep_trying):
+                    raise AssertionError("it was entered")
+            assert caught.value.status == status
 
 
 @pytest.mark.parametrize(

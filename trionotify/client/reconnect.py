@@ -103,6 +103,8 @@ class Ending:
     error: Exception
     again: bool
     after: float = 0.0
+    #: The server refused the client before its welcome. Another server may accept it.
+    refused: bool = False
 
 
 async def stay_connected(
@@ -118,10 +120,13 @@ async def stay_connected(
     OSError, `Refused`, `Closed` or the exception of an application's function, once all servers were
     tried.
     With `keep_trying` only errors that don't pass by themselves are raised. Whenever a connection can't
-    be made, or ends by itself, the next server is tried.
+    be made, or ends by itself, the next server is tried. A server that refuses the client may have
+    another version or other settings than the next one, so the client ends only if all refuse it, one
+    right after the other.
     """
     backoff = Backoff()
     untried = len(target.others)
+    refusals = 0  # of different servers, one right after the other
     waited_for = part.eager
     asked_again = False  # for a ticket, since the last welcome
 
@@ -144,10 +149,11 @@ async def stay_connected(
         await part.needed()
         ending = await _attempt(part, target, opened, backoff)
         repaired = not ending.again and repair(ending.error)
-        if waited_for and not repaired and not (ending.again and (keep_trying or untried > 0)):
+        refusals = refusals + 1 if ending.refused and not repaired else 0
+        moves = ending.again or 0 < refusals <= len(target.others)
+        if waited_for and not repaired and not (moves and (keep_trying or untried > 0)):
             raise ending.error
-        untried -= 1
-        if ending.again or repaired:
+        if moves or repaired:
             delay = ending.after + backoff.next()
             logger.info(
                 "%s as %s: %s; trying again in %.1f s",
@@ -157,10 +163,12 @@ async def stay_connected(
                 delay,
             )
             await trio.sleep(delay)
-            if ending.again:
+            if moves:
                 target = target.next
+                untried -= 1
         else:
             logger.info("%s as %s: %s", target, part.role, _in_short(ending.error))
+            refusals = 0
             part.give_up(ending.error)
 
 
@@ -204,7 +212,8 @@ async def _attempt(part: Part, target: Target, opened: Callable[[], None], backo
             CloseCode.PROTOCOL_ERROR, f"{target} is not a WebSocket server: {leaves(group)[0]}"
         )
         endings.append(Ending(stranger, again=False))
-    return endings[0]
+    ending = endings[0]
+    return attrs.evolve(ending, refused=not met and not ending.again)
 
 
 async def _converse(part: Part, link: Link, target: Target, backoff: Backoff) -> Ending:

@@ -205,7 +205,8 @@ async def connect(
     - `url` is the server's URL: `http`, `https`, `ws` or `wss`, or `unix:PATH`, where a `?` in the path
       is `%3F` and a `%` is `%25`. If the path is missing or ends in a slash, the client adds `events` to
       it. It keeps the query. You can give several URLs of servers that share a log. If one can't be
-      reached, the client continues at the next one, with the same cursor.
+      reached, or refuses the client, the client continues at the next one, with the same cursor. A
+      refusal is only raised if all of them refuse it in a row.
     - `extra_headers` go with each handshake. `ssl_context` is for `https`, in place of the default one.
     - `open_stream()` opens a stream to the server instead of the URL's, such as a tunnel, or a stream in
       memory. An exception that it raises has the same effect as one of the function `params`.

@@ -56,7 +56,7 @@ export interface Options {
   WebSocket?: unknown;
   /** To use instead of the global one. */
   fetch?: typeof fetch;
-  /** How many notifications may wait for one `for await`; 1000. While that many wait, this client receives nothing. */
+  /** How many notifications may wait for one `for await`; 1000. What comes while that many wait is read from the log later. */
   maxBuffered?: number;
   /** How many published events may wait for their acknowledgement; 1000. */
   maxUnacknowledged?: number;
@@ -211,7 +211,8 @@ type Listener<E> = ((event: E) => void) | { handleEvent(event: E): void };
 /** A client. It connects at once, and stays connected until `close()`, or until another attempt would end in the same way. */
 export class Trionotify extends EventTarget {
   /**
-   * Where several servers share a log, `url` may be several URLs: the client moves to the next one when one is away. Throws a TypeError that
+   * Where several servers share a log, `url` may be several URLs: the client moves to the next one when one is away or refuses it. It ends
+   * only if all refuse it in a row. A URL has no user and no password. Throws a TypeError that
    * begins with the option at fault.
    */
   constructor(url: string | URL | readonly (string | URL)[], options?: Options);
@@ -222,7 +223,7 @@ export class Trionotify extends EventTarget {
   get transport(): Transport | null;
   /** Whether the connection is one for all tabs. */
   get shared(): boolean;
-  /** Resume after this: the `since` of another client. Undefined before the first connection. */
+  /** Resume after this: the `since` of another client. All iterations have come at least this far. Undefined before the first connection. */
   get cursor(): string | undefined;
   /**
    * Publish `data` and wait for the acknowledgement, across reconnects. Rejects with a `Problem` if the server refuses it, and with status

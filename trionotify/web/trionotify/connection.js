@@ -74,6 +74,8 @@ export class Connection {
   #end = null;
   /** The credentials were refused, and there has been no welcome since. */
   #isDenied = false;
+  /** So many servers have refused this client, one right after the other. */
+  #refusals = 0;
   #isClosed = false;
 
   /**
@@ -90,7 +92,8 @@ export class Connection {
     this.#fallback = new Fallback(options.transport);
     this.#requests = new Requests(options);
     this.#token = new Token(options.token, (promise) => this.#requests.within(promise));
-    this.#renewal = new Renewal(this.#token, options, (id, data) => this.#dialogue?.sendOwn("authenticate", id, data), hooks.failed);
+    const authenticate = (/** @type {string} */ id, /** @type {object} */ data) => this.#dialogue?.sendOwn("authenticate", id, data);
+    this.#renewal = new Renewal(this.#token, options, this.#waits, authenticate, hooks.failed);
     this.#publisher = new Publisher(target, this.#token, this.#requests, options, this.#waits);
     this.#changes = new FilterChanges(target);
     this.#liveness = new Liveness(options, {
@@ -106,8 +109,6 @@ export class Connection {
   get #isWelcome() {
     return this.#dialogue?.isWelcome ?? false;
   }
-
-  // What an application asks.
 
   /** @param {CloudEvent} event */
   publish(event) {
@@ -171,13 +172,14 @@ export class Connection {
       this.#dialogue = null;
       if (this.#isClosed) return;
       const hasLasted = dialogue.isWelcome && now() - begun >= LASTING;
-      if (!ending.again && !this.#canChange(ending)) return this.#over(ending.error);
+      if (ending.again || dialogue.isWelcome) this.#refusals = 0;
+      if (!ending.again && !this.#canChange(ending, dialogue)) return this.#over(ending.error);
       if (dialogue.isUseful || hasLasted) backoff.reset();
       this.#fallback.choose(ending, dialogue.isUseful, hasLasted);
       if (ending.quiet) continue;
       const after = Math.max(ending.after ?? 0, dialogue.retryAfter);
       const delay = Math.min(after + backoff.next(), LONGEST);
-      const waited = this.#waits.wait(delay, after > 0); // a listener may already end it
+      const waited = this.#waits.wait(delay, after); // a listener may already end it
       this.#hooks.lost(ending.error, delay);
       await waited;
       if (ending.again) this.#target.moveOn();
@@ -185,10 +187,11 @@ export class Connection {
   }
 
   /**
-   * Whether the cause of this end can be changed, so that another attempt makes sense.
+   * Whether another attempt makes sense, because the cause of this end can be changed or may lie with this server alone.
    * @param {Ending} ending
+   * @param {Dialogue} dialogue
    */
-  #canChange(ending) {
+  #canChange(ending, { isWelcome }) {
     const { error } = ending;
     const code = error instanceof Problem ? error.status : error instanceof Closed ? error.code : 0;
     const renews = this.#target.renews || this.#token.renews;
@@ -204,7 +207,9 @@ export class Connection {
       return (ending.quiet = true);
     }
     // The new filters may be the reason. Those before them were not refused.
-    return error instanceof Problem && this.#changes.takeBackAsked(error) && (ending.quiet = true);
+    if (error instanceof Problem && this.#changes.takeBackAsked(error)) return (ending.quiet = true);
+    // Another server may be of another version, or have other settings.
+    return !isWelcome && !ending.isOwn && (this.#refusals += 1) < this.#target.count && (ending.again = true);
   }
 
   /** One link, from its beginning to its end. @param {Dialogue} dialogue @returns {Promise<Ending>} */
@@ -215,7 +220,7 @@ export class Connection {
       asked = "token";
       token = await this.#token.fresh();
     } catch (cause) {
-      if (isFinal(cause)) return { again: false, error: cause };
+      if (isFinal(cause)) return { again: false, error: cause, isOwn: true };
       return { again: true, error: new Error(`${asked}: ${messageOf(cause)}`, { cause }) };
     }
     if (this.#isClosed) return { again: false, error: new Closed(1000) };
@@ -318,7 +323,6 @@ export class Connection {
 
   /** @param {Ending} ending */
   #leave(ending) {
-    this.#waits.cut();
     this.#link?.close();
     this.#end?.(ending);
   }

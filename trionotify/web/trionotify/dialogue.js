@@ -149,6 +149,7 @@ export class Dialogue {
   #welcome(event) {
     this.isWelcome = true;
     this.isMute = event.data?.role === "subscriber";
+    this.#publisher.posts = !this.link?.send;
     this.#liveness.welcomed();
     // A token can only be replaced over a WebSocket.
     if (this.link?.send) this.#renewal.begin(event.data?.expires_in);
@@ -178,13 +179,15 @@ export class Dialogue {
     if (this.#changes.refuse(id, problem)) return;
     if (id === this.#changes.holding?.id) return this.#teller.leave({ again: false, error: problem, opened: true });
     if (this.#liveness.isRefused(id) || this.#renewal.refuse(id, problem)) return;
-    if (this.#publisher.refuse(id, problem)) return this.goOn();
+    const count = this.#publisher.refuse(id, problem);
+    if (count > 1) return this.#refuseUnnamed(problem);
+    if (count === 1) return this.goOn();
     this.#teller.failed(problem);
   }
 
   /**
-   * The server couldn't read the id of what it refuses. If it isn't clear what that was, the next connection begins with the filters, and
-   * is told one event at a time.
+   * The server couldn't read the id of what it refuses, or several events have it. If it isn't clear what that was, the next connection
+   * begins with the filters, and is told one event at a time.
    * @param {Problem} problem
    */
   #refuseUnnamed(problem) {

@@ -70,6 +70,7 @@ export class Liveness {
   /** The server said welcome. */
   welcomed() {
     this.#isDoubted = false;
+    this.#watched.hurry(); // what is posted need not wait any more
   }
 
   /** The link ended. */
@@ -99,7 +100,7 @@ export class Liveness {
     this.#tickedAt = at;
     this.#tickedOn = on;
     // Timers don't run while a machine sleeps, nor does each of the clocks. (In a hidden tab they run less often.)
-    if (late > 2 * tick) this.#suspect(false);
+    if (late > 2 * tick) this.#suspect(late > streamTimeout);
     const open = this.#watched.transport();
     if (open === null) return;
     const isStream = open === "sse";

@@ -33,6 +33,8 @@ import { withResolvers } from "./time.js";
 export class Publisher {
   /** One event at a time, until all that wait have their answer. */
   isCareful = false;
+  /** The last connection was Server-Sent Events, so events are posted. */
+  posts = false;
   /** @type {Map<string, Waiting>} */
   #waiting = new Map();
   #isPosting = false;
@@ -65,7 +67,7 @@ export class Publisher {
 
   /** How long the longest one that waits is, in bytes. */
   get longest() {
-    return Math.max(0, ...[...this.#waiting.values()].map(({ text }) => bytesOf(text)));
+    return [...this.#waiting.values()].reduce((most, { text }) => Math.max(most, bytesOf(text)), 0);
   }
 
   /** The events that may be on their way. */
@@ -97,18 +99,15 @@ export class Publisher {
   }
 
   /**
-   * Whether there was such an event.
-   * @param {unknown} id  a problem document names no source
+   * How many of the events that are on their way have this id. Only if it is one, it is refused, because a problem document names
+   * no source.
+   * @param {unknown} id
    * @param {Error} error
    */
   refuse(id, error) {
-    for (const [key, { event }] of this.#waiting) {
-      if (event.id === id) {
-        this.#take(key)?.reject(error);
-        return true;
-      }
-    }
-    return false;
+    const found = this.due().filter(({ event }) => event.id === id);
+    if (found.length === 1) this.#take(keyOf(found[0].event))?.reject(error);
+    return found.length;
   }
 
   /**
@@ -161,7 +160,7 @@ export class Publisher {
     this.#isPosting = true;
     const backoff = new Backoff(this.#options.firstDelay, this.#options.maxDelay);
     let wasDenied = false;
-    for (let first; !this.#isStopped && (first = this.#first()); ) {
+    for (let first; this.posts && !this.#isStopped && (first = this.#first()); ) {
       first.wasSent = true;
       // That of the stream, unless it was refused.
       const token = async () => (wasDenied ? undefined : this.#token.last) ?? this.#token.fresh();
@@ -171,8 +170,8 @@ export class Publisher {
       /** @type {boolean} */
       const isDenied = "error" in answer && Boolean(answer.isDenied) && renews && !wasDenied;
       if (!("error" in answer)) this.answer(first.event, answer);
-      else if (answer.again || isDenied) await this.#waits.wait((answer.after ?? 0) + backoff.next(), true);
-      else this.refuse(first.event.id, answer.error);
+      else if (answer.again || isDenied) await this.#waits.wait((answer.after ?? 0) + backoff.next(), answer.after);
+      else this.#take(keyOf(first.event))?.reject(answer.error);
       wasDenied = isDenied;
     }
     this.#isPosting = false;

@@ -17,6 +17,7 @@ import { later, now } from "./time.js";
 
 /**
  * @typedef {import("./options.js").Settings} Settings
+ * @typedef {import("./retry.js").Waits} Waits
  * @typedef {import("./token.js").Token} Token
  */
 
@@ -28,6 +29,7 @@ export class Renewal {
   #token;
   #tick;
   #backoff;
+  #waits;
   #say;
   #failed;
   /** The message that has the next token. @type {string | null} */
@@ -37,13 +39,15 @@ export class Renewal {
   /**
    * @param {Token} token
    * @param {Settings} options
+   * @param {Waits} waits
    * @param {(id: string, data: object) => void} say  to the server
    * @param {(error: Error) => void} failed
    */
-  constructor(token, options, say, failed) {
+  constructor(token, options, waits, say, failed) {
     this.#token = token;
     this.#tick = options.tick;
     this.#backoff = new Backoff(options.firstDelay, options.maxDelay);
+    this.#waits = waits;
     this.#say = say;
     this.#failed = failed;
   }
@@ -98,10 +102,17 @@ export class Renewal {
     }
   }
 
+  async #retry() {
+    let isOver = false;
+    this.#stop = () => (isOver = true);
+    await this.#waits.wait(this.#backoff.next());
+    if (!isOver) await this.#renew();
+  }
+
   /** @param {unknown} cause @param {boolean} again */
   #fail(cause, again) {
     this.#id = null;
-    if (again) this.#after(this.#backoff.next());
+    if (again) void this.#retry();
     this.#failed(new Error(`token: not renewed: ${messageOf(cause)}`, { cause })); // a listener may close the client
   }
 }

@@ -2,7 +2,7 @@
  * Retrying: how long to wait before the next attempt, and what may end a wait early.
  *
  * A delay is random between nothing and a bound that doubles, so that the clients of a server that restarts don't all come
- * back in one moment. A wait ends by itself, when the application or the machine says that trying now makes sense
+ * back in one moment. A wait ends by itself, when the application, the machine or the server says that trying now makes sense
  * (`cut`), or when the client is closed (`end`).
  */
 
@@ -37,14 +37,14 @@ export class Backoff {
 
 /** All waits of one connection. */
 export class Waits {
-  /** A function that ends each of them, and whether the server asked for the wait. @type {Map<() => void, boolean>} */
+  /** A function that ends each of them, and the time of day before which only the application may. @type {Map<() => void, number>} */
   #waits = new Map();
 
   /**
    * @param {number} delay  in milliseconds
-   * @param {boolean} [isAsked]  the server asked for it, so only the application may cut it short
+   * @param {number} [asked]  so much of it the server asked for
    */
-  wait(delay, isAsked = false) {
+  wait(delay, asked = 0) {
     return new Promise((/** @type {(value?: unknown) => void} */ resolve) => {
       const done = () => {
         stop();
@@ -52,7 +52,8 @@ export class Waits {
         resolve();
       };
       const stop = later(delay, done);
-      this.#waits.set(done, isAsked);
+      // While a machine sleeps, a timer stands still, and the time of day goes on.
+      this.#waits.set(done, asked > 0 ? Date.now() + Math.min(asked, delay) : 0);
     });
   }
 
@@ -61,6 +62,7 @@ export class Waits {
    * @param {boolean} [all]  also where the server asked for more time
    */
   cut(all = false) {
-    for (const [done, isAsked] of [...this.#waits]) if (all || !isAsked) done();
+    const at = Date.now();
+    for (const [done, from] of [...this.#waits]) if (all || at >= from) done();
   }
 }

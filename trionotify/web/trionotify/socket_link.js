@@ -10,8 +10,8 @@ import { Closed } from "./errors.js";
 
 /**
  * How a link ended. `again`: connect again, after at least `after` milliseconds; at once and without telling the application
- * if `quiet`.
- * @typedef {{ again: boolean, error: Error, after?: number, quiet?: boolean, opened?: boolean }} Ending
+ * if `quiet`. `isOwn`: the application ended it.
+ * @typedef {{ again: boolean, error: Error, after?: number, quiet?: boolean, opened?: boolean, isOwn?: boolean }} Ending
  *
  * @typedef {import("../trionotify.d.ts").Transport} Transport
  */

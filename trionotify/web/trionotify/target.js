@@ -108,6 +108,11 @@ export class Target {
     return this.#urls[0];
   }
 
+  /** How many servers there are. */
+  get count() {
+    return this.#urls.length;
+  }
+
   /** Connect to the next server from now on. */
   moveOn() {
     this.#urls.push(...this.#urls.splice(0, 1));
@@ -238,29 +243,32 @@ export class Target {
 }
 
 /**
- * `params` as an object. What a `URLSearchParams` or a `Map` has would be lost.
+ * `params` as an object. What a `URLSearchParams`, a `Map` or a `Response` has would be lost.
  * @param {any} params
  * @param {string} [prefix]  of the error
  */
 function plain(params, prefix = "") {
   if (params === undefined || params === null) return {};
-  if (typeof params === "object" && !(Symbol.iterator in params)) return params;
+  const kind = typeof params === "object" && Object.getPrototypeOf(params);
+  // Of any window.
+  if (kind === null || (kind && Object.getPrototypeOf(kind) === null)) return params;
   throw new TypeError(`${prefix}must be a plain object, not ${params.constructor?.name ?? typeof params}`);
 }
 
 /** What is given, as a query. @param {Record<string, unknown>} params */
 function queryOf(params) {
   const given = Object.entries(params).filter(([, value]) => value !== undefined && value !== null);
+  for (const [key, value] of given) {
+    if (!/^(string|number|boolean|bigint)$/.test(typeof value)) {
+      throw new TypeError(`${key}: must be a string, a number or a boolean, not ${typeof value}`);
+    }
+  }
   return new URLSearchParams(given.map(([key, value]) => [key, String(value)]));
 }
 
-/** Where the page is, without a user and a password: a browser fetches no URL that has them. */
+/** Where the page is. */
 function baseOf() {
-  const page = globalThis.document?.baseURI ?? globalThis.location?.href;
-  if (page === undefined) return undefined;
-  const base = new URL(page);
-  base.username = base.password = "";
-  return base;
+  return globalThis.document?.baseURI ?? globalThis.location?.href;
 }
 
 /** Where the server is, as a URL of HTTP. @param {string | URL} url */
@@ -277,6 +285,7 @@ function addressOf(url) {
   const { protocol } = address;
   address.protocol = protocol.replace(/^ws/, "http");
   if (/^https?:$/.test(address.protocol)) {
+    checkCredentials(address, base);
     // A browser never sends a fragment, so the rest of the query would be lost.
     if (address.href.includes("#")) throw new TypeError("url: a '#' must be written as %23");
     if (address.pathname.endsWith("/")) address.pathname += "events";
@@ -284,4 +293,19 @@ function addressOf(url) {
   }
   const meant = /^[\w.-]+:\d/.test(String(url)) ? `; did you mean "http://${url}"?` : "";
   throw new TypeError(`url: must start with http, https, ws or wss, not ${protocol}${meant}`);
+}
+
+/**
+ * A browser fetches no URL that has a user or a password. Those of the page it sends anyway, so a URL that has them from there loses them.
+ * @param {URL} address
+ * @param {string | undefined} page
+ */
+function checkCredentials(address, page) {
+  const { host, username, password } = address;
+  if (username === "" && password === "") return;
+  const own = page === undefined ? null : new URL(page);
+  if (own?.host !== host || own.username !== username || own.password !== password) {
+    throw new TypeError("url: must not have a user or a password, because browsers fetch no such URL; use token or params instead");
+  }
+  address.username = address.password = "";
 }
