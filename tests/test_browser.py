@@ -781,6 +781,100 @@ async def test_the_page_by_keyboard(browser: Browser) -> None:
         await page.run("/Published/.test(document.querySelector('#receipt').textContent)", wait=True)
 
 
+#: What has the focus.
+FOCUS = "document.activeElement.id || document.activeElement.tagName"
+
+
+async def test_the_page_keeps_the_focus(browser: Browser) -> None:
+    """Where a control is gone, the keyboard goes on with what is beside it, not from the top."""
+    async with the_page(browser) as (server, page):
+        # A row at the end makes room for one that comes.
+        for number in range(60):
+            await server.hub.publish(f"{number}", confirm=True)
+        await page.run("/^59$/.test(document.querySelector('#stream .data').textContent)", wait=True)
+        await page.run("[...document.querySelectorAll('#stream button')].at(-1).focus()")
+        await server.hub.publish("next", confirm=True)
+        await page.run("document.querySelector('#stream .data').textContent === 'next'", wait=True)
+        last = "document.activeElement === [...document.querySelectorAll('#stream button')].at(-1)"
+        assert await page.run(last)
+        # There are no older ones any more.
+        await page.run("document.querySelector('#older').focus()")
+        await page.press("Enter")
+        assert await page.run("document.querySelector('#older').hidden")
+        assert (
+            await page.run(
+                "[...document.querySelectorAll('#stream button')].indexOf(document.activeElement)"
+            )
+            == 50
+        )
+        # There is no newer one.
+        await page.run("document.querySelectorAll('#stream button')[1].click()")
+        await page.run("document.querySelector('#newer').focus()")
+        await page.press("Enter")
+        assert await page.run("document.querySelector('#drawer-data').textContent") == "next"
+        assert await page.run(FOCUS) == "newer"
+        assert await page.run("document.activeElement.ariaDisabled") == "true"
+        await page.press("Escape")
+        # A filter that is taken away, with the keyboard.
+        for text in ("m", "me"):
+            await page.run(FILL.format(form="filter", field="#value", text=text))
+        chips = "document.querySelectorAll('#chips button')"
+        await page.run(f"{chips}.length === 2", wait=True)
+        for left in (1, 0):
+            await page.run(f"{chips}[0].focus()")
+            await page.press("Enter")
+            await page.run(f"{chips}.length === {left}", wait=True)
+            on = "document.activeElement.parentElement.parentElement.id" if left else FOCUS
+            assert await page.run(on) == ("chips" if left else "value")
+        # From the form to the event and back.
+        await page.run("document.querySelector('#tab-try').click()")
+        await page.run("document.querySelector('#publish').requestSubmit()")
+        await page.run(IS_SHOWN.format("#show"), wait=True)
+        await page.run("document.querySelector('#show').focus()")
+        await page.press("Enter")
+        await page.run("document.querySelector('#drawer').open", wait=True)
+        await page.press("Escape")
+        await page.run(f"({FOCUS}) === 'tab-stream'", wait=True)
+
+
+async def test_the_page_on_a_narrow_screen(browser: Browser) -> None:
+    """At 320 pixels, which is also 1280 at four times the size, no control sticks out or is cut off."""
+    async with open_stage(browser) as stage:
+        server = await stage.start()
+        page = await stage.open(390, "light")
+        await page.resize(320, 640)
+        await page.run(IS_OPEN, wait=True)
+        long = "x" * 300
+        for data in ("<b>x</b>", long):
+            await server.hub.publish(data, type=f"type.{long}", subject=long, confirm=True)
+        await page.run(f"{ROWS}.length === 2", wait=True)
+        for tab in ("stream", "clients", "try"):
+            await page.run("document.querySelector('#tab-nodes').hidden = false")
+            await page.run(f"document.querySelector('#tab-{tab}').click()")
+            assert await page.run(STICKS_OUT) == []
+        await page.run("document.querySelector('#publish-code .copy').click()")
+        await page.run("document.querySelector('#publish-code .copy').textContent !== 'Copy'", wait=True)
+        assert await page.run(STICKS_OUT) == []
+        await page.run("document.querySelector('#tab-stream').click()")
+        await page.run(FILL.format(form="filter", field="#expression", text="type = 'a"))
+        await page.run("document.querySelector('#filter-error').textContent", wait=True)
+        assert await page.run(STICKS_OUT) == []
+        await page.run("document.querySelector('#stream button').click()")
+        assert await page.run(STICKS_OUT) == []
+        await page.close()
+
+
+#: Controls that aren't on the screen as a whole from left to right.
+STICKS_OUT = """(() => {
+    const controls = [...document.querySelectorAll("button, input, select, textarea, a")];
+    const shown = controls.filter((one) => one.checkVisibility() && !one.matches(".skip"));
+    return shown.filter((one) => {
+        const { left, right } = one.getBoundingClientRect();
+        return left < 0 || right > 320;
+    }).map((one) => one.outerHTML).concat(document.documentElement.scrollWidth > 320 ? ["scrolls"] : []);
+})()"""
+
+
 async def test_the_page_as_it_is_read_aloud(browser: Browser) -> None:
     """All that can be used has a name, and what changes by itself is announced."""
     async with the_page(browser) as (server, page):
@@ -848,9 +942,22 @@ async def test_a_page_whose_url_has_a_password(browser: Browser) -> None:
         url = server.url.replace("//", "//user:password@")
         page = await browser.open(f"{url}/")
         await page.run(IS_OPEN, wait=True)
+        await page.run(IS_SHOWN.format("#empty"), wait=True)
+        await page.run("document.querySelector('#tab-try').click()")
+        # It is in none of the programs that it shows.
+        programs = await page.run("[...document.querySelectorAll('pre')].map((one) => one.textContent)")
+        assert len(programs) > 2
+        assert not [one for one in programs if "user" in one or "password" in one]
         page = await connected(browser, url, options="transport: 'sse'")
         await page.run("client.publish('posted')")
         assert await has(page, 1) == ["posted"]
+        # A URL that was made from that of the page loses them; other ones are refused.
+        made = "import('/trionotify.js').then(({ Trionotify }) => new Trionotify(URL))"
+        own = made.replace("URL", "new URL('/events', document.baseURI)")
+        assert await page.run(f"{own}.then((client) => client.state)") == "connecting"
+        other = made.replace("URL", "location.origin.replace('//', '//al:secret@')")
+        refused = await page.run(f"{other}.catch(String)")
+        assert refused.startswith("TypeError: url: must not have a user or a password")
 
 
 async def test_no_page(browser: Browser) -> None:

@@ -16,11 +16,11 @@
  * either: the lines then have a gap.
  */
 
-import { ask, hasTyped, hindrance, reasonToStayOut, takesTokens, tryWith } from "./page/access.js";
+import { ask, eventsUrl, hasTyped, hindrance, reasonToStayOut, takesTokens, tryWith } from "./page/access.js";
 import { ClientList } from "./page/client_list.js";
 import { CodeBlock } from "./page/code_block.js";
 import { Drawer } from "./page/drawer.js";
-import { element, find } from "./page/elements.js";
+import { element, find, keepFocus } from "./page/elements.js";
 import { Feed } from "./page/feed.js";
 import { Figures } from "./page/figures.js";
 import { FilterBar } from "./page/filter_bar.js";
@@ -79,10 +79,10 @@ async function enter() {
       await new Promise((resolve) => setTimeout(resolve, AGAIN));
     }
   }
-  find("locked").hidden = true;
   find("hindrance").textContent = hindrance();
   find("hindrance").hidden = hindrance() === "";
   find("content").hidden = false;
+  keepFocus(() => (find("locked").hidden = true), () => find("main"));
 }
 
 await enter();
@@ -115,6 +115,7 @@ const publishForm = new PublishForm(
   () => feed.filters,
   ({ cursor }) => {
     tabs.choose("tab-stream");
+    find("tab-stream").focus(); // the drawer gives it back there
     open(cursor);
   },
 );
@@ -123,6 +124,9 @@ const tabs = new ViewTabs((id) => {
   if (id === "tab-try") publishForm.draw();
 });
 
+const example = element("div");
+new CodeBlock(example, "Publish an event").set({ curl: `curl -d 'hello' '${eventsUrl()}?type=greeting'` });
+
 /** What to show where no event is. */
 function explanation() {
   if (feed.filters.length) {
@@ -130,16 +134,12 @@ function explanation() {
     button.addEventListener("click", () => void filterBar.clear());
     return [element("strong", {}, "No recent event matches the filters."), element("span", {}, "New ones appear here as they are published."), button];
   }
-  const place = element("div");
-  const url = new URL("events", location.href);
-  url.search = "";
-  new CodeBlock(place, "Publish an event").set({ curl: `curl -d 'hello' '${url}?type=greeting'` });
   const button = element("button", { type: "button" }, "Try it here");
   button.addEventListener("click", () => {
     tabs.choose("tab-try");
     find("tab-try").focus();
   });
-  return [element("strong", {}, "Waiting for the first event."), element("span", {}, "Publish one from a terminal, or from this page."), place, button];
+  return [element("strong", {}, "Waiting for the first event."), element("span", {}, "Publish one from a terminal, or from this page."), example, button];
 }
 
 // What the feed tells.

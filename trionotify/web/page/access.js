@@ -16,6 +16,12 @@ const PATIENCE = 10_000;
 /** What a header may have, and so a secret or a token. */
 const SENDABLE = /^[\x20-\x7e]+$/;
 
+/** Where this page is. Its own URL may have a user and a password: a browser fetches no URL that has them, and they aren't to be shown. */
+const HERE = location.origin + location.pathname;
+
+/** Where events are, for programs that are shown. */
+export const eventsUrl = () => new URL("events", HERE).href;
+
 /** What the tab's storage says; null where the browser forbids it. @param {(storage: Storage) => any} use */
 function stored(use) {
   try {
@@ -56,8 +62,7 @@ export const hindrance = () =>
  */
 export function ask(path, accept = "application/json", method = "GET") {
   const headers = { Accept: accept, ...(typed && { Authorization: `Bearer ${typed}` }) };
-  // The page's own URL may have a user and a password, and a browser fetches no URL that has them.
-  const url = new URL(path, location.origin + location.pathname);
+  const url = new URL(path, HERE);
   return fetch(url, { method, headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
 }
 

@@ -6,7 +6,7 @@
  */
 
 import { ask, guard, me } from "./access.js";
-import { count, duration, element, find } from "./elements.js";
+import { count, duration, element, find, keepFocus } from "./elements.js";
 import { received } from "./words.js";
 
 const FIRST = 50;
@@ -47,7 +47,7 @@ export class ClientList {
     const rows = [...mine, ...clients.filter(({ id }) => id !== me.id)].map(row);
     find("clients").replaceChildren(...rows);
     const left = total - clients.length;
-    find("more-clients").hidden = left <= 0 || this.#limit === MOST;
+    keepFocus(() => (find("more-clients").hidden = left <= 0 || this.#limit === MOST), () => find("view-clients"));
     find("more-clients").textContent = `Show more of ${count(total)}`;
   }
 }

@@ -5,7 +5,7 @@
  * go to the next newer and the next older event of the stream.
  */
 
-import { guard } from "./access.js";
+import { eventsUrl, guard } from "./access.js";
 import { CodeBlock } from "./code_block.js";
 import { bytes, clock, element, find } from "./elements.js";
 import { toPublish } from "./recipes.js";
@@ -64,8 +64,9 @@ export class Drawer {
     this.#shown = notification;
     const events = this.#events();
     const at = events.indexOf(notification);
-    find("newer").disabled = at <= 0;
-    find("elder").disabled = at < 0 || at === events.length - 1;
+    // Disabled in earnest, they would lose the focus.
+    find("newer").setAttribute("aria-disabled", String(at <= 0));
+    find("elder").setAttribute("aria-disabled", String(at < 0 || at === events.length - 1));
     const { attributes, cursor, type, data } = notification;
     const title = find("drawer-title");
     title.className = `type ${hue(type)}`;
@@ -74,12 +75,10 @@ export class Drawer {
     find("drawer-attributes").replaceChildren(...rows.flatMap(([name, value]) => this.#row(name, value)));
     find("drawer-data").replaceChildren(...laidOut(data));
     const repeated = Object.fromEntries(Object.entries(attributes).filter(([name]) => !NOT_REPEATED.includes(name)));
-    const url = new URL("events", location.href);
-    url.search = "";
     const isBinary = data instanceof Uint8Array;
     find("drawer-code").hidden = isBinary;
     find("drawer-code").previousElementSibling.hidden = isBinary;
-    if (!isBinary) this.#code.set(toPublish(url.href, { data: data ?? "", attributes: repeated, guard: guard() }));
+    if (!isBinary) this.#code.set(toPublish(eventsUrl(), { data: data === undefined ? "" : data, attributes: repeated, guard: guard() }));
     find("drawer-body").scrollTop = 0;
   }
 

@@ -24,6 +24,18 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+/**
+ * Change the document. If that takes away what has the focus, `next` gets it, so that a keyboard goes on from there and not from the top.
+ * @param {() => void} change
+ * @param {() => HTMLElement | null | undefined} next
+ */
+export function keepFocus(change, next) {
+  const before = document.activeElement;
+  change();
+  if (!before || before === document.body) return;
+  if (!before.isConnected || before.getClientRects().length === 0) next()?.focus();
+}
+
 const whole = new Intl.NumberFormat("en");
 
 /** A count. @param {number} value */

@@ -5,7 +5,7 @@
  * everything as it was. The place of an error in an expression is marked in a copy below the field, and selected in the field.
  */
 
-import { element, find } from "./elements.js";
+import { element, find, keepFocus } from "./elements.js";
 import { inWords, refusal } from "./words.js";
 
 export class FilterBar {
@@ -110,8 +110,13 @@ export class FilterBar {
       });
       return element("li", {}, element("span", { title: words }, words), button);
     });
-    find("chips").replaceChildren(...chips);
-    find("chips").hidden = chips.length === 0;
+    keepFocus(
+      () => {
+        find("chips").replaceChildren(...chips);
+        find("chips").hidden = chips.length === 0;
+      },
+      () => find("chips").querySelector("button") ?? find("value"),
+    );
   }
 }
 

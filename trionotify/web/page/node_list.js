@@ -6,7 +6,7 @@
  */
 
 import { ask } from "./access.js";
-import { count, duration, element, find, short } from "./elements.js";
+import { count, duration, element, find, keepFocus, short } from "./elements.js";
 
 /** Milliseconds between two readings. */
 const RELOOK = 5000;
@@ -35,7 +35,7 @@ export class NodeList {
   #draw(nodes) {
     const isOne = nodes.length < 2;
     if (isOne && !find("view-nodes").hidden) this.#gone();
-    find("tab-nodes").hidden = isOne;
+    keepFocus(() => (find("tab-nodes").hidden = isOne), () => find("tab-stream"));
     find("nodes-count").textContent = count(nodes.length);
     find("nodes").replaceChildren(...nodes.map(nodeRow));
   }

@@ -5,7 +5,7 @@
  * The first sentence is an alert and is said once. The countdown changes each second, so it is none.
  */
 
-import { clock, find } from "./elements.js";
+import { clock, find, keepFocus } from "./elements.js";
 
 export class Outage {
   /** @type {Date | null} */
@@ -18,6 +18,7 @@ export class Outage {
   /** @param {() => void} retry */
   constructor(retry) {
     find("retry").addEventListener("click", () => {
+      if (find("retry").getAttribute("aria-disabled") === "true") return;
       this.#next = 0;
       this.#draw();
       retry();
@@ -42,7 +43,7 @@ export class Outage {
   back() {
     this.#since = null;
     clearInterval(this.#timer);
-    find("outage").hidden = true;
+    keepFocus(() => (find("outage").hidden = true), () => find("main"));
   }
 
   /** It will not come back by itself. @param {string} text */
@@ -52,13 +53,14 @@ export class Outage {
     find("outage-text").textContent = text;
     find("outage-next").textContent = "The figures and events below are those from before.";
     find("retry").textContent = "Connect again";
-    find("retry").disabled = false;
+    find("retry").setAttribute("aria-disabled", "false");
   }
 
   #draw() {
     const seconds = Math.ceil((this.#next - performance.now()) / 1000);
     const next = seconds > 0 ? `Next attempt in ${seconds} s` : "Trying now";
     find("outage-next").textContent = `${next} (${this.#reason}).`;
-    find("retry").disabled = seconds <= 0;
+    // Disabled in earnest, it would lose the focus.
+    find("retry").setAttribute("aria-disabled", String(seconds <= 0));
   }
 }

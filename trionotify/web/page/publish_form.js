@@ -5,7 +5,7 @@
  * attribute. JSON is checked here before it is sent.
  */
 
-import { guard } from "./access.js";
+import { eventsUrl, guard } from "./access.js";
 import { CodeBlock } from "./code_block.js";
 import { count, element, find, several } from "./elements.js";
 import { toPublish, toSubscribe } from "./recipes.js";
@@ -40,11 +40,10 @@ export class PublishForm {
 
   /** The programs, as the form and the filters are now. */
   draw() {
-    const { data, attributes } = this.#read();
-    const url = new URL("events", location.href);
-    url.search = "";
-    this.#publishing.set(toPublish(url.href, { data: data ?? this.#field("data").value, attributes, guard: guard() }));
-    this.#subscribing.set(toSubscribe(url.href, { filters: this.#filters(), guard: guard() }));
+    const { data, attributes, error } = this.#read();
+    const url = eventsUrl();
+    this.#publishing.set(toPublish(url, { data: error ? this.#field("data").value : data, attributes, guard: guard() }));
+    this.#subscribing.set(toSubscribe(url, { filters: this.#filters(), guard: guard() }));
   }
 
   /** @param {string} name */

@@ -11,6 +11,9 @@ const IN_QUERY = ["type", "subject", "source", "to"];
 
 const BEARER = { secret: '-H "Authorization: Bearer $SECRET"', token: '-H "Authorization: Bearer $TOKEN"' };
 
+/** Attributes that are keywords in Python. The names of others may be words of the language, such as `from`. */
+const KEYWORDS = ["id", "type", "subject", "source", "time", "datacontenttype", "to", "expirytime"];
+
 /** @param {string} text  for a shell */
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
@@ -37,13 +40,19 @@ const isPlain = (name) => /^[a-z][a-z0-9]*$/.test(name);
  * @returns {Record<string, string>}  by language
  */
 export function toPublish(url, { data, attributes, guard }) {
-  const { datacontenttype: kind = "text/plain", ...others } = attributes;
-  const isJson = typeof data !== "string";
-  const said = Object.entries({ ...others, ...(kind !== (isJson ? "application/json" : "text/plain") && { datacontenttype: kind }) });
-  const javascript = said.map(([name, value]) => `${isPlain(name) ? name : JSON.stringify(name)}: ${JSON.stringify(value)}`);
-  const python = said.map(([name, value]) => `, ${name}=${inPython(value)}`).join("");
+  const { datacontenttype, ...others } = attributes;
+  const isJson = typeof data !== "string" || /^application\/json\b|\+json\b/i.test(datacontenttype ?? "");
+  const kind = datacontenttype ?? (isJson ? "application/json" : "text/plain");
+  /** All that is to be said if that is the usual content type. @param {string} usual */
+  const said = (usual) => Object.entries({ ...others, ...(kind !== usual && { datacontenttype: kind }) });
+  const javascript = said(typeof data === "string" ? "text/plain" : "application/json")
+    .map(([name, value]) => `${isPlain(name) ? name : JSON.stringify(name)}: ${JSON.stringify(value)}`);
+  const named = said(isJson ? "application/json" : "text/plain");
+  const python = named.filter(([name]) => KEYWORDS.includes(name)).map(([name, value]) => `, ${name}=${inPython(value)}`);
+  const own = Object.fromEntries(named.filter(([name]) => !KEYWORDS.includes(name)));
+  if (Object.keys(own).length) python.push(`, extensions=${inPython(own)}`);
   return {
-    curl: curl(url, data, attributes, guard),
+    curl: curl(url, isJson ? JSON.stringify(data) : data, data, { ...others, datacontenttype: kind }, guard),
     JavaScript: [
       `import { Trionotify } from "${new URL("trionotify.js", url)}";`,
       "",
@@ -52,20 +61,26 @@ export function toPublish(url, { data, attributes, guard }) {
       "console.log(receipt);",
     ].join("\n"),
     Python: program(url, guard, [
-      `receipt = await client.publish(${isJson ? `json=${inPython(data)}` : JSON.stringify(data)}${python})`,
+      `receipt = await client.publish(${isJson ? `json=${inPython(data)}` : JSON.stringify(data)}${python.join("")})`,
       "print(receipt)",
     ]),
   };
 }
 
-/** @param {string} url @param {any} data @param {Record<string, any>} attributes @param {Guard} guard */
-function curl(url, data, { datacontenttype, ...others }, guard) {
+/**
+ * @param {string} url
+ * @param {string} body
+ * @param {any} data
+ * @param {Record<string, any>} attributes
+ * @param {Guard} guard
+ */
+function curl(url, body, data, { datacontenttype, ...others }, guard) {
   const lines = [];
   const isSimple = Object.keys(others).every((name) => IN_QUERY.includes(name));
   if (isSimple) {
     const query = new URLSearchParams(others).toString();
-    lines.push(`curl ${quoted(query ? `${url}?${query}` : url)}`, `-H ${quoted(`Content-Type: ${datacontenttype ?? "text/plain"}`)}`);
-    lines.push(`--data-raw ${quoted(typeof data === "string" ? data : JSON.stringify(data))}`);
+    lines.push(`curl ${quoted(query ? `${url}?${query}` : url)}`, `-H ${quoted(`Content-Type: ${datacontenttype}`)}`);
+    lines.push(`--data-raw ${quoted(body)}`);
   } else {
     const event = { specversion: "1.0", id: crypto.randomUUID?.() ?? String(Date.now()), source: "/curl", ...others, datacontenttype, data };
     lines.push(`curl ${quoted(url)}`, "-H 'Content-Type: application/cloudevents+json'", `--data-raw ${quoted(JSON.stringify(event))}`);

@@ -6,7 +6,7 @@
  * One row at a time is in the order of the Tab key; arrow keys go to the others.
  */
 
-import { clock, element, find, several } from "./elements.js";
+import { clock, element, find, keepFocus, several } from "./elements.js";
 
 const KEPT = 500;
 /** Fewer on a phone, where the figures stand below the stream. */
@@ -36,8 +36,9 @@ export class Stream {
     find("pause").addEventListener("click", () => this.#pause());
     find("clear").addEventListener("click", () => this.clear());
     find("older").addEventListener("click", () => {
+      const first = this.#shown;
       this.#shown += PAGE;
-      this.#redraw();
+      this.#redraw(() => this.#list.querySelectorAll("button")[first]);
     });
     this.#list.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#walk(event));
   }
@@ -109,16 +110,26 @@ export class Stream {
     const made = fresh.slice(0, this.#shown).map((row) => rowOf(row, this.#open));
     for (const one of made) one.firstElementChild?.classList.add("fresh");
     this.#list.prepend(...made);
-    while (this.#list.children.length > this.#shown) this.#list.lastChild.remove();
+    keepFocus(
+      () => {
+        while (this.#list.children.length > this.#shown) this.#list.lastChild.remove();
+      },
+      () => [...this.#list.querySelectorAll("button")].at(-1),
+    );
     this.#rove();
   }
 
-  #redraw() {
+  /** @param {() => HTMLElement | undefined} [next]  what has the focus if a row or a button had it that is gone */
+  #redraw(next = () => find("tab-stream")) {
+    keepFocus(() => this.#replace(), next);
+    this.#rove();
+  }
+
+  #replace() {
     this.#list.replaceChildren(...this.#rows.slice(0, this.#shown).map((row) => rowOf(row, this.#open)));
     find("log").hidden = this.#rows.length === 0;
     find("empty").hidden = this.#rows.length > 0;
     if (this.#rows.length === 0) find("empty").replaceChildren(...this.#empty());
-    this.#rove();
     this.#label();
   }
 
