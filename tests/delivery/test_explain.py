@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 
 from tests.model.test_index import events, predicates
@@ -94,3 +96,15 @@ def test_long_values_are_cut() -> None:
     event = Notification(subject="s" * 4000)
     for predicate in (Exact(subject="x"), Sql("subject = 'x' AND LENGTH(subject)")):
         assert len(str(explain(predicate, event))) < 400
+
+
+async def test_what_has_no_explanation(autojump_clock: trio.testing.MockClock) -> None:
+    """The error names the argument that is of another type."""
+    client, notification = Client("al"), Notification("x")
+    async with open_hub() as hub:
+        with pytest.raises(TypeError, match=r"^notification: must be a Notification, not str$"):
+            hub.explain("x", client)  # type: ignore[arg-type] # that is the mistake
+        with pytest.raises(TypeError, match=r"^client: must be a Client, not str$"):
+            hub.explain(notification, "al")  # type: ignore[arg-type] # that is the mistake
+    with pytest.raises(TypeError, match=r"^subject: must be a Notification or a Client, not str$"):
+        explain(Exact(type="t"), "x")  # type: ignore[arg-type] # that is the mistake

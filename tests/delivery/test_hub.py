@@ -792,3 +792,11 @@ async def test_a_callable_that_changes_a_filter_loses_nothing(
     assert peers["bo"].look().messages == list("12345")
     assert clients["bo"].position is not None
     assert clients["bo"].position.live
+
+
+@pytest.mark.parametrize("params", [5, None, "team=ops", [1]])
+def test_params_that_are_no_mapping(params: Any) -> None:
+    """The error names them, and doesn't repeat what may be a secret."""
+    kind = type(params).__name__
+    with pytest.raises(TypeError, match=f"^params: must be a mapping of str to str, not {kind}$"):
+        Client("al", params)

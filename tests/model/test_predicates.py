@@ -6,9 +6,10 @@ import copy
 import json
 import pickle
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce
+from operator import and_, or_
 from typing import Any
-from unittest.mock import MagicMock, Mock
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,13 @@ def test_they_are_values() -> None:
     ("make", "error", "words"),
     [
         (Exact, ValueError, "Exact: needs at least one attribute"),
+        (
+            lambda: Exact("x"),
+            TypeError,
+            r"^Exact: must be given attributes, such as Exact\(type='order\.paid'\), not 'x'$",
+        ),
+        (lambda: Prefix(7), TypeError, "^Prefix: must be given attributes, such as Prefix"),
+        (lambda: Suffix(["type", "x"]), TypeError, "^Suffix: must be given attributes"),
         (lambda: Exact(type=""), ValueError, "type: must not be empty"),
         (lambda: Exact(type=5), TypeError, "type: must be str, not int"),
         (lambda: Exact(type="\ud800"), ValueError, r"type: must not contain the character '\\ud800'"),
@@ -119,6 +127,11 @@ def test_they_are_values() -> None:
         (lambda: Exact({5: "x"}), TypeError, "name: must be str, not int"),
         (lambda: AllOf([]), ValueError, "at least one"),
         (lambda: AnyOf([]), ValueError, "at least one"),
+        (
+            lambda: AllOf(Exact(a="b")),
+            TypeError,
+            r"^predicates: must be in a list, such as \[Exact\(a='b'\)\]$",
+        ),
         (lambda: AllOf(["type"]), TypeError, "'type' is not a predicate or a callable"),
         (lambda: Not("type"), TypeError, "'type' is not a predicate or a callable"),
         (lambda: Exact(type="a") & "b", TypeError, "unsupported operand"),
@@ -403,8 +416,19 @@ class _Waits:
         return False
 
 
+class _WaitsToo(Predicate):
+    async def __call__(self, subject: object) -> bool:  # type: ignore[override] # that is the mistake
+        return False
+
+
 @pytest.mark.parametrize(
-    "function", [_waits, _yields, _Waits(), _Waits().__call__, partial(_waits), partial(_Waits())]
+    "function",
+    [
+        *(_waits, _yields, _Waits(), _Waits().__call__, _WaitsToo()),
+        *(partial(_waits), partial(_Waits()), partial(_Waits().__call__), partial(partial(_waits))),
+        *(AsyncMock(), AsyncMock(spec=_waits), MagicMock(spec=_waits), partial(AsyncMock())),
+    ],
+    ids=lambda function: type(function).__name__,
 )
 def test_what_would_always_be_true(function: Any) -> None:
     """Nothing awaits a result, so an async function would let everything pass."""
@@ -431,3 +455,40 @@ def test_copies_of_predicates(again: Callable[[Predicate], Predicate]) -> None:
     predicate = Exact(a="b") & ~Sql("EXISTS c") | Prefix(a="d")
     assert again(predicate) == predicate
     assert to_json(again(predicate)) == to_json(predicate)
+
+
+def test_a_chain_of_operators_is_flat() -> None:
+    """However long it is; also in JSON, where nesting is limited."""
+    subjects = [Exact(subject=f"{number}") for number in range(3_000)]
+    either, both = reduce(or_, subjects), reduce(and_, subjects)
+    assert either == AnyOf(subjects)
+    assert both == AllOf(subjects)
+    assert to_json(either) == {"any": [{"exact": {"subject": f"{number}"}} for number in range(3_000)]}
+    assert subjects[0] | (subjects[1] | subjects[2]) == AnyOf(subjects[:3])
+    assert (len | either).parts == (len, *subjects)  # type: ignore[operator] # a callable of anything
+    mixed = subjects[0] & subjects[1] | subjects[2] & subjects[3]
+    assert [type(part) for part in mixed.parts] == [AllOf, AllOf]
+    for predicate in (either, both):
+        check_filter(predicate)
+        assert predicate(Notification("x", subject="2999")) is (predicate is either)
+
+
+@pytest.mark.parametrize(
+    "wrap", [Not, lambda part: AllOf([part]), lambda part: AnyOf([Exact(a="b"), part])]
+)
+def test_how_deep_predicates_may_be(wrap: Callable[[Predicate], Predicate]) -> None:
+    """Evaluating one must not exhaust the stack, wherever it is evaluated."""
+    predicate: Predicate = Exact(a="b")
+    for _ in range(127):
+        predicate = wrap(predicate)
+    check_filter(predicate)
+    assert Notification("x", audience=predicate).audience is predicate
+    for more in (1, 10_000):
+        for _ in range(more):
+            predicate = wrap(predicate)
+        with pytest.raises(
+            ValueError, match=r"^predicate: must be nested at most 128 levels deep; give"
+        ):
+            check_filter(predicate)
+        with pytest.raises(ValueError, match=r"^audience: must be nested at most 128 levels deep; give"):
+            Notification("x", audience=predicate)

@@ -54,7 +54,13 @@ class Explanation:
 
 
 def explain(predicate: Wanted, subject: Subject) -> Explanation:  # noqa: PLR0911 - a table
-    """Explain `predicate` on `subject`. A callable that raises counts as False, and `why` says so."""
+    """Explain `predicate` on `subject`. A callable that raises counts as False, and `why` says so.
+
+    Raises TypeError for a subject that is neither a notification nor a client.
+    """
+    if callable(predicate) and not hasattr(subject, "get"):
+        kind = type(subject).__name__
+        raise TypeError(f"subject: must be a Notification or a Client, not {kind}")
     match predicate:
         case Exact() | Prefix() | Suffix():
             parts = [_condition(predicate, name, text, subject) for name, text in predicate.attributes]
@@ -109,7 +115,14 @@ def _together(condition: str, holds: bool, parts: list[Explanation]) -> Explanat
 
 
 def explain_delivery(notification: Notification, client: Client) -> Explanation:
-    """Explain whether `client` gets `notification`: its right, its filter, the publisher's demands."""
+    """Explain whether `client` gets `notification`: its right, its filter, the publisher's demands.
+
+    Raises TypeError for another type of either.
+    """
+    if not isinstance(notification, Notification):
+        raise TypeError(f"notification: must be a Notification, not {type(notification).__name__}")
+    if not isinstance(client, Client):
+        raise TypeError(f"client: must be a Client, not {type(client).__name__}")
     parts = [_named("its filter", explain(client.asked, notification))]
     if client.rights is not None:
         parts.insert(0, _named("its right", explain(client.rights.subscribe, notification)))

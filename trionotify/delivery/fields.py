@@ -50,4 +50,10 @@ def copied(params: Mapping[str, str]) -> Mapping[str, str]:
     A mapping that is read-only already, such as a request's parameters, is taken as it is. A copy would
     add a fifth of a KiB to each connection.
     """
-    return params if type(params) is MappingProxyType else MappingProxyType(dict(params))
+    if type(params) is MappingProxyType:
+        return params
+    try:
+        return MappingProxyType(dict(params))
+    except (TypeError, ValueError):
+        kind = type(params).__name__
+        raise TypeError(f"params: must be a mapping of str to str, not {kind}") from None

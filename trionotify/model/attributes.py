@@ -15,7 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from trionotify.errors import cut, quoted
-from trionotify.model.jsontext import json_text
+from trionotify.model.jsontext import check_json, json_text
 from trionotify.model.media import read_media
 from trionotify.model.text import FORBIDDEN, check_id
 
@@ -25,6 +25,8 @@ __all__ = [
     "MAX_NAME",
     "ExtensionValue",
     "check_attribute_name",
+    "check_data",
+    "check_json_data",
     "check_text",
     "checked_extensions",
     "checked_time",
@@ -145,6 +147,27 @@ def checked_extensions(values: object) -> Mapping[str, ExtensionValue]:
         if name == "expirytime":
             moment_of(name, value)
     return MappingProxyType(dict(values))
+
+
+def check_data(data: object) -> None:
+    """Raise TypeError or ValueError if this can't be data."""
+    if isinstance(data, str):
+        try:
+            data.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"data: can't be encoded as UTF-8: {error}") from None
+    elif not isinstance(data, bytes | None):
+        hint = "" if isinstance(data, bytearray | memoryview) else "; to publish it as JSON, use json="
+        raise TypeError(f"data: must be str, bytes or None, not {type(data).__name__}{hint}")
+
+
+def check_json_data(data: object, kind: str) -> None:
+    """Raise ValueError for text of a JSON type that isn't JSON. Bytes are not checked."""
+    if isinstance(data, str) and read_media(kind).is_json:
+        try:
+            check_json(data)
+        except ValueError as error:
+            raise ValueError(f"data: {error} (datacontenttype is {quoted(kind)})") from None
 
 
 def data_of_json(data: object, given: dict[str, Any]) -> str:

@@ -98,7 +98,7 @@ def _time_of(predicate: Wanted, longest: int) -> int:
 def weight_of(predicate: Wanted) -> int:
     """Return a predicate's size in memory, in bytes. An application's callable counts as 0."""
     weight, waiting = 0, [predicate]
-    while waiting:  # an application's own may be nested deeper than Python's stack
+    while waiting:
         match waiting.pop():
             case OnAttributes(attributes=pairs):
                 weight += _PREDICATE + sum([_PAIR + 4 * len(name + text) for name, text in pairs])

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from trionotify.errors import cut, did_you_mean
+from trionotify.errors import cut, did_you_mean, hint_of
 from trionotify.model.attributes import check_attribute_name
 from trionotify.model.costs import time_of
 from trionotify.model.jsontext import read_json
 from trionotify.model.predicates import (
     EVERYTHING,
+    LEAVES,
     AllOf,
     AnyOf,
     Exact,
@@ -26,6 +27,7 @@ from trionotify.model.predicates import (
     Suffix,
     Wanted,
     check_callable,
+    check_plain,
 )
 from trionotify.settings import FilterLimits
 
@@ -34,6 +36,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "ON_ATTRIBUTES",
     "SLOW",
+    "check_audience",
     "check_filter",
     "from_json",
 ]
@@ -58,24 +61,62 @@ SLOW: Final = 160
 
 
 DEFAULT_LIMITS: Final = FilterLimits()
+#: The most levels of an application's predicate. JSON may have nearly as many (`max_filter_depth`).
+MAX_DEPTH: Final = 128
 
 
 def check_filter(predicate: Wanted) -> None:
-    """Raise TypeError for an invalid predicate, ValueError for a name that no attribute can have.
+    """Raise TypeError for an invalid predicate.
 
-    It would never hold. An audience may have it, because an application chooses the keys of a query
-    as it likes.
+    Raise ValueError for one that is nested too deep, and for a name that no attribute can have, so that
+    it would never hold. An audience may have such a name, because an application chooses the keys of a
+    query as it likes.
     """
     check_callable(predicate)
+    _check_depth("predicate", predicate)
+    _check_names(predicate)
+
+
+def _check_names(predicate: Wanted) -> None:
     match predicate:
         case OnAttributes():
             for name, _ in predicate.attributes:
                 check_attribute_name(name)
+    for part in _parts_of(predicate):
+        _check_names(part)
+
+
+def check_audience(audience: object) -> None:
+    """Raise TypeError if `audience` can't be one, and ValueError if it is nested too deep."""
+    if not callable(audience):
+        raise TypeError(
+            "audience: must be a predicate or a callable of the Client, not"
+            f" {type(audience).__name__}{hint_of(audience, audience=True)}"
+        )
+    check_plain(audience, "audience")
+    _check_depth("audience", audience)
+
+
+def _check_depth(name: str, predicate: Wanted) -> None:
+    """Raise ValueError if evaluating this predicate could exhaust the stack."""
+    level, depth = [predicate], 1
+    while level := [each for each in level if type(each) not in LEAVES]:
+        level = [part for each in level for part in _parts_of(each)]
+        depth += bool(level)
+        if depth > MAX_DEPTH:
+            raise ValueError(
+                f"{name}: must be nested at most {MAX_DEPTH} levels deep; give AllOf or AnyOf all parts"
+                " in one list"
+            )
+
+
+def _parts_of(predicate: Wanted) -> tuple[Wanted, ...]:
+    match predicate:
         case AllOf() | AnyOf():
-            for part in predicate.parts:
-                check_filter(part)
+            return predicate.parts
         case Not():
-            check_filter(predicate.part)
+            return (predicate.part,)
+    return ()
 
 
 def from_json(

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 import attrs
 
-from trionotify.errors import quoted
 from trionotify.model.attributes import (
     ATTRIBUTES,
     MAX_ATTRIBUTE,
     ExtensionValue,
     check_attribute_name,
+    check_data,
+    check_json_data,
     check_text,
     checked_extensions,
     checked_time,
@@ -31,9 +32,7 @@ from trionotify.model.attributes import (
     joined_extensions,
     moment_of,
 )
-from trionotify.model.jsontext import check_json
-from trionotify.model.media import read_media
-from trionotify.model.predicates import check_audience
+from trionotify.model.filters import check_audience
 from trionotify.model.text import memory_of
 
 if TYPE_CHECKING:
@@ -84,6 +83,13 @@ _FIRST: Final = 1 << 62
 _LAST: Final = 1 << 63  # a UUID's number is above it
 _count: Final = itertools.count(_FIRST).__next__
 
+
+class _MadeElsewhere(bytes):
+    """An id that another process has generated. A publisher's own is text."""
+
+    __slots__ = ()
+
+
 NO_EXTENSIONS: Final[Mapping[str, ExtensionValue]] = MappingProxyType({})
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _set: Final = object.__setattr__
@@ -109,8 +115,8 @@ class Notification:
     type: str = attrs.field(default="message", kw_only=True)
     source: str = attrs.field(default="/hub", kw_only=True)
     subject: str | None = attrs.field(default=None, kw_only=True)
-    #: Text if the publisher gave it, an int if this process generated it, bytes if another one did.
-    _id: int | str | bytes = attrs.field(factory=_count, kw_only=True)
+    #: Text if the publisher gave it, an int if this process generated it.
+    _id: int | str | _MadeElsewhere = attrs.field(factory=_count, kw_only=True)
     _time: float | str | datetime = attrs.field(factory=clock.time, kw_only=True)
     _datacontenttype: str | None = attrs.field(default=None, kw_only=True)
     audience: Callable[[Any], object] | None = attrs.field(default=None, kw_only=True)
@@ -122,7 +128,7 @@ class Notification:
         # `x.__class__ is str` comes first. It is the usual case, and takes half as long as isinstance.
         data, subject = self.data, self.subject
         if data.__class__ is not bytes and not (data.__class__ is str and data.isascii()):
-            _check_data(data)
+            check_data(data)
         # All three texts are checked together first. Each one is checked only if that finds something.
         try:
             text = self.type + self.source
@@ -142,13 +148,14 @@ class Notification:
             check_text("source", self.source)
             if subject is not None:
                 check_text("subject", subject)
-        if not (self._id.__class__ is int and _FIRST <= self._id < _LAST):
-            check_text("id", self._id)
+        id = self._id
+        if not (id.__class__ is int and _FIRST <= id < _LAST) and id.__class__ is not _MadeElsewhere:
+            check_text("id", id)
         if not (self._time.__class__ is float and 0.0 <= self._time < _END_OF_TIME):
             _set(self, "_time", checked_time(self._time))
         if self._datacontenttype is not None:
             check_text("datacontenttype", self._datacontenttype)
-            _check_json(self.data, self._datacontenttype)
+            check_json_data(self.data, self._datacontenttype)
         if self.audience is not None:
             check_audience(self.audience)
         if self.extensions is not NO_EXTENSIONS:
@@ -191,9 +198,9 @@ class Notification:
     def check_data(self, data: Data) -> None:
         """Raise as the constructor does if there can't be `another` with this `data`."""
         if data.__class__ is not bytes and not (data.__class__ is str and data.isascii()):
-            _check_data(data)
+            check_data(data)
         if self._datacontenttype is not None:
-            _check_json(data, self._datacontenttype)
+            check_json_data(data, self._datacontenttype)
 
     def another(self, data: Data, time: float) -> Notification:
         """Return a notification with the same attributes, another `id`, and this `data` and `time`.
@@ -243,13 +250,23 @@ class Notification:
         set_field("type", type)
         set_field("source", source)
         set_field("subject", subject)
-        set_field("_id", id if given else id.encode())
+        set_field("_id", id if given else _MadeElsewhere(id.encode()))
         set_field("_time", time)
         set_field("_datacontenttype", datacontenttype)
         set_field("audience", audience)
         set_field("extensions", extensions)
         set_field("_bare_weight", None)
         return made
+
+    def __reduce__(self) -> tuple[Callable[..., Notification], tuple[State]]:
+        """Copy and pickle it as its content, so that it keeps its generated `id` in another process."""
+        *content, extensions = self.state()
+        return type(self)._unpickled, ((*content, dict(extensions)),)
+
+    @classmethod
+    def _unpickled(cls, state: State) -> Notification:
+        *content, extensions = state
+        return cls.restored((*content, MappingProxyType(extensions) if extensions else NO_EXTENSIONS))
 
     @property
     def id(self) -> str:
@@ -400,32 +417,12 @@ def check_publishable(notification: Notification) -> None:
         raise ValueError(f"type: types that start with {RESERVED_TYPE} are reserved; choose another one")
 
 
-def _check_data(data: object) -> None:
-    if isinstance(data, str):
-        try:
-            data.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"data: can't be encoded as UTF-8: {error}") from None
-    elif not isinstance(data, bytes | None):
-        hint = "" if isinstance(data, bytearray | memoryview) else "; to publish it as JSON, use json="
-        raise TypeError(f"data: must be str, bytes or None, not {type(data).__name__}{hint}")
-
-
-def _check_json(data: object, kind: str) -> None:
-    """Raise ValueError for text of a JSON type that isn't JSON. Bytes are not checked."""
-    if isinstance(data, str) and read_media(kind).is_json:
-        try:
-            check_json(data)
-        except ValueError as error:
-            raise ValueError(f"data: {error} (datacontenttype is {quoted(kind)})") from None
-
-
 def new_id() -> str:
     """Return a unique `id`."""
     return _text_of(_count())
 
 
-def _text_of(id: int | str | bytes) -> str:
+def _text_of(id: int | str | _MadeElsewhere) -> str:
     if isinstance(id, int):
         return f"{_PREFIX}-{id - _FIRST}"
     return id if isinstance(id, str) else id.decode()

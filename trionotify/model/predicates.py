@@ -27,6 +27,7 @@ from trionotify.model.text import check_unicode
 
 __all__ = [
     "EVERYTHING",
+    "LEAVES",
     "NOTHING",
     "AllOf",
     "AnyOf",
@@ -38,7 +39,6 @@ __all__ = [
     "Subject",
     "Suffix",
     "Wanted",
-    "check_audience",
     "check_callable",
     "check_plain",
     "is_value",
@@ -79,16 +79,16 @@ class Predicate:
         raise TypeError("a predicate is neither true nor false; write &, | and ~ for and, or and not")
 
     def __and__(self, other: Wanted) -> AllOf:
-        return AllOf([self, other]) if callable(other) else NotImplemented
+        return AllOf(_flat(AllOf, self, other)) if callable(other) else NotImplemented
 
     def __rand__(self, other: Wanted) -> AllOf:
-        return AllOf([other, self]) if callable(other) else NotImplemented
+        return AllOf(_flat(AllOf, other, self)) if callable(other) else NotImplemented
 
     def __or__(self, other: Wanted) -> AnyOf:
-        return AnyOf([self, other]) if callable(other) else NotImplemented
+        return AnyOf(_flat(AnyOf, self, other)) if callable(other) else NotImplemented
 
     def __ror__(self, other: Wanted) -> AnyOf:
-        return AnyOf([other, self]) if callable(other) else NotImplemented
+        return AnyOf(_flat(AnyOf, other, self)) if callable(other) else NotImplemented
 
     def __invert__(self) -> Not:
         return Not(self)
@@ -113,9 +113,15 @@ class OnAttributes(Predicate):
         are checked when it is registered. Raises TypeError or ValueError if a name or a value isn't
         text, is empty, or has a lone surrogate, or if there are none.
         """
+        kind = type(self).__name__
+        if not isinstance(mapping, Mapping | None):
+            raise TypeError(
+                f"{kind}: must be given attributes, such as {kind}(type='order.paid'), not"
+                f" {quoted(mapping)}"
+            )
         pairs = {**(mapping or {}), **attributes}
         if not pairs:
-            raise ValueError(f"{type(self).__name__}: needs at least one attribute")
+            raise ValueError(f"{kind}: needs at least one attribute")
         for name, value in pairs.items():
             if not isinstance(name, str):
                 raise TypeError(f"attribute name: must be str, not {type(name).__name__}")
@@ -160,12 +166,37 @@ class Suffix(OnAttributes):
     _test = staticmethod(str.endswith)
 
 
+class _Checked(tuple[Wanted, ...]):
+    """Parts that were checked before."""
+
+    __slots__ = ()
+
+
+def _flat(kind: type[AllOf] | type[AnyOf], *operands: Wanted) -> _Checked:
+    """Return the parts of `operands`, joined by an operator.
+
+    A chain of operators has one level, however long it is. Otherwise a loop with `|=` would make a
+    predicate that is nested deeper than the stack.
+    """
+    found: list[Wanted] = []
+    for operand in operands:
+        if type(operand) is kind:
+            found += operand.parts
+        else:
+            check_callable(operand)
+            found.append(operand)
+    return _Checked(found)
+
+
 def _checked_parts(parts: Iterable[Wanted]) -> tuple[Wanted, ...]:
+    if not isinstance(parts, Iterable):
+        raise TypeError(f"predicates: must be in a list, such as [{quoted(parts)}]")
     found = tuple(parts)
     if not found:
         raise ValueError("predicates: must be at least one, not none")
-    for part in found:
-        check_callable(part)
+    if type(parts) is not _Checked:
+        for part in found:
+            check_callable(part)
     return found
 
 
@@ -178,29 +209,25 @@ def check_callable(part: object) -> None:
 
 def check_plain(function: Callable[..., Any], name: str = "predicate") -> None:
     """Raise TypeError for an async function or a generator, whose result would always count as true."""
-    if isinstance(function, Predicate):
+    if type(function) in _BUILT_IN:
         return
     inner: Any = function
     # Types, because a mock seems to be an instance of its `spec`. And not the functions of `inspect`,
     # which take ten times as long, for each notification that is published with a function.
     while (kind := type(inner)) is partial or kind is MethodType:
         inner = inner.func if kind is partial else inner.__func__
-    if kind is not FunctionType:
+    if kind is not FunctionType and not _flags_of(inner) & _LATER:
         inner = kind.__call__
-    if isinstance(inner, FunctionType) and inner.__code__.co_flags & _LATER:
+    if _flags_of(inner) & _LATER:
         raise TypeError(
             f"{name}: must be a plain function, but {quoted(function)} is async or has a yield"
         )
 
 
-def check_audience(audience: object) -> None:
-    """Raise TypeError if `audience` can't be one."""
-    if not callable(audience):
-        raise TypeError(
-            "audience: must be a predicate or a callable of the Client, not"
-            f" {type(audience).__name__}{hint_of(audience, audience=True)}"
-        )
-    check_plain(audience, "audience")
+def _flags_of(function: Any) -> int:
+    """Return the flags of a function's code, or of that which an `AsyncMock` seems to have."""
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return flags if isinstance(flags, int) else 0
 
 
 @attrs.frozen(eq=False)
@@ -294,7 +321,8 @@ NOTHING: Final = _Constant(False)
 
 
 #: The predicates without parts.
-_PLAIN: Final = frozenset({Exact, Prefix, Suffix, Sql, _Constant})
+LEAVES: Final = frozenset({Exact, Prefix, Suffix, Sql, _Constant})
+_BUILT_IN: Final = LEAVES | {AllOf, AnyOf, Not}
 
 
 def is_value(predicate: Wanted) -> bool:
@@ -304,7 +332,7 @@ def is_value(predicate: Wanted) -> bool:
         return all(map(is_value, predicate.parts))  # type: ignore[attr-defined] # mypy doesn't narrow by type()
     if kind is Not:
         return is_value(predicate.part)  # type: ignore[attr-defined] # the same
-    return kind in _PLAIN
+    return kind in LEAVES
 
 
 def demanded(predicate: Wanted) -> dict[tuple[str, str], None] | None:
@@ -336,7 +364,7 @@ def key_of(predicate: Wanted) -> Hashable:  # noqa: PLR0911 - a table
     the application may raise, or change its result.
     """
     kind = type(predicate)
-    if isinstance(predicate, OnAttributes) and kind in _PLAIN:
+    if isinstance(predicate, OnAttributes) and kind in LEAVES:
         return _joined("all", [(kind, name, text) for name, text in predicate.attributes])
     if kind is AllOf:
         return _joined("all", map(key_of, predicate.parts))  # type: ignore[attr-defined] # mypy doesn't narrow by type()

@@ -165,8 +165,6 @@ def audience_text(audience: Wanted) -> str:
         # It can be parsed again unless it is too deep. Parsing it here would take milliseconds.
         if 2 * sum(map(text.count, _DEEPER)) + 2 > MAX_DEPTH:
             check_json(text)
-    except RecursionError:
-        raise ValueError("audience: can't be stored, because it is nested too deep") from None
     except ValueError as error:
         raise ValueError(f"audience: can't be stored: {error}") from None
     return text
