@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -194,13 +196,29 @@ async def test_data_of_a_subclass(autojump_clock: Clock) -> None:
             assert await client.request("both") == ["text", 2.5]
 
 
+@dataclasses.dataclass
+class Point:
+    """JSON of msgspec has dataclasses, too."""
+
+    x: float
+
+
+#: A value without a form in JSON, one that contains itself, and one that no client would read.
+UNWRITABLE: list[Any] = [object(), [], reduce(lambda inner, _: [inner], range(128), 1)]
+UNWRITABLE[1].append(UNWRITABLE[1])
+
+
 async def test_data_that_json_cannot_hold(autojump_clock: Clock) -> None:
     """It is refused before anything is sent, and the request still waits."""
 
     async def session(client: Client) -> None:
         async for message in client:
-            with pytest.raises(TypeError, match=r"^data: .* can't be written as JSON"):
-                await client.reply(message, object())
+            for value in UNWRITABLE:
+                with pytest.raises(TypeError, match=r"^data: .* can't be written as JSON"):
+                    await client.reply(message, value)
+            for number in (math.nan, math.inf, [-math.inf], {"a": [None, Point(math.nan)]}):
+                with pytest.raises(ValueError, match=r"^data: NaN and Infinity can't be written"):
+                    await client.reply(message, number)
             await client.reply(message, "then this")
 
     async with open_room(session=session) as room:

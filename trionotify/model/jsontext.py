@@ -30,6 +30,7 @@ __all__ = [
     "Verbatim",
     "check_depth",
     "check_json",
+    "check_numbers",
     "cut_items",
     "json_text",
     "read_json",
@@ -106,25 +107,30 @@ def check_json(text: str | bytes) -> None:
     check_depth(text)
 
 
-def json_text(value: object) -> str:
+def json_text(value: object, name: str = "json") -> str:
     """Return an application's value as JSON, by Python's own `json`, which applications know.
 
     (msgspec would write NaN as `null`, and bytes as Base64.) Raises TypeError or ValueError that begins
-    with `json`, and names the fix.
+    with `name`, and names the fix.
     """
     try:
         return json.dumps(
             value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_not_json
         )
     except RecursionError:
-        raise ValueError(f"json: {_TOO_DEEP}") from None
+        raise ValueError(f"{name}: {_TOO_DEEP}") from None
     except TypeError as error:
-        raise TypeError(f"json: {error}") from None
+        raise TypeError(f"{name}: {error}") from None
     except ValueError as error:
         reason = "NaN and Infinity can't be written as JSON; use None"
         if "Circular" in str(error):
             reason = "a value that contains itself can't be written as JSON; leave that part out"
-        raise ValueError(f"json: {reason}") from None
+        raise ValueError(f"{name}: {reason}") from None
+
+
+def check_numbers(value: object, name: str) -> None:
+    """Raise ValueError that begins with `name` if `write_json` would write a number as `null`."""
+    json_text(msgspec.to_builtins(value, str_keys=True, enc_hook=without_subclass), name)
 
 
 def _not_json(value: object) -> NoReturn:

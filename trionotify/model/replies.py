@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from trionotify.errors import Refused, quoted
-from trionotify.model.jsontext import write_json
+from trionotify.model.jsontext import check_json, check_numbers, write_json
 from trionotify.model.notification import Notification
 
 __all__ = ["Message", "acknowledged", "as_request", "is_request", "reply_in", "reply_of"]
@@ -54,12 +54,18 @@ def acknowledged(event: Notification, reply: Mapping[str, object] | None = None)
 
 
 def reply_of(data: object) -> dict[str, object]:
-    """Return a reply as a member of JSON. Raises TypeError for a value without a JSON form."""
+    """Return a reply as a member of JSON.
+
+    Raises TypeError for a value without a JSON form, and ValueError for NaN and Infinity.
+    """
     if isinstance(data, bytes):
         return {"reply_base64": base64.b64encode(data).decode()}
     reply = {"reply": data}
     try:
-        write_json(reply)
-    except (TypeError, ValueError) as error:
+        text = write_json(reply)
+        check_json(text)  # no client reads one that is nested too deep
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"data: {quoted(data)} can't be written as JSON: {error}") from None
+    if b"null" in text and not isinstance(data, str):
+        check_numbers(data, "data")
     return reply
