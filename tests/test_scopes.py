@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import trionotify
 from tests.conftest import raw_client
+from tests.network import open_both
 from trionotify import Client, connect, open_hub, open_server
 
 
@@ -141,3 +143,37 @@ def test_what_was_not_entered_says_so(name: str) -> None:
         aiter(it)
     assert repr(it) == f"<{name}(), to be entered with `async with`>"
     assert not hasattr(it, "publish")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+async def test_what_ends_a_program_inside_a_client_ends_the_block_bare(
+    error: BaseException, autojump_clock: trio.testing.MockClock
+) -> None:
+    """In whichever of its tasks, however many nurseries are around that."""
+
+    async def fail(_: int | None = None) -> bytes:
+        raise error
+
+    async with open_both() as (hub, network):
+        with pytest.raises(type(error)) as caught:  # noqa: PT012 - the block must wait
+            async with network.connect():
+                network.made[0].receive_some = fail  # type: ignore[method-assign] # after this read
+                await hub.publish("x")
+                await trio.sleep_forever()
+        assert caught.value is error
+
+
+async def test_what_ends_a_program_inside_nurseries_of_a_session() -> None:
+    """The groups are the session's, and the block has none of them."""
+
+    async def fail() -> None:
+        raise KeyboardInterrupt
+
+    async def session(client: Client) -> None:
+        async with trio.open_nursery() as outer, trio.open_nursery() as inner:
+            outer.start_soon(trio.sleep_forever)
+            inner.start_soon(fail)
+
+    with pytest.raises(KeyboardInterrupt):
+        async with open_server(port=0, session=session) as server, raw_client(server.port):
+            await trio.sleep_forever()

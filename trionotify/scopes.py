@@ -6,6 +6,8 @@ Any other use than by `async with` raises an error that says so.
 `open_nursery` is Trio's, but an exception leaves it as it was raised. Trio puts even a single one into
 an `ExceptionGroup`, because several tasks may raise at once. Here the tasks are an implementation
 detail, because the application sees one block, and one exception that it raised there.
+
+`Alive` and `check_thread` notice that an object of running tasks is copied, or used in another thread.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar
 
 import trio
 
-__all__ = ["Opening", "check_thread", "open_nursery", "opening"]
+__all__ = ["Alive", "Opening", "check_thread", "open_nursery", "opening"]
 
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
@@ -80,26 +82,46 @@ def opening(function: Callable[P, AsyncIterator[T_co]]) -> Callable[P, Opening[T
 async def open_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """Open a nursery that raises a single exception bare, whether it is from the block or a task.
 
-    Several exceptions are raised in their group.
+    Several exceptions are raised in their group, and a group of the block's own stays as it is.
     """
     bare: BaseException | None = None
+    own_group = False
     try:
         async with trio.open_nursery() as nursery:
-            yield nursery
+            try:
+                yield nursery
+            except BaseExceptionGroup:
+                own_group = True
+                raise
     except BaseExceptionGroup as group:
         _, errors = group.split(trio.Cancelled)
         if errors is None or len(errors.exceptions) != 1:
             raise
         bare = errors.exceptions[0]
+        while isinstance(bare, BaseExceptionGroup) and len(bare.exceptions) == 1 and not own_group:
+            bare = bare.exceptions[0]  # of nurseries inside of a task
     # This is outside of the handler, so that the group doesn't become the context of the exception.
     if bare is not None:
         raise bare
 
 
-def check_thread(name: str) -> None:
-    """Raise RuntimeError outside of Trio's thread, where the method `name` would damage Trio's state."""
-    if not trio.lowlevel.in_trio_run():
+class Alive:
+    """A base of objects that tasks use. A copy of one would share its tasks and sockets with it."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, _: object, /) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(f"{name}: must not be copied or pickled, because it belongs to running tasks")
+
+
+def check_thread(name: str, owner: str = "hub", used: object = True, *, run: str = "run_sync") -> None:
+    """Raise RuntimeError outside of Trio's thread, where the method `name` would damage Trio's state.
+
+    `used` is None for an owner that no task uses yet.
+    """
+    if used is not None and not trio.lowlevel.in_trio_run():
         raise RuntimeError(
             f"{name}: must be called in Trio's thread; in another one, write"
-            f" trio.from_thread.run_sync(hub.{name}, ...)"
+            f" trio.from_thread.{run}({owner}.{name}, ...)"
         )

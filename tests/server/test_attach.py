@@ -19,7 +19,18 @@ from trio_websocket import WebSocketRequest, open_websocket, serve_websocket
 from tests.conftest import raw_client
 from tests.kernel import upgrade
 from tests.provider import Provider
-from trionotify import Client, Disconnected, Exact, Hub, Refused, Request, Tokens, open_hub
+from trionotify import (
+    Client,
+    Disconnected,
+    Exact,
+    Hub,
+    Notification,
+    Refused,
+    Request,
+    StoreError,
+    Tokens,
+    open_hub,
+)
 from trionotify.http.tickets import issue
 from trionotify.model.cloudevents import SUBPROTOCOL
 
@@ -352,6 +363,43 @@ async def test_a_session_that_fails_while_it_is_cancelled(caplog: pytest.LogCapt
     assert "ValueError" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        trio.ClosedResourceError("mine"),
+        trio.BrokenResourceError("mine"),
+        trio.TooSlowError("mine"),
+        Disconnected("mine"),
+        StoreError(503, "mine"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_predicate_that_raises_what_a_connection_raises(
+    error: Exception, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its exception is not taken for the connection's own, and the log says whose it is."""
+
+    def judge(notification: Notification) -> bool:
+        if notification.data == "2":
+            raise error
+        return True
+
+    async with open_hub() as hub, trio.open_nursery() as nursery:
+        websocket = SlowWebSocket("/?id=al")
+        websocket.go_on.set()
+        client = Client("al")
+        client.subscribe(judge)
+        nursery.start_soon(hub.attach, websocket, client)
+        await trio.testing.wait_all_tasks_blocked()
+        for text in ("1", "2", "3"):
+            await hub.publish(text)
+        await trio.testing.wait_all_tasks_blocked()
+        assert websocket.sent == ["1"]
+        assert websocket.closed == 1011
+        assert not nursery.child_tasks
+    assert "a predicate of client 'al' failed" in caplog.text
+
+
 async def test_a_predicate_that_raises(caplog: pytest.LogCaptureFixture) -> None:
     """1011 as well."""
     async with application() as (hub, port), raw_client(port) as client:
@@ -508,3 +556,32 @@ async def test_what_it_can_not_do_it_refuses() -> None:
     async with application() as (_, port), raw_client(port, "/?lag=latest") as client:
         code, reason = (await client.until(lambda peer: peer.close)).close or (0, "")
         assert (code, reason[:11]) == (1008, "lag: latest")
+
+
+async def test_what_is_no_websocket_or_no_client() -> None:
+    """The error names the argument."""
+    async with open_hub() as hub:
+        wrong: list[Any] = [5, None, "ws"]
+        for it in wrong:
+            with pytest.raises(
+                TypeError, match=r"^websocket: must be a trio_websocket\.WebSocketConnection, "
+            ):
+                await hub.attach(it)
+            with pytest.raises(TypeError, match=r"^stream: must be a trio\.abc\.Stream, not "):
+                await hub.handle(it)
+        websocket: Any = SlowWebSocket("/")
+        with pytest.raises(TypeError, match=r"^client: must be a Client, not str$"):
+            await hub.attach(websocket, "al")  # type: ignore[arg-type] # that is what is tried
+        assert websocket.closed is None
+
+
+async def test_what_ends_a_program_in_a_session_leaves_it_bare() -> None:
+    """The nursery of the connection is no matter of the application's."""
+
+    async def session(client: Client) -> None:
+        raise KeyboardInterrupt
+
+    async with open_hub(session=session) as hub:
+        with pytest.raises(KeyboardInterrupt):
+            await hub.attach(SlowWebSocket("/"))
+        assert not hub.connections

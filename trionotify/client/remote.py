@@ -25,7 +25,7 @@ from trionotify.durations import Duration, limit_of
 from trionotify.errors import check_trio
 from trionotify.model.cursor import Since, written_since
 from trionotify.model.replies import reply_in
-from trionotify.scopes import open_nursery, opening
+from trionotify.scopes import Alive, open_nursery, opening
 
 if TYPE_CHECKING:
     from trionotify.client.endpoint import OpenStream
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Remote", "connect"]
 
 
-class Remote:
+class Remote(Alive):
     """A connected client, as `connect` yields it. Several tasks may use it at a time, while the block of
     `connect` lasts.
 

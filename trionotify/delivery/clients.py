@@ -32,6 +32,7 @@ from trionotify.model.keys import CREDENTIALS
 from trionotify.model.notification import Notification
 from trionotify.model.predicates import EVERYTHING, NOTHING, AllOf, AnyOf, Wanted, key_of
 from trionotify.model.replies import acknowledged, reply_of
+from trionotify.scopes import Alive, check_thread
 
 if TYPE_CHECKING:
     from trionotify.delivery.hub import Hub
@@ -83,7 +84,7 @@ _set: Final = object.__setattr__
 
 
 @attrs.define(eq=False, repr=False, on_setattr=attrs.setters.frozen)
-class Client:
+class Client(Alive):
     """One connected client, and the API of its session.
 
     `id` is its identity, which several connections may share. `params` is the whole query. `role` is
@@ -169,6 +170,7 @@ class Client:
         ValueError for an invalid attribute name in it. Doesn't block.
         """
         check_filter(predicate)
+        check_thread("subscribe", "client", self._link)
         if key_of(predicate) in map(key_of, self.predicates):
             return self._refilter(self._predicates)
         return self._refilter((*self.predicates, predicate))
@@ -179,12 +181,11 @@ class Client:
         Returns the cursor after which that applies, or None before the client is connected. Raises
         ValueError if one is not registered, and then removes none. Doesn't block.
         """
+        check_thread("unsubscribe", "client", self._link)
         remaining = {key_of(predicate): predicate for predicate in self.predicates}
-        for predicate in predicates or self.predicates:
-            if remaining.pop(key_of(predicate), None) is None:
-                raise ValueError(
-                    f"predicate: {quoted(predicate)} is not registered on client {self.id!r}"
-                )
+        for gone in predicates or self.predicates:
+            if remaining.pop(key_of(gone), None) is None:
+                raise ValueError(f"predicate: {quoted(gone)} is not registered on client {self.id!r}")
         return self._refilter(tuple(remaining.values()))
 
     def bound(self, *, signed: bool = False) -> None:
@@ -292,12 +293,12 @@ class Client:
         may give it. If more than 1,000 requests of one client wait, the oldest is refused (503).
 
         Always a checkpoint. Waits while the client is slow. A cancelled call may have answered. Raises
-        `Disconnected` if the client is gone, TypeError for data that JSON can't represent, and
-        ValueError for a message that isn't this client's or was answered already.
+        `Disconnected` if the client is gone, TypeError or ValueError for data that JSON can't represent
+        (such as NaN), and ValueError for a message that isn't this client's or was answered already.
         """
         reply = reply_of(data)
         if self.format != "raw":
-            event = self._answered(message)
+            event = self._handed().take(message)
             await self._connection().say("ack", acknowledged(event, reply))
         elif data is None:
             await trio.lowlevel.checkpoint()
@@ -315,8 +316,9 @@ class Client:
             raise TypeError(f"reason and status: must be str and int, not {reason!r} and {status!r}")
         if not 400 <= status <= 599:
             raise ValueError(f"status: must be an HTTP status from 400 to 599, not {status!r}")
+        check_thread("reject", "client", self._link)
         if self.format != "raw":
-            self._refuse(self._answered(message), status, reason)
+            self._refuse(self._handed().take(message), status, reason)
 
     def accept(self) -> None:
         """Acknowledge all events the session received, except requests. Only the server calls this."""
@@ -331,9 +333,6 @@ class Client:
         if self._unanswered is None:  # created late, because most clients never send anything
             self._unanswered = Unanswered()
         return self._unanswered
-
-    def _answered(self, message: Message) -> Notification:
-        return self._handed().take(message)
 
     def _hand(self, given: Iterable[tuple[Message, Notification]]) -> None:
         for oldest in self._handed().add(given):
@@ -406,6 +405,7 @@ class Client:
         that must not be sent, and `Disconnected` if the client was never connected.
         """
         check_close(code, reason)
+        check_thread("close", "client", self._link)
         self.received = None
         if self._link is None and self.hub is not None:
             return

@@ -21,6 +21,7 @@ import trio
 from trionotify.delivery.turns import Turn
 from trionotify.errors import CloseCode, encodable, quoted
 from trionotify.model.predicates import check_plain
+from trionotify.scopes import check_thread
 
 if TYPE_CHECKING:
     from trionotify.delivery.admission import Connection
@@ -108,6 +109,7 @@ class Expiry:
 
 async def close_some(connections: Mapping[int, Connection], predicate: Wanted, reason: str) -> int:
     """Close the connections whose client `predicate` accepts, with 4403: see `Hub.disconnect`."""
+    check_thread("disconnect", run="run")
     if not callable(predicate):
         raise TypeError(f"predicate: must be a predicate or a callable, not {quoted(predicate)}")
     check_plain(predicate)

@@ -48,7 +48,7 @@ from trionotify.model.notification import Data, Notification, publishable
 from trionotify.model.predicates import EVERYTHING, Wanted, is_value
 from trionotify.model.query import Query
 from trionotify.model.receipt import Receipt
-from trionotify.scopes import check_thread
+from trionotify.scopes import Alive, check_thread
 from trionotify.settings import FilterLimits
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ _AT_THE_DOOR: Final = 4
 _CHECKS: Final = 256
 
 
-class Hub(ABC):
+class Hub(Alive, ABC):
     """A hub, as `open_hub` yields it. Any task may call it until the block is left.
 
     `clients` is the registry of connected clients, `log` the log, and `settings` the limits.
@@ -88,11 +88,9 @@ class Hub(ABC):
         self.connections: dict[int, Connection] = {}
         #: The lane for clients that catch up without waiting for their network, of which many may come.
         self.pace: Lane = Lane(_STEPS)
-        #: The lane for peers that have sent more than one turn can handle.
-        self.crowd: Lane = Lane(_CROWD)
+        self.crowd: Lane = Lane(_CROWD)  # for peers that have sent more than one turn can handle
         self.slow_lane: Lane = Lane()  # for work that takes longer than a turn and can't be divided
-        #: The lane for requests and for clients that leave, of which thousands may come at once.
-        self.door: Lane = Lane(_AT_THE_DOOR)
+        self.door: Lane = Lane(_AT_THE_DOOR)  # for requests and clients that leave, many at once
         self.arriving: Budget = Budget(settings.max_arriving_bytes)
         #: Decides whether new connections get in, and knows those that are on the way in.
         self.entrance: Entrance = Entrance(settings, self.connections)
@@ -232,6 +230,7 @@ class Hub(ABC):
         session, but closes its client, too. Cancelled, the hub stays closed to new connections, and
         clients not sent away yet stay connected. Raises TypeError or ValueError for a bad `deadline`.
         """
+        check_thread("drain", run="run")
         seconds = self.settings.drain_timeout if deadline is None else limit_of("deadline", deadline)
         await self._drain.run(seconds)
 

@@ -20,6 +20,7 @@ from trionotify.delivery.position import Position, Sendable, takes_nothing
 from trionotify.delivery.turns import Turn
 from trionotify.errors import Lagged, StoreError
 from trionotify.model.cursor import Cursor, Moment
+from trionotify.scopes import Alive
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -57,6 +58,8 @@ class Reader:
         #: Entries that were looked up already, and the predicate that selected them.
         self._ahead: deque[Entry] = deque()
         self._ahead_for = predicate
+        #: The exception that the predicate has raised last.
+        self.fault: Exception | None = None
 
     def begin(self, offset: int) -> None:
         """Join the broadcast behind `offset`, without anything left from before."""
@@ -134,10 +137,11 @@ class Reader:
                 return
             try:
                 wanted = wants(position, entry)
-            except Exception:  # an application's own callable may raise anything
+            except Exception as error:  # an application's own callable may raise anything
                 if self._ahead:
                     return  # first return what comes before this entry
                 position.cursor = entry.offset
+                self.fault = error
                 raise
             if wanted:
                 self._ahead.append(entry)
@@ -172,7 +176,7 @@ class Reader:
         raise AssertionError("a reader has no connection")
 
 
-class Subscription:
+class Subscription(Alive):
     """The result of `hub.subscribe()`: an async context manager, and inside it an async iterator.
 
     It starts at the head of the log, or at `since`, when you enter it. It gets every notification that
@@ -242,8 +246,8 @@ class Subscription:
             self._broadcast.lag.gaps += 1
             after, upto = self._reader.skip(lost)
             raise Lagged(self._broadcast.cursor(after), self._broadcast.cursor(upto)) from None
-        except trio.ClosedResourceError:
-            if self._reader.position.joined and not self._broadcast.over:
+        except trio.ClosedResourceError as error:
+            if error is self._reader.fault:
                 raise  # the predicate's
             raise StopAsyncIteration from None
 

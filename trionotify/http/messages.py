@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote
 
 import attrs
@@ -142,6 +143,13 @@ class Request:
         """Parse the filters of the query now, and only once. Raises `Refused` (400)."""
         self._filters[:] = [Filters.of(self.params, self._limits)]
 
+    def __reduce__(self) -> tuple[Callable[..., Request], tuple[type[Request], dict[str, object]]]:
+        """Copy and pickle it as its fields, because Python doesn't pickle a read-only mapping."""
+        given: dict[Any, object] = {
+            each.alias: getattr(self, each.name) for each in attrs.fields(Request) if each.init
+        }
+        return _unpickled, (type(self), {**given, "params": dict(self.params)})
+
     def as_operator(self) -> Self:
         """The request of an operator, whose query selects clients and doesn't describe one."""
         request = attrs.evolve(self, allowed=None)
@@ -153,6 +161,10 @@ class Request:
         """The agreed subprotocol, among those that the client offers and the server has."""
         offered = self.tokens("sec-websocket-protocol")
         return chosen(offered, self._subprotocols) if offered else None
+
+
+def _unpickled(kind: type[Request], given: dict[str, Any]) -> Request:
+    return kind(**{**given, "params": MappingProxyType(given["params"])})
 
 
 def client_of(request: Request, query: Query) -> Client:

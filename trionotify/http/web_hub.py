@@ -15,6 +15,7 @@ from trionotify.connection.formats import CloudEventsFormat, Format, RawFormat, 
 from trionotify.connection.session import Session, publishing_session
 from trionotify.connection.sse import stream_formats, unchunked
 from trionotify.connection.zipped import stored_chunk, zipper
+from trionotify.delivery.clients import Client
 from trionotify.delivery.hub import Hub
 from trionotify.http.origins import Origins
 from trionotify.http.secret import Reread, Secret
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import trio
 
     from trionotify.delivery.accepted import AcceptedWebSocket
-    from trionotify.delivery.clients import Client
     from trionotify.delivery.log import Log
     from trionotify.http.messages import Authenticate
     from trionotify.settings import Settings
@@ -102,9 +102,16 @@ class WebHub(Hub):
         self._attach = attach
 
     async def handle(self, stream: trio.abc.Stream) -> None:
+        if not hasattr(stream, "receive_some"):
+            raise TypeError(f"stream: must be a trio.abc.Stream, not {type(stream).__name__}")
         await self._handle(self, stream)
 
     async def attach(self, websocket: AcceptedWebSocket, client: Client | None = None) -> None:
+        if not hasattr(websocket, "get_message"):
+            kind = type(websocket).__name__
+            raise TypeError(f"websocket: must be a trio_websocket.WebSocketConnection, not {kind}")
+        if client is not None and not isinstance(client, Client):
+            raise TypeError(f"client: must be a Client, not {type(client).__name__}")
         await self._attach(self, websocket, client)
 
     def fetch_keys(self) -> None:

@@ -26,6 +26,7 @@ from trionotify.http.access import admit, check_rate
 from trionotify.http.messages import Request
 from trionotify.model.addresses import name_of
 from trionotify.model.query import Query, parse_query
+from trionotify.scopes import open_nursery
 
 if TYPE_CHECKING:
     from trionotify.connection.session import Session
@@ -78,7 +79,7 @@ async def serve_attached(hub: WebHub, websocket: AcceptedWebSocket, client: Clie
     connection.answer(connection.welcome(offset, recovered))
     hub.broadcast.join(connection.position, offset)
     try:
-        async with trio.open_nursery() as nursery:
+        async with open_nursery() as nursery:
             name = f"trionotify: notifications of client {client.id!r:.64}"
             nursery.start_soon(connection.write_notifications, name=name)
             connection.scope = nursery.cancel_scope
@@ -210,6 +211,10 @@ class _AttachedConnection(Connection):
             else:
                 lag.closed += 1
                 self.close(CloseCode.TRY_AGAIN_LATER, lost.reason)
+        except Exception as error:
+            if error is not self.reader.fault:
+                raise
+            self.fail(error)  # the predicate may raise the same errors as the connection
         finally:
             self._waiting = None
         return None

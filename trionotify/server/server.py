@@ -34,7 +34,7 @@ from trionotify.http.routes import ADMIN, ALL, PUBLIC, load_files
 from trionotify.http.secret import Secret
 from trionotify.http.serving import handle_stream
 from trionotify.http.web_hub import WebHub
-from trionotify.scopes import open_nursery, opening
+from trionotify.scopes import Alive, check_thread, open_nursery, opening
 from trionotify.server.accepting import Acceptor
 from trionotify.server.attach import serve_attached
 from trionotify.server.certificates import certificate_of
@@ -148,7 +148,7 @@ async def open_hub(
 
 
 @attrs.define(eq=False)
-class Server:
+class Server(Alive):
     """A hub that listens. `serve` creates it, and any task may stop it.
 
     `url` is `http://HOST:PORT`, `https://…` with TLS, or `unix:PATH` with a percent-encoded path and
@@ -174,6 +174,7 @@ class Server:
 
     def stop(self) -> None:
         """Ask `serve` to close in good order and return. Doesn't block."""
+        check_thread("stop", "server")
         self._acceptor.close_sockets()
         self._stopped.set()
 
