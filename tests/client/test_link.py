@@ -36,10 +36,18 @@ async def answer(stream: Any, text: bytes) -> None:
         (
             b"SSH-2.0-OpenSSH\r\n\r\n",
             Closed,
-            (
-                "closed: 1002 http://test/events is not a WebSocket server: can't handle event"
-                " type Response when role=CLIENT and state=SEND_BODY"
-            ),
+            "closed: 1002 http://test/events is not a WebSocket server: illegal status line",
+        ),
+        (
+            b"HTTP/1.1 101 Sw\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: x\r\n\r\n",
+            Closed,
+            "is not a WebSocket server: Bad accept token",
+        ),
+        (
+            b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            Closed,
+            "is not a WebSocket server: illegal chunk header",
         ),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
@@ -50,7 +58,15 @@ async def answer(stream: Any, text: bytes) -> None:
             Closed,
             "the server answered a WebSocket handshake with 204",
         ),
-        (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n", Refused, "302: the server answered 302"),
+        (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n", Refused, "302: the server answered 302$"),
+        (
+            b"HTTP/1.1 308 No\r\nLocation: https://a/events\r\nContent-Length: 0\r\n\r\n",
+            Refused,
+            (
+                "308: the server answered 308 and redirects to 'https://a/events'; give the URL of the"
+                " server itself$"
+            ),
+        ),
         (b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\n{}", Refused, "404: the server answered 404"),
         (b'HTTP/1.1 403 No\r\nContent-Length: 14\r\n\r\n{"detail":"x"}', Refused, "403: x"),
     ],

@@ -125,6 +125,7 @@ def test_what_is_no_filter(wanted: Any, error: type[Exception], words: str) -> N
     ("arguments", "error", "words"),
     [
         ({"url": 5}, TypeError, "url: must be str"),
+        ({"url": b"http://x"}, TypeError, "url: must be str, not bytes"),
         (
             {"url": "ftp://host"},
             ValueError,

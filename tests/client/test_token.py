@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock as Clock
 
-from tests.network import open_both, take
+from tests.network import FakeServer, open_both, open_network, take
 from tests.provider import Provider
 from trionotify import Closed, Refused, Tokens, connect
 
@@ -183,3 +183,18 @@ async def test_a_function_that_gives_no_token(
         with pytest.raises(TimeoutError, match=r"^token: the function took longer than 10 seconds"):
             async with network.connect(token=trio.sleep_forever):
                 raise AssertionError("it was entered")
+
+
+@pytest.mark.parametrize("left", [10**400, -(10**400)])
+async def test_a_server_that_names_an_absurd_time(left: int, autojump_clock: Clock) -> None:
+    """The client stays connected, and tries to renew its token some time."""
+
+    async def welcome(server: FakeServer) -> None:
+        await server.welcome(expires_in=left)
+        await server.listen()
+
+    async with open_network() as network:
+        network.fake(welcome)
+        async with network.connect(role="subscriber", token=lambda: "t"):
+            await trio.sleep(3600)
+        assert len(network.made) == 1

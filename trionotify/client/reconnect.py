@@ -58,6 +58,8 @@ _ABNORMAL: Final = 1006
 #: A token is renewed after this part of its remaining lifetime, and not before so many seconds.
 _RENEWED: Final = 0.8
 _SOONEST: Final = 1.0
+#: The most seconds until then. The server's number may be too large for a float.
+_LATEST: Final = 1e9
 
 
 class Part(Protocol):
@@ -208,9 +210,8 @@ async def _attempt(part: Part, target: Target, opened: Callable[[], None], backo
         # a fault of ours.
         if met:
             raise
-        stranger = Closed(
-            CloseCode.PROTOCOL_ERROR, f"{target} is not a WebSocket server: {leaves(group)[0]}"
-        )
+        why = f"{target} is not a WebSocket server: {_root(leaves(group)[0])}"
+        stranger = Closed(CloseCode.PROTOCOL_ERROR, why)
         endings.append(Ending(stranger, again=False))
     ending = endings[0]
     return attrs.evolve(ending, refused=not met and not ending.again)
@@ -276,7 +277,7 @@ async def _renew(part: Part, target: Target, left: object) -> None:
     If this fails, the server ends the connection in time, and the next one begins with a new token.
     """
     while isinstance(left, int) and not isinstance(left, bool):
-        await trio.sleep(max(left * _RENEWED, _SOONEST))
+        await trio.sleep(max(min(max(left, 0), _LATEST) * _RENEWED, _SOONEST))
         try:
             token = await target.bearer()
             event = Notification(
@@ -317,11 +318,12 @@ def _of_answer(rejected: trio_websocket.ConnectionRejected) -> Ending:
     if not 300 <= status <= 599:
         why = f"the server answered a WebSocket handshake with {status}"
         return Ending(Closed(CloseCode.PROTOCOL_ERROR, why), again=False)
-    return Ending(
-        refusal(status, _detail(status, rejected.body or b"")),
-        status >= 500 or status in _PASSING,
-        retry_after(dict(rejected.headers)),
-    )
+    headers = dict(rejected.headers)
+    detail = _detail(status, rejected.body or b"")
+    if status < 400 and (place := headers.get(b"location", b"").decode("latin-1")):
+        detail += f" and redirects to {quoted(place)}; give the URL of the server itself"
+    again = status >= 500 or status in _PASSING
+    return Ending(refusal(status, detail), again, retry_after(headers))
 
 
 def _is_unauthorized(error: Exception) -> bool:
@@ -358,3 +360,8 @@ def _in_short(error: Exception) -> str:
     if isinstance(error, Refused):
         text = f"refused: {error.status} {error.logged}"
     return text if text.isprintable() else ascii(text)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that came before all others. Trio-websocket fails to tell a peer that speaks no HTTP."""
+    return error if error.__context__ is None else _root(error.__context__)

@@ -183,7 +183,7 @@ class Target:
 
         Raises TypeError or ValueError that begins with the name of the one at fault.
         """
-        urls = tuple(url) if isinstance(url, Iterable) and not isinstance(url, str) else (url,)
+        urls = tuple(url) if isinstance(url, Iterable) and not isinstance(url, str | bytes) else (url,)
         if not urls:
             raise ValueError("url: must be one URL or several, not none")
         endpoint, *others = endpoints = [Endpoint.of(each) for each in urls]
