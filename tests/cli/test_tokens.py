@@ -94,7 +94,7 @@ async def test_tables_in_a_file(tmp_path: Path) -> None:
         algorithms = ["ES256"]
         id = "email"
         params = {{ team = "org.team" }}
-        leeway = 10
+        leeway = "10s"
         rights = {{ subscribe = [] }}
 
         [[issuer]]

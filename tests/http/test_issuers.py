@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,12 @@ from trionotify.http.jws import BadToken, Token
         ({"jwks": "nowhere.json"}, ValueError, "^jwks: nowhere.json can't be read"),
         ({"leeway": 301}, ValueError, "^leeway: must be from 0 to 300 seconds, not 301"),
         ({"leeway": -1}, ValueError, "^leeway: "),
+        ({"ssl_context": True}, TypeError, r"^ssl_context: must be an ssl\.SSLContext, not bool$"),
+        ({"leeway": "6m"}, ValueError, "^leeway: must be from 0 to 300 seconds, not 360$"),
+        ({"leeway": math.nan}, ValueError, "^leeway: must be from 0 to 300 seconds, not nan$"),
+        ({"leeway": "ten"}, ValueError, "^leeway: must be a duration in seconds, like 90, or a text"),
+        ({"leeway": None}, TypeError, "^leeway: must be a number of seconds or a text like"),
+        ({"leeway": True}, TypeError, "^leeway: must be a number of seconds or a text like"),
         ({"params": {"id": "sub"}}, ValueError, "^params: 'id' has another meaning in a query"),
         ({"params": {"exact.type": "x"}}, ValueError, "^params: 'exact.type' has another meaning"),
         ({"params": {"team": 7}}, TypeError, "^params: must map names of parameters to names of claims"),
@@ -55,6 +63,13 @@ def test_what_cannot_be_configured(
     given = {"issuer": ISSUER, "audience": AUDIENCE, "jwks": path, **options}
     with pytest.raises(error, match=words):
         Issuer(given.pop("issuer"), **given)
+
+
+def test_the_leeway_is_a_duration() -> None:
+    """Written as durations are elsewhere."""
+    for leeway, seconds in [("10s", 10), ("0", 0), ("5m", 300), (timedelta(minutes=1), 60), (1.5, 1.5)]:
+        issuer = Issuer(ISSUER, audience=AUDIENCE, secret=SECRET, leeway=leeway)
+        assert issuer.leeway == seconds
 
 
 async def test_what_a_token_comes_to(tmp_path: Path) -> None:

@@ -586,6 +586,16 @@ async def test_several_issuers(provider: Provider, tmp_path: Path, autojump_cloc
         Tokens(provider.trusted(tmp_path / "a"), provider.trusted(tmp_path / "a"))
     with pytest.raises(TypeError, match="issuers: must be one or more Issuer objects"):
         Tokens()
+    for name, words in [
+        ("cookie", "str"),
+        ("resource", "str"),
+        ("then", "a function"),
+        ("otherwise", "a function"),
+        ("tickets", "a TicketStore"),
+    ]:
+        options: dict[str, Any] = {name: 7}
+        with pytest.raises(TypeError, match=f"^{name}: must be {words}, not int$"):
+            Tokens(provider.trusted(tmp_path / "a"), **options)
 
 
 async def test_a_parameter_that_the_token_has(

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import attrs
 
+from trionotify.durations import Duration, seconds_of
 from trionotify.errors import quoted
 from trionotify.http.claims import Grant, claim_at, grants_of
 from trionotify.http.jwks import FileKeys, Keys, RemoteKeys, SecretKeys
@@ -37,6 +38,10 @@ def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
 
 
+def _leeway(value: Duration) -> float:
+    return seconds_of("leeway", value)
+
+
 @attrs.frozen
 class Issuer:
     """An issuer of tokens, and the conditions under which its tokens are accepted.
@@ -51,7 +56,7 @@ class Issuer:
       claim `org`.
     - `typ` are the accepted types of tokens. Add `JWT` for a provider that doesn't mark its access
       tokens as `at+jwt` (RFC 9068).
-    - `leeway` is the number of seconds by which clocks may differ.
+    - `leeway` is the duration by which clocks may differ, in seconds or as text like `10s`.
     - `rights` are given to a token that grants no rights itself: `{"subscribe": [filters], "publish":
       [filters]}`.
     - `ssl_context` is used to fetch keys.
@@ -67,7 +72,7 @@ class Issuer:
     id: str = attrs.field(default="sub", kw_only=True)
     params: Mapping[str, str] = attrs.field(factory=dict, kw_only=True)
     typ: tuple[str, ...] = attrs.field(default=("at+jwt",), converter=_texts, kw_only=True)
-    leeway: float = attrs.field(default=30.0, kw_only=True)
+    leeway: float = attrs.field(default=30.0, converter=_leeway, kw_only=True)
     rights: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True)
     ssl_context: ssl.SSLContext | None = attrs.field(default=None, kw_only=True, repr=False)
     keys: Keys = attrs.field(init=False, repr=False, eq=False)
@@ -92,10 +97,15 @@ class Issuer:
         if not value or not all(isinstance(text, str) and text for text in value):
             raise ValueError(f"{attribute.name}: must be one or more strings, not {quoted(value)}")
 
+    @ssl_context.validator
+    def _check_context(self, _: object, value: object) -> None:
+        if not isinstance(value, ssl.SSLContext | None):
+            raise TypeError(f"ssl_context: must be an ssl.SSLContext, not {type(value).__name__}")
+
     @leeway.validator
-    def _check_leeway(self, _: object, value: object) -> None:
-        if not isinstance(value, int | float) or not 0 <= value <= _MOST_LEEWAY:
-            raise ValueError(f"leeway: must be from 0 to {_MOST_LEEWAY:g} seconds, not {quoted(value)}")
+    def _check_leeway(self, _: object, value: float) -> None:
+        if not 0 <= value <= _MOST_LEEWAY:
+            raise ValueError(f"leeway: must be from 0 to {_MOST_LEEWAY:g} seconds, not {value:g}")
 
     @params.validator
     def _check_params(self, _: object, value: object) -> None:

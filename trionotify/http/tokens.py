@@ -85,6 +85,14 @@ class Tokens:
         self._issuers = {one.issuer: one for one in issuers}
         if len(self._issuers) < len(issuers):
             raise ValueError("issuers: an issuer is given twice; give it once")
+        for name, text in (("cookie", cookie), ("resource", resource)):
+            if not isinstance(text, str | None):
+                raise TypeError(f"{name}: must be str, not {type(text).__name__}")
+        for name, function in (("then", then), ("otherwise", otherwise)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name}: must be a function, not {type(function).__name__}")
+        if tickets is not None and not hasattr(tickets, "take"):
+            raise TypeError(f"tickets: must be a TicketStore, not {type(tickets).__name__}")
         if resource is not None and not _RESOURCE.fullmatch(resource):
             raise ValueError(
                 f"resource: must be a URL like https://push.example.org, not {quoted(resource)}"
