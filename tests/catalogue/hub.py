@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from inspect import isawaitable
 from typing import Any, Final
 
@@ -39,6 +40,11 @@ await on_hub(lambda hub: hub.explain(Notification("x", audience=fails), Client("
 await on_hub(lambda hub: hub.explain(Notification("x", type="t"), wanting(ANY)))
 await on_hub(lambda hub: hub.explain(Notification("x", type="t"), wanting(SQL)))
 await on_hub(lambda hub: hub.explain(Notification("x", type="t"), wanting(fails)))
+await on_hub(lambda hub: hub.explain("x", Client("b")))
+await on_hub(lambda hub: hub.explain(Notification("x"), "b"))
+await on_hub(lambda hub: hub.handle(None))
+await on_hub(lambda hub: hub.attach(None))
+await on_hub(copy)
 """
 
 
@@ -102,6 +108,7 @@ def names() -> Mapping[str, Any]:
         **{name: getattr(trionotify, name) for name in trionotify.__all__},
         "on_hub": _on_hub,
         "after_hub": _after_hub,
+        "copy": copy,
         "enter": _enter,
         "fails": _fails,
         "twice_entered": _twice_entered,

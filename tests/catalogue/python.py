@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import date, datetime, timedelta
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,10 +85,14 @@ Exact({5: "x"})
 Exact({"": "x"})
 Exact(type=5)
 Exact(type="")
+Exact("x")
+AllOf(Exact(type="x"))
 AllOf([])
 AnyOf(["type"])
 AnyOf([{"type": "x"}])
 Sql(5)
+Notification("x", audience=too_deep)
+explain(Exact(type="x"), "x")
 to_json(lambda notification: True)
 to_json(AllOf([NOTHING, Exact(type="x")]))
 from_json("[")
@@ -263,6 +267,7 @@ Client("")
 Client(5)
 Client("a\0")
 Client("a", {"b": 1})
+Client("a", 5)
 Client("a", role="admin")
 expiring("soon")
 Client("a").unsubscribe(Exact(type="x"))
@@ -358,4 +363,5 @@ def names(directory: Path, kept: ExitStack) -> Mapping[str, Any]:
         "synchronous": _synchronous,
         "taken_port": partial(_taken_port, kept),
         "timedelta": timedelta,
+        "too_deep": reduce(lambda inner, _: trionotify.Not(inner), range(128), trionotify.EVERYTHING),
     }
