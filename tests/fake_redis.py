@@ -194,6 +194,13 @@ class FakeSession:
     async def has_moved(self) -> bool:
         return False
 
+    async def check_rights(self) -> None:
+        await self._there()
+
+    async def find_danger(self) -> str | None:
+        await self._there()
+        return None
+
     async def evict(self, limits: Limits) -> None:
         self._evict(await self._there(), limits)
 

@@ -49,6 +49,10 @@ class Shared(Protocol):
     def tail_age(self) -> float:
         """Seconds since this process last had all entries of the log."""
 
+    @property
+    def danger(self) -> str | None:
+        """What endangers the log, in words, although it works; None if nothing is known."""
+
     def check(self, offset: int) -> str | None:
         """Return the digest that a cursor at this offset carries; None if it isn't known.
 
@@ -71,6 +75,7 @@ class Alone:
     durability: str | None = None
     nodes: Sequence[Mapping[str, object]] = ()
     tail_age: float = 0.0
+    danger: str | None = None
 
     def check(self, offset: int) -> str:
         """Return an empty text, because there is only one history."""

@@ -156,6 +156,10 @@ def _is_renewed(reading: _Reading) -> bool:
     return reading.hub.log.renewed is not None
 
 
+def _is_in_danger(reading: _Reading) -> bool:
+    return reading.hub.log.danger is not None
+
+
 def _checks(reading: _Reading) -> dict[tuple[str], bool]:
     return {(name,): found == "ok" for name, found in reading.hub.checks().items()}
 
@@ -194,6 +198,7 @@ _FIGURES: Final[tuple[_Figure, ...]] = (
         "1 if the log lost something before the server started, or on Redis since then.",
         _is_renewed,
     ),
+    _gauge("log_in_danger", "1 if Redis may evict the log.", _is_in_danger),
     _gauge("nodes", "Servers that share the log.", _nodes),
     _gauge(
         "tail_age_seconds",

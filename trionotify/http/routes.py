@@ -117,9 +117,10 @@ async def _ready(hub: WebHub, request: Request, _: ReadBody) -> Answer:
     status = 200 if hub.ready else 503
     # A log that has lost something serves the rest, so clients should still be sent here.
     lost = {"damage": hub.log.damage, "epoch": hub.log.renewed}
-    # The same holds while tokens are verified with old keys.
-    old = {"keys": hub.tokens.problem if hub.tokens is not None else None}
-    found = {**hub.checks(), **{name: text for name, text in {**lost, **old}.items() if text}}
+    # The same holds while tokens are verified with old keys, or while Redis may evict the log.
+    old = hub.tokens.problem if hub.tokens is not None else None
+    known = {**lost, "danger": hub.log.danger, "keys": old}
+    found = {**hub.checks(), **{name: text for name, text in known.items() if text}}
     if hub.log.node is not None:
         found["node"], found["tail"] = hub.log.node, f"{hub.log.tail_age:.1f} s old"
     lines = [f"{name}: {text}" for name, text in found.items()]

@@ -6,6 +6,7 @@ it was done.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import trio
@@ -20,21 +21,26 @@ _VERSION: Final = (7, 0)
 _UNKNOWN: Final = "it is not known whether this was published; publish it again with the same id"
 #: The first word of an error of Redis, which coredis leaves out if it has a class for it.
 _CODES: Final = {
+    "AskError": "ASK",
     "AuthenticationFailureError": "WRONGPASS",
     "AuthenticationRequiredError": "NOAUTH",
     "AuthorizationError": "NOPERM",
+    "ClusterCrossSlotError": "CROSSSLOT",
     "ClusterDownError": "CLUSTERDOWN",
     "MovedError": "MOVED",
     "NoScriptError": "NOSCRIPT",
     "ReadOnlyError": "READONLY",
+    "TryAgainError": "TRYAGAIN",
     "UnblockedError": "UNBLOCKED",
     "WrongTypeError": "WRONGTYPE",
 }
+_CLUSTER: Final = "this is a Redis Cluster, which can't hold a log; name a single server, or Sentinels"
 #: What to do for each code with which Redis refuses a request.
 _FIXES: Final = {
-    "MOVED": "this is a Redis Cluster, which can't hold a log; name a single server, or Sentinels",
+    **dict.fromkeys(("ASK", "CLUSTERDOWN", "CROSSSLOT", "MOVED", "TRYAGAIN"), _CLUSTER),
     "NOAUTH": "put a user and a password into the URL (for Sentinels, sentinel_password_file)",
     "OOM": "give Redis more memory (maxmemory), or let the log hold less (max_log_bytes)",
+    "Protocol": "a notification is larger than Redis accepts (proto-max-bulk-len)",
     "READONLY": "name the primary, or Sentinels that know it",
     "MISCONF": "Redis can't save to its disk, so check its log",
     "NOREPLICAS": "connect the replicas that Redis needs (min-replicas-to-write)",
@@ -102,8 +108,8 @@ def _reason(error: BaseException) -> str:
 
 
 def check_version(place: object, version: str) -> None:
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if numbers < _VERSION:
+    found = re.match(r"(\d+)(?:\.(\d+))?", version)
+    if found is None or (int(found[1]), int(found[2] or 0)) < _VERSION:
         raise _too_old(place, version)
 
 

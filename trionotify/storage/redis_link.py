@@ -8,9 +8,10 @@ Then the epoch is renewed, once for all nodes, and each node begins again at the
 entry that the tail reads must continue the chain, so it can't miss one.
 
 A session has three tasks. The tail reads entries and hands them to the broadcast. The heartbeat renews
-the lease, evicts old entries, and checks that the tail isn't stuck. The third asks the Sentinels, if
-there are any, whether the primary is still the same. A primary that was replaced may not know it yet,
-and would accept entries that are lost later.
+the lease, evicts old entries, and checks that the tail isn't stuck, and that the user still has all
+rights. The third asks the Sentinels, if there are any, whether the primary is still the same. A primary
+that was replaced may not know it yet, and would accept entries that are lost later. It also asks Redis
+whether it may evict the log.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from trionotify.delivery.turns import Turn
 from trionotify.errors import StoreError, leaves
 from trionotify.scopes import open_nursery
 from trionotify.storage.redis_errors import Refusal, Unanswered
-from trionotify.storage.redis_nodes import LEASE, Node
+from trionotify.storage.redis_nodes import LEASE, Clock, Node
 from trionotify.storage.redis_rows import chained
 from trionotify.storage.refusals import Problem
 
@@ -99,12 +100,15 @@ class RedisLink:
         #: Why nothing can be published, and why the log last began again.
         self.problem: Problem = Problem()
         self.renewed: str | None = None
+        #: What endangers the log, although it works.
+        self.danger: str | None = None
         #: The latest state from Redis.
         self.start: int = state.start
         self.size: int = state.size
         self._nodes: list[Node] = []
         self._has_namesake = False
         self._beat_at = trio.current_time()
+        self._clock = Clock()
         self.count_clients: Callable[[], int] = int
         #: The epoch of what the tail reads, and the end of what it has read.
         self.epoch: str = state.epoch
@@ -202,11 +206,13 @@ class RedisLink:
                     await self._join(session)
                     self.session = session
                     self.tried.set()
-                    await self._use(session)
+                    try:
+                        await self._use(session)
+                    finally:
+                        self.session = None  # before its connections end, so that no task uses them
             except* StoreError as group:  # the tail and the heartbeat may fail at once
                 self.problem.note(leaves(group)[0])
             finally:
-                self.session = None
                 self._in_flight.refuse_all(
                     Unanswered(self.problem.text or f"{self._store.address}: the connection was lost")
                 )
@@ -269,13 +275,15 @@ class RedisLink:
                 await session.evict(self._limits)
                 at, chain = self._at, self._chain
                 state = await self._beat(session, at)
+                if not self._continues(state, at, chain):
+                    where = self._store.address
+                    raise StoreError(503, f"{where}: the log is not the one that was read")
+                await session.check_rights()
             except Refusal as refusal:
                 if refusal.code in SERIOUS:
                     raise
                 self.problem.note(refusal)  # Redis can't be written, but it can be read
                 continue
-            if not self._continues(state, at, chain):
-                raise StoreError(503, f"{self._store.address}: the log is not the one that was read")
             if self._has_read:
                 self.problem.solved()
             stuck = self._reading and at == self._at < state.top
@@ -290,9 +298,11 @@ class RedisLink:
             await trio.sleep(BEAT)
             if await session.has_moved():
                 raise StoreError(503, f"{self._store.address}: the Sentinels name another primary")
+            self._note_danger(await session.find_danger())
 
     async def _join(self, session: Session) -> None:
         """Begin again if the log doesn't continue what was read. The tail must not run yet."""
+        self._note_danger(await session.find_danger())
         at = self._at
         state = await self._beat(session, at)
         if self._continues(state, at, self._chain):
@@ -317,14 +327,34 @@ class RedisLink:
 
     async def _beat(self, session: Session, at: int) -> State:
         """Renew the lease, and return the log's state."""
+        asked = trio.current_time()
         state = await session.beat(at, new_epoch(), self.me.process, self.said(), LEASE)
         self.start, self.size = state.start, state.size
-        self._nodes, self._beat_at = Node.all_of(state.nodes), trio.current_time()
+        self._beat_at = trio.current_time()
+        jump = self._clock.jump(state.now, asked, self._beat_at)
+        if jump:
+            self._say_jump(jump)  # the other leases seem to be over until they are renewed
+        else:
+            self._nodes = Node.all_of(state.nodes)
         if not self._has_namesake and self._find_namesake():
             self._has_namesake = True
             why = f"another node has the name {self.me.name} as well; give each its own --node-name"
             logger.warning("%s", why, extra={"event": "same_node_name", "reason": why})
         return state
+
+    def _say_jump(self, seconds: float) -> None:
+        moved, effect = ("ahead", "evicted too early") if seconds > 0 else ("back", "kept for longer")
+        logger.warning(
+            "%s: the clock of Redis has jumped %s by %.0f seconds, or this machine was suspended;"
+            " notifications may be %s",
+            *(self._store.address, moved, abs(seconds), effect),
+            extra={"event": "clock_jumped", "seconds": round(seconds)},
+        )
+
+    def _note_danger(self, danger: str | None) -> None:
+        if danger is not None and danger != self.danger:
+            logger.warning("%s", danger, extra={"event": "log_in_danger", "reason": danger})
+        self.danger = danger
 
     def _find_namesake(self) -> bool:
         """Return whether a younger node has this one's name. An older one may be about to end."""

@@ -70,8 +70,10 @@ RedisDurability = Literal["primary", "replicated", "fsynced"]
 
 #: The most entries in memory. A setting limits their bytes.
 _TAIL: Final = 10_000
-#: The most entries that are appended at a time, and those of a page.
+#: The most entries, and bytes on average, that are appended at a time.
 _GROUP: Final = 1024
+_GROUP_BYTES: Final = 2 << 20
+#: The most entries of a page.
 _PAGE: Final = 128
 #: Bytes of all pages that are kept.
 _PAGES_BYTES: Final = 16 << 20
@@ -165,6 +167,11 @@ class RedisLog:
         return self._link.problem.text
 
     @property
+    def danger(self) -> str | None:
+        """What endangers the log, in words, although it works; None if nothing is known."""
+        return self._link.danger
+
+    @property
     def renewed(self) -> str | None:
         """Why the epoch was renewed while this node ran, if it was."""
         return self._link.renewed
@@ -232,12 +239,15 @@ class RedisLog:
         if first != after + 1:  # what lay between was evicted
             self._link.start = max(self._link.start, first - 1)
             return
+        if rows and rows[-1].offset != after + len(rows):
+            # Another program has deleted some. A reader that gets there finds that they are gone.
+            rows = [row for offset, row in enumerate(rows, first) if row.offset == offset]
         same = [checks.note(row.offset, row.chain) for row in rows]
         if not all(same):
             error = StoreError(503, f"{self._address}: the log is not the one that was read")
             self._link.drop(error)
             raise error
-        pages.add(after, entries)
+        pages.add(after, entries[: len(rows)])
 
     def _all_restored(self, rows: list[Stored]) -> list[Entry]:
         return [row.restored(self._me.process) for row in rows]
@@ -271,7 +281,7 @@ class RedisLog:
         return self._noted(*await self._link.connected().find(ago=seconds))
 
     def _noted(self, offset: int, chain: str) -> int:
-        if self.start <= offset <= self._upto:
+        if chain and self.start <= offset <= self._upto:
             self._checks.note(offset, chain)
         return offset
 
@@ -302,8 +312,10 @@ class RedisLog:
                     except trio.EndOfChannel:
                         break
                     before = self._in_flight.newest
-                    for start in range(0, len(entries), _GROUP):
-                        await self._commit(entries[start : start + _GROUP])
+                    size = sum([entry.size for entry in entries])
+                    most = max(1, min(_GROUP, _GROUP_BYTES * len(entries) // size))
+                    for start in range(0, len(entries), most):
+                        await self._commit(entries[start : start + most])
                 await self._in_flight.read(self._in_flight.newest)
                 await self._link.leave()
                 # Before the channel is closed, in which the tail may wait for the broadcast.

@@ -1,4 +1,4 @@
-"""The nodes of a hub. Each registers on Redis, with a lease that expires by Redis' clock."""
+"""The nodes of a hub. Each registers on Redis, with a lease that expires by the clock of Redis."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import msgspec
 
 from trionotify.version import __version__
 
-__all__ = ["LEASE", "Identity", "Node"]
+__all__ = ["LEASE", "Clock", "Identity", "Node"]
 
 #: Seconds. A node that hasn't renewed its lease for this long is no longer listed.
 LEASE: Final = 5.0
+#: Seconds by which two clocks may drift apart between two answers, or one be corrected.
+_DRIFT: Final = 2.0
 
 
 @attrs.frozen
@@ -66,3 +68,22 @@ class Identity:
     def node(self, clients: int, tail_age: float) -> Node:
         """Return this node as it is now."""
         return Node(self.name, __version__, self.since, clients, round(tail_age, 3))
+
+
+class Clock:
+    """The clock of Redis, compared with Trio's at each answer. Created and used by the link alone."""
+
+    def __init__(self) -> None:
+        #: The least and the most by which it was ahead of Trio's.
+        self._ahead: tuple[float, float] | None = None
+
+    def jump(self, now: float, asked: float, answered: float) -> float:
+        """Return by how many seconds it has jumped since the last answer; 0.0 if it hasn't.
+
+        It was `now` at a moment between `asked` and `answered` on Trio's clock.
+        """
+        least, most = now - answered, now - asked
+        before, self._ahead = self._ahead, (least, most)
+        if before is None or (least <= before[1] + _DRIFT and most >= before[0] - _DRIFT):
+            return 0.0
+        return (least + most - sum(before)) / 2

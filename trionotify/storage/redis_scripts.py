@@ -13,7 +13,11 @@ The *chain* of an entry is a digest of its `e` and of the previous entry's chain
 same chain in two logs, the logs are equal up to there.
 
 In each script all checks come before all writes, because Redis does not undo writes. If it is out of
-memory or read-only, it refuses the first one.
+memory or read-only, it refuses the first one. But it checks the rights of the user at each one, so a
+script with several writes first asks whether they are allowed (`lacking`).
+
+The *log's clock* is that of Redis. When that is set back by up to a minute, it stands still. It follows
+a larger step, because otherwise no age would count for long. Leases go by the clock of Redis itself.
 """
 
 from __future__ import annotations
@@ -31,7 +35,9 @@ local bytes, moment = tonumber(meta[6] or 0), tonumber(meta[7] or 0)
 redis.call('XLEN', LOG)
 redis.call('HLEN', IDS)
 local time = redis.call('TIME')
-local now = math.max(moment, time[1] * 1000 + math.floor(time[2] / 1000))
+local clock = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = clock
+if moment > clock and moment < clock + 60000 then now = moment end
 local function text(number) return string.format('%.0f', number) end
 local function facts(row)
   local chain, at, size, key = string.match(row[2][4], '^(%x+) (%d+) (%d+) (.*)$')
@@ -48,9 +54,17 @@ local function keep()
   redis.call('HSET', META, 'epoch', epoch, 'top', text(top), 'chain', chain, 'start', text(start),
     'edge', edge, 'bytes', text(bytes), 'moment', text(now))
 end
+local function lacking()
+  local may = redis.acl_check_cmd
+  local name = not may('xtrim', LOG, 'MINID', '1') and 'xtrim' or not may('del', LOG, IDS) and 'del'
+    or not may('hset', META, '', '') and 'hset' or not may('hset', IDS, '', '') and 'hset'
+    or not may('hdel', IDS, '') and 'hdel'
+  return name and redis.error_reply('NOPERM this user may not run "' .. name .. '"')
+end
 """
 
-# Drops entries that exceed the limits, the oldest first, and at most about `budget` of them.
+# Drops entries that exceed the limits, the oldest first, and at most about `budget` of them. A script that
+# begins with it does nothing if the user lacks a right.
 _EVICT: Final = """
 local function evict(max_entries, max_bytes, max_age, budget)
   local before = start
@@ -58,7 +72,7 @@ local function evict(max_entries, max_bytes, max_age, budget)
     -- If only age can be too much, the oldest is likely to stay.
     local count, many = 1, top - start > max_entries or bytes > max_bytes or start > before
     if many then count = math.max(1, math.min(1048576 / (bytes / (top - start) + 1), budget, 64)) end
-    local rows = redis.call('XRANGE', LOG, '-', '+', 'COUNT', math.floor(count))
+    local rows = redis.call('XRANGE', LOG, text(start + 1) .. '-0', '+', 'COUNT', math.floor(count))
     local gone, done = {}, #rows == 0
     if done then start, edge, bytes = top, chain, 0 end
     for _, row in ipairs(rows) do
@@ -77,6 +91,8 @@ local function evict(max_entries, max_bytes, max_age, budget)
   end
   return start > before
 end
+local refusal = lacking()
+if refusal then return refusal end
 """
 
 #: ARGV: epoch, max_entries, max_bytes, max_age in ms; then for each entry its `e`, size, and key or ''.
@@ -122,12 +138,14 @@ if epoch and evict(tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), 1024
 
 #: KEYS[4] is `nodes`. ARGV: an offset, an epoch for a log that doesn't exist, the process, the text that
 #: it registers ('' when it leaves), and the lease in ms.
-#: Returns epoch, top, chain, start, edge, bytes, now, the chain at the offset or '', and the texts of
-#: all processes that hold a lease.
+#: Returns epoch, top, chain, start, edge, bytes, the clock of Redis, the chain at the offset or '', and
+#: the texts of all processes that hold a lease.
 BEAT: Final = (
     _META
     + """
 if not epoch then
+  local refusal = lacking()
+  if refusal then return refusal end
   epoch, top, start, bytes = ARGV[2], 0, 0, 0
   chain = string.sub(redis.sha1hex(epoch), 1, 16)
   edge = chain
@@ -141,12 +159,13 @@ end
 if ARGV[4] == '' then
   redis.call('HDEL', KEYS[4], ARGV[3])
 else
-  redis.call('HSET', KEYS[4], ARGV[3], text(now + tonumber(ARGV[5])) .. ' ' .. ARGV[4])
+  redis.call('HSET', KEYS[4], ARGV[3], text(clock + tonumber(ARGV[5])) .. ' ' .. ARGV[4])
 end
 local nodes, all = {}, redis.call('HGETALL', KEYS[4])
 for i = 1, #all, 2 do
   local ends, said = string.match(all[i + 1], '^(%d+) (.*)$')
-  if ends and tonumber(ends) >= now then
+  -- After the clock was set back, those of nodes that are gone would seem to last for long.
+  if ends and tonumber(ends) >= clock and tonumber(ends) < clock + 60000 + tonumber(ARGV[5]) then
     nodes[#nodes + 1] = said
   else
     redis.call('HDEL', KEYS[4], all[i])
@@ -157,7 +176,7 @@ if at == top then there = chain elseif at == start then there = edge else
   local rows = redis.call('XRANGE', LOG, text(at) .. '-0', text(at) .. '-0')
   if rows[1] then there = facts(rows[1]) end
 end
-return {epoch, text(top), chain, text(start), edge, text(bytes), text(now), there, nodes}
+return {epoch, text(top), chain, text(start), edge, text(bytes), text(clock), there, nodes}
 """
 )
 
@@ -170,7 +189,7 @@ if epoch == ARGV[1] then redis.call('HSET', META, 'epoch', ARGV[2]) end
 )
 
 #: ARGV: a time in ms, or '' and how many ms ago. Returns the offset after which all entries were
-#: appended then or later, and the chain there.
+#: appended then or later, and the chain there, or ''.
 FIND: Final = (
     _META
     + """
@@ -183,7 +202,9 @@ while low < high do
 end
 local found, there = low - 1, edge
 if found == top then there = chain elseif found > start then
-  there = facts(redis.call('XRANGE', LOG, text(found) .. '-0', text(found) .. '-0')[1])
+  -- Another program may have deleted that entry.
+  local rows = redis.call('XRANGE', LOG, text(found) .. '-0', text(found) .. '-0')
+  there = rows[1] and facts(rows[1]) or ''
 end
 return {text(found), there}
 """

@@ -15,11 +15,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 import trio
@@ -37,9 +38,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits", "RedisStore", "Session", "State", "check_installed"]
 
-#: Seconds to connect, and to wait for an answer.
+#: Seconds for each step of connecting, and to wait for an answer, or for more of one.
 CONNECT_TIMEOUT: float = 5.0
 ANSWER_TIMEOUT: float = 3.0
+#: The slowest link, in bytes a second, on which a request counts as still on its way, and seconds to
+#: read what has arrived while this process was stopped.
+_SLOWEST: Final = 32 << 10
+_STOPPED: Final = 0.5
+_POLICY: Final = re.compile(rb"^maxmemory_policy:(allkeys-[a-z]+)", re.MULTILINE)
 
 
 def check_installed() -> None:
@@ -76,7 +82,7 @@ class State:
     start: int
     edge: str
     size: int
-    #: By Redis' clock, in seconds since 1970.
+    #: The clock of Redis, in seconds since 1970.
     now: float
     there: str | None
     nodes: list[Any]
@@ -91,9 +97,12 @@ class Session:
     _reads: BaseConnection
     _tail: BaseConnection
     _scripts: dict[str, bytes]
+    _durability: str
     #: The primary's address from the Sentinels, and the function that asks them again.
     _place: tuple[str, int] | None = None
     _find_primary: Callable[[], Awaitable[tuple[str, int]]] | None = None
+    #: Whether this user may ask how Redis is configured.
+    _may_ask: bool = True
 
     # --- for those that append ---
 
@@ -196,9 +205,32 @@ class Session:
         """Give the log a new epoch, unless its epoch is no longer `epoch`."""
         await self._run(self._reads, redis_scripts.RENEW, 3, epoch, new)
 
-    async def check_rights(self, durability: str) -> None:
-        """Raise `Refusal` if the user may not run a command that the log needs later."""
-        await self._run(self._reads, redis_scripts.RIGHTS, 4, self.address.key("shelf:"), durability)
+    async def check_rights(self) -> None:
+        """Raise `Refusal` if the user may not run a command that the log needs later.
+
+        It uses the connection that appends, so that Redis doesn't close it for being idle. While that is
+        in use, it does nothing, because the answer would have to wait.
+        """
+        if not self._appends.statistics.requests_pending:
+            shelf = self.address.key("shelf:")
+            await self._run(self._appends, redis_scripts.RIGHTS, 4, shelf, self._durability)
+
+    async def find_danger(self) -> str | None:
+        """Return what endangers the log, in words, or None if Redis doesn't tell of anything."""
+        if not self._may_ask:
+            return None
+        try:
+            told = await self._ask(self._reads, b"INFO", b"memory")
+        except Refusal:
+            self._may_ask = False
+            return None
+        policy = _POLICY.search(told)
+        if policy is None:
+            return None
+        return (
+            f"{self.address}: maxmemory-policy is {policy[1].decode()}, so Redis may evict the log;"
+            " set it to noeviction"
+        )
 
     # --- what nodes put down for each other: `Shelf` ---
 
@@ -228,9 +260,19 @@ class Session:
     ) -> Any:
         # One that is cancelled leaves the connection usable, because answers are counted off in order.
         with faults(self.address):
-            return await connection.create_request(
-                command, *arguments, decode=False, timeout=patience + ANSWER_TIMEOUT
-            )
+            request = connection.create_request(command, *arguments, decode=False)
+            seconds, is_sent = patience + ANSWER_TIMEOUT, False
+            while True:
+                received = connection.statistics.bytes_read
+                with trio.move_on_after(seconds):
+                    return await request
+                if connection.statistics.bytes_read > received:  # a large answer, on a slow link
+                    seconds = ANSWER_TIMEOUT
+                elif not is_sent:
+                    seconds, is_sent = _STOPPED + _size(arguments) / _SLOWEST, True
+                else:
+                    name = command.decode()
+                    raise Unanswered(f"{self.address}: {name}: no answer for {ANSWER_TIMEOUT:g} seconds")
 
 
 @attrs.define(eq=False)
@@ -252,7 +294,7 @@ class RedisStore:
         """Connect to the primary. Raises `StoreError`, also for a server that can't be used."""
         async with open_nursery() as nursery:
             with trio.move_on_after(CONNECT_TIMEOUT) as patience:
-                session = await self._open(nursery)
+                session = await self._open(nursery, patience)
             if patience.cancelled_caught:
                 reason = f"{self.address}: no answer within {CONNECT_TIMEOUT:g} seconds"
                 if self.address.scheme == "rediss":
@@ -261,13 +303,15 @@ class RedisStore:
             yield session
             nursery.cancel_scope.cancel()
 
-    async def _open(self, nursery: trio.Nursery) -> Session:
+    async def _open(self, nursery: trio.Nursery, patience: trio.CancelScope) -> Session:
         place = await self._primary() if self.address.service else None
         connections = []
         for _ in range(3):
+            patience.deadline = trio.current_time() + CONNECT_TIMEOUT
             connection = self._connection(place)
             await self._start(nursery, connection)
             connections.append(connection)
+        patience.deadline = trio.current_time() + CONNECT_TIMEOUT
         first = connections[0]
         check_version(self.address, first.server_version or "0")
         with faults(self.address):
@@ -283,8 +327,8 @@ class RedisStore:
             scripts: dict[str, Any] = {script: await request for script, request in requests.items()}
         find = self._primary if self.address.service else None
         appends, reads, tail = connections
-        session = Session(self.address, appends, reads, tail, scripts, place, find)
-        await session.check_rights(self.durability)
+        session = Session(self.address, appends, reads, tail, scripts, self.durability, place, find)
+        await session.check_rights()
         return session
 
     async def _check_fsync(self, connection: BaseConnection) -> None:
@@ -371,6 +415,10 @@ class RedisStore:
                     raise StoreError(503, f"{self.address}: {host}:{port} {fix}") from None
             nursery.cancel_scope.cancel()
         return found
+
+
+def _size(arguments: tuple[Any, ...]) -> int:
+    return sum(len(each) for each in arguments if isinstance(each, bytes))
 
 
 def _stored(rows: list[Any]) -> list[Stored]:
