@@ -63,8 +63,8 @@ local function lacking()
 end
 """
 
-# Drops entries that exceed the limits, the oldest first, and at most about `budget` of them. A script that
-# begins with it does nothing if the user lacks a right.
+# Drops entries that exceed the limits, the oldest first, and at most about `budget` of them. A script
+# that begins with it does nothing if the user lacks a right.
 _EVICT: Final = """
 local function evict(max_entries, max_bytes, max_age, budget)
   local before = start
