@@ -130,10 +130,10 @@ def try_to_open(pipe: Connection, path: str, user: int | None) -> None:
         os.setgroups([])
         os.setgid(user)
         os.setuid(user)
-    pipe.send(_refusal_to_open(path))
+    pipe.send(refusal_to_open(path))
 
 
-def _refusal_to_open(path: str) -> tuple[int, str] | None:
+def refusal_to_open(path: str) -> tuple[int, str] | None:
     try:
         open_store(path).close()
     except StoreError as error:
@@ -151,7 +151,7 @@ def open_with_few_files(pipe: Connection, path: str) -> None:
     os.close(lowest)
     for spare in range(50):
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, hard))
-        refusal = _refusal_to_open(path)
+        refusal = refusal_to_open(path)
         if refusal is None:
             break
         refusals.append(refusal)

@@ -599,7 +599,7 @@ def refuse_to_write(store: SqliteStore, words: str) -> None:
 
 
 @posix_only
-@pytest.mark.parametrize("name", ["log.db", "log.db-wal", "log.db-shm"])
+@pytest.mark.parametrize("name", ["log.db", "log.db-wal", "log.db-shm", "log.db-lock"])
 def test_a_file_that_was_removed_and_put_back(name: str, tmp_path: Path) -> None:
     """Nothing is accepted meanwhile; what was there can be read."""
     store = open_store(tmp_path / "log.db")

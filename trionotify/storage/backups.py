@@ -55,7 +55,8 @@ class Backups:
             )
 
         try:
-            await trio.to_thread.run_sync(in_thread)
+            # Not with Trio's default limiter, because commits wait until this has a thread.
+            await trio.to_thread.run_sync(in_thread, limiter=trio.CapacityLimiter(1))
         finally:
             if held:
                 self._turns.release_on_behalf_of(copy)

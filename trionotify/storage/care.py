@@ -21,7 +21,7 @@ from trionotify.storage import epochs
 from trionotify.storage.control import ask
 from trionotify.storage.copying import copy_database
 from trionotify.storage.extent import Extent, read_extent
-from trionotify.storage.faults import FAULTS, existing, is_damage, os_fault, sync_directory
+from trionotify.storage.faults import FAULTS, existing, is_damage, os_fault, remove, sync_directory
 from trionotify.storage.heads import Head
 from trionotify.storage.lock import FileLock
 from trionotify.storage.reading import damages, next_whole, read_rows
@@ -86,7 +86,7 @@ def backup(path: str | os.PathLike[str], destination: str) -> None:
     path = os.path.realpath(path)
     try:
         ask(path, destination)
-    except OSError:
+    except (OSError, AttributeError):  # some systems have no such sockets
         # No server has it. Otherwise the error of the lock names the process.
         with _owned(path), open_to_read(path) as connection:
             copy_database(connection, path, destination)
@@ -117,7 +117,8 @@ def repair(path: str | os.PathLike[str]) -> Repaired:
                 head = _rewrite(connection, extent, repaired, lock.noted())
             _take_after(file, repaired)
         except BaseException:
-            _remove(repaired)
+            with contextlib.suppress(StoreError):
+                _remove(repaired)
             raise
         aside = _put_in_place(file, repaired)
         lock.note(head, on_disk=True)
@@ -152,21 +153,22 @@ def _rewrite(
     connection: sqlite3.Connection, extent: Extent, destination: str, note: Head | None
 ) -> Head:
     """Write the intact rows to a new file; return its head. The log's time continues from `note`."""
-    new = open_database(destination)
-    epoch = epochs.fresh()
-    # Without a WAL: there is one file to put in place, and a disk that becomes full shows at the commit.
-    new.execute("PRAGMA journal_mode = DELETE")
-    with contextlib.closing(new), transaction(new):
-        offset, total, moment = extent.start, extent.base, 0.0
-        for row in _whole_rows(connection, extent):
-            offset += 1
-            total += row[SIZE]
-            moment = max(moment, row[MOMENT])
-            _insert(new, (offset, row[SIZE], total, *row[TOTAL + 1 : MOMENT], moment))
-        new.execute(
-            "UPDATE log SET epoch = ?, head = ?, total = ?, moment = ?",
-            (epoch, extent.start, extent.base, 0.0),
-        )
+    with contextlib.closing(open_database(destination)) as new:
+        # Without a WAL: there is one file to put in place, and a disk that becomes full shows at the
+        # commit.
+        new.execute("PRAGMA journal_mode = DELETE")
+        with transaction(new):
+            epoch = epochs.fresh()
+            offset, total, moment = extent.start, extent.base, 0.0
+            for row in _whole_rows(connection, extent):
+                offset += 1
+                total += row[SIZE]
+                moment = max(moment, row[MOMENT])
+                _insert(new, (offset, row[SIZE], total, *row[TOTAL + 1 : MOMENT], moment))
+            new.execute(
+                "UPDATE log SET epoch = ?, head = ?, total = ?, moment = ?",
+                (epoch, extent.start, extent.base, 0.0),
+            )
     return attrs.evolve(
         note or unknown_time(moment),
         epoch=epoch,
@@ -226,8 +228,7 @@ def _put_in_place(path: str, repaired: str) -> str:
         sync_directory(path)
         # The new one must never stand beside the old one's WAL, which SQLite would apply to it.
         for name in (path + "-wal", path + "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+            remove(name)
         os.replace(repaired, path)
         sync_directory(path)
     except OSError as error:
@@ -259,5 +260,4 @@ def _give_name(path: str, other: str) -> None:
 
 def _remove(path: str) -> None:
     for name in (path, path + "-wal", path + "-shm", path + "-journal"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        remove(name)

@@ -142,7 +142,7 @@ def ask(path: str, destination: str) -> int:
         asking.sendall(_line_of({"backup": destination}))
         with asking.makefile("rb") as answers:
             answer = answers.readline(_MAX_LINE)
-    if not answer:
+    if not answer.endswith(b"\n"):
         raise StoreError(503, f"{path}: the server ended before the copy was complete; try again")
     said = json.loads(answer)
     if "error" in said:

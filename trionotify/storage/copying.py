@@ -16,6 +16,7 @@ from trionotify.storage.faults import (
     file_identity,
     is_damage,
     os_fault,
+    remove,
     store_fault,
     sync_directory,
 )
@@ -55,8 +56,7 @@ def copy_database(
     part = destination + "-part"
     _check_destination(source, destination, part)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
+        remove(part)
         with open(part, "xb"):  # SQLite wouldn't say why it can't
             shutil.copymode(source, part)
         with contextlib.closing(sqlite3.connect(part)) as copy:

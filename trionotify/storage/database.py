@@ -52,8 +52,9 @@ class Database:
         self._connection: sqlite3.Connection | None = connection
         #: Whether the last attempt to write failed.
         self._failing = False
-        #: The identities of SQLite's three files, as they were opened.
+        #: The identities of SQLite's three files and of the lock file, as they were opened.
         self._identities = [(name, file_identity(name)) for name in database_files(path)]
+        self._identities.append((lock.name, lock.identity))
 
     @classmethod
     def open(cls, path: str) -> Self:
@@ -63,6 +64,7 @@ class Database:
             undo.callback(lock.release)
             connection = open_database(path)
             undo.callback(connection.close)
+            lock.lock_database()  # if SQLite has just created it
             database = cls(path, lock, connection)
             undo.pop_all()
         return database
@@ -81,7 +83,7 @@ class Database:
                 connection.close()
         else:
             _given_up.append(connection)
-        self._lock.release()
+        self._lock.release(stays_open=self._doubt is not None)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -190,9 +192,10 @@ class Database:
                 connection.execute("UPDATE log SET checks = checks + 1")
 
     def _writable(self) -> sqlite3.Connection:
-        """Return the connection. Raises StoreError if SQLite's files were renamed or removed.
+        """Return the connection. Raises StoreError if a file of the log was renamed or removed.
 
-        SQLite would continue with files that can't be found again after this process.
+        SQLite would continue with files that can't be found again after this process, and so would the
+        note of the head.
         """
         connection = self.connection
         if self._doubt is not None:

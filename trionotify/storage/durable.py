@@ -94,6 +94,8 @@ class DurableLog(Alone):
         self._thread = trio.CapacityLimiter(1)
         #: One loading task at a time waits for the thread, so commits have it every other time.
         self._loader = trio.CapacityLimiter(1)
+        #: The application may use all of Trio's threads, so each thread here has a limiter of its own.
+        self._parser = trio.CapacityLimiter(1)
         self._backups = Backups(store, self._thread)
         # The channel has no buffer, so the committer waits while the broadcast is busy.
         self._commits, self._committed = trio.open_memory_channel[tuple[list[Entry], list[Entry]]](0)
@@ -140,8 +142,18 @@ class DurableLog(Alone):
             self._lose(after, upto)
 
     async def aclose(self) -> None:
-        """Close the file, even if cancelled. A checkpoint."""
-        await trio.to_thread.run_sync(self._store.close, abandon_on_cancel=True)
+        """Close the file. A checkpoint. If cancelled, a thread closes it later, and a line says so."""
+        # The application may use all of Trio's threads, so this one has a limiter of its own.
+        limiter = trio.CapacityLimiter(1)
+        try:
+            await trio.to_thread.run_sync(self._store.close, abandon_on_cancel=True, limiter=limiter)
+        except trio.Cancelled:
+            logger.warning(
+                "%s: not closed yet, because the disk is slow; no server can open it until it is closed",
+                self._store.path,
+                extra={"event": "log_closes_late"},
+            )
+            raise
 
     # --- what is in memory ---
 
@@ -247,8 +259,8 @@ class DurableLog(Alone):
         return await self._in_thread(lambda: self._store.offset_at(self._clock.now() - seconds))
 
     async def _beside(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function that doesn't need the file, in any thread. Commits continue meanwhile."""
-        return await trio.to_thread.run_sync(function, *arguments)
+        """Call a function that doesn't need the file, in another thread. Commits continue meanwhile."""
+        return await trio.to_thread.run_sync(function, *arguments, limiter=self._parser)
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function of the store in its thread. Once begun, it is awaited even if cancelled."""

@@ -29,6 +29,7 @@ __all__ = [
     "is_unsynced",
     "not_a_database",
     "os_fault",
+    "remove",
     "store_fault",
     "sync_directory",
 ]
@@ -197,6 +198,19 @@ def existing(path: str | os.PathLike[str]) -> str:
     if not os.path.exists(found):
         raise StoreError(503, f"{found}: does not exist; name the file of a log")
     return str(found)
+
+
+def remove(name: str) -> None:
+    """Remove a file that an earlier command has left, if there is one. Raises StoreError."""
+    try:
+        os.unlink(name)
+    except OSError as error:
+        if not os.path.lexists(name):
+            return  # and what follows tells whether one can be created there
+        why = error.strerror or error
+        raise StoreError(
+            503, f"{name}: is in the way and can't be removed ({why}); remove it, then try again"
+        ) from error
 
 
 def file_identity(name: str) -> tuple[int, int] | None:

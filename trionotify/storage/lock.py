@@ -1,12 +1,15 @@
-"""A lock file, so that one server at a time has a log. The kernel unlocks it when the process ends.
+"""The locks by which one server at a time has a log. The kernel releases them when the process ends.
 
 SQLite's own locks let any number of programs write in turn, and a second server would give the same
-offsets again. The lock is on a file of its own because SQLite must be the only one in the process that
-opens and closes a database.
+offsets again. So a server locks a file beside the log. That file stays after the lock is released. If it
+were removed, two servers could hold a lock each, one of them on a file that has no name any more. It
+also carries the note of the log's head (`heads`), behind the number of the process that holds it.
 
-The file stays after the lock is released. If it were removed, two servers could hold a lock each, one of
-them on a file that has no name any more. It also carries the note of the log's head (`heads`), behind
-the number of the process that holds it.
+But anyone can remove that file, and a log can have several names, such as hard links, each with another
+file beside it. So the server also locks the database itself, at a byte that SQLite doesn't use. When a
+process closes any descriptor of a file, it loses all its locks on that file, including those of SQLite.
+So this descriptor is closed after SQLite's, and a database that is locked by this process is never
+opened here a second time.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import sys
 from typing import Final, Self
 
 from trionotify.errors import StoreError
-from trionotify.storage.faults import os_fault, sync_directory
+from trionotify.storage.faults import file_identity, os_fault, sync_directory
 from trionotify.storage.heads import NOTE_SIZE, Head
 
 __all__ = ["FileLock"]
@@ -32,40 +35,57 @@ if sys.platform == "win32":  # pragma: no cover
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
 
+    def _unlock(descriptor: int) -> None:
+        """Do nothing, because closing the file unlocks it."""
+
     def _write_at(descriptor: int, data: bytes, at: int) -> None:
         os.lseek(descriptor, at, os.SEEK_SET)
         os.write(descriptor, data)
-
-    _HELD: Final = PermissionError
 else:
     import fcntl
 
     def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    _write_at = os.pwrite
-    _HELD: Final = BlockingIOError
+    def _unlock(descriptor: int) -> None:
+        # A process that was forked has the descriptor as well, so closing it here isn't enough.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
+    _write_at = os.pwrite
+
+_HELD: Final = (BlockingIOError, PermissionError)
 
 #: The note's place in the file, behind the id of the process.
 _NOTE_AT: Final = 32
+#: The byte of a database behind those that SQLite locks.
+_BYTE: Final = 0x40000200
 
 _OF_DIRECTORY: Final = (errno.ENOENT, errno.ENOTDIR, errno.EROFS)
 
+#: The databases that this process has locked, by device and inode.
+_locked: Final[dict[tuple[int, int], FileLock]] = {}
+
 
 class FileLock:
-    """A lock that is held from `take` to `release`, or to the end of the process."""
+    """The locks on one log, which are held from `take` to `release`, or to the end of the process."""
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    def __init__(self, path: str, descriptor: int, name: str) -> None:
+        #: The name of the lock file, and its identity, which changes if it is replaced.
+        self.name = name
+        self.identity: tuple[int, int] = _identity(descriptor)
+        self._path = path
         self._descriptor = descriptor
-        self._name = name
+        #: The descriptor of the database, once that is locked.
+        self._database: int | None = None
 
     @classmethod
     def take(cls, path: str) -> Self:
-        """Lock the file beside `path`, or create it.
+        """Lock the file beside `path`, or create it, and lock the database at `path`, if it exists.
 
-        Raises StoreError if another process has it, or if it can't be opened or locked.
+        Raises StoreError if another server has it, or if a file can't be opened or locked.
         """
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise StoreError(503, f"{path}: not a file; name a file")
         name = path + "-lock"
         try:
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o644)
@@ -78,12 +98,38 @@ class FileLock:
             holder = os.read(descriptor, _NOTE_AT).decode("ascii", "replace").strip()
             os.close(descriptor)
             if isinstance(error, _HELD):
-                raise _taken(path, holder) from error
+                raise _taken(path, f"process {holder}" if holder else "another process") from error
             raise os_fault(name, error) from error
+        lock = cls(path, descriptor, name)
+        try:
+            lock.lock_database()
+        except StoreError:
+            lock.release()
+            raise
         # For the error of a second server. Nothing depends on it, so a full disk doesn't matter.
         with contextlib.suppress(OSError):
             os.write(descriptor, (b"%d\n" % os.getpid()).ljust(_NOTE_AT))
-        return cls(descriptor, name)
+        return lock
+
+    def lock_database(self) -> None:
+        """Lock the database, if it exists and isn't locked yet. Raises StoreError if a server has it."""
+        if sys.platform == "win32" or self._database is not None or not os.path.isfile(self._path):
+            return  # Windows keeps an open file from being removed
+        if file_identity(self._path) in _locked:
+            raise _taken(self._path, _RENAMED)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR)
+        except OSError as error:
+            raise os_fault(self._path, error) from error
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _BYTE)
+        except OSError as error:
+            os.close(descriptor)
+            if isinstance(error, _HELD):
+                raise _taken(self._path, _RENAMED) from error
+            raise os_fault(self._path, error) from error
+        self._database = descriptor
+        _locked[_identity(descriptor)] = self
 
     def note(self, head: Head, *, on_disk: bool = False) -> None:
         """Note the log's head. With `on_disk`, sync it to the disk.
@@ -94,9 +140,9 @@ class FileLock:
             _write_at(self._descriptor, head.to_bytes(), _NOTE_AT)
             if on_disk:
                 os.fsync(self._descriptor)
-                sync_directory(self._name)
+                sync_directory(self.name)
         except OSError as error:
-            raise os_fault(self._name, error) from error
+            raise os_fault(self.name, error) from error
 
     def noted(self) -> Head | None:
         """Return the note of the last owner; None if there is no readable one."""
@@ -113,11 +159,32 @@ class FileLock:
         except OSError:
             return b""
 
-    def release(self) -> None:
-        """Release the lock. Call this once only."""
+    def release(self, *, stays_open: bool = False) -> None:
+        """Release the locks. Call this once only.
+
+        With `stays_open`, SQLite still has the database open and keeps its own locks.
+        """
+        if sys.platform != "win32" and self._database is not None:
+            del _locked[_identity(self._database)]
+            if stays_open:
+                fcntl.lockf(self._database, fcntl.LOCK_UN, 1, _BYTE)
+            else:
+                os.close(self._database)
+        _unlock(self._descriptor)
         os.close(self._descriptor)
 
 
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+_RENAMED: Final = "under another name, or its -lock file was removed"
+
+
 def _taken(path: str, holder: str) -> StoreError:
-    who = f"process {holder}" if holder else "another process"
-    return StoreError(503, f"{path}: in use by a running server ({who}); stop it, or name another path")
+    if file_identity(path) in _locked:
+        holder = f"process {os.getpid()}, which is this one and may still be closing it"
+    return StoreError(
+        503, f"{path}: in use by a running server ({holder}); stop it, or name another path"
+    )
