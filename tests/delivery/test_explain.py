@@ -13,6 +13,7 @@ from tests.model.test_index import events, predicates
 from trionotify import (
     EVERYTHING,
     AllOf,
+    AnyOf,
     Client,
     Exact,
     Explanation,
@@ -108,3 +109,91 @@ async def test_what_has_no_explanation(autojump_clock: trio.testing.MockClock) -
             hub.explain(notification, "al")  # type: ignore[arg-type] # that is the mistake
     with pytest.raises(TypeError, match=r"^subject: must be a Notification or a Client, not str$"):
         explain(Exact(type="t"), "x")  # type: ignore[arg-type] # that is the mistake
+
+
+def fails(subject: object) -> bool:
+    raise LookupError("of the application")
+
+
+def holds(subject: object) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        Not(fails),
+        Not(AllOf([fails, holds])),
+        Not(AnyOf([fails, holds])),
+        AnyOf([Not(fails), holds]),
+        AnyOf([Exact(type="other"), Not(fails)]),
+        AllOf([holds, Not(fails)]),
+        Not(AllOf([holds, Not(Not(fails))])),
+    ],
+)
+def test_a_callable_that_raises_inside(predicate: Any) -> None:
+    """The predicate raises, so it doesn't hold, and each part around the callable says why."""
+    event = Notification(type="t")
+    with pytest.raises(LookupError):
+        predicate(event)
+    shown = explain(predicate, event)
+    assert not shown
+    assert shown.why == "a part of it raised an error, so it doesn't hold"
+    assert "it raised LookupError('of the application')" in str(shown)
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        AnyOf([holds, fails]),
+        AnyOf([Exact(type="t"), Not(fails)]),
+        AllOf([Exact(type="other"), fails]),
+        Not(AllOf([Not(holds), fails])),
+    ],
+)
+def test_a_callable_that_raises_too_late(predicate: Any) -> None:
+    """It isn't called, because a part before it has decided."""
+    event = Notification(type="t")
+    shown = explain(predicate, event)
+    assert bool(shown) is predicate(event)
+    assert not shown.why
+    assert "it raised LookupError('of the application')" in str(shown)
+
+
+async def test_an_audience_that_raises_is_for_nobody(autojump_clock: Any) -> None:
+    """Also if it is a part of another one."""
+    async with open_hub() as hub:
+        client = Client("al", {"team": "ops"})
+        event = Notification.of("x", type="t", audience=~Exact(team="dev") & Not(fails))
+        assert not hub.explain(event, client)
+
+
+def test_a_subclass_decides_for_itself() -> None:
+    """It is a callable like any other, and may differ from the class that it comes from."""
+
+    class Either(AllOf):
+        def __call__(self, subject: Any) -> bool:
+            return any(part(subject) for part in self.parts)
+
+    class Contains(Exact):
+        def __call__(self, subject: Any) -> bool:
+            return all(value in (subject.get(name) or "") for name, value in self.attributes)
+
+    predicate = Either([Contains(type="rd"), Exact(type="other")])
+    event = Notification(type="order")
+    assert predicate(event)
+    assert explain(predicate, event)
+    assert explain(Contains(type="rd"), event)
+
+
+def test_a_callable_without_words() -> None:
+    """Its `repr` may raise, too."""
+
+    class Wordless:
+        def __call__(self, subject: Any) -> bool:
+            return True
+
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    assert str(explain(Wordless(), Notification())) == "yes the callable <Wordless>"

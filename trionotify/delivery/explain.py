@@ -6,6 +6,8 @@ slowly and for people. It asks every part, even if an earlier part has decided a
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
 from trionotify.delivery.clients import Client
@@ -28,6 +30,10 @@ from trionotify.model.predicates import (
 
 __all__ = ["Explanation", "explain", "explain_delivery"]
 
+#: The predicates that are explained by their parts. An application's subclass may decide otherwise.
+_BUILT_IN: Final = frozenset({Exact, Prefix, Suffix, AllOf, AnyOf, Not, Sql, type(EVERYTHING)})
+_PART_RAISED: Final = "a part of it raised an error, so it doesn't hold"
+
 
 @attrs.frozen
 class Explanation:
@@ -40,6 +46,8 @@ class Explanation:
     condition: str
     why: str = ""
     parts: tuple[Explanation, ...] = ()
+    #: Whether a callable raised. Then nothing around it holds, unless an earlier part has decided.
+    _raised: bool = attrs.field(default=False, repr=False)
 
     def __bool__(self) -> bool:
         return self.holds
@@ -54,36 +62,53 @@ class Explanation:
 
 
 def explain(predicate: Wanted, subject: Subject) -> Explanation:  # noqa: PLR0911 - a table
-    """Explain `predicate` on `subject`. A callable that raises counts as False, and `why` says so.
+    """Explain `predicate` on `subject`.
 
-    Raises TypeError for a subject that is neither a notification nor a client.
+    If a callable raises, it doesn't hold, and `why` says so. Neither does a predicate that it is a part
+    of, unless a part before it has decided. Raises TypeError for a subject that is neither a
+    notification nor a client.
     """
     if callable(predicate) and not hasattr(subject, "get"):
         kind = type(subject).__name__
         raise TypeError(f"subject: must be a Notification or a Client, not {kind}")
+    if type(predicate) not in _BUILT_IN:
+        return _callable(predicate, subject)
     match predicate:
         case Exact() | Prefix() | Suffix():
             parts = [_condition(predicate, name, text, subject) for name, text in predicate.attributes]
             return parts[0] if len(parts) == 1 else _together("all of", all(parts), parts)
-        case AllOf() | AnyOf():
-            parts = [explain(part, subject) for part in predicate.parts]
-            if isinstance(predicate, AllOf):
-                return _together("all of", all(parts), parts)
-            return _together("any of", any(parts), parts)
+        case AllOf():
+            return _in_turn("all of", [explain(part, subject) for part in predicate.parts], False)
+        case AnyOf():
+            return _in_turn("any of", [explain(part, subject) for part in predicate.parts], True)
         case Not():
             part = explain(predicate.part, subject)
-            return Explanation(not part, "not", parts=(part,))
+            return _decided("not", not part, [part], part._raised)
         case Sql():
             return _sql(predicate, subject)
-    if predicate is EVERYTHING or predicate is NOTHING:
-        return Explanation(
-            predicate is EVERYTHING, "everything" if predicate is EVERYTHING else "nothing"
-        )
+    return Explanation(predicate is not NOTHING, "nothing" if predicate is NOTHING else "everything")
+
+
+def _callable(predicate: Wanted, subject: Subject) -> Explanation:
     check_filter(predicate)
+    shown = f"the callable {quoted(predicate)}"
     try:
-        return Explanation(bool(predicate(subject)), f"the callable {predicate!r}")
+        return Explanation(bool(predicate(subject)), shown)
     except Exception as error:  # an application's own callable may raise anything
-        return Explanation(False, f"the callable {predicate!r}", f"it raised {error!r}")
+        return Explanation(False, shown, f"it raised {quoted(error)}", raised=True)
+
+
+def _in_turn(condition: str, parts: list[Explanation], decisive: bool) -> Explanation:
+    """Explain parts of which the first with the `decisive` result decides, or the first that raises."""
+    for part in parts:
+        if part._raised or part.holds is decisive:
+            return _decided(condition, decisive, parts, part._raised)
+    return _decided(condition, not decisive, parts, False)
+
+
+def _decided(condition: str, holds: bool, parts: list[Explanation], raised: bool) -> Explanation:
+    why = _PART_RAISED if raised else ""
+    return Explanation(holds and not raised, condition, why, tuple(parts), raised)
 
 
 def _condition(
