@@ -99,6 +99,24 @@ async def test_a_duration_is_the_logs_own(
     assert await log.offset_ago(since.ago) == 3
 
 
+async def test_a_moment_is_compared_as_it_was(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notification of just that time counts, however long it takes until the log is looked into."""
+    monkeypatch.setattr(time, "time", lambda: 1e9 + trio.current_time())
+    log = MemoryLog(max_entries=10, max_bytes=10_000, max_age=1e6)
+    for second in range(5):
+        log.append([Entry(Notification(str(second)))], trio.current_time())
+        await trio.sleep(10)
+
+    async def others_run() -> None:
+        autojump_clock.jump(5)
+
+    monkeypatch.setattr(trio.lowlevel, "checkpoint", others_run)
+    assert await log.offset_at(1e9 + 20) == 2
+    assert await log.offset_ago(35) == 2
+
+
 async def test_clients_start_there(room: Room, autojump_clock: trio.testing.MockClock) -> None:
     """Over the wire, as in the process."""
     for second in range(5):

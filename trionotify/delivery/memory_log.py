@@ -141,12 +141,17 @@ class MemoryLog(Alone):
 
     async def offset_at(self, moment: float) -> int:
         """Return the offset behind which is the first entry of this time (since 1970) or later."""
-        return await self.offset_ago(time.time() - moment)
+        # Both clocks are read at one moment, before the checkpoint. The steady clock is read first, so
+        # that an entry of just this time counts.
+        return await self._offset_from(trio.current_time() - (time.time() - moment))
 
     async def offset_ago(self, seconds: float) -> int:
         """Return the offset behind which is the first entry that is at most `seconds` old."""
+        return await self._offset_from(trio.current_time() - seconds)
+
+    async def _offset_from(self, at: float) -> int:
+        """Return the offset behind which is the first entry of Trio's time `at` or later."""
         await trio.lowlevel.checkpoint()
-        at = trio.current_time() - seconds
         entries = self._entries
         first = bisect_left(entries, at, lo=self._blank, key=lambda entry: entry.at)  # type: ignore[union-attr] # no blanks from there
         return self.head - len(entries) + first
