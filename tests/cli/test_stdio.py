@@ -17,6 +17,7 @@ import trio
 from tests.cli.test_main import COMMAND, run, running
 from tests.cli.test_pubsub import file, say, started, until
 from tests.fleet.server import free_port
+from trionotify.cli import stdio
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and /proc")
 SHELL_COMMAND = f"{sys.executable} -m trionotify"
@@ -201,3 +202,23 @@ def test_input_that_never_ends() -> None:
     count, _, _ = err.splitlines()[-1].removeprefix("trionotify: ").partition(" acknowledged")
     assert int(count) > 100
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes that don't block")
+async def test_streams_that_do_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program that shares them has made them so, as Node does."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    monkeypatch.setattr(stdio, "input_number", lambda: reading)
+    written = ["x" * (1 << 20), "", "last"]
+
+    async def write() -> None:
+        for line in written:
+            await stdio.write(writing, line.encode() + b"\n")
+        os.close(writing)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        assert [line async for line in stdio.Lines()] == written
+    os.close(reading)

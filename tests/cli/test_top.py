@@ -17,7 +17,7 @@ from rich.console import Console
 from trio.testing import MockClock as Clock
 
 from tests.conftest import open_room
-from trionotify import Refused, open_server
+from trionotify import Refused, TrionotifyError, open_server
 from trionotify.cli import top
 from trionotify.cli.fetch import fetch
 from trionotify.cli.top import Picture, bars, quantile, render, watch
@@ -167,3 +167,42 @@ async def test_an_answer_that_is_none() -> None:
         with pytest.raises(OSError, match="the answer can't be read: illegal status line"):
             await fetch(f"http://127.0.0.1:{port}", "livez", "*/*")
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("body", [b"up 1", b"[]", b"{}", b'{"published": "x"}'])
+async def test_figures_of_another_program(body: bytes) -> None:
+    """Many have /metrics."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, answer, 0)
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        with pytest.raises(TrionotifyError, match=f"{url}: no figures of trionotify; give the URL"):
+            await watch(url, 0.01, once=True)
+        nursery.cancel_scope.cancel()
+
+
+async def test_brackets_are_no_markup(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
+    """Those of an address, and of an error."""
+    async with open_room() as room:
+        now = figures(room.hub)
+    url = "http://[fe80::1]:8000"
+    out = io.StringIO()
+    Console(file=out, width=100).print(render(url, Picture.of(now, now), []))
+    assert url in out.getvalue()
+    answers: list[Any] = [now, OSError("[/no] such thing"), Refused(401, "sig: no")]
+
+    async def read(url: str, extra_headers: object) -> Any:
+        await trio.lowlevel.checkpoint()
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(top, "_read", read)
+    monkeypatch.setattr(top.sys.stdout, "isatty", lambda: True)
+    with pytest.raises(Refused, match="401"):
+        await watch(url, 1, once=False)

@@ -30,6 +30,7 @@ __all__ = [
     "show",
     "stdout_failed",
     "unread",
+    "write",
 ]
 
 
@@ -130,11 +131,7 @@ class Lines:
 
     async def __anext__(self) -> str | bytes:
         while not self._lines and not self._over:
-            self._take(
-                await trio.to_thread.run_sync(
-                    os.read, input_number(), _READ_BYTES, abandon_on_cancel=True
-                )
-            )
+            self._take(await _read(input_number()))
         if not self._lines:
             raise StopAsyncIteration
         line = self._lines.popleft().removesuffix(b"\r")
@@ -158,6 +155,27 @@ class Lines:
             self._lines.extend(whole)
             self._rest, self._rest_bytes = [rest], len(rest)
         self._over = not data
+
+
+async def _read(number: int) -> bytes:
+    """Read some bytes from a descriptor."""
+    while True:
+        try:
+            return await trio.to_thread.run_sync(os.read, number, _READ_BYTES, abandon_on_cancel=True)
+        except BlockingIOError:  # a program that shares it has made it non-blocking
+            await trio.lowlevel.wait_readable(number)
+
+
+async def write(number: int, data: bytes) -> None:
+    """Write all bytes to a descriptor, without buffering. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            done = await trio.to_thread.run_sync(os.write, number, rest, abandon_on_cancel=True)
+        except BlockingIOError:  # as above
+            await trio.lowlevel.wait_writable(number)
+        else:
+            rest = rest[done:]
 
 
 class Terminal:

@@ -5,12 +5,10 @@ It reconnects if the connection is lost, and reports that on stderr.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 
 import click
-import trio
 
 from trionotify.cli.client import (
     Client,
@@ -20,7 +18,7 @@ from trionotify.cli.client import (
     predicate_of,
     run,
 )
-from trionotify.cli.stdio import output_number, say
+from trionotify.cli.stdio import output_number, say, write
 from trionotify.client.remote import Remote
 from trionotify.errors import CloseCode, Closed, Lagged, Unreadable
 from trionotify.model.cloudevents import encode
@@ -92,11 +90,8 @@ def _line(notification: Notification, cursor: str, as_json: bool) -> bytes:
 
 async def _write(line: bytes) -> bool:
     """Write to stdout without buffering; return False if it no longer has a reader."""
-    rest = memoryview(line)
-    number = output_number()
     try:
-        while rest:
-            rest = rest[await trio.to_thread.run_sync(os.write, number, rest, abandon_on_cancel=True) :]
+        await write(output_number(), line)
     except BrokenPipeError:
         return False
     except OSError as error:

@@ -122,6 +122,7 @@ async def watch(
     try:
         from rich.console import Console  # noqa: PLC0415 - an extra
         from rich.live import Live  # noqa: PLC0415 - as above
+        from rich.text import Text  # noqa: PLC0415 - as above
     except ImportError:
         raise TrionotifyError(_MISSING) from None
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -146,7 +147,7 @@ async def watch(
             except (OSError, Refused) as error:
                 if isinstance(error, Refused) and error.status < _PASSING:
                     raise
-                live.update(f"{url}: {error}; trying again", refresh=True)
+                live.update(Text(f"{url}: {error}; trying again"), refresh=True)
                 continue
             picture = Picture.of(before, now)
             history.append(picture.published)
@@ -157,9 +158,7 @@ async def watch(
 async def _read(url: str, extra_headers: Iterable[tuple[str, str]]) -> Figures:
     try:
         with trio.fail_after(_PATIENCE):
-            figures: Figures = read_json(await fetch(url, "metrics", "application/json", extra_headers))
-            # The server's own `at` is a time of day, and its clock may be set between two readings.
-            return {**figures, "at": trio.current_time()}
+            body = await fetch(url, "metrics", "application/json", extra_headers)
     except trio.TooSlowError:
         raise OSError("no answer") from None
     except Refused as refused:
@@ -169,16 +168,24 @@ async def _read(url: str, extra_headers: Iterable[tuple[str, str]]) -> Figures:
             else ""
         )
         raise Refused(refused.status, f"{refused.detail}{hint}") from None
+    try:
+        # The server's own `at` is a time of day, and its clock may be set between two readings.
+        figures = {**read_json(body), "at": trio.current_time()}
+        Picture.of(figures, figures)
+    except (ValueError, TypeError, LookupError):
+        raise TrionotifyError(f"{url}: no figures of trionotify; give the URL of its server") from None
+    return figures
 
 
 def render(url: str, picture: Picture, history: Iterable[float]) -> RenderableType:
     """Return the picture in the form that rich draws."""
     from rich.columns import Columns  # noqa: PLC0415 - an extra
     from rich.console import Group  # noqa: PLC0415 - an extra
+    from rich.markup import escape  # noqa: PLC0415 - an extra
 
     now = picture.now
     ready = all(now["checks"].values())
-    title = f"[bold]trionotify[/] {url}  {'[green]ready' if ready else '[red]not ready'}"
+    title = f"[bold]trionotify[/] {escape(url)}  {'[green]ready' if ready else '[red]not ready'}"
     by_kind = [
         (f"{kind['transport']} {kind['format']} {kind['state']}", kind["count"])
         for kind in now["clients"]
