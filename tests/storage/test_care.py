@@ -471,6 +471,30 @@ def test_a_repair_that_fails(log: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert sorted(os.listdir(log.parent)) == ["log.db", "log.db-lock"]
 
 
+@pytest.mark.parametrize("name", ["log.db-repaired", "log.db-repaired-wal", "log.db-shm"])
+def test_a_repair_with_something_in_its_way(name: str, log: Path) -> None:
+    """It is named, and the log stays as it is."""
+    (log.parent / name).mkdir()
+    before = log.read_bytes()
+    with pytest.raises(
+        StoreError, match=rf"{name}: is in the way and can't be removed \(.*\); remove it"
+    ):
+        repair(log)
+    assert log.read_bytes() == before
+    assert not (log.parent / "log.db-damaged").exists()
+    (log.parent / name).rmdir()
+    assert repair(log).kept == 300
+
+
+def test_a_backup_with_something_in_its_way(log: Path, tmp_path: Path) -> None:
+    """Here, too."""
+    (tmp_path / "copy-part").mkdir()
+    with pytest.raises(
+        StoreError, match=r"copy-part: is in the way and can't be removed \(.*\); remove"
+    ):
+        care.backup(log, str(tmp_path / "copy"))
+
+
 def test_a_repaired_log_is_one_file(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of it is in a WAL, which a full disk or another reader would keep from being merged."""
     insert = care._insert

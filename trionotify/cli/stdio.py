@@ -73,9 +73,15 @@ def say(text: str) -> None:
 
 
 def show(text: str) -> None:
-    """Write a line to stdout. Raises `Failure` if that fails, BrokenPipeError without a reader."""
+    """Write a line to stdout. Raises `Failure` if that fails, BrokenPipeError without a reader.
+
+    Characters that its encoding lacks are written as escapes.
+    """
     try:
-        click.echo(text)
+        try:
+            click.echo(text)
+        except UnicodeEncodeError as error:
+            click.echo(text.encode(error.encoding, "backslashreplace"))
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise

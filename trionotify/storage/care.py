@@ -221,14 +221,14 @@ def _put_in_place(path: str, repaired: str) -> str:
     number, aside = 1, path + "-damaged"
     while os.path.exists(aside):
         number, aside = number + 1, f"{path}-damaged-{number + 1}"
+    remove(path + "-shm")  # first of all, because this may fail
     try:
         if os.path.exists(path + "-wal"):
             _give_name(path + "-wal", aside + "-wal")
         _give_name(path, aside)
         sync_directory(path)
         # The new one must never stand beside the old one's WAL, which SQLite would apply to it.
-        for name in (path + "-wal", path + "-shm"):
-            remove(name)
+        remove(path + "-wal")
         os.replace(repaired, path)
         sync_directory(path)
     except OSError as error:
