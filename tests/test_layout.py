@@ -111,7 +111,6 @@ TESTED_IN = {
     "storage.eviction": "storage/test_sqlite",
     "storage.extent": "storage/test_sqlite_faults",
     "storage.faults": "storage/test_sqlite_faults",
-    "storage.lock": "storage/test_sqlite_faults",
     "storage.moments": "storage/test_sqlite",
     "storage.reading": "test_damage",
     "storage.redis_checks": "storage/test_redis_log",

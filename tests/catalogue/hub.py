@@ -45,6 +45,7 @@ await on_hub(lambda hub: hub.explain(Notification("x"), "b"))
 await on_hub(lambda hub: hub.handle(None))
 await on_hub(lambda hub: hub.attach(None))
 await on_hub(copy)
+await on_hub(lambda hub: hub.explain(Notification("x", type="t"), wanting(NOT)))
 """
 
 
@@ -111,6 +112,7 @@ def names() -> Mapping[str, Any]:
         "copy": copy,
         "enter": _enter,
         "fails": _fails,
+        "NOT": Not(_fails),
         "twice_entered": _twice_entered,
         "hub_entered_twice": _hub_entered_twice,
         "twice_waiting": _twice_waiting,

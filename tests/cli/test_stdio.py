@@ -224,11 +224,10 @@ async def test_streams_that_do_not_block(monkeypatch: pytest.MonkeyPatch) -> Non
     os.close(reading)
 
 
-@pytest.mark.parametrize("encoding", ["latin-1:strict", "ascii:strict"])
-def test_an_output_that_lacks_characters(encoding: str, tmp_path: Path) -> None:
+def test_an_output_that_lacks_characters(tmp_path: Path) -> None:
     """They are written as escapes, because the rest is what counts."""
     event = tmp_path / "event.json"
     event.write_text('{"specversion": "1.0", "id": "1", "source": "/s", "type": "€"}', "utf-8")
-    done = shell(f"trionotify explain --sql \"type = '€'\" {event}", PYTHONIOENCODING=encoding)
+    done = shell(f"trionotify explain --sql \"type = '€'\" {event}", PYTHONIOENCODING="latin-1:strict")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "yes sql type = '\\u20ac': it is True\n"
