@@ -483,8 +483,8 @@ MISTAKES = [
         "M21",
         on_the_command_line("--port=PORT"),
         (
-            "trionotify: 127.0.0.1:PORT: Address already in use; stop the program that listens"
-            " there, or choose another place with --port, --host or --unix"
+            "trionotify: port: 127.0.0.1:PORT: Address already in use; stop the program that listens"
+            " there, or choose another port with --port"
         ),
     ),
     row(

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from tests.eventstream import Dispatched, EventSource
 from trionotify import Notification
+from trionotify.connection.frames import Nothing
 from trionotify.connection.sse import (
     LINES,
     LINES_UNCHUNKED,
     SSE,
     SSE_UNCHUNKED,
     EventsFormat,
-    Nothing,
     RawEventsFormat,
     stream_formats,
     unchunked,

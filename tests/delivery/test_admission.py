@@ -121,6 +121,9 @@ async def test_a_websocket_of_the_applications_is_refused(autojump_clock: Clock)
         remote = "test"
         subprotocol = None
 
+        async def get_message(self) -> str:
+            raise AssertionError("it isn't read")
+
         async def aclose(self, code: int, reason: str) -> None:
             closed.append((code, reason))
 

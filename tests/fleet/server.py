@@ -102,6 +102,11 @@ class ServerProcess:
             await process.stdout.aclose()
         return code
 
+    async def logs(self, words: str) -> None:
+        """Wait until these words are in its log, which a thread of its own writes a little later."""
+        while words not in self.errors:  # noqa: ASYNC110 - a file doesn't say that it has grown
+            await trio.sleep(0.01)
+
     async def up(self) -> None:
         """Wait until it listens."""
         while not self.listening.is_set():

@@ -8,6 +8,7 @@ from typing import Final
 
 from tests.fuzz.filters import NAMES, TEXTS, random_filter, random_sql
 from tests.fuzz.mutation import ODD_TEXTS, chance, odd_text, spoil
+from tests.matching import match
 from trionotify import Notification, Predicate, Sql, to_json
 from trionotify.delivery.explain import explain
 from trionotify.model.addresses import unix_path, unix_url
@@ -35,7 +36,7 @@ def sql_input(random: Random) -> None:
         index.add(predicate, member)
     for notification in notifications:
         wanted = [member for member, predicate in enumerate(predicates) if predicate(notification)]
-        found = sorted(index.match(notification))
+        found = sorted(match(index, notification))
         assert found == wanted, f"index: {found}, not {wanted}: {predicates} on {notification!r}"
         for member, predicate in enumerate(predicates):
             holds = explain(predicate, notification).holds
@@ -47,7 +48,7 @@ def sql_input(random: Random) -> None:
             same = bool(again(notification)) == bool(predicate(notification))
             assert same, f"to_json: another answer: {predicate} on {notification!r}"
         index.remove(predicate, member)
-    assert index.match(notifications[0]) == [], "the index isn't empty at the end"
+    assert match(index, notifications[0]) == [], "the index isn't empty at the end"
 
 
 def _predicate(random: Random) -> Predicate | None:

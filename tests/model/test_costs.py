@@ -15,6 +15,7 @@ import trio.testing
 
 from tests.conftest import Room
 from tests.kernel import FakeKernel, upgrade
+from tests.matching import match
 from tests.web import Web, post
 from trionotify import AnyOf, Exact, Notification, Prefix, Sql
 from trionotify.delivery import turns as turns_module
@@ -203,8 +204,8 @@ def test_a_choice_of_conditions_is_not_asked() -> None:
     index.add(AnyOf([Exact(subject=str(number)) for number in range(200)]), "many")
     index.add(AnyOf([Exact(subject="7", type="u"), Prefix(subject="9")]), "two at once")
     assert [filed.certain for filed in index._filed.values()] == [True, False]
-    assert index.match(Notification(subject="7")) == ["many"]
-    assert sorted(index.match(Notification(subject="9"))) == ["many", "two at once"]
+    assert match(index, Notification(subject="7")) == ["many"]
+    assert sorted(match(index, Notification(subject="9"))) == ["many", "two at once"]
 
 
 def test_prices() -> None:

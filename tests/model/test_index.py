@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.matching import match
 from trionotify import EVERYTHING, NOTHING, AllOf, AnyOf, Exact, Not, Notification, Prefix, Sql, Suffix
 from trionotify.cesql import MAX_PATTERN
 from trionotify.model.index import MAX_ANCHOR, PredicateIndex
@@ -44,18 +45,6 @@ events = st.builds(
     st.none() | words,
     st.none() | words | st.sampled_from([5, True, "true", "05"]),
 )
-
-
-def match(
-    index: PredicateIndex[Any], subject: Any, errors: dict[Any, Exception] | None = None
-) -> list[Any]:
-    """The members whose predicate holds; without `errors`, none may raise."""
-    raised: dict[Any, Exception] = {} if errors is None else errors
-    found = []
-    for filed in index.candidates(subject):
-        found += index.holding(filed, subject, raised)
-    assert errors is not None or not raised
-    return found
 
 
 @given(st.lists(predicates, max_size=12), st.lists(st.integers(0, 11)), st.lists(events, max_size=4))
