@@ -26,6 +26,9 @@ __all__ = ["ALLOWED", "cursor_input", "forwarded_input", "http_input", "origin_i
 
 # --- http: heads and bodies ---
 
+_FILE = "/trionotify.js"
+#: The client has the file already, whichever it is.
+_ANY_FORM = "If-None-Match: *"
 #: Requests without a body, and what is due.
 _PLAIN: tuple[tuple[str, str, frozenset[int]], ...] = (
     ("GET", "/livez", frozenset({200})),
@@ -33,7 +36,7 @@ _PLAIN: tuple[tuple[str, str, frozenset[int]], ...] = (
     ("GET", "/readyz?verbose", frozenset({200})),
     ("GET", "/clients?limit=1", frozenset({200})),
     ("HEAD", "/events?type=x", frozenset({200})),
-    ("HEAD", "/trionotify.js", frozenset({200})),
+    ("HEAD", _FILE, frozenset({200})),
     ("OPTIONS", "/events", frozenset({200, 204})),
     ("GET", "/nowhere", frozenset({404})),
     ("DELETE", "/events", frozenset({405})),
@@ -51,7 +54,7 @@ _FIELDS = (
     ),
     *("Expect: 100-continue", "Connection: close", "Connection: keep-alive", "Accept-Encoding: gzip"),
     *("Origin: http://localhost", "ce-id: %41", 'ce-type: "x"', "Range: bytes=0-", "TE: trailers"),
-    *("If-None-Match: *", "Forwarded: for=1", "Upgrade: h2c", "X: " + "y" * 500, "Sec-Fetch-Mode: cors"),
+    *(_ANY_FORM, "Forwarded: for=1", "Upgrade: h2c", "X: " + "y" * 500, "Sec-Fetch-Mode: cors"),
 )
 #: Fields that a request may not have, or not twice, or not with this value.
 _BAD_FIELDS = (
@@ -102,6 +105,8 @@ def _legal(random: Random) -> tuple[bytes, frozenset[int]]:
     if chance(random, 60):
         method, target, due = random.choice(_PLAIN)
         fields = [field for field in fields if field[:4] not in ("Expe", "Acce", "Last")]
+        if _ANY_FORM in fields and target == _FILE:
+            due = frozenset({304})
         return _head(method, target, fields), due
     # A body: its type and the fields ce-… would say what it has to be.
     fields = [field for field in fields if field[:3] not in ("Con", "ce-")]
