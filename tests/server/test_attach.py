@@ -20,6 +20,7 @@ from tests.conftest import raw_client
 from tests.kernel import upgrade
 from tests.provider import Provider
 from trionotify import (
+    EVERYTHING,
     Client,
     Disconnected,
     Exact,
@@ -536,19 +537,22 @@ async def test_it_is_cut_off_at_the_deadline(autojump_clock: trio.testing.MockCl
         assert websockets[1].closed == 1012
 
 
+@pytest.mark.parametrize("revoked", [False, True])
 async def test_a_peer_that_stalls(
-    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    revoked: bool, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is dropped, and the log says why."""
+    """It is dropped, and the log says why, or why it was closed before that."""
     caplog.set_level(logging.INFO, "trionotify")
-    async with open_hub(stall_timeout=5) as hub, trio.open_nursery() as nursery:
+    async with open_hub(stall_timeout=5, close_timeout=60) as hub, trio.open_nursery() as nursery:
         nursery.start_soon(hub.attach, SlowWebSocket("/"))
         await trio.testing.wait_all_tasks_blocked()
         await hub.publish("1", confirm=True)
+        if revoked:
+            assert await hub.disconnect(EVERYTHING, "no") == 1
         await trio.sleep(6)
         assert not hub.connections
     (left,) = [vars(record) for record in caplog.records if vars(record).get("event") == "left"]
-    assert (left["code"], left["reason"]) == (1013, "stalled")
+    assert (left["code"], left["reason"]) == ((4403, "no") if revoked else (1013, "stalled"))
 
 
 async def test_what_it_can_not_do_it_refuses() -> None:

@@ -181,8 +181,9 @@ class _AttachedConnection(Connection):
                 if message is not None:
                     with trio.fail_after(self.hub.settings.stall_timeout):
                         await self._write(message)
-        except trio.TooSlowError:  # so the write that was cut off has closed the connection
-            self.code, self.reason = CloseCode.TRY_AGAIN_LATER, "stalled"
+        except trio.TooSlowError:
+            if self.code == CloseCode.GOING_AWAY:  # by the write that was cut off, and not before
+                self.code, self.reason = CloseCode.TRY_AGAIN_LATER, "stalled"
         except (Disconnected, trio.ClosedResourceError):
             self.close(CloseCode.NORMAL)
         except StoreError as error:
