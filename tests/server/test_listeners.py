@@ -74,12 +74,16 @@ class Refusing(socket.socket):
             "host: 127.0.0.1:80: .*; choose an address of this machine with --host$",
         ),
         (errno.EINVAL, "port", "host: 127.0.0.1:80: .*; choose an address of this machine with --host$"),
+        (errno.EMFILE, "port", r"port: 127.0.0.1:80: .*; raise the limit on open files \(ulimit -n\)$"),
     ],
 )
 async def test_a_port_that_is_refused(
     number: int, option: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a low port the fix is another one; for an address that the machine lacks, another address."""
+    """For a low port the fix is another one; for an address that the machine lacks, another address.
+
+    Another place doesn't help a process that has no descriptors left.
+    """
     monkeypatch.setattr(listeners.socket, "socket", Refusing)
     monkeypatch.setattr(Refusing, "number", number)
     with pytest.raises(OSError, match=words) as raised:
@@ -87,13 +91,10 @@ async def test_a_port_that_is_refused(
     assert raised.value.errno == number
 
 
-async def test_both_ports_are_the_same() -> None:
+async def test_both_ports_are_the_same(closed_port: int) -> None:
     """The second one has no room, and its option is named. Two free ports may both be 0."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with pytest.raises(OSError, match=r"admin_port: .* choose another port with --admin-port$"):
-        async with open_server(port=port, admin_port=port):
+        async with open_server(port=closed_port, admin_port=closed_port):
             raise AssertionError("it opened")
     async with open_server(port=0, admin_port=0) as server:
         assert server.port != server.admin_port

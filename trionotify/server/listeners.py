@@ -42,6 +42,7 @@ BACKLOG: Final = 4096
 _UNIX: Final = getattr(socket, "AF_UNIX", None)
 #: The machine lacks an address of the name, such as that of `localhost` in IPv6 if IPv6 is off.
 _LACKING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 #: By family, the address that stands for all addresses.
 _WILDCARDS: Final[Mapping[int, str]] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 #: With port 0, the number of attempts to find a port that is free at all addresses.
@@ -305,6 +306,9 @@ def _listen(sock: socket.socket) -> None:
 
 def _port_error(error: OSError, place: str, option: str) -> OSError:
     """Return the error of a host and a port with the option at fault in front, and the fix behind."""
+    if error.errno in _NO_DESCRIPTORS:
+        fix = "raise the limit on open files (ulimit -n)"
+        return OSError(error.errno, f"{option}: {place}: {error.strerror}; {fix}")
     hint = _PORT_HINTS.get(error.errno or 0)
     if hint is None:
         option, hint = "host", "choose an address of this machine with"
