@@ -159,6 +159,22 @@ async def test_a_reader_is_cancelled(tmp_path: Path) -> None:
             assert log._link.session is session
 
 
+async def test_pages_while_the_application_uses_all_threads(tmp_path: Path) -> None:
+    """They are parsed in a thread that the log has for itself."""
+    threads = trio.to_thread.current_default_thread_limiter()
+    users = [object() for _ in range(int(threads.total_tokens))]
+    async with open_redis(tmp_path) as server, open_nodes(server.url) as (one,):
+        await publish(one.hub, "a")
+        async with open_nodes(server.url) as (two,):
+            for user in users:
+                threads.acquire_on_behalf_of_nowait(user)
+            with trio.move_on_after(DEADLINE):
+                await two.hub.log.load(0)
+            for user in users:
+                threads.release_on_behalf_of(user)
+            assert [entry.data for entry in two.hub.log.read(0, 9)] == ["a"]
+
+
 async def test_large_notifications(tmp_path: Path) -> None:
     """Some are read at a time."""
     async with open_redis(tmp_path) as server, open_nodes(server.url, server.url) as (one, two):

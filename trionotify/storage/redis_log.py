@@ -103,6 +103,8 @@ class RedisLog:
         self._in_flight = InFlight()
         self._link = RedisLink(store, state, self._me, self._limits, self._in_flight)
         self.shelf: Shelf | None = self._link
+        #: The application may use all of Trio's threads, so the thread here has a limiter of its own.
+        self._parser = trio.CapacityLimiter(1)
         #: Set when the broadcast has advanced.
         self._moved = trio.Event()
         self._begin(state)
@@ -232,7 +234,7 @@ class RedisLog:
         pages, checks = self._pages, self._checks
         rows = await self._link.read(_PAGE, partial(self._link.connected().page, after))
         # Parsing their audiences may take long.
-        entries = await trio.to_thread.run_sync(self._all_restored, rows)
+        entries = await trio.to_thread.run_sync(self._all_restored, rows, limiter=self._parser)
         if pages is not self._pages:
             return  # the log began again meanwhile
         first = rows[0].offset if rows else self.head + 1
