@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -16,7 +17,8 @@ import trionotify
 from tests import stores
 from tests.stores import add, ask, child, data, open_store
 from trionotify.errors import StoreError
-from trionotify.storage import care
+from trionotify.storage import care, lock
+from trionotify.storage.faults import file_identity
 from trionotify.storage.lock import FileLock
 from trionotify.storage.sqlite import SqliteStore, new_epoch
 
@@ -79,6 +81,39 @@ def test_a_log_that_this_process_has(change: Callable[[Path], Path], tmp_path: P
     again = open_store(path)
     assert data(again) == ["a"]
     again.close()
+
+
+@posix_only
+def test_threads_that_open_a_log_under_two_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them has it, also if neither had it when the other looked."""
+    path = tmp_path / "log.db"
+    open_store(path).close()
+    names = [path, hard_link(path)]
+    both = threading.Barrier(2)
+
+    def look(name: str) -> tuple[int, int] | None:
+        found = file_identity(name)
+        if name in map(str, names):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.5)  # the other one can't come as long as this one may go on
+        return found
+
+    monkeypatch.setattr(lock, "file_identity", look)
+    taken: list[FileLock] = []
+
+    def take(name: Path) -> None:
+        with contextlib.suppress(StoreError):
+            taken.append(FileLock.take(str(name)))
+
+    threads = [threading.Thread(target=take, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 1
+    taken[0].release()
 
 
 @posix_only

@@ -18,6 +18,7 @@ import contextlib
 import errno
 import os
 import sys
+import threading
 from typing import Final, Self
 
 from trionotify.errors import StoreError
@@ -64,6 +65,8 @@ _OF_DIRECTORY: Final = (errno.ENOENT, errno.ENOTDIR, errno.EROFS)
 
 #: The databases that this process has locked, by device and inode.
 _locked: Final[dict[tuple[int, int], FileLock]] = {}
+#: Hubs open and close their logs in threads. One of these at a time opens or closes a database here.
+_changing: Final = threading.Lock()
 
 
 class FileLock:
@@ -115,21 +118,22 @@ class FileLock:
         """Lock the database, if it exists and isn't locked yet. Raises StoreError if a server has it."""
         if sys.platform == "win32" or self._database is not None or not os.path.isfile(self._path):
             return  # Windows keeps an open file from being removed
-        if file_identity(self._path) in _locked:
-            raise _taken(self._path, _RENAMED)
-        try:
-            descriptor = os.open(self._path, os.O_RDWR)
-        except OSError as error:
-            raise os_fault(self._path, error) from error
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _BYTE)
-        except OSError as error:
-            os.close(descriptor)
-            if isinstance(error, _HELD):
-                raise _taken(self._path, _RENAMED) from error
-            raise os_fault(self._path, error) from error
-        self._database = descriptor
-        _locked[_identity(descriptor)] = self
+        with _changing:
+            if file_identity(self._path) in _locked:
+                raise _taken(self._path, _RENAMED)
+            try:
+                descriptor = os.open(self._path, os.O_RDWR)
+            except OSError as error:
+                raise os_fault(self._path, error) from error
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _BYTE)
+            except OSError as error:
+                os.close(descriptor)
+                if isinstance(error, _HELD):
+                    raise _taken(self._path, _RENAMED) from error
+                raise os_fault(self._path, error) from error
+            self._database = descriptor
+            _locked[_identity(descriptor)] = self
 
     def note(self, head: Head, *, on_disk: bool = False) -> None:
         """Note the log's head. With `on_disk`, sync it to the disk.
@@ -165,11 +169,12 @@ class FileLock:
         With `stays_open`, SQLite still has the database open and keeps its own locks.
         """
         if sys.platform != "win32" and self._database is not None:
-            del _locked[_identity(self._database)]
-            if stays_open:
-                fcntl.lockf(self._database, fcntl.LOCK_UN, 1, _BYTE)
-            else:
-                os.close(self._database)
+            with _changing:
+                del _locked[_identity(self._database)]
+                if stays_open:
+                    fcntl.lockf(self._database, fcntl.LOCK_UN, 1, _BYTE)
+                else:
+                    os.close(self._database)
         _unlock(self._descriptor)
         os.close(self._descriptor)
 
