@@ -143,6 +143,9 @@ async def test_pages_without_tls(provider: Provider, tmp_path: Path, autojump_cl
         (("192.0.2.1",), False, (safe, told), 101),
         (("192.0.2.1",), False, (safe, told, "X-Forwarded-For: 192.0.2.9"), 101),
         (("192.0.2.1",), False, (plain, "X-Forwarded-Proto: http"), 101),
+        (("192.0.2.1",), True, (plain, "X-Forwarded-Proto: http"), 101),
+        (("192.0.2.1",), True, (plain,), 403),
+        ((), True, (plain, "X-Forwarded-Proto: http"), 403),
     ):
         async with open_room(authenticate=tokens, trusted_proxy=trusted) as room:
             kernel = FakeKernel()

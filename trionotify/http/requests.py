@@ -265,7 +265,8 @@ class Conversation:
             raise
         proxies = self._hub.proxies
         self._remote = proxies.client(self._peer, request.header("x-forwarded-for"))
-        secure = request.secure or proxies.has_tls(self._peer, request.header("x-forwarded-proto"))
+        proto = request.header("x-forwarded-proto")
+        secure = proxies.has_tls(self._peer, proto, request.secure)
         if (self._remote, secure) != (self._peer, request.secure):
             request = attrs.evolve(request, remote=self._remote, secure=secure)
         self._fields = self._hub.origins.fields(request)

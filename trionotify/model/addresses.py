@@ -103,10 +103,14 @@ class Proxies:
                 break
         return found
 
-    def has_tls(self, peer: str, proto: str | None) -> bool:
-        """Return whether a trusted proxy says in `X-Forwarded-Proto` that its client uses TLS."""
-        schemes = () if proto is None else [item.strip().lower() for item in proto.split(",")]
-        return "https" in schemes and self.trusts(peer)
+    def has_tls(self, peer: str, proto: str | None, encrypted: bool) -> bool:
+        """Return whether the client uses TLS, as a trusted proxy says in `X-Forwarded-Proto`.
+
+        Without that, return whether the connection of the `peer` is `encrypted`.
+        """
+        if proto is None or not self.trusts(peer):
+            return encrypted
+        return "https" in [item.strip().lower() for item in proto.split(",")]
 
     def trusts(self, peer: str) -> bool:
         """Return whether `peer` is a trusted proxy."""
