@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import attrs
+import pytest
 import trio
 
 from tests.conftest import Room, open_room
@@ -21,6 +22,11 @@ async def until(condition: Callable[[], object]) -> None:
     with trio.fail_after(DEADLINE):
         while not condition():  # noqa: ASYNC110 - it shows in what a peer has got
             await trio.sleep(0.002)
+
+
+def said(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+    """What was logged of this event."""
+    return [one.getMessage() for one in caplog.records if getattr(one, "event", None) == event]
 
 
 @asynccontextmanager

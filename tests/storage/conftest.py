@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trionotify.storage import redis_log, redis_store
+from trionotify.storage import redis_link, redis_log, redis_store
 
 
 @pytest.fixture
@@ -14,3 +14,10 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(redis_store, name, 120.0)
     for name in ("_PATIENCE", "_CONFIRMING"):
         monkeypatch.setattr(redis_log, name, 120.0)
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats come often."""
+    monkeypatch.setattr(redis_link, "BEAT", 0.05)
+    monkeypatch.setattr(redis_link, "_PAUSE", 0.02)

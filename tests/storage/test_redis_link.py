@@ -32,16 +32,9 @@ from trionotify.storage import redis_link, redis_scripts, redis_store
 from trionotify.storage.redis_errors import Unanswered
 from trionotify.storage.redis_rows import Stored
 
-pytestmark = pytest.mark.usefixtures("patient")
+pytestmark = pytest.mark.usefixtures("patient", "quickly")
 
 KEPT = ("--appendonly", "yes", "--appendfsync", "no")
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats come often."""
-    monkeypatch.setattr(redis_link, "BEAT", 0.05)
-    monkeypatch.setattr(redis_link, "_PAUSE", 0.02)
 
 
 async def test_a_restart_that_loses_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import trio.testing
 import trionotify.storage
 from tests.conftest import cancel_at_every_await
 from tests.fake_redis import FakeRedis
-from tests.redis_nodes import connected, data, open_nodes, open_proxy, publish, recovered, until
+from tests.redis_nodes import connected, data, open_nodes, open_proxy, publish, recovered, said, until
 from tests.redis_server import DEADLINE, open_redis
 from trionotify import Notification, Settings, StoreError, open_hub
 from trionotify.delivery.entry import Entry
@@ -23,19 +23,7 @@ from trionotify.storage import redis_checks, redis_link, redis_log
 from trionotify.storage.redis_checks import Checks
 from trionotify.storage.redis_log import RedisLog
 
-pytestmark = pytest.mark.usefixtures("patient")
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats come often."""
-    monkeypatch.setattr(redis_link, "BEAT", 0.05)
-    monkeypatch.setattr(redis_link, "_PAUSE", 0.02)
-
-
-def said(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
-    """What was logged of this event."""
-    return [one.getMessage() for one in caplog.records if getattr(one, "event", None) == event]
+pytestmark = pytest.mark.usefixtures("patient", "quickly")
 
 
 async def test_the_nodes(tmp_path: Path) -> None:

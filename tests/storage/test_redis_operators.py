@@ -13,32 +13,20 @@ import pytest
 import trio
 import trio.testing
 
-from tests.redis_nodes import connected, data, events, open_nodes, publish, recovered, until
+from tests.redis_nodes import connected, data, events, open_nodes, publish, recovered, said, until
 from tests.redis_server import RedisServer, open_redis
 from tests.web import Web, get
 from trionotify import StoreError
-from trionotify.storage import redis_link, redis_log, redis_nodes, redis_scripts, redis_store
+from trionotify.storage import redis_log, redis_nodes, redis_scripts, redis_store
 from trionotify.storage.redis_address import RedisAddress
 from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_nodes import Clock
 from trionotify.storage.redis_store import Limits, RedisStore, Session
 
-pytestmark = pytest.mark.usefixtures("patient")
+pytestmark = pytest.mark.usefixtures("patient", "quickly")
 
 WIDE = Limits(1000, 1 << 20, 1e9)
 STREAM = "trionotify:{trionotify}:log"
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats come often."""
-    monkeypatch.setattr(redis_link, "BEAT", 0.05)
-    monkeypatch.setattr(redis_link, "_PAUSE", 0.02)
-
-
-def said(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
-    """What was logged of this event."""
-    return [one.getMessage() for one in caplog.records if getattr(one, "event", None) == event]
 
 
 # --- the configuration ---

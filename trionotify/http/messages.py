@@ -181,7 +181,7 @@ def request_of(
     subprotocols: tuple[str, ...],
     allowed: frozenset[str] | None,
     *,
-    secure: bool = False,
+    secure: bool,
 ) -> Request:
     """The `Request` for a parsed head. Raises `Refused` (400) for an invalid target or `Host`."""
     authority = _authority("Host", next((value for name, value in head.headers if name == "host"), ""))
