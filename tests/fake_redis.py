@@ -17,7 +17,7 @@ import trio
 
 from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_rows import Stored, chained
-from trionotify.storage.redis_store import Limits, State
+from trionotify.storage.redis_state import Appended, Limits, Rows, State
 
 #: Seconds that a request takes at most, each way.
 _LATENCY = 0.01
@@ -80,6 +80,8 @@ class FakeRedis:
     #: The cursor in front of each, as text without the epoch: how histories go on.
     before: dict[tuple[int, str], tuple[int, str]] = attrs.Factory(dict)
     address: str = "fake"
+    #: Whether the tail gets a random part of what there is.
+    in_parts: bool = True
 
     def promote(self, lost: int) -> FakeServer:
         """Another server is the primary, without the newest; return the old one, which lives on."""
@@ -120,11 +122,12 @@ class FakeSession:
             raise Unanswered("fake: connection lost")
 
     async def append(
-        self, epoch: str, limits: Limits, rows: list[tuple[bytes, int, bytes]]
-    ) -> tuple[int, int, list[tuple[int, str] | None]]:
+        self, epoch: str, limits: Limits, rows: Rows, after: int = 0, most: int = 0
+    ) -> Appended:
         history = await self._there()
         if history.epoch != epoch:
             raise Refusal("fake", "EPOCH", f"EPOCH {history.epoch}")
+        unread = [stored for stored, *_ in history.entries if stored.offset > after]
         found: list[tuple[int, str] | None] = []
         for payload, size, key in rows:
             first = history.ids.get(key) if key else None
@@ -137,10 +140,14 @@ class FakeSession:
                 if key:
                     history.ids[key] = stored.offset, stored.chain
         self._evict(history, limits)
+        appended = Appended(
+            *(history.start, history.size, history.top, history.chain),
+            *(unread if len(unread) <= most else [], found),
+        )
         self.server.changed.set()
         self.server.changed = trio.Event()
         await self._travel()
-        return history.start, history.size, found
+        return appended
 
     def _evict(self, history: History, limits: Limits) -> None:
         while len(history.entries) > limits.entries or history.size > limits.bytes:
@@ -166,7 +173,7 @@ class FakeSession:
             if patience.cancelled_caught:
                 return []
         found = [stored for stored, *_ in history.entries if stored.offset > after]
-        return found[: self.redis.random.randrange(1, limit + 1)]
+        return found[: self.redis.random.randrange(1, limit + 1) if self.redis.in_parts else limit]
 
     async def page(self, after: int, limit: int) -> list[Stored]:
         history = await self._there()

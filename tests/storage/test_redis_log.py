@@ -233,7 +233,7 @@ async def test_it_ends_while_others_publish(autojump_clock: trio.testing.MockClo
         async with trio.open_nursery() as ends:
             await ends.start(one.run, inbox)
             await two._commit([Entry(Notification("a"))])
-            await until(lambda: one._link.send_batch.statistics().tasks_waiting_send)
+            await until(lambda: one._reading.send_batch.statistics().tasks_waiting_send)
             inbox.close_to_publishers()
         nursery.cancel_scope.cancel()
 

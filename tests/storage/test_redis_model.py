@@ -22,6 +22,7 @@ from tests.fake_redis import FakeRedis, FakeServer
 from tests.kernel import Peer
 from trionotify import StoreError
 from trionotify.model.cursor import Cursor
+from trionotify.storage import redis_reading
 
 
 @attrs.define(eq=False)
@@ -180,6 +181,8 @@ async def _run(seed: int, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(trionotify.storage, "RedisStore", lambda address, fsynced: redis)
     monkeypatch.setattr(trio.to_thread, "run_sync", _at_once)
     options: dict[str, Any] = {"store": "redis://fake", "close_timeout": 0.1, "max_tail_bytes": 20_000}
+    # Those that publish read along, or leave it to the tail.
+    monkeypatch.setattr(redis_reading, "BULK", 1 if seed % 4 < 2 else 8)
     safe = seed % 2 == 0
     options |= {} if safe else random.choice(({}, {"max_log_entries": 30}))
     async with AsyncExitStack() as stack:

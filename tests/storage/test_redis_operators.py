@@ -21,7 +21,8 @@ from trionotify.storage import redis_log, redis_nodes, redis_scripts, redis_stor
 from trionotify.storage.redis_address import RedisAddress
 from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_nodes import Clock
-from trionotify.storage.redis_store import Limits, RedisStore, Session
+from trionotify.storage.redis_state import Limits
+from trionotify.storage.redis_store import RedisStore, Session
 
 pytestmark = pytest.mark.usefixtures("patient", "quickly")
 
@@ -130,7 +131,7 @@ async def test_a_right_is_taken_away_before_a_script(right: str, tmp_path: Path)
                     await session.evict(narrow)
             assert before == [await server.command("DUMP", key) for key in sorted(await keys(server))]
             await server.command("ACL", "SETUSER", "me", f"+{right}")
-            assert (await session.append("epoch", narrow, rows(b"d")))[0] == 3
+            assert (await session.append("epoch", narrow, rows(b"d"))).start == 3
 
 
 async def keys(server: RedisServer) -> list[str]:
@@ -394,7 +395,7 @@ class SlowAnswer:
         while trio.current_time() < self.due:
             await trio.sleep(min(1.0, self.due - trio.current_time()))
             self.connection.statistics.bytes_read += self.connection.is_trickling
-        return [b"0", b"10"]
+        return [b"0", b"10", b"1", b"ab", []]
 
 
 def slow_session(connection: SlowConnection) -> Session:
@@ -426,7 +427,7 @@ async def test_an_answer_that_takes_long(  # noqa: PLR0917 - the cases
     monkeypatch.setattr(redis_store, "ANSWER_TIMEOUT", 3.0)
     session = slow_session(SlowConnection(seconds, is_trickling))
     if arrives:
-        assert await session.append("epoch", WIDE, [(bytes(size), size, b"")]) == (0, 10, [None])
+        assert (await session.append("epoch", WIDE, [(bytes(size), size, b"")])).firsts == [None]
     else:
         with pytest.raises(Unanswered, match=r"EVALSHA: no answer for 3 seconds"):
             await session.append("epoch", WIDE, [(bytes(size), size, b"")])

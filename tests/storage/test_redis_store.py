@@ -21,7 +21,8 @@ from trionotify.storage import redis_scripts, redis_store
 from trionotify.storage.redis_address import RedisAddress
 from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_rows import chained
-from trionotify.storage.redis_store import Limits, RedisStore, Session, State
+from trionotify.storage.redis_state import Appended, Limits, State
+from trionotify.storage.redis_store import RedisStore, Session
 
 pytestmark = pytest.mark.usefixtures("patient")
 
@@ -40,33 +41,52 @@ def rows(*data: bytes, key: bytes = b"") -> list[tuple[bytes, int, bytes]]:
     return [(each, 10, key) for each in data]
 
 
+def place(appended: Appended) -> tuple[int, int, list[tuple[int, str] | None]]:
+    return appended.start, appended.size, appended.firsts
+
+
 async def test_append_and_read(tmp_path: Path) -> None:
     """Offsets are dense, the chain continues, and the state says where the log is."""
     async with open_redis(tmp_path) as server, store_of(server).connect() as session:
         state = await beat(session)
         assert (state.epoch, state.top, state.start, state.size) == ("epoch", 0, 0, 0)
         assert state.chain == state.edge == state.there
-        assert await session.append("epoch", WIDE, rows(b"a", b"b")) == (0, 20, [None, None])
+        appended = await session.append("epoch", WIDE, rows(b"a", b"b"))
+        assert (appended.start, appended.size, appended.top, appended.before) == (0, 20, 2, [])
         first, second = await session.tail(0, 9, 1.0)
         assert (first.offset, first.payload, first.chain) == (1, b"a", chained(state.chain, b"a"))
         assert (second.offset, second.chain) == (2, chained(first.chain, b"b"))
+        assert appended.chain == second.chain
         assert await session.page(1, 9) == [second]
         state = await beat(session, 1)
         assert (state.top, state.chain, state.there) == (2, second.chain, first.chain)
+
+
+async def test_an_append_returns_what_was_not_read(tmp_path: Path) -> None:
+    """Everything that was there after an offset, but nothing if that is too much."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        await beat(session)
+        await session.append("epoch", WIDE, rows(b"a", b"b", b"c"))
+        for after, most, expected in ((0, 3, [1, 2, 3]), (2, 2, [3, 4]), (5, 9, []), (0, 5, [])):
+            appended = await session.append("epoch", WIDE, rows(b"d"), after, most)
+            everything = await session.page(0, 9)
+            assert [row.offset for row in appended.before] == expected
+            assert all(row in everything for row in appended.before)
+            assert (appended.top, appended.chain) == (len(everything), everything[-1].chain)
 
 
 async def test_a_repetition_lives_as_long_as_its_entry(tmp_path: Path) -> None:
     """Also within one group."""
     async with open_redis(tmp_path) as server, store_of(server).connect() as session:
         await beat(session)
-        _, _, (none, first) = await session.append("epoch", WIDE, rows(b"a", b"a", key=b"k"))
+        none, first = (await session.append("epoch", WIDE, rows(b"a", b"a", key=b"k"))).firsts
         assert none is None
         assert first is not None
         assert first[0] == 1
-        assert (await session.append("epoch", WIDE, rows(b"x", key=b"k")))[2] == [first]
+        assert (await session.append("epoch", WIDE, rows(b"x", key=b"k"))).firsts == [first]
         narrow = Limits(1, 1 << 20, 1e9)
-        assert await session.append("epoch", narrow, rows(b"b")) == (1, 10, [None])
-        assert (await session.append("epoch", narrow, rows(b"c", key=b"k")))[2] == [None]
+        assert place(await session.append("epoch", narrow, rows(b"b"))) == (1, 10, [None])
+        assert (await session.append("epoch", narrow, rows(b"c", key=b"k"))).firsts == [None]
         assert await server.command("HLEN", "trionotify:{trionotify}:ids") == 1
 
 
@@ -98,8 +118,8 @@ async def test_the_stream_is_deleted_before_an_append(tmp_path: Path) -> None:
         narrow = Limits(1000, 35, 1e9)
         await session.append("epoch", narrow, rows(b"a", b"b") + rows(b"c", key=b"k"))
         await server.command("DEL", "trionotify:{trionotify}:log")
-        assert await session.append("epoch", narrow, rows(b"c", key=b"k")) == (3, 10, [None])
-        assert await session.append("epoch", narrow, rows(b"d")) == (3, 20, [None])
+        assert place(await session.append("epoch", narrow, rows(b"c", key=b"k"))) == (3, 10, [None])
+        assert place(await session.append("epoch", narrow, rows(b"d"))) == (3, 20, [None])
         assert [row.offset for row in await session.page(3, 9)] == [4, 5]
 
 

@@ -22,28 +22,25 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-import attrs
 import trio
 
-from trionotify.delivery.turns import Turn
 from trionotify.errors import StoreError, leaves
 from trionotify.scopes import open_nursery
 from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_nodes import LEASE, Clock, Node
-from trionotify.storage.redis_rows import chained
 from trionotify.storage.refusals import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from trionotify.delivery.entry import Entry
-    from trionotify.storage.redis_in_flight import InFlight
     from trionotify.storage.redis_nodes import Identity
+    from trionotify.storage.redis_reading import Reading
     from trionotify.storage.redis_rows import Stored
-    from trionotify.storage.redis_store import Limits, Session, State
+    from trionotify.storage.redis_state import Limits, State
+    from trionotify.storage.redis_store import Session
 
-__all__ = ["SERIOUS", "Batch", "Beginning", "RedisLink", "Store", "new_epoch"]
+__all__ = ["SERIOUS", "RedisLink", "Store", "new_epoch"]
 
 logger: logging.Logger = logging.getLogger("trionotify")
 
@@ -70,27 +67,11 @@ class Store(Protocol):
         """Open a session with the primary. Raises `StoreError`."""
 
 
-@attrs.frozen
-class Batch:
-    """Entries that the tail has read: those of this node, all of them, and the chain at each."""
-
-    own: list[Entry]
-    fresh: list[Entry]
-    chains: list[str]
-
-
-@attrs.frozen
-class Beginning:
-    """The log has begun again, with this state."""
-
-    state: State
-
-
 class RedisLink:
-    """Created by the log, which receives from `batches`. Its tasks alone advance the reading."""
+    """Created by the log."""
 
     def __init__(
-        self, store: Store, state: State, me: Identity, limits: Limits, in_flight: InFlight
+        self, store: Store, state: State, me: Identity, limits: Limits, reading: Reading
     ) -> None:
         self.me = me
         #: None while it isn't connected.
@@ -110,26 +91,16 @@ class RedisLink:
         self._beat_at = trio.current_time()
         self._clock = Clock()
         self.count_clients: Callable[[], int] = int
-        #: The epoch of what the tail reads, and the end of what it has read.
-        self.epoch: str = state.epoch
-        self._at = state.top
-        self._chain = state.chain
+        self._reading = reading
         #: The tail waits for Redis, not for the broadcast.
-        self._reading = False
-        #: The tail has read in this session.
-        self._has_read = False
+        self._waiting = False
         #: The most entries to ask for at a time: fewer after Redis took too long to send them.
         self._most = _GROUP
         #: When the tail last had all entries, on Trio's clock.
         self._current_at = trio.current_time()
         self._store = store
         self._limits = limits
-        self._in_flight = in_flight
         self._scope = trio.CancelScope()
-        # The channel has no buffer, so the tail waits while the broadcast is busy.
-        send, receive = trio.open_memory_channel[Batch | Beginning](0)
-        self.send_batch: trio.MemorySendChannel[Batch | Beginning] = send
-        self.batches: trio.MemoryReceiveChannel[Batch | Beginning] = receive
 
     @property
     def tail_age(self) -> float:
@@ -149,19 +120,21 @@ class RedisLink:
         self.problem.note(error)
         self._scope.cancel()
 
+    @property
+    def most(self) -> int:
+        """The most entries to ask for at a time, so that their bytes are not too many on average."""
+        count = self._reading.at - self.start
+        return max(1, min(self._most, _BYTES * count // (self.size + 1))) if count > 0 else self._most
+
     async def read(self, most: int, ask: Callable[[int], Awaitable[list[Stored]]]) -> list[Stored]:
         """Return the entries for which `ask` asks, at most `most`. Raises `StoreError`.
 
-        On average, their bytes are not too many. If the link is too slow for them all the same, fewer
-        are asked for the next time.
+        If the link is too slow for so many, fewer are asked for the next time.
         """
-        count, most = self._at - self.start, min(most, self._most)
-        if count > 0:
-            most = max(1, min(most, _BYTES * count // (self.size + 1)))
         try:
-            rows = await ask(most)
+            rows = await ask(min(most, self.most))
         except Unanswered:
-            self._most = max(1, most // 4)
+            self._most = max(1, min(most, self.most) // 4)
             raise
         self._most = min(2 * self._most, _GROUP)
         return rows
@@ -183,7 +156,7 @@ class RedisLink:
     async def leave(self) -> None:
         """Give back the lease, unless that takes long."""
         with suppress(StoreError), trio.move_on_after(_PAUSE):
-            await self.connected().beat(self._at, new_epoch(), self.me.process, b"", 0.0)
+            await self.connected().beat(self._reading.at, new_epoch(), self.me.process, b"", 0.0)
 
     # --- as a `Shelf` ---
 
@@ -203,7 +176,8 @@ class RedisLink:
         while True:
             try:
                 async with self._store.connect() as session:
-                    await self._join(session)
+                    async with self._reading.turn:
+                        await self._join(session)
                     self.session = session
                     self.tried.set()
                     try:
@@ -213,15 +187,21 @@ class RedisLink:
             except* StoreError as group:  # the tail and the heartbeat may fail at once
                 self.problem.note(leaves(group)[0])
             finally:
-                self._in_flight.refuse_all(
-                    Unanswered(self.problem.text or f"{self._store.address}: the connection was lost")
-                )
+                try:
+                    async with self._reading.turn:  # an append may be handing out its entries
+                        pass
+                finally:
+                    self._reading.in_flight.refuse_all(
+                        Unanswered(
+                            self.problem.text or f"{self._store.address}: the connection was lost"
+                        )
+                    )
             self.tried.set()
             await trio.sleep(_PAUSE)
 
     async def _use(self, session: Session) -> None:
         """Read entries and renew the lease, until the session fails."""
-        self._has_read = False
+        self._reading.begun = False
         with trio.CancelScope() as self._scope:
             try:
                 async with open_nursery() as nursery:
@@ -237,35 +217,17 @@ class RedisLink:
 
     async def _follow(self, session: Session) -> None:
         while True:
-            self._reading = True
-            seconds = _BLOCK if self._has_read else _AT_ONCE
-            rows = await self.read(_GROUP, partial(session.tail, self._at, seconds=seconds))
-            self._reading = False
-            batch, turn = Batch([], [], []), Turn()
-            numbers = [row.number(self.me.process) for row in rows]
-            await self._in_flight.confirmed(numbers)
-            at, chain = self._at, self._chain
-            for row, number in zip(rows, numbers, strict=True):
-                if row.offset != at + 1 or chained(chain, row.payload) != row.chain:
-                    raise StoreError(
-                        503, f"{self._store.address}: an entry does not continue the log that was read"
-                    )
-                at, chain = row.offset, row.chain
-                entry = self._in_flight.find(number)
-                if entry is not None:
-                    entry.key = None  # Redis recognizes repetitions
-                    batch.own.append(entry)
-                batch.fresh.append(entry or row.restored(self.me.process))
-                batch.chains.append(chain)
-                if turn.over:
-                    await turn.pass_on()
-            if rows:
-                await self.send_batch.send(batch)
-                self._at, self._chain = at, chain
-                self._in_flight.remove(numbers)
-            if not self._has_read:
+            await self._reading.rest()
+            async with self._reading.turn:
+                self._waiting = True
+                seconds = _BLOCK if self._reading.begun else _AT_ONCE
+                ask = partial(session.tail, self._reading.at, seconds=seconds)
+                rows = await self.read(_GROUP, ask)
+                self._waiting = False
+                await self._reading.take(rows)
+            if not self._reading.begun:
                 self.problem.solved()  # not earlier, because there may be something that can't be read
-                self._has_read = True
+                self._reading.begun = True
 
     async def _keep_beating(self, session: Session) -> None:
         silent_at: tuple[int, int] | None = None
@@ -273,7 +235,7 @@ class RedisLink:
             await trio.sleep(BEAT)
             try:
                 await session.evict(self._limits)
-                at, chain = self._at, self._chain
+                at, chain = self._reading.at, self._reading.chain
                 state = await self._beat(session, at)
                 if not self._continues(state, at, chain):
                     where = self._store.address
@@ -284,9 +246,9 @@ class RedisLink:
                     raise
                 self.problem.note(refusal)  # Redis can't be written, but it can be read
                 continue
-            if self._has_read:
+            if self._reading.begun:
                 self.problem.solved()
-            stuck = self._reading and at == self._at < state.top
+            stuck = self._waiting and at == self._reading.at < state.top
             # Bytes that arrive are progress: a large page takes its time on a slow link.
             here = (at, session.tail_bytes) if stuck else None
             if here is not None and here == silent_at:
@@ -303,25 +265,25 @@ class RedisLink:
     async def _join(self, session: Session) -> None:
         """Begin again if the log doesn't continue what was read. The tail must not run yet."""
         self._note_danger(await session.find_danger())
-        at = self._at
+        at = self._reading.at
         state = await self._beat(session, at)
-        if self._continues(state, at, self._chain):
+        if self._continues(state, at, self._reading.chain):
             return
-        if state.epoch != self.epoch:
+        if state.epoch != self._reading.epoch:
             why = f"{self._store.address}: has another epoch, {state.epoch}"
         elif at < state.start:
             why = f"{self._store.address}: has evicted entries that this node had not read yet"
         else:
             why = f"{self._store.address}: has lost notifications that were delivered already"
-            await session.renew(self.epoch, new_epoch())
+            await session.renew(self._reading.epoch, new_epoch())
             state = await self._beat(session, at)
         await self._begin_again(state, why)
 
     def _continues(self, state: State, at: int, chain: str) -> bool:
         """Return whether the log after `at` continues what was read up to there."""
-        if state.epoch != self.epoch or state.there != chain:
+        if state.epoch != self._reading.epoch or state.there != chain:
             return False
-        if self._at >= state.top:
+        if self._reading.at >= state.top:
             self._current_at = trio.current_time()
         return True
 
@@ -362,15 +324,14 @@ class RedisLink:
 
     async def _begin_again(self, state: State, why: str) -> None:
         """Let the broadcast, and then the tail, continue at the log's current head."""
-        renewed = state.epoch != self.epoch
+        renewed = state.epoch != self._reading.epoch
         said = {"event": "epoch_renewed"} if renewed else {"event": "log_overrun"}
         said["reason"] = why
         logger.error("%s; clients are told, and reload their state", why, extra=said)
         if renewed:
             self.renewed = why
         self.tried.set()  # the broadcast, which must take this, starts only then
-        await self.send_batch.send(Beginning(state))
-        self.epoch, self._at, self._chain = state.epoch, state.top, state.chain
+        await self._reading.begin_again(state)
         self._current_at = trio.current_time()
 
 

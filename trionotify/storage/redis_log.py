@@ -46,10 +46,11 @@ from trionotify.storage.pages import Pages
 from trionotify.storage.redis_checks import Checks
 from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_in_flight import InFlight
-from trionotify.storage.redis_link import SERIOUS, Batch, Beginning, RedisLink, Store, new_epoch
+from trionotify.storage.redis_link import SERIOUS, RedisLink, Store, new_epoch
 from trionotify.storage.redis_nodes import LEASE, Identity
+from trionotify.storage.redis_reading import Batch, Beginning, Reading
 from trionotify.storage.redis_rows import Stored, key_of, payload_of
-from trionotify.storage.redis_store import Limits
+from trionotify.storage.redis_state import Limits
 from trionotify.storage.refusals import only_here, unstorable
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from trionotify.delivery.sharing import Shelf
     from trionotify.model.cursor import Cursor
     from trionotify.settings import Settings
-    from trionotify.storage.redis_store import Session, State
+    from trionotify.storage.redis_state import Appended, Rows, State
 
 __all__ = ["RedisDurability", "RedisLog"]
 
@@ -101,7 +102,8 @@ class RedisLog:
         self._max_tail_bytes = settings.max_tail_bytes
         self._me = Identity.here(name)
         self._in_flight = InFlight()
-        self._link = RedisLink(store, state, self._me, self._limits, self._in_flight)
+        self._reading = Reading(store.address, state, self._me.process, self._in_flight)
+        self._link = RedisLink(store, state, self._me, self._limits, self._reading)
         self.shelf: Shelf | None = self._link
         #: The application may use all of Trio's threads, so the thread here has a limiter of its own.
         self._parser = trio.CapacityLimiter(1)
@@ -302,7 +304,7 @@ class RedisLog:
             nursery.start_soon(self._link.run, name="trionotify: link to the log")
             await self._link.tried.wait()
             task_status.started()
-            with self._link.send_batch:
+            with self._reading.send_batch:
                 entries: list[Entry] = []
                 before = 0
                 while True:
@@ -324,15 +326,27 @@ class RedisLog:
                 nursery.cancel_scope.cancel()
 
     async def _commit(self, entries: list[Entry]) -> None:
-        """Send a group to Redis. The tail takes it from there."""
+        """Append a group, and hand it out if the tail rests. Otherwise the tail reads and does it."""
         sent = self._in_flight.add(entries)
-        begun = trio.current_time()
         try:
             if self.problem is not None:
                 raise StoreError(503, self.problem)
-            repeated = await self._append(self._link.connected(), sent)
+            rows = [
+                (payload_of(entry, self._me.process, number), entry.size, key_of(entry))
+                for number, entry in sent.items()
+            ]
+            with self._reading.along() as along:
+                appended = await self._append(sent, rows, self._link.most if along else 0)
+                if along:
+                    await self._take_appended(appended, sent, rows)
+            repeated = {}
+            for (number, entry), first in zip(sent.items(), appended.firsts, strict=True):
+                if first is not None:
+                    entry.offset, chain = first
+                    self._checks.note(entry.offset, chain)
+                    repeated[number] = entry
             if repeated:
-                await self._link.send_batch.send(Batch(list(repeated.values()), [], []))
+                await self._reading.send_batch.send(Batch(own=list(repeated.values())))
                 self._in_flight.remove(repeated)
         except Exception as failure:
             error = _said(failure, self._address)
@@ -346,33 +360,33 @@ class RedisLog:
             # When this is cancelled, a publisher must not wait for its receipt for ever.
             self._in_flight.refuse(sent, None)
             raise
-        else:
-            self.commits.add(trio.current_time() - begun)
 
-    async def _append(self, session: Session, sent: dict[int, Entry]) -> dict[int, Entry]:
-        """Append, and wait for the confirmation that `durability` asks for. Return repetitions."""
-        rows = [
-            (payload_of(entry, self._me.process, number), entry.size, key_of(entry))
-            for number, entry in sent.items()
-        ]
+    async def _append(self, sent: dict[int, Entry], rows: Rows, most: int) -> Appended:
+        """Append, and wait for the confirmation that `durability` asks for.
+
+        Return also what was read: at most `most` entries.
+        """
+        session, reading = self._link.connected(), self._reading
+        begun = trio.current_time()
         if self.durability != "primary":
             self._in_flight.hold(sent)
         try:
-            start, size, firsts = await session.append(self._link.epoch, self._limits, rows)
-            self._link.start, self._link.size = start, size
+            appended = await session.append(reading.epoch, self._limits, rows, reading.at, most)
+            self._link.start, self._link.size = appended.start, appended.size
             if self.durability != "primary" and not await session.confirmed(
                 self.durability, _CONFIRMING
             ):
                 self._leave_open(sent, f"not {self.durability} within {_CONFIRMING:g} seconds")
         finally:
             self._in_flight.release(sent)
-        repeated = {}
-        for (number, entry), first in zip(sent.items(), firsts, strict=True):
-            if first is not None:
-                entry.offset, chain = first
-                self._checks.note(entry.offset, chain)
-                repeated[number] = entry
-        return repeated
+        self.commits.add(trio.current_time() - begun)
+        return appended
+
+    async def _take_appended(self, appended: Appended, sent: dict[int, Entry], rows: Rows) -> None:
+        try:
+            await self._reading.take_appended(appended, sent, rows)
+        except StoreError as error:
+            self._link.drop(error)  # whatever is in flight is refused, as its outcome isn't known
 
     def _leave_open(self, sent: dict[int, Entry], why: str) -> None:
         """Refuse the receipts of entries that are in the log, and are broadcast, but may be lost."""
@@ -384,7 +398,7 @@ class RedisLog:
 
     async def take(self, inbox: Inbox) -> tuple[list[Entry], list[Entry]]:
         """Wait for the next batch of the tail. Raises `BeganAgain`."""
-        batch = await self._link.batches.receive()
+        batch = await self._reading.batches.receive()
         if isinstance(batch, Beginning):
             before = self.epoch
             self._begin(batch.state)

@@ -95,16 +95,22 @@ local refusal = lacking()
 if refusal then return refusal end
 """
 
-#: ARGV: epoch, max_entries, max_bytes, max_age in ms; then for each entry its `e`, size, and key or ''.
-#: Returns start, bytes, and for each repetition its number, and the first's offset and chain.
+#: ARGV: epoch, max_entries, max_bytes, max_age in ms, an offset, and how many entries to return at most;
+#: then for each entry its `e`, size, and key or ''.
+#: Returns start, bytes, top and its chain; all entries after the offset that were there before, or none
+#: if they are too many; and for each repetition its number, and the first's offset and chain.
 APPEND: Final = (
     _META
     + _EVICT
     + """
 if epoch ~= ARGV[1] then return redis.error_reply('EPOCH ' .. (epoch or 'none')) end
 begin_empty()
-local found, count, at = {'', ''}, 0, text(now)
-for i = 5, #ARGV, 3 do
+local after, before = tonumber(ARGV[5]), {}
+if top > after and top - after <= tonumber(ARGV[6]) then
+  before = redis.call('XRANGE', LOG, text(after + 1) .. '-0', '+')
+end
+local found, count, at = {'', '', '', '', before}, 0, text(now)
+for i = 7, #ARGV, 3 do
   local payload, size, key = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local first = key ~= '' and redis.call('HGET', IDS, key)
   if not first then
@@ -114,14 +120,14 @@ for i = 5, #ARGV, 3 do
       'e', payload, 'm', chain .. ' ' .. at .. ' ' .. size .. ' ' .. key)
     if key ~= '' then redis.call('HSET', IDS, key, text(top) .. ' ' .. chain) end
   else
-    found[#found + 1], found[#found + 2] = (i - 2) / 3, first
+    found[#found + 1], found[#found + 2] = (i - 4) / 3, first
   end
 end
 if count > 0 then
   evict(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), count + 64)
   keep()
 end
-found[1], found[2] = text(start), text(bytes)
+found[1], found[2], found[3], found[4] = text(start), text(bytes), text(top), chain
 return found
 """
 )

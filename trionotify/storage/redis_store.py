@@ -30,13 +30,14 @@ from trionotify.scopes import open_nursery
 from trionotify.storage import redis_scripts
 from trionotify.storage.redis_errors import Refusal, Unanswered, check_version, faults
 from trionotify.storage.redis_rows import Stored
+from trionotify.storage.redis_state import Appended, Limits, Rows, State
 
 if TYPE_CHECKING:
     from coredis.connection import BaseConnection
 
     from trionotify.storage.redis_address import RedisAddress
 
-__all__ = ["Limits", "RedisStore", "Session", "State", "check_installed"]
+__all__ = ["RedisStore", "Session", "check_installed"]
 
 #: Seconds for each step of connecting, and to wait for an answer, or for more of one.
 CONNECT_TIMEOUT: float = 5.0
@@ -58,36 +59,6 @@ def check_installed() -> None:
         )
 
 
-@attrs.frozen
-class Limits:
-    """The limits of a log, in entries, bytes and seconds."""
-
-    entries: int
-    bytes: int
-    age: float
-
-    @property
-    def arguments(self) -> tuple[int, int, int]:
-        """The limits in the form that the scripts take."""
-        return self.entries, self.bytes, int(min(self.age * 1000, 1e15))
-
-
-@attrs.frozen
-class State:
-    """The state of a log on Redis at one moment. `there` is the chain at the requested offset."""
-
-    epoch: str
-    top: int
-    chain: str
-    start: int
-    edge: str
-    size: int
-    #: The clock of Redis, in seconds since 1970.
-    now: float
-    there: str | None
-    nodes: list[Any]
-
-
 @attrs.define(eq=False)
 class Session:
     """Three connections to the primary. `RedisStore.connect` creates it, and its block ends it."""
@@ -107,21 +78,25 @@ class Session:
     # --- for those that append ---
 
     async def append(
-        self, epoch: str, limits: Limits, rows: list[tuple[bytes, int, bytes]]
-    ) -> tuple[int, int, list[tuple[int, str] | None]]:
-        """Append rows of payload, size and key, all or none.
+        self,
+        epoch: str,
+        limits: Limits,
+        rows: Rows,
+        after: int = 0,
+        most: int = 0,
+    ) -> Appended:
+        """Append rows of payload, size and key, all or none. Return also at most `most` entries.
 
-        Return the log's start, its size in bytes, and for each row that is a repetition the offset and
-        chain of the first. Raises `Refusal`, with the code `EPOCH` for another epoch, or `Unanswered`.
+        Raises `Refusal`, with the code `EPOCH` for another epoch, or `Unanswered`.
         """
         arguments = [part for row in rows for part in row]
-        script = redis_scripts.APPEND
-        answer = await self._run(self._appends, script, 3, epoch, *limits.arguments, *arguments)
-        start, size, *found = answer
+        place = (epoch, *limits.arguments, after, most)
+        answer = await self._run(self._appends, redis_scripts.APPEND, 3, *place, *arguments)
+        start, size, top, chain, before, *found = answer
         firsts: list[tuple[int, str] | None] = [None] * len(rows)
         for number, first in zip(found[::2], found[1::2], strict=True):
             firsts[number - 1] = _place(first)
-        return int(start), int(size), firsts
+        return Appended(int(start), int(size), int(top), chain.decode(), _stored(before), firsts)
 
     async def confirmed(self, durability: str, seconds: float) -> bool:
         """Wait until enough servers have what this session has appended. Return whether they do.
