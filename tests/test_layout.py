@@ -119,6 +119,7 @@ TESTED_IN = {
     "storage.redis_nodes": "storage/test_redis_log",
     "storage.redis_rows": "storage/test_redis_log",
     "storage.redis_scripts": "storage/test_redis_store",
+    "storage.redis_state": "storage/test_redis_store",
     "storage.refusals": "storage/test_durable",
     "storage.rows": "storage/test_sqlite",
     "storage.schema": "storage/test_sqlite",

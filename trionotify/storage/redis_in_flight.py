@@ -1,6 +1,6 @@
 """Entries that a node has sent to Redis and not yet read back.
 
-An entry is stored with a number. When the tail reads that number, it hands out the entry itself, whose
+An entry is stored with a number. When the node reads that number, it hands out the entry itself, whose
 publisher waits for a receipt, and not a decoded copy. If the connection is lost, it is not known whether
 the remaining entries were appended, and their publishers are told so.
 """
@@ -23,7 +23,7 @@ __all__ = ["InFlight"]
 
 
 class InFlight:
-    """Created by the log. The committer adds entries, and the tail removes them.
+    """Created by the log. The committer adds entries, and the task that reads them removes them.
 
     The task that finds a fault refuses them.
     """

@@ -4,10 +4,9 @@
 then with each heartbeat, the node compares the *chain* at the end of what it has read with the chain
 that Redis has at that offset (`_continues`). If the two are equal, everything before is equal, too. If
 they differ, Redis has lost entries that were delivered, which can happen in a failover to a replica.
-Then the epoch is renewed, once for all nodes, and each node begins again at the log's current head. Each
-entry that the tail reads must continue the chain, so it can't miss one.
+Then the epoch is renewed, once for all nodes, and each node begins again at the log's current head.
 
-A session has three tasks. The tail reads entries and hands them to the broadcast. The heartbeat renews
+A session has three tasks. The tail reads entries (`redis_reading`). The heartbeat renews
 the lease, evicts old entries, and checks that the tail isn't stuck, and that the user still has all
 rights. The third asks the Sentinels, if there are any, whether the primary is still the same. A primary
 that was replaced may not know it yet, and would accept entries that are lost later. It also asks Redis

@@ -1,10 +1,10 @@
 """How far a node has read the log, and what it hands to the broadcast.
 
-Two tasks read, one at a time. The *tail* waits for new entries. The *committer* appends those of this
-node. While there are many of them, it reads along: an append then also returns what others have appended
-before. So the node doesn't read its own entries back, which would cost it more than all the rest that it
-does for them. Meanwhile the tail rests. It goes on as soon as the committer has had little to append for
-a moment, and while it waits in Redis for entries, the committer only appends.
+Two tasks read, one at a time. The *tail* waits for entries. The *committer* appends those of this node.
+While there are many of them, it reads along: an append then also returns what others have appended before.
+So the node doesn't read its own entries back, which would double what each of them costs. Meanwhile the
+tail rests. It goes on when the committer has had little to append for a moment. While it waits in Redis,
+it gets all entries, and the committer only appends.
 
 Whoever reads, each entry must continue the chain of the one before. So none can be missed.
 """
