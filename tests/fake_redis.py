@@ -64,9 +64,12 @@ class FakeServer:
     up: bool = True
     changed: trio.Event = attrs.Factory(trio.Event)
     scopes: set[trio.CancelScope] = attrs.Factory(set)
+    #: How often all connections were broken.
+    cuts: int = 0
 
     def cut(self) -> None:
         """Break all connections; what was asked may have been done."""
+        self.cuts += 1
         for scope in tuple(self.scopes):
             scope.cancel()
 
@@ -95,7 +98,7 @@ class FakeRedis:
         await trio.sleep(self.random.random() * _LATENCY)
         if not self.primary.up:
             raise Unanswered("fake: connection refused")
-        yield FakeSession(self, self.primary)
+        yield FakeSession(self, self.primary, self.primary.cuts)
 
 
 @attrs.define(eq=False)
@@ -104,6 +107,7 @@ class FakeSession:
 
     redis: FakeRedis
     server: FakeServer
+    cuts: int
     tail_bytes: int = 0
 
     async def _there(self) -> History:
@@ -118,7 +122,7 @@ class FakeSession:
                 await trio.sleep(self.redis.random.random() * _LATENCY)
             finally:
                 self.server.scopes.discard(scope)
-        if scope.cancelled_caught or not self.server.up:
+        if scope.cancelled_caught or not self.server.up or self.cuts != self.server.cuts:
             raise Unanswered("fake: connection lost")
 
     async def append(

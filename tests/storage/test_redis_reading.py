@@ -19,9 +19,11 @@ from trionotify.delivery.publish_queue import Inbox
 from trionotify.delivery.renewal import BeganAgain
 from trionotify.storage import redis_link, redis_reading
 from trionotify.storage.redis_log import RedisLog
-from trionotify.storage.redis_reading import BULK
 from trionotify.storage.redis_rows import Stored
 from trionotify.storage.redis_state import Appended
+
+#: How many a node publishes at a time.
+MANY = 8
 
 
 @attrs.define(eq=False)
@@ -114,6 +116,7 @@ async def in_world(
             return world.change(world.appends[-1])
 
         with monkeypatch.context() as patch:
+            patch.setattr(redis_reading, "REST", 0.1)  # the fake is slower than Redis
             patch.setattr(FakeSession, "tail", watched_tail)
             patch.setattr(FakeSession, "append", watched_append)
             with trio.fail_after(600):
@@ -121,15 +124,14 @@ async def in_world(
         nursery.cancel_scope.cancel()
 
 
-def named(name: str, count: int = BULK) -> list[str]:
+def named(name: str, count: int = MANY) -> list[str]:
     return [f"{name}{number}" for number in range(count)]
 
 
 async def test_what_a_node_appends_is_not_read_back(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it publishes many. When it publishes few, its tail waits for entries, and reads them."""
-    monkeypatch.setattr(redis_reading, "REST", 0.1)  # the fake is slower than Redis
+    """While it publishes without a pause. After one, its tail waits for entries, and reads them."""
 
     async def test(world: World) -> None:
         world.redis.in_parts = False
@@ -137,11 +139,12 @@ async def test_what_a_node_appends_is_not_read_back(
         groups = [named(name) for name in "abcd"]
         for group in groups:
             await node.publish(*group)
-        assert world.tails == list(range(1, BULK + 1))
+        assert world.tails == list(range(1, MANY + 1))
         await trio.sleep(1)
-        await node.publish("few")
-        assert world.tails[BULK:] == [4 * BULK + 1]
-        assert node.texts == [*(text for group in groups for text in group), "few"]
+        await node.publish("later")
+        await node.publish("after that")
+        assert world.tails[MANY:] == [4 * MANY + 1]
+        assert node.texts == [*(text for group in groups for text in group), "later", "after that"]
         assert node.settled == len(node.got)
 
     await in_world(monkeypatch, test)
@@ -168,11 +171,11 @@ async def test_nodes_that_publish_at_once(
         async with trio.open_nursery() as nursery:
             for number in range(3):
                 nursery.start_soon(publish_on, number)
-        await until(lambda: all(len(node.got) == 36 * BULK for node in (*nodes, last)))
+        await until(lambda: all(len(node.got) == 36 * MANY for node in (*nodes, last)))
         for node in nodes:
             assert node.texts == last.texts
-            assert [entry.offset for entry in node.got] == list(range(1, 36 * BULK + 1))
-            assert node.settled == 12 * BULK
+            assert [entry.offset for entry in node.got] == list(range(1, 36 * MANY + 1))
+            assert node.settled == 12 * MANY
         assert any(appended.before for appended in world.appends)
 
     await in_world(monkeypatch, test, seed)
@@ -194,7 +197,7 @@ async def test_others_have_appended_too_much(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(publish_on, one, "a")
             nursery.start_soon(publish_on, two, "b")
-        await until(lambda: len(one.got) == len(two.got) == 20 * BULK)
+        await until(lambda: len(one.got) == len(two.got) == 20 * MANY)
         assert one.texts == two.texts
         assert sorted(one.texts) == sorted(set(one.texts))
 
@@ -235,12 +238,12 @@ async def test_an_append_does_not_continue_the_log(
         world.change = lambda appended: appended
         for entry in refused:
             assert entry.pending is None
-        await until(lambda: len(node.got) == 2 * BULK)
+        await until(lambda: len(node.got) == 2 * MANY)
         await until(lambda: node.log.problem is None)
         again = await node.publish(*named("b"), "c")
         assert node.texts == [*named("a"), *named("b"), "c"]
         assert [entry.offset for entry in again] == list(range(9, 18))
-        assert node.settled == 3 * BULK + 1
+        assert node.settled == 3 * MANY + 1
 
     await in_world(monkeypatch, test)
 
@@ -255,18 +258,17 @@ async def test_the_connection_breaks_while_an_append_is_handed_out(
         node = await world.node("a", broadcast=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.publish, *named("a"))
-            while len(node.got) < BULK:
+            while len(node.got) < MANY:
                 await node.take()
         world.nursery.start_soon(node.publish, *named("b"))
         await until(lambda: node.log._reading.send_batch.statistics().tasks_waiting_send)
-        old = world.redis.promote(BULK + 1 if restart else 0)
-        old.up = False
+        world.redis.promote(MANY + 1 if restart else 0).cut()
         await trio.sleep(5)  # several heartbeats
-        assert node.settled == BULK
+        assert node.settled == MANY
         world.nursery.start_soon(node.broadcast)
         await until(lambda: node.log.problem is None)
         assert node.texts == named("a") + named("b")
-        assert node.settled == 2 * BULK
+        assert node.settled == 2 * MANY
         assert bool(node.log.renewed) is restart
         await node.publish("c")
         assert node.texts[-1] == "c"

@@ -5,15 +5,15 @@
                                     all that waits        node
 
 **Appending and broadcasting.** A log in a file has one process, which broadcasts what it has committed.
-Here others append as well. So a node broadcasts what it has *read*, in the order of Redis, whichever node
-published it. This gives all nodes one order. Usually its *tail* reads, which waits in Redis for entries.
-While a node publishes many, its committer reads instead: each append also returns what others have
-appended before, and the node needn't read its own entries back (`redis_reading`).
+Here others append as well. So a node broadcasts what it has *read*, in the order of Redis, whichever
+node published it. This gives all nodes one order. Usually its *tail* reads, which waits for entries in
+Redis. While the node itself publishes without a pause, its committer reads: each append also returns
+what others have appended before, so the node needn't read back its own entries (`redis_reading`).
 
-An entry of this node that the tail reads comes back as bytes, with a number by which the original entry is
-found, for which its publisher waits (`redis_in_flight`). So the broadcast gives the receipt, as with every
-log, and the script's answer and the tail may arrive in any order. Only repetitions go to the broadcast
-without being read, because they are in the log already.
+An entry of this node that the tail reads comes back as bytes, with a number by which it finds the
+original entry, for which its publisher waits (`redis_in_flight`). So the broadcast gives the receipt, as
+with every log, and the script's answer and the tail may arrive in any order. Only repetitions go to the
+broadcast without being read, because they are in the log already.
 
 **Losses** are described in `redis_link`. If a connection breaks, it isn't known whether the entries in
 flight were appended, and their publishers are told so. They publish again with the same `id`, at any

@@ -1,10 +1,13 @@
 """How far a node has read the log, and what it hands to the broadcast.
 
 Two tasks read, one at a time. The *tail* waits for entries. The *committer* appends those of this node.
-While there are many of them, it reads along: an append then also returns what others have appended before.
-So the node doesn't read its own entries back, which would double what each of them costs. Meanwhile the
-tail rests. It goes on when the committer has had little to append for a moment. While it waits in Redis,
-it gets all entries, and the committer only appends.
+If appends follow each other closely, it reads along: an append then also returns what others have
+appended before. So the node doesn't read its own entries back, which would double what each one costs.
+
+For this, the tail rests after each batch with entries of this node. It rests until the broadcast is done
+with that, so until then nothing is delayed, and for another moment, in which publishers that have waited
+may publish again. If they don't, it goes on. While it waits in Redis, it gets all entries, and the
+committer only appends.
 
 Whoever reads, each entry must continue the chain of the one before. So none can be missed.
 """
@@ -30,8 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Beginning", "Reading"]
 
-#: After a batch with so many entries of this node, the tail rests for so many seconds.
-BULK: int = 8
+#: Seconds for which the tail rests at a time.
 REST: float = 0.005
 
 
@@ -73,7 +75,8 @@ class Reading:
         self._place = place
         self._process = process
         self.in_flight = in_flight
-        self._rests_until = 0.0
+        #: The number of batches with entries of this node so far, and when the tail last began to rest.
+        self._handed_out = self._rested = 0
         # The channel has no buffer, so the task that reads waits while the broadcast is busy.
         send, receive = trio.open_memory_channel[Batch | Beginning](0)
         self.send_batch: trio.MemorySendChannel[Batch | Beginning] = send
@@ -93,8 +96,10 @@ class Reading:
 
     async def rest(self) -> None:
         """Wait until the committer has not read along for a moment. A checkpoint only when it waits."""
-        while (seconds := self._rests_until - trio.current_time()) > 0:  # noqa: ASYNC110 - nobody says when it ends
-            await trio.sleep(seconds)
+        while self._rested < self._handed_out or self.turn.locked():
+            if self.batches.statistics().tasks_waiting_receive:  # the broadcast is done
+                self._rested = self._handed_out
+            await trio.sleep(REST)
 
     async def take(self, rows: list[Stored]) -> None:
         """Hand out what the tail has read. Raises `StoreError` if it doesn't continue the log."""
@@ -146,8 +151,7 @@ class Reading:
         await self.send_batch.send(batch)
         self.at, self.chain = self.at + len(batch.fresh), batch.chains[-1]
         self.in_flight.remove(numbers)
-        if len(batch.own) >= BULK:
-            self._rests_until = trio.current_time() + REST
+        self._handed_out += bool(batch.own)
 
     async def begin_again(self, state: State) -> None:
         """Let the broadcast, and then the readers, continue at the log's current head."""
