@@ -75,7 +75,7 @@ class Reading:
         self._place = place
         self._process = process
         self.in_flight = in_flight
-        #: The number of batches with entries of this node so far, and when the tail last began to rest.
+        #: How many batches had entries of this node, and how many when the tail last began to rest.
         self._handed_out = self._rested = 0
         # The channel has no buffer, so the task that reads waits while the broadcast is busy.
         send, receive = trio.open_memory_channel[Batch | Beginning](0)
@@ -118,12 +118,14 @@ class Reading:
             return
         numbers = [row.number(self._process) for row in appended.before]
         batch = await self._batch(appended.before, numbers)
-        chain = batch.chains[-1] if batch.chains else self.chain
+        chain, turn = batch.chains[-1] if batch.chains else self.chain, Turn()
         for number, row, first in zip(sent, rows, appended.firsts, strict=True):
             if first is None:
                 chain = chained(chain, row[0])
                 batch.add(sent[number], chain, own=True)
                 numbers.append(number)
+            if turn.over:
+                await turn.pass_on()
         if chain != appended.chain:
             raise self._broken()
         await self._hand_out(batch, numbers)
