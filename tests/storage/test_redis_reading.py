@@ -17,7 +17,7 @@ from trionotify import Notification, Settings
 from trionotify.delivery.entry import Entry, Pending
 from trionotify.delivery.publish_queue import Inbox
 from trionotify.delivery.renewal import BeganAgain
-from trionotify.storage import redis_link, redis_reading
+from trionotify.storage import redis_log, redis_reading
 from trionotify.storage.redis_log import RedisLog
 from trionotify.storage.redis_rows import Stored
 from trionotify.storage.redis_state import Appended
@@ -32,6 +32,7 @@ class Node:
 
     log: RedisLog
     inbox: Inbox
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     got: list[Entry] = attrs.Factory(list)
     settled: int = 0
     took: int = 0
@@ -80,11 +81,13 @@ class World:
     #: The offsets that the tails have read, and what the appends have returned.
     tails: list[int] = attrs.Factory(list)
     appends: list[Appended] = attrs.Factory(list)
+    #: Whether one had more to return than it may.
+    was_behind: bool = False
     #: Changes what an append returns.
     change: Callable[[Appended], Appended] = lambda appended: appended
 
-    async def node(self, name: str, broadcast: bool = True) -> Node:
-        log = await RedisLog.open(self.redis, "primary", Settings(), name)
+    async def node(self, name: str, broadcast: bool = True, durability: str = "primary") -> Node:
+        log = await RedisLog.open(self.redis, durability, Settings(), name)
         node = Node(log, Inbox(10_000, 1 << 20))
 
         def settle(count: int, settle: Callable[[int], None] = node.inbox.settle) -> None:
@@ -92,7 +95,12 @@ class World:
             settle(count)
 
         node.inbox.settle = settle  # type: ignore[method-assign] # counts
-        await self.nursery.start(log.run, node.inbox)
+
+        async def run(task_status: trio.TaskStatus[None]) -> None:
+            with node.scope:
+                await log.run(node.inbox, task_status)
+
+        await self.nursery.start(run)
         if broadcast:
             self.nursery.start_soon(node.broadcast)
         return node
@@ -111,9 +119,13 @@ async def in_world(
             world.tails += [row.offset for row in rows]
             return rows
 
-        async def watched_append(*arguments: Any) -> Appended:
-            world.appends.append(await append(*arguments))
-            return world.change(world.appends[-1])
+        async def watched_append(session: FakeSession, *arguments: Any) -> Appended:
+            appended = await append(session, *arguments)
+            _, _, rows, after, most = arguments
+            world.appends.append(appended)
+            missing = appended.top - after - len(appended.before) - len(rows)
+            world.was_behind |= most > 0 and missing > 0
+            return world.change(appended)
 
         with monkeypatch.context() as patch:
             patch.setattr(redis_reading, "REST", 0.1)  # the fake is slower than Redis
@@ -184,8 +196,8 @@ async def test_nodes_that_publish_at_once(
 async def test_others_have_appended_too_much(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An append doesn't return it, so the tail reads it."""
-    monkeypatch.setattr(redis_link, "_GROUP", 3)
+    """An append doesn't return it, so the tail reads it, before anything else is appended."""
+    monkeypatch.setattr(redis_log, "_ALONG", 3)
 
     async def test(world: World) -> None:
         one, two = [await world.node(name) for name in "ab"]
@@ -200,6 +212,45 @@ async def test_others_have_appended_too_much(
         await until(lambda: len(one.got) == len(two.got) == 20 * MANY)
         assert one.texts == two.texts
         assert sorted(one.texts) == sorted(set(one.texts))
+        assert one.settled == two.settled == 10 * MANY
+        assert world.was_behind
+
+    await in_world(monkeypatch, test)
+
+
+@pytest.mark.parametrize("how", ["replicated", "large"])
+async def test_nothing_is_read_along(
+    how: str, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If each append waits for a confirmation, or entries are large."""
+
+    async def test(world: World) -> None:
+        node = await world.node("a", durability="replicated" if how == "replicated" else "primary")
+        filler = "x" * 4000 if how == "large" else ""
+        for name in "abc":
+            await node.publish(*named(filler + name))
+        assert world.tails == list(range(1, 3 * MANY + 1))
+        assert node.settled == 3 * MANY
+
+    await in_world(monkeypatch, test)
+
+
+async def test_it_is_cancelled_while_an_append_is_handed_out(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No publisher waits for ever."""
+
+    async def test(world: World) -> None:
+        node = await world.node("a", broadcast=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.publish, *named("a"))
+            while len(node.got) < MANY:
+                await node.take()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.publish, *named("b"))
+            await until(lambda: node.log._reading.send_batch.statistics().tasks_waiting_send)
+            node.scope.cancel()
+        assert node.settled == 2 * MANY
 
     await in_world(monkeypatch, test)
 
@@ -244,6 +295,30 @@ async def test_an_append_does_not_continue_the_log(
         assert node.texts == [*named("a"), *named("b"), "c"]
         assert [entry.offset for entry in again] == list(range(9, 18))
         assert node.settled == 3 * MANY + 1
+
+    await in_world(monkeypatch, test)
+
+
+async def test_the_connection_breaks_while_repetitions_are_handed_out(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the log, so their publishers hear of them, and each is settled once."""
+
+    async def test(world: World) -> None:
+        node = await world.node("a", broadcast=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.publish, *named("a"))
+            while len(node.got) < MANY:
+                await node.take()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.publish, *named("a"))
+            await until(lambda: node.log._reading.send_batch.statistics().tasks_waiting_send)
+            world.redis.primary.cut()
+            await trio.sleep(3)  # several heartbeats
+            assert node.settled == MANY
+            await node.take()
+        assert node.settled == 2 * MANY
+        assert node.texts == named("a")
 
     await in_world(monkeypatch, test)
 

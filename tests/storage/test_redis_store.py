@@ -75,6 +75,17 @@ async def test_an_append_returns_what_was_not_read(tmp_path: Path) -> None:
             assert (appended.top, appended.chain) == (len(everything), everything[-1].chain)
 
 
+async def test_an_append_returns_what_another_program_has_added(tmp_path: Path) -> None:
+    """Its outcome isn't known then, although it is in the log."""
+    async with open_redis(tmp_path) as server, store_of(server).connect() as session:
+        await beat(session)
+        await session.append("epoch", WIDE, rows(b"a"))
+        await server.command("XADD", "trionotify:{trionotify}:log", "1-1", "other", "program")
+        with pytest.raises(Unanswered, match="another program has added to the log's stream"):
+            await session.append("epoch", WIDE, rows(b"b"), 0, 9)
+        assert (await beat(session)).top == 2
+
+
 async def test_a_repetition_lives_as_long_as_its_entry(tmp_path: Path) -> None:
     """Also within one group."""
     async with open_redis(tmp_path) as server, store_of(server).connect() as session:

@@ -1,4 +1,4 @@
-"""Entries that a node has sent to Redis and not yet read back.
+"""Entries that a node has sent to Redis and not yet handed out.
 
 An entry is stored with a number. When the node reads that number, it hands out the entry itself, whose
 publisher waits for a receipt, and not a decoded copy. If the connection is lost, it is not known whether
@@ -66,18 +66,20 @@ class InFlight:
         """Return the entry with this number."""
         return self._entries.get(number)  # type: ignore[arg-type] # None isn't there
 
-    def remove(self, numbers: Iterable[int | None]) -> None:
-        """Forget these, which were handed out."""
-        for number in numbers:
-            self._entries.pop(number, None)  # type: ignore[arg-type] # as above
+    def take(self, numbers: Iterable[int | None]) -> list[Entry]:
+        """Forget these, because the caller has handed them out, or will. Return them."""
+        found = [self._entries.pop(number, None) for number in numbers]  # type: ignore[arg-type] # as above
         self._removed.set()
+        return [entry for entry in found if entry is not None]
 
     def refuse(self, numbers: Iterable[int], error: StoreError | None) -> None:
         """Refuse these with `error`. With None, tell their publishers that the outcome is unknown."""
-        entries = [entry for number in numbers if (entry := self._entries.pop(number, None))]
+        self.give_up(self.take(numbers), error)
+
+    def give_up(self, entries: list[Entry], error: StoreError | None) -> None:
+        """Refuse entries that were taken. See `refuse`."""
         refuse(entries, error)
         self.settle(len(entries))
-        self._removed.set()
 
     def refuse_all(self, error: StoreError) -> None:
         """Refuse all entries with `error`."""

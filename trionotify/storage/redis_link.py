@@ -130,10 +130,11 @@ class RedisLink:
 
         If the link is too slow for so many, fewer are asked for the next time.
         """
+        most = min(most, self.most)
         try:
-            rows = await ask(min(most, self.most))
+            rows = await ask(most)
         except Unanswered:
-            self._most = max(1, min(most, self.most) // 4)
+            self._most = max(1, most // 4)
             raise
         self._most = min(2 * self._most, _GROUP)
         return rows
@@ -187,9 +188,10 @@ class RedisLink:
                 self.problem.note(leaves(group)[0])
             finally:
                 try:
-                    async with self._reading.turn:  # an append may be handing out its entries
+                    # An append that reads along may be handing out its entries.
+                    async with self._reading.turn:
                         pass
-                finally:
+                finally:  # also if this is cancelled
                     self._reading.in_flight.refuse_all(
                         Unanswered(
                             self.problem.text or f"{self._store.address}: the connection was lost"

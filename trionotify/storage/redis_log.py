@@ -48,7 +48,7 @@ from trionotify.storage.redis_errors import Refusal, Unanswered
 from trionotify.storage.redis_in_flight import InFlight
 from trionotify.storage.redis_link import SERIOUS, RedisLink, Store, new_epoch
 from trionotify.storage.redis_nodes import LEASE, Identity
-from trionotify.storage.redis_reading import Batch, Beginning, Reading
+from trionotify.storage.redis_reading import Beginning, Reading
 from trionotify.storage.redis_rows import Stored, key_of, payload_of
 from trionotify.storage.redis_state import Limits
 from trionotify.storage.refusals import only_here, unstorable
@@ -74,6 +74,8 @@ _TAIL: Final = 10_000
 #: The most entries, and bytes on average, that are appended at a time.
 _GROUP: Final = 1024
 _GROUP_BYTES: Final = 2 << 20
+#: The most entries that an append returns.
+_ALONG: Final = 256
 #: The most entries of a page.
 _PAGE: Final = 128
 #: Bytes of all pages that are kept.
@@ -335,19 +337,18 @@ class RedisLog:
                 (payload_of(entry, self._me.process, number), entry.size, key_of(entry))
                 for number, entry in sent.items()
             ]
-            with self._reading.along() as along:
-                appended = await self._append(sent, rows, self._link.most if along else 0)
+            with self._reading.along(self._may_read_along()) as along:
+                appended = await self._append(sent, rows, _ALONG if along else 0)
                 if along:
                     await self._take_appended(appended, sent, rows)
-            repeated = {}
+            repeated = []
             for (number, entry), first in zip(sent.items(), appended.firsts, strict=True):
                 if first is not None:
                     entry.offset, chain = first
                     self._checks.note(entry.offset, chain)
-                    repeated[number] = entry
+                    repeated.append(number)
             if repeated:
-                await self._reading.send_batch.send(Batch(own=list(repeated.values())))
-                self._in_flight.remove(repeated)
+                await self._reading.repeat(repeated)
         except Exception as failure:
             error = _said(failure, self._address)
             self.failed_commits += 1
@@ -361,10 +362,18 @@ class RedisLog:
             self._in_flight.refuse(sent, None)
             raise
 
+    def _may_read_along(self) -> bool:
+        """Return whether an append may return entries, too.
+
+        Not if a confirmation would hold up the tail meanwhile, and not if entries are large. Other nodes
+        need time to read these, so their publishers are held back until this node has read them.
+        """
+        return self.durability == "primary" and self._link.most >= _ALONG
+
     async def _append(self, sent: dict[int, Entry], rows: Rows, most: int) -> Appended:
         """Append, and wait for the confirmation that `durability` asks for.
 
-        Return also what was read: at most `most` entries.
+        The answer also has what others have appended before, at most `most` entries.
         """
         session, reading = self._link.connected(), self._reading
         begun = trio.current_time()
@@ -386,7 +395,7 @@ class RedisLog:
         try:
             await self._reading.take_appended(appended, sent, rows)
         except StoreError as error:
-            self._link.drop(error)  # whatever is in flight is refused, as its outcome isn't known
+            raise Unanswered(error.detail) from None  # the rows are in a log, but perhaps in another one
 
     def _leave_open(self, sent: dict[int, Entry], why: str) -> None:
         """Refuse the receipts of entries that are in the log, and are broadcast, but may be lost."""
@@ -397,7 +406,7 @@ class RedisLog:
                 entry.pending = None
 
     async def take(self, inbox: Inbox) -> tuple[list[Entry], list[Entry]]:
-        """Wait for the next batch of the tail. Raises `BeganAgain`."""
+        """Wait for the next batch that was read. Raises `BeganAgain`."""
         batch = await self._reading.batches.receive()
         if isinstance(batch, Beginning):
             before = self.epoch

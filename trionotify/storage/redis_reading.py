@@ -4,12 +4,12 @@ Two tasks read, one at a time. The *tail* waits for entries. The *committer* app
 If appends follow each other closely, it reads along: an append then also returns what others have
 appended before. So the node doesn't read its own entries back, which would double what each one costs.
 
-For this, the tail rests after each batch with entries of this node. It rests until the broadcast is done
-with that, so until then nothing is delayed, and for another moment, in which publishers that have waited
-may publish again. If they don't, it goes on. While it waits in Redis, it gets all entries, and the
-committer only appends.
+For this, the tail rests after each batch with entries of this node. It waits until the broadcast is
+done with the batch, so its rest delays nothing. Then it waits for another moment, because publishers
+that have waited for the broadcast may publish again. If they don't, it goes on. While it waits in Redis,
+it gets all entries, and the committer only appends.
 
-Whoever reads, each entry must continue the chain of the one before. So none can be missed.
+Each entry must continue the chain of the one before, so neither task can miss one.
 """
 
 from __future__ import annotations
@@ -77,15 +77,17 @@ class Reading:
         self.in_flight = in_flight
         #: How many batches had entries of this node, and how many when the tail last began to rest.
         self._handed_out = self._rested = 0
+        #: Whether an append had too much to return, which the tail must read.
+        self._behind = False
         # The channel has no buffer, so the task that reads waits while the broadcast is busy.
         send, receive = trio.open_memory_channel[Batch | Beginning](0)
         self.send_batch: trio.MemorySendChannel[Batch | Beginning] = send
         self.batches: trio.MemoryReceiveChannel[Batch | Beginning] = receive
 
     @contextmanager
-    def along(self) -> Iterator[bool]:
-        """Take the turn for an append, unless the tail has it. Return whether it was taken."""
-        free = self.begun and not self.turn.locked()
+    def along(self, may: bool) -> Iterator[bool]:
+        """If it `may`, take the turn for an append, unless the tail has or needs it. Return whether."""
+        free = may and self.begun and not self._behind and not self.turn.locked()
         if free:
             self.turn.acquire_nowait()
         try:
@@ -95,8 +97,11 @@ class Reading:
                 self.turn.release()
 
     async def rest(self) -> None:
-        """Wait until the committer has not read along for a moment. A checkpoint only when it waits."""
-        while self._rested < self._handed_out or self.turn.locked():
+        """Wait until the broadcast is done, and the committer hasn't read along for a moment.
+
+        A checkpoint only when it waits.
+        """
+        while not self._behind and (self._rested < self._handed_out or self.turn.locked()):
             if self.batches.statistics().tasks_waiting_receive:  # the broadcast is done
                 self._rested = self._handed_out
             await trio.sleep(REST)
@@ -106,15 +111,17 @@ class Reading:
         numbers = [row.number(self._process) for row in rows]
         await self.in_flight.confirmed(numbers)
         await self._hand_out(await self._batch(rows, numbers), numbers)
+        self._behind = False
 
     async def take_appended(self, appended: Appended, sent: dict[int, Entry], rows: Rows) -> None:
         """Hand out what an append has returned, and the rows that it has appended for `sent`.
 
-        The caller has the turn. It does nothing if there was too much to return, because then the tail
-        must read that. Raises `StoreError` if it doesn't continue the log.
+        The caller has the turn. If there was too much to return, nothing is handed out, because the tail
+        must read that first. Raises `StoreError` if it doesn't continue the log.
         """
         fresh = appended.firsts.count(None)
         if appended.top != self.at + len(appended.before) + fresh:
+            self._behind = True
             return
         numbers = [row.number(self._process) for row in appended.before]
         batch = await self._batch(appended.before, numbers)
@@ -152,8 +159,17 @@ class Reading:
             return
         await self.send_batch.send(batch)
         self.at, self.chain = self.at + len(batch.fresh), batch.chains[-1]
-        self.in_flight.remove(numbers)
+        self.in_flight.take(numbers)
         self._handed_out += bool(batch.own)
+
+    async def repeat(self, numbers: list[int]) -> None:
+        """Hand out these repetitions. They are in the log, so it doesn't matter if the session ends."""
+        entries = self.in_flight.take(numbers)
+        try:
+            await self.send_batch.send(Batch(own=entries))
+        except BaseException:
+            self.in_flight.give_up(entries, None)
+            raise
 
     async def begin_again(self, state: State) -> None:
         """Let the broadcast, and then the readers, continue at the log's current head."""

@@ -47,13 +47,13 @@ class State:
 
 @attrs.frozen
 class Appended:
-    """The state of a log behind rows that were appended, and what the reader didn't have yet."""
+    """The state of a log after rows were appended, and the entries before them that were asked for."""
 
     start: int
     size: int
     top: int
     chain: str
-    #: The entries between the reader's offset and these rows; none if there are too many.
+    #: All entries between an offset and these rows; none if there are too many.
     before: list[Stored]
-    #: For each row that is a repetition, the offset and chain of the first.
+    #: For each row that is a repetition, the offset and chain of the first; for the others None.
     firsts: list[tuple[int, str] | None]

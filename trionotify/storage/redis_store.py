@@ -96,7 +96,11 @@ class Session:
         firsts: list[tuple[int, str] | None] = [None] * len(rows)
         for number, first in zip(found[::2], found[1::2], strict=True):
             firsts[number - 1] = _place(first)
-        return Appended(int(start), int(size), int(top), chain.decode(), _stored(before), firsts)
+        try:
+            read = _stored(before)
+        except StoreError as error:
+            raise Unanswered(error.detail) from None  # the rows are in the log all the same
+        return Appended(int(start), int(size), int(top), chain.decode(), read, firsts)
 
     async def confirmed(self, durability: str, seconds: float) -> bool:
         """Wait until enough servers have what this session has appended. Return whether they do.
