@@ -6,11 +6,11 @@ that Redis has at that offset (`_continues`). If the two are equal, everything b
 they differ, Redis has lost entries that were delivered, which can happen in a failover to a replica.
 Then the epoch is renewed, once for all nodes, and each node begins again at the log's current head.
 
-A session has three tasks. The tail reads entries (`redis_reading`). The heartbeat renews
-the lease, evicts old entries, and checks that the tail isn't stuck, and that the user still has all
-rights. The third asks the Sentinels, if there are any, whether the primary is still the same. A primary
-that was replaced may not know it yet, and would accept entries that are lost later. It also asks Redis
-whether it may evict the log.
+A session has three tasks. The tail reads entries (`redis_reading`). The heartbeat renews the lease,
+evicts old entries, and checks that the tail isn't stuck, and that the user still has all rights. The
+third asks the Sentinels, if there are any, whether the primary is still the same. A primary that was
+replaced may not know it yet, and would accept entries that are lost later. It also asks Redis whether it
+may evict the log.
 """
 
 from __future__ import annotations
