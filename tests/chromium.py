@@ -31,6 +31,8 @@ _QUIET = (
 )
 #: What the browser answers instead, if the document was replaced while it ran a script.
 _NAVIGATED = ("navigated or closed", "context was destroyed", "Cannot find context")
+#: What it says of an element that isn't in the document yet.
+_NOT_THERE = "Cannot read properties of null"
 _KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39, "ArrowDown": 40}
 
 
@@ -112,7 +114,8 @@ class Page:
     async def run(self, script: str, *, wait: bool = False) -> Any:
         """The value of an expression, or of its promise; with `wait`, as soon as it is true.
 
-        With `wait`, the document may be replaced by another one meanwhile.
+        With `wait`, the document may be replaced by another one meanwhile, and what the expression looks
+        at may not be there yet.
         """
         while True:
             try:
@@ -123,6 +126,8 @@ class Page:
                 if wait and any(reason in str(error) for reason in _NAVIGATED):
                     continue
                 raise
+            if wait and _NOT_THERE in json.dumps(said):
+                continue
             assert "exceptionDetails" not in said, (script, said["exceptionDetails"])
             if (value := said["result"].get("value")) or not wait:
                 return value
