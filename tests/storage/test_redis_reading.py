@@ -96,7 +96,7 @@ class World:
 
         node.inbox.settle = settle  # type: ignore[method-assign] # counts
 
-        async def run(task_status: trio.TaskStatus[None]) -> None:
+        async def run(task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128 - the log calls it
             with node.scope:
                 await log.run(node.inbox, task_status)
 

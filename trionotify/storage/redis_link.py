@@ -175,30 +175,31 @@ class RedisLink:
         """Stay connected until cancelled. Raises nothing else."""
         while True:
             try:
-                async with self._store.connect() as session:
-                    async with self._reading.turn:
-                        await self._join(session)
-                    self.session = session
-                    self.tried.set()
-                    try:
-                        await self._use(session)
-                    finally:
-                        self.session = None  # before its connections end, so that no task uses them
-            except* StoreError as group:  # the tail and the heartbeat may fail at once
-                self.problem.note(leaves(group)[0])
+                await self._have_session()
+                # An append that reads along may still be handing out its entries.
+                async with self._reading.turn:
+                    pass
             finally:
-                try:
-                    # An append that reads along may be handing out its entries.
-                    async with self._reading.turn:
-                        pass
-                finally:  # also if this is cancelled
-                    self._reading.in_flight.refuse_all(
-                        Unanswered(
-                            self.problem.text or f"{self._store.address}: the connection was lost"
-                        )
-                    )
+                self._reading.in_flight.refuse_all(
+                    Unanswered(self.problem.text or f"{self._store.address}: the connection was lost")
+                )
             self.tried.set()
             await trio.sleep(_PAUSE)
+
+    async def _have_session(self) -> None:
+        """Connect, and use the session until it fails. Notes why."""
+        try:
+            async with self._store.connect() as session:
+                async with self._reading.turn:
+                    await self._join(session)
+                self.session = session
+                self.tried.set()
+                try:
+                    await self._use(session)
+                finally:
+                    self.session = None  # before its connections end, so that no task uses them
+        except* StoreError as group:  # the tail and the heartbeat may fail at once
+            self.problem.note(leaves(group)[0])
 
     async def _use(self, session: Session) -> None:
         """Read entries and renew the lease, until the session fails."""
