@@ -105,6 +105,15 @@ class World:
             self.nursery.start_soon(node.broadcast)
         return node
 
+    async def node_that_rests(self) -> Node:
+        """One that has published a group, and whose broadcast takes only what a test lets it take."""
+        node = await self.node("a", broadcast=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.publish, *named("a"))
+            while len(node.got) < MANY:
+                await node.take()
+        return node
+
 
 async def in_world(
     monkeypatch: pytest.MonkeyPatch, test: Callable[[World], Awaitable[None]], seed: int = 0
@@ -166,7 +175,7 @@ async def test_what_a_node_appends_is_not_read_back(
 async def test_nodes_that_publish_at_once(
     seed: int, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All broadcast the same, whoever reads it, and an append returns what others have appended."""
+    """All broadcast the same in one order, and an append returns what others have appended."""
 
     async def test(world: World) -> None:
         nodes = [await world.node(name) for name in "abc"]
@@ -241,11 +250,7 @@ async def test_it_is_cancelled_while_an_append_is_handed_out(
     """No publisher waits for ever."""
 
     async def test(world: World) -> None:
-        node = await world.node("a", broadcast=False)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.publish, *named("a"))
-            while len(node.got) < MANY:
-                await node.take()
+        node = await world.node_that_rests()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.publish, *named("b"))
             await until(lambda: node.log._reading.send_batch.statistics().tasks_waiting_send)
@@ -305,11 +310,7 @@ async def test_the_connection_breaks_while_repetitions_are_handed_out(
     """They are in the log, so their publishers hear of them, and each is settled once."""
 
     async def test(world: World) -> None:
-        node = await world.node("a", broadcast=False)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.publish, *named("a"))
-            while len(node.got) < MANY:
-                await node.take()
+        node = await world.node_that_rests()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.publish, *named("a"))
             await until(lambda: node.log._reading.send_batch.statistics().tasks_waiting_send)
@@ -330,11 +331,7 @@ async def test_the_connection_breaks_while_an_append_is_handed_out(
     """The broadcast gets it, before the log begins again if it must. Each entry is settled once."""
 
     async def test(world: World) -> None:
-        node = await world.node("a", broadcast=False)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.publish, *named("a"))
-            while len(node.got) < MANY:
-                await node.take()
+        node = await world.node_that_rests()
         world.nursery.start_soon(node.publish, *named("b"))
         await until(lambda: node.log._reading.send_batch.statistics().tasks_waiting_send)
         world.redis.promote(MANY + 1 if restart else 0).cut()

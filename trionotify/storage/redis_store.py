@@ -85,9 +85,10 @@ class Session:
         after: int = 0,
         most: int = 0,
     ) -> Appended:
-        """Append rows of payload, size and key, all or none. Return also at most `most` entries.
+        """Append rows of payload, size and key, all or none.
 
-        Raises `Refusal`, with the code `EPOCH` for another epoch, or `Unanswered`.
+        The answer also has all entries that were there after `after`, or none if there are more than
+        `most`. Raises `Refusal`, with the code `EPOCH` for another epoch, or `Unanswered`.
         """
         arguments = [part for row in rows for part in row]
         place = (epoch, *limits.arguments, after, most)
